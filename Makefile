@@ -1,0 +1,45 @@
+# The commands a person must know. Every one works on a fresh clone: each makes .venv first if it has to.
+PYTHON ?= python3
+VENV ?= .venv
+SEED ?= 0
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo demo-seeds test check learn bench clean help
+
+help:
+	@echo "make demo    set up .venv, train on tune_configs/demo.yaml, judge it, say where the report is  (SEED=0)"
+	@echo "make test    every test                make check   ruff, mypy, import-linter"
+	@echo "make learn   learning regressions      make bench   published numbers, as JSON in benchmarks/results"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("scalepilot needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[train,serve,sb3,dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/scalepilot train tune_configs/demo.yaml --set seed=$(SEED)
+
+demo-seeds: $(STAMP)
+	for seed in 0 1 2; do $(BIN)/scalepilot train tune_configs/demo.yaml --set seed=$$seed || exit 1; done
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not learning'
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+learn: $(STAMP)
+	$(BIN)/python -m pytest -m learning
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

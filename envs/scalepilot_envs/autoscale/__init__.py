@@ -1,0 +1,20 @@
+"""Autoscale-v0, the flagship: see `scalepilot_envs.autoscale.env`."""
+
+from scalepilot_envs.autoscale.action import DEFAULT_MOVES, Move, MoveTable
+from scalepilot_envs.autoscale.env import ENV_ID, AutoscaleBatch, AutoscaleEnv, AutoscaleVectorEnv
+from scalepilot_envs.autoscale.observation import ObservationField, observation_fields
+from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
+
+__all__ = [
+    "DEFAULT_MOVES",
+    "ENV_ID",
+    "AutoscaleBatch",
+    "AutoscaleEnv",
+    "AutoscaleParams",
+    "AutoscaleVectorEnv",
+    "Move",
+    "MoveTable",
+    "ObservationField",
+    "Randomisation",
+    "observation_fields",
+]

@@ -1,0 +1,216 @@
+"""The transition of Autoscale-v0 over a leading num_envs axis: one function, everything else wraps it.
+
+Order of a step: apply the target → requests arrive → serve → late and dropped → bill → measure → start-up advances.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalepilot_envs.autoscale.latency import waiting
+from scalepilot_envs.autoscale.objective import StepCost, step_cost
+from scalepilot_envs.autoscale.observation import NUM_STARTING_QUARTERS, clock_columns
+from scalepilot_envs.autoscale.params import AutoscaleParams
+
+Array = NDArray[np.float64]
+_INITIAL_UTILISATION = 0.7
+
+
+class StepOutcome(NamedTuple):
+    """What one interval brought, each (num_envs,)."""
+
+    cost: StepCost
+    arrived: Array
+    late: Array
+    dropped: Array
+    billed_replicas: Array
+    change: Array
+
+
+class AutoscaleState:
+    """The state of `num_envs` services, as arrays.
+
+    Attributes (all float64):
+        ready: (num_envs,) replicas that serve.
+        starting: (longest start-up, num_envs) replicas by steps still to go; row 0 serves from the next step.
+        backlog: (num_envs,) requests waiting.
+        cpu, late_share, error_share, latency_p95_seconds: (num_envs,) of the newest interval.
+        capacity_rps: (num_envs,) requests/s of one replica.
+        startup_steps: (num_envs,) integers.
+    """
+
+    def __init__(self, params: AutoscaleParams, num_envs: int, longest_startup_steps: int | None = None) -> None:
+        self.params = params
+        self.num_envs = num_envs
+        longest = longest_startup_steps or params.startup_steps
+        self.ready = np.zeros(num_envs)
+        self.starting = np.zeros((longest, num_envs))
+        self.backlog = np.zeros(num_envs)
+        self.cpu = np.zeros(num_envs)
+        self.late_share = np.zeros(num_envs)
+        self.error_share = np.zeros(num_envs)
+        self.latency_p95_seconds = np.zeros(num_envs)
+        self.capacity_rps = np.full(num_envs, params.replica_capacity_rps)
+        self.startup_steps = np.full(num_envs, params.startup_steps)
+        # Ring of the newest rates, its newest row shared by all. Two columns at least: numpy sums a single column
+        # pairwise and several row by row, and a batch of one must round like any other.
+        self._rates = np.zeros((params.window_steps, max(num_envs, 2)))
+        self._newest = 0
+        self._columns = np.arange(num_envs)
+        self._share_startup()
+
+    def _share_startup(self) -> None:
+        steps = np.arange(len(self.starting))[:, None]
+        self._quarter = np.minimum(NUM_STARTING_QUARTERS - 1, NUM_STARTING_QUARTERS * steps // self.startup_steps)
+        self._same_startup = bool((self.startup_steps == self.startup_steps[0]).all())
+        self._quarter_of_row = [int(q) for q in self._quarter[:, 0]]
+
+    def reset(
+        self,
+        mask: NDArray[np.bool_],
+        first_rate_rps: Array,
+        capacity_rps: Array | None = None,
+        startup_steps: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Start episodes where `mask` is true: idle pipeline, no backlog, replicas for 70 % utilisation.
+
+        Args:
+            mask: (num_envs,).
+            first_rate_rps: (num_envs,) rate of the first interval; it also fills the history.
+            capacity_rps: (num_envs,) drawn capacities; unchanged if None.
+            startup_steps: (num_envs,) drawn start-up times, at most the pipeline's length; unchanged if None.
+        """
+        p = self.params
+        if capacity_rps is not None:
+            self.capacity_rps = np.where(mask, capacity_rps, self.capacity_rps)
+        if startup_steps is not None:
+            self.startup_steps = np.where(mask, startup_steps, self.startup_steps)
+            self._share_startup()
+        ready = np.clip(np.ceil(first_rate_rps / (_INITIAL_UTILISATION * self.capacity_rps)), p.min_replicas, p.max_replicas)
+        self.ready = np.where(mask, ready, self.ready)
+        self.starting[:, mask] = 0.0
+        self.backlog = np.where(mask, 0.0, self.backlog)
+        self.cpu = np.where(mask, np.minimum(1.0, first_rate_rps / (ready * self.capacity_rps)), self.cpu)
+        self.late_share = np.where(mask, 0.0, self.late_share)
+        self.error_share = np.where(mask, 0.0, self.error_share)
+        self.latency_p95_seconds = np.where(mask, p.service_time_seconds, self.latency_p95_seconds)
+        self._rates[:, : self.num_envs][:, mask] = first_rate_rps[mask]
+
+    @property
+    def total(self) -> Array:
+        """(num_envs,) ready + starting."""
+        total = self.ready.copy()
+        for row in self.starting:
+            total += row
+        return total
+
+    def step(self, target: Array, arrived: Array) -> StepOutcome:
+        """Advance one interval.
+
+        Args:
+            target: (num_envs,) desired replicas; clipped to [min_replicas, max_replicas].
+            arrived: (num_envs,) requests that arrive in the interval.
+
+        Source:
+            shared specification `golden/autoscale.py`, replayed by the tests to 1e-9.
+        """
+        p = self.params
+        billed = np.clip(target, float(p.min_replicas), float(p.max_replicas))
+        change = billed - self.total
+        self._apply(change)
+
+        served_rps = self.ready * self.capacity_rps
+        arrival_rps = arrived / p.interval_seconds
+        capacity = served_rps * p.interval_seconds
+        work = self.backlog + arrived
+        left = np.maximum(work - capacity, 0.0)
+        backlog = np.minimum(left, p.max_wait_seconds * served_rps)
+        dropped = left - backlog
+        with np.errstate(all="ignore"):
+            wait = waiting(
+                arrival_rps,
+                served_rps,
+                self.ready,
+                self.backlog,
+                wait_slo_seconds=p.wait_slo_seconds,
+                interval_seconds=p.interval_seconds,
+            )
+            error_share = np.where(arrived > 0, dropped / arrived, 0.0)
+        late = arrived * wait.late_share
+
+        self.cpu = np.minimum(work / capacity, 1.0)
+        self.late_share = np.where(arrived > 0, wait.late_share, 0.0)
+        self.error_share = error_share
+        self.latency_p95_seconds = p.service_time_seconds + wait.wait_p95_seconds + backlog / served_rps
+        self.backlog = backlog
+        self._newest = (self._newest + 1) % p.window_steps
+        self._rates[self._newest, : self.num_envs] = arrival_rps
+        self.ready = self.ready + self.starting[0]
+        self.starting[:-1] = self.starting[1:]
+        self.starting[-1] = 0.0
+        return StepOutcome(step_cost(p, billed, late, change), arrived, late, dropped, billed, change)
+
+    def _apply(self, change: Array) -> None:
+        """Order new replicas, or cancel the newest orders first and then ready ones."""
+        ordered = np.maximum(change, 0.0)
+        if self._same_startup:
+            self.starting[self.startup_steps[0] - 1] += ordered
+        else:
+            self.starting[self.startup_steps - 1, self._columns] += ordered
+        surplus = np.maximum(-change, 0.0)
+        if not surplus.any():
+            return
+        for row in self.starting[::-1]:
+            cancelled = np.minimum(surplus, row)
+            row -= cancelled
+            surplus -= cancelled
+        self.ready = self.ready - surplus
+
+    @property
+    def newest_rate_rps(self) -> Array:
+        """(num_envs,) arrival rate of the newest interval."""
+        return self._rates[self._newest, : self.num_envs]
+
+    def observe(self, unix_seconds: Array | None = None) -> NDArray[np.float64]:
+        """The named fields, in the order of `observation_fields`.
+
+        Args:
+            unix_seconds: (num_envs,) end of the newest interval; needed with `observe_clock`.
+
+        Returns:
+            (num_fields, num_envs) float64.
+        """
+        p, n = self.params, self.num_envs
+        num_fields = p.history_steps + 9 + NUM_STARTING_QUARTERS
+        out = np.empty((num_fields + (4 if p.observe_clock else 0), n))
+        for i in range(p.history_steps):
+            out[i] = self._rates[self._newest - i, :n]
+        mean = self._rates.sum(axis=0) / p.window_steps
+        deviation = self._rates - mean
+        deviation *= deviation
+        at = p.history_steps
+        out[at] = mean[:n]
+        out[at + 1] = np.sqrt(deviation.sum(axis=0) / p.window_steps)[:n]
+        out[at + 2] = self.cpu
+        out[at + 3] = self.latency_p95_seconds
+        out[at + 4] = self.late_share
+        out[at + 5] = self.error_share
+        out[at + 6] = self.backlog
+        out[at + 7] = self.ready
+        quarters = out[at + 8 : at + 8 + NUM_STARTING_QUARTERS]
+        quarters[:] = 0.0
+        if self._same_startup:
+            for quarter, row in zip(self._quarter_of_row, self.starting, strict=True):
+                quarters[quarter] += row
+        else:
+            for quarter in range(NUM_STARTING_QUARTERS):
+                quarters[quarter] = np.where(self._quarter == quarter, self.starting, 0.0).sum(axis=0)
+        out[num_fields - 1] = self.capacity_rps
+        if p.observe_clock:
+            if unix_seconds is None:
+                raise ValueError("observe_clock: the episode has no clock; give unix_seconds")
+            out[num_fields:] = clock_columns(unix_seconds)
+        return out

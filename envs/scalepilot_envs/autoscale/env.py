@@ -1,0 +1,265 @@
+"""Autoscale-v0: a replicated HTTP service behind a load balancer, judged by what it costs.
+
+Observation (named physical fields; `scalepilot env show Autoscale-v0` prints units, bounds and PromQL):
+
+| fields | unit |
+|---|---|
+| request_rate_rps_0 … 7 (0 is the newest) | requests/s |
+| request_rate_mean_rps, request_rate_std_rps (40 intervals) | requests/s |
+| cpu_utilisation, late_share, error_share | share |
+| latency_p95_seconds | s |
+| backlog_requests | requests |
+| ready_replicas, starting_replicas_0 … 3 (by quarter of start-up still to go) | replicas |
+| replica_capacity_rps | requests/s |
+| clock_day_sin, clock_day_cos, clock_week_sin, clock_week_cos (option `observe_clock`) | 1 |
+
+Actions: Discrete(8), a move table: −25 %, −2, −1, hold, +1, +2, +25 %, +100 % of ready + starting. Rules and planners
+command any target through `step_targets(desired_replicas)`.
+Reward: −J of the step (replica, late-request and move cost, in currency) × `reward_per_currency`.
+Start: replicas for 70 % utilisation of the first rate, empty pipeline, no backlog. End: truncation after `episode_steps`.
+History: v0, the first version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+
+from scalepilot_envs.autoscale.action import DEFAULT_MOVES, Move, MoveTable
+from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
+from scalepilot_envs.autoscale.observation import observation_fields
+from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
+from scalepilot_envs.batch_env import BatchEnv, BatchStep, BatchVectorEnv, BoolArray, SingleEnv
+from scalepilot_envs.workloads import Part, RateSeries, Workload, part_of, workload_from_mapping
+
+ENV_ID = "scalepilot/Autoscale-v0"
+# One stream an environment and kind: a draw of one never shifts another's.
+_STREAMS = ("window", "arrivals", "randomisation")
+EPISODE_STEPS = 1920
+
+
+class AutoscaleBatch(BatchEnv):
+    """`num_envs` services over windows of one workload.
+
+    Args:
+        num_envs: services stepped together.
+        workload: what to serve: a `Workload`, its mapping ({"kind": "trace", …}) or a ready `RateSeries`.
+        part: which part of the workload's time: train, validation, test or all.
+        params: physical constants, or their mapping.
+        moves: the move table.
+        randomisation: ranges drawn each episode, or their mapping.
+        arrivals: "poisson" draws counts around the rate, "exact" serves rate × interval.
+        episode_steps: steps until truncation.
+
+    Raises:
+        ValueError: the workload's part is shorter than an episode, or a parameter is out of range.
+    """
+
+    metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_envs: int,
+        *,
+        workload: Workload | RateSeries | Mapping[str, Any] | None = None,
+        part: Part = "all",
+        params: AutoscaleParams | Mapping[str, Any] | None = None,
+        moves: Sequence[Move] = DEFAULT_MOVES,
+        randomisation: Randomisation | Mapping[str, Any] | None = None,
+        arrivals: Literal["poisson", "exact"] = "poisson",
+        episode_steps: int = EPISODE_STEPS,
+    ) -> None:
+        if num_envs < 1:
+            raise ValueError(f"num_envs: {num_envs} is not allowed; allowed: whole numbers from 1")
+        if episode_steps < 1:
+            raise ValueError(f"episode_steps: {episode_steps} is not allowed; allowed: whole numbers from 1")
+        if arrivals not in ("poisson", "exact"):
+            raise ValueError(f"arrivals: {arrivals!r} is not allowed; allowed: poisson, exact")
+        self.num_envs = num_envs
+        self.params = params if isinstance(params, AutoscaleParams) else AutoscaleParams.from_mapping(params or {})
+        self.randomisation = randomisation if isinstance(randomisation, Randomisation) else Randomisation(**(randomisation or {}))
+        self.move_table = MoveTable(moves)
+        self.arrivals_kind = arrivals
+        self.episode_steps = episode_steps
+        if not isinstance(workload, RateSeries):
+            description = workload_from_mapping({"kind": "diurnal"} if workload is None else workload)
+            workload = part_of(description, part, self.params.interval_seconds)
+        self.series = workload
+        if len(self.series.rates_rps) < episode_steps:
+            raise ValueError(
+                f"episode_steps: {episode_steps} is longer than the {part} part of the workload"
+                f" ({len(self.series.rates_rps)} steps of {self.params.interval_seconds:g} s)"
+            )
+        self.fields = observation_fields(self.params, self.randomisation.capacity_scale)
+        self.single_observation_space = gym.spaces.Box(
+            np.array([f.low for f in self.fields], dtype=np.float32),
+            np.array([f.high for f in self.fields], dtype=np.float32),
+            dtype=np.float32,
+        )
+        self.single_action_space: gym.spaces.Discrete = gym.spaces.Discrete(len(self.move_table))
+        self._low = np.array([f.low for f in self.fields])[:, None]
+        self._high = np.array([f.high for f in self.fields])[:, None]
+        longest = int(np.ceil(self.params.startup_seconds * self.randomisation.startup_scale[1] / self.params.interval_seconds))
+        self.state = AutoscaleState(self.params, num_envs, longest)
+        self._rates = np.zeros((episode_steps, num_envs))
+        self._arrived = np.zeros((episode_steps, num_envs))
+        self._start_seconds = np.zeros(num_envs)
+        self._step_index = np.zeros(num_envs, dtype=np.int64)
+        self._columns = np.arange(num_envs)
+        self._generators: dict[str, list[np.random.Generator]] = {}
+
+    def seed_streams(self, seeds: list[int]) -> None:
+        """One generator an environment and kind of randomness."""
+        self._generators = {
+            kind: [np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(k,))) for seed in seeds]
+            for k, kind in enumerate(_STREAMS)
+        }
+
+    def reset_batch(self, mask: BoolArray | None = None, options: dict[str, Any] | None = None) -> NDArray[np.float32]:
+        """Draw a window, its scale and its arrivals for each reset environment.
+
+        Args:
+            mask: (num_envs,) which to reset; all if None.
+            options: {"rates_rps": (num_envs, episode_steps), "arrived": the same shape, "start_unix_seconds": (num_envs,)}
+                replaces the draw; `arrived` alone may be left out.
+        """
+        mask = np.ones(self.num_envs, dtype=np.bool_) if mask is None else mask
+        if options and "rates_rps" in options:
+            self._load(options)
+            capacity, startup = None, None
+        else:
+            capacity, startup = self._draw(np.flatnonzero(mask))
+        self._step_index[mask] = 0
+        self.state.reset(mask, self._rates[0], capacity, startup)
+        return self.observe()
+
+    def _load(self, options: dict[str, Any]) -> None:
+        shape = (self.num_envs, self.episode_steps)
+        for name in ("rates_rps", "arrived"):
+            values = np.asarray(options.get(name, options["rates_rps"]), dtype=np.float64)
+            if values.shape != shape:
+                raise ValueError(f"{name}: shape {values.shape} is not allowed; allowed: {shape}")
+            if not (np.isfinite(values).all() and (values >= 0).all()):
+                raise ValueError(f"{name}: holds negative or non-finite values; allowed: finite numbers from 0")
+            if name == "rates_rps":
+                self._rates = np.ascontiguousarray(values.T)
+            else:
+                scale = 1.0 if "arrived" in options else self.params.interval_seconds
+                self._arrived = np.ascontiguousarray(values.T) * scale
+        self._start_seconds = np.broadcast_to(
+            np.asarray(options.get("start_unix_seconds", self.series.start_unix_seconds), dtype=np.float64), (self.num_envs,)
+        ).copy()
+
+    def _draw(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        p, series, steps = self.params, self.series, self.episode_steps
+        capacity, startup = self.state.capacity_rps.copy(), self.state.startup_steps.copy()
+        last_start = len(series.rates_rps) - steps
+        for i in rows:
+            start = int(self._generators["window"][i].integers(0, last_start + 1))
+            scale, capacity_scale, startup_scale = (
+                self._generators["randomisation"][i].uniform(low, high)
+                for low, high in (
+                    self.randomisation.workload_scale,
+                    self.randomisation.capacity_scale,
+                    self.randomisation.startup_scale,
+                )
+            )
+            rates = series.rates_rps[start : start + steps] * scale
+            requests = rates * p.interval_seconds
+            self._rates[:, i] = rates
+            self._arrived[:, i] = self._generators["arrivals"][i].poisson(requests) if self.arrivals_kind == "poisson" else requests
+            self._start_seconds[i] = series.start_unix_seconds + start * p.interval_seconds
+            capacity[i] = p.replica_capacity_rps * capacity_scale
+            startup[i] = int(np.ceil(p.startup_seconds * startup_scale / p.interval_seconds))
+        return capacity, startup
+
+    def observe(self) -> NDArray[np.float32]:
+        """(num_envs, num_fields) float32, clipped to the fields' bounds."""
+        clock = self._start_seconds + self._step_index * self.params.interval_seconds if self.params.observe_clock else None
+        columns = self.state.observe(clock)
+        np.clip(columns, self._low, self._high, out=columns)
+        return np.ascontiguousarray(columns.T, dtype=np.float32)
+
+    def step_batch(self, actions: NDArray[Any]) -> BatchStep:
+        """Decode indices of the move table into targets and step.
+
+        Args:
+            actions: (num_envs,) integers in [0, len(moves)).
+        """
+        return self.step_targets(self.move_table.targets(np.asarray(actions, dtype=np.intp), self.state.total))
+
+    def step_targets(self, desired_replicas: NDArray[Any]) -> BatchStep:
+        """Step with a target in replicas: what rules, look-ahead and the optimum command.
+
+        Args:
+            desired_replicas: (num_envs,) any number; clipped to [min_replicas, max_replicas].
+        """
+        outcome = self.advance(np.asarray(desired_replicas, dtype=np.float64))
+        truncated = self._step_index >= self.episode_steps
+        total = outcome.cost.total
+        info = {
+            "J": total,
+            "replica_cost": outcome.cost.replica_cost,
+            "late_cost": outcome.cost.late_cost,
+            "move_cost": outcome.cost.move_cost,
+            "arrived_requests": outcome.arrived,
+            "late_requests": outcome.late,
+            "dropped_requests": outcome.dropped,
+            "billed_replicas": outcome.billed_replicas,
+            "change_replicas": outcome.change,
+        }
+        return BatchStep(
+            self.observe(), -total * self.params.reward_per_currency, np.zeros(self.num_envs, dtype=np.bool_), truncated, info
+        )
+
+    def advance(self, desired_replicas: NDArray[np.float64]) -> StepOutcome:
+        """The transition alone, without building an observation."""
+        # An ended episode may be stepped once more before its reset (NEXT_STEP): it sees its last interval again.
+        at = np.minimum(self._step_index, self.episode_steps - 1)
+        arrived = self._arrived[at[0]] if (at == at[0]).all() else self._arrived[at, self._columns]
+        outcome = self.state.step(desired_replicas, arrived)
+        self._step_index += 1
+        return outcome
+
+    def render_one(self, index: int) -> str:
+        """One line of text: time, rate, replicas, late share."""
+        s = self.state
+        return (
+            f"step {self._step_index[index]:4d}  rate {s.newest_rate_rps[index]:7.1f} rps  ready {s.ready[index]:3.0f}"
+            f"  starting {s.starting[:, index].sum():3.0f}  late {s.late_share[index]:7.3%}"
+        )
+
+
+class AutoscaleVectorEnv(BatchVectorEnv[AutoscaleBatch]):
+    """Native vector environment of Autoscale-v0."""
+
+    def step_targets(
+        self, desired_replicas: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
+        """Like `step`, with targets (num_envs,) in replicas instead of action indices."""
+        return self._finish(self.batch.step_targets(np.asarray(desired_replicas)))
+
+
+class AutoscaleEnv(SingleEnv[AutoscaleBatch]):
+    """Autoscale-v0 as a `gymnasium.Env`."""
+
+    def step_targets(self, desired_replicas: float) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+        """Like `step`, with a target in replicas instead of an action index."""
+        return self._single(self.batch.step_targets(np.asarray([desired_replicas])))
+
+
+def make_env(render_mode: str | None = None, **kwargs: Any) -> AutoscaleEnv:
+    """Entry point of `gymnasium.make`; arguments as of `AutoscaleBatch`."""
+    return AutoscaleEnv(AutoscaleBatch(1, **kwargs), render_mode)
+
+
+def make_vector_env(
+    num_envs: int = 1, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP, **kwargs: Any
+) -> AutoscaleVectorEnv:
+    """Entry point of `gymnasium.make_vec(…, vectorization_mode="vector_entry_point")`."""
+    return AutoscaleVectorEnv(AutoscaleBatch(num_envs, **kwargs), autoreset_mode)

@@ -1,0 +1,186 @@
+"""The named physical fields of one moment: what a simulator, an HTTP client and a live cluster all show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalepilot_envs.autoscale.latency import longest_wait_p95_seconds
+from scalepilot_envs.autoscale.params import AutoscaleParams
+
+NUM_STARTING_QUARTERS = 4
+MAX_RATE_RPS = 1e6
+CLOCK_FIELDS = ("clock_day_sin", "clock_day_cos", "clock_week_sin", "clock_week_cos")
+_DAY_SECONDS, _WEEK_SECONDS = 86_400.0, 604_800.0
+# 1970-01-01 was a Thursday: weeks are counted from the Monday before it.
+_MONDAY_OFFSET_SECONDS = 3 * _DAY_SECONDS
+
+
+@dataclass(frozen=True)
+class ObservationField:
+    """One number an operator can look up.
+
+    Attributes:
+        name: stable identifier, unit included where there is one.
+        unit: what a person reads beside the number.
+        low: smallest possible value.
+        high: largest possible value.
+        description: what it is.
+        promql: a PromQL template with `$selector` and `$workload`; "" where it is a constant of the deployment.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    description: str
+    promql: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The field as plain data, for artifacts and clients."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "low": self.low,
+            "high": self.high,
+            "description": self.description,
+            "promql": self.promql,
+        }
+
+
+def _seconds(value: float) -> str:
+    return f"{value:g}s"
+
+
+def observation_fields(
+    params: AutoscaleParams, capacity_scale: tuple[float, float] = (1.0, 1.0)
+) -> tuple[ObservationField, ...]:
+    """The fields of Autoscale-v0 in the order of the observation vector.
+
+    Args:
+        params: history, window, bounds and clock come from here.
+        capacity_scale: (low, high) factor on the capacity of a replica that may be shown (randomised training).
+
+    Returns:
+        history_steps + 13 fields, 4 more with a clock.
+    """
+    p = params
+    slowest_rps, fastest_rps = (p.replica_capacity_rps * scale for scale in capacity_scale)
+    step, window = _seconds(p.interval_seconds), _seconds(p.interval_seconds * p.window_steps)
+    rate = f"sum(rate(http_requests_total{{$selector}}[{step}]))"
+    max_latency = p.service_time_seconds + longest_wait_p95_seconds(slowest_rps) + p.max_wait_seconds
+    fields = [
+        ObservationField(
+            f"request_rate_rps_{i}",
+            "requests/s",
+            0.0,
+            MAX_RATE_RPS,
+            f"arrival rate of the interval {i} steps ago" if i else "arrival rate of the newest interval",
+            rate if i == 0 else f"{rate[:-1]} offset {_seconds(p.interval_seconds * i)})",
+        )
+        for i in range(p.history_steps)
+    ]
+    fields += [
+        ObservationField(
+            "request_rate_mean_rps",
+            "requests/s",
+            0.0,
+            MAX_RATE_RPS,
+            f"mean arrival rate of the last {p.window_steps} intervals",
+            f"avg_over_time({rate}[{window}:{step}])",
+        ),
+        ObservationField(
+            "request_rate_std_rps",
+            "requests/s",
+            0.0,
+            MAX_RATE_RPS,
+            f"standard deviation of the arrival rate over the last {p.window_steps} intervals",
+            f"stddev_over_time({rate}[{window}:{step}])",
+        ),
+        ObservationField(
+            "cpu_utilisation",
+            "share",
+            0.0,
+            1.0,
+            "mean utilisation of the ready replicas",
+            f"sum(rate(container_cpu_usage_seconds_total{{$selector}}[{step}]))"
+            " / sum(kube_pod_container_resource_requests{resource='cpu',$selector})",
+        ),
+        ObservationField(
+            "latency_p95_seconds",
+            "s",
+            0.0,
+            max_latency,
+            "95 % quantile of the response time",
+            f"histogram_quantile(0.95, sum by (le) (rate(http_request_duration_seconds_bucket{{$selector}}[{step}])))",
+        ),
+        ObservationField(
+            "late_share",
+            "share",
+            0.0,
+            1.0,
+            f"share of requests that waited longer than {p.wait_slo_seconds:g} s",
+            f"1 - sum(rate(http_request_duration_seconds_bucket{{le='{p.wait_slo_seconds + p.service_time_seconds:g}',$selector}}"
+            f"[{step}])) / sum(rate(http_request_duration_seconds_count{{$selector}}[{step}]))",
+        ),
+        ObservationField(
+            "error_share",
+            "share",
+            0.0,
+            1.0,
+            "share of requests that were dropped",
+            f"sum(rate(http_requests_total{{code=~'5..',$selector}}[{step}])) / {rate}",
+        ),
+        ObservationField(
+            "backlog_requests",
+            "requests",
+            0.0,
+            p.max_wait_seconds * fastest_rps * p.max_replicas,
+            "requests waiting at the end of the interval",
+            "sum(http_requests_queued{$selector})",
+        ),
+        ObservationField(
+            "ready_replicas",
+            "replicas",
+            0.0,
+            float(p.max_replicas),
+            "replicas that serve",
+            "kube_deployment_status_replicas_ready{deployment='$workload'}",
+        ),
+    ]
+    fields += [
+        ObservationField(
+            f"starting_replicas_{i}",
+            "replicas",
+            0.0,
+            float(p.max_replicas),
+            f"replicas in quarter {i + 1} of 4 of the start-up time still to go (1 serves soonest)",
+            f"count(time() - kube_pod_start_time{{$selector}} >= {p.startup_seconds * (3 - i) / 4:g}"
+            f" and time() - kube_pod_start_time{{$selector}} < {p.startup_seconds * (4 - i) / 4:g}) or vector(0)",
+        )
+        for i in range(NUM_STARTING_QUARTERS)
+    ]
+    fields.append(ObservationField("replica_capacity_rps", "requests/s", 0.0, MAX_RATE_RPS, "requests/s one replica serves"))
+    if p.observe_clock:
+        fields += [
+            ObservationField(name, "1", -1.0, 1.0, f"{name[-3:]} of the time of {name[6:-4]} (UTC, weeks begin on Monday)")
+            for name in CLOCK_FIELDS
+        ]
+    return tuple(fields)
+
+
+def clock_columns(unix_seconds: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """The four clock fields.
+
+    Args:
+        unix_seconds: (num_envs,) end of the interval just measured.
+
+    Returns:
+        Columns in the order of CLOCK_FIELDS, each (num_envs,).
+    """
+    day = unix_seconds % _DAY_SECONDS * (2 * np.pi / _DAY_SECONDS)
+    week = (unix_seconds + _MONDAY_OFFSET_SECONDS) % _WEEK_SECONDS * (2 * np.pi / _WEEK_SECONDS)
+    return [np.sin(day), np.cos(day), np.sin(week), np.cos(week)]

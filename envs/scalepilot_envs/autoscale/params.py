@@ -1,0 +1,130 @@
+"""Every physical constant of Autoscale-v0, in one frozen dataclass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+_FORBID_UNKNOWN_KEYS = {"extra": "forbid"}
+
+
+def check_positive(owner: object, *names: str, allow_zero: bool = False) -> None:
+    """Refuse fields that are not finite and positive.
+
+    Raises:
+        ValueError: naming the field, its value and what is allowed.
+    """
+    for name in names:
+        value = getattr(owner, name)
+        if not math.isfinite(value) or value < 0 or (value == 0 and not allow_zero):
+            raise ValueError(f"{name}: {value!r} is not allowed; allowed: finite numbers {'from 0' if allow_zero else 'above 0'}")
+
+
+@dataclass(frozen=True)
+class AutoscaleParams:
+    """A replicated HTTP service behind one central queue, its prices and what monitoring shows of it.
+
+    Attributes:
+        interval_seconds: time between two decisions.
+        replica_capacity_rps: requests a second one replica serves.
+        service_time_seconds: time one request is in service.
+        startup_seconds: time from ordering a replica until it serves.
+        min_replicas: fewest replicas (ready + starting) a target may ask for.
+        max_replicas: most replicas a target may ask for.
+        wait_slo_seconds: a request that waits longer is late.
+        max_wait_seconds: the backlog holds at most this many seconds of capacity; the rest is dropped.
+        price_per_replica_hour: currency for one billed replica (ready or starting) and hour.
+        price_per_late_request: currency for one late (or dropped) request.
+        price_per_move: currency for one replica ordered or removed.
+        history_steps: newest request rates shown one by one.
+        window_steps: steps behind the shown mean and standard deviation of the rate.
+        observe_clock: append sin and cos of the time of day and of the week.
+        reward_per_currency: reward = −J of the step × this constant; with 24, ten replicas for 15 s at 1.0 an hour are −1.
+    """
+
+    interval_seconds: float = 15.0
+    replica_capacity_rps: float = 20.0
+    service_time_seconds: float = 0.05
+    startup_seconds: float = 60.0
+    min_replicas: int = 1
+    max_replicas: int = 60
+    wait_slo_seconds: float = 0.2
+    max_wait_seconds: float = 30.0
+    price_per_replica_hour: float = 1.0
+    price_per_late_request: float = 0.001
+    price_per_move: float = 0.0
+    history_steps: int = 8
+    window_steps: int = 40
+    observe_clock: bool = False
+    reward_per_currency: float = 24.0
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
+
+    def __post_init__(self) -> None:
+        check_positive(
+            self, "interval_seconds", "replica_capacity_rps", "service_time_seconds", "startup_seconds", "reward_per_currency"
+        )
+        check_positive(
+            self,
+            "wait_slo_seconds",
+            "max_wait_seconds",
+            "price_per_replica_hour",
+            "price_per_late_request",
+            "price_per_move",
+            allow_zero=True,
+        )
+        if self.min_replicas < 1:
+            raise ValueError(f"min_replicas: {self.min_replicas} is not allowed; allowed: whole numbers from 1")
+        if self.max_replicas < self.min_replicas:
+            raise ValueError(
+                f"max_replicas: {self.max_replicas} is below min_replicas {self.min_replicas}; allowed: from {self.min_replicas}"
+            )
+        if not 1 <= self.history_steps <= self.window_steps:
+            raise ValueError(f"history_steps: {self.history_steps} is not allowed; allowed: 1 to window_steps ({self.window_steps})")
+
+    @property
+    def startup_steps(self) -> int:
+        """Decision steps from ordering a replica until it serves."""
+        return math.ceil(self.startup_seconds / self.interval_seconds)
+
+    @property
+    def steps_per_hour(self) -> float:
+        """Decision steps in an hour."""
+        return 3600.0 / self.interval_seconds
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> AutoscaleParams:
+        """Build from a plain mapping, as stored in an artifact.
+
+        Raises:
+            ValueError: an unknown key.
+        """
+        unknown = set(values) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"params.{min(unknown)}: unknown key; allowed: {', '.join(f.name for f in fields(cls))}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Randomisation:
+    """Ranges drawn anew each episode in training; off (all 1) by default.
+
+    Attributes:
+        workload_scale: (low, high) factor on the request rates, uniform.
+        capacity_scale: (low, high) factor on `replica_capacity_rps`, uniform; the field shows the drawn capacity.
+        startup_scale: (low, high) factor on `startup_seconds`, uniform; the pipeline is as long as the longest.
+    """
+
+    workload_scale: tuple[float, float] = (1.0, 1.0)
+    capacity_scale: tuple[float, float] = (1.0, 1.0)
+    startup_scale: tuple[float, float] = (1.0, 1.0)
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
+
+    def __post_init__(self) -> None:
+        for name in ("workload_scale", "capacity_scale", "startup_scale"):
+            low, high = getattr(self, name)
+            if not (math.isfinite(high) and 0 < low <= high):
+                raise ValueError(f"{name}: [{low}, {high}] is not allowed; allowed: 0 < low <= high, finite")

@@ -1,0 +1,230 @@
+"""One transition function over a batch of environments, and the two gymnasium faces of it.
+
+A `BatchEnv` steps `num_envs` independent environments as arrays. `BatchVectorEnv` shows it as a native
+`gymnasium.vector.VectorEnv`, `SingleEnv` as a `gymnasium.Env` that is a batch of one. Environment i of a batch reset
+with seed s draws from the same streams as a single environment reset with seed s + i, whatever the batch size.
+"""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+ObsArray = NDArray[Any]
+BoolArray = NDArray[np.bool_]
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BatchStep:
+    """What one step of a batch returns.
+
+    Attributes:
+        observation: (num_envs, *observation_shape), dtype of the observation space; the true successor, also where
+            the episode ended.
+        reward: (num_envs,) float64.
+        terminated: (num_envs,) the episode ended in a terminal state.
+        truncated: (num_envs,) the episode was cut by its time limit.
+        info: name → (num_envs,) column of the step's physical quantities.
+    """
+
+    observation: ObsArray
+    reward: FloatArray
+    terminated: BoolArray
+    truncated: BoolArray
+    info: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class BatchEnv(abc.ABC):
+    """A batch of independent environments behind one transition function.
+
+    Subclasses set `single_observation_space`, `single_action_space` and `num_envs` in their constructor, and implement
+    `reset_batch` and `step_batch`. They never reset on their own: that is the wrapper's work.
+    """
+
+    num_envs: int
+    single_observation_space: gym.Space[Any]
+    single_action_space: gym.Space[Any]
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - gymnasium's own name and type
+
+    @abc.abstractmethod
+    def seed_streams(self, seeds: list[int]) -> None:
+        """Give environment i its own random streams, derived from `seeds[i]`.
+
+        Args:
+            seeds: one non-negative integer an environment.
+        """
+
+    @abc.abstractmethod
+    def reset_batch(self, mask: BoolArray | None = None, options: dict[str, Any] | None = None) -> ObsArray:
+        """Start new episodes where `mask` is true (everywhere when None).
+
+        Args:
+            mask: (num_envs,) which environments to reset.
+            options: what gymnasium's `reset(options=…)` was given.
+
+        Returns:
+            (num_envs, *observation_shape): the first observation where reset, the current one elsewhere.
+        """
+
+    @abc.abstractmethod
+    def step_batch(self, actions: NDArray[Any]) -> BatchStep:
+        """Advance every environment by one step.
+
+        Args:
+            actions: (num_envs, *action_shape).
+        """
+
+    def close(self) -> None:
+        """Release what the batch holds; nothing by default."""
+
+    def render_one(self, index: int) -> Any:
+        """Render environment `index`; None where the environment draws nothing."""
+        return None
+
+
+BatchT = TypeVar("BatchT", bound=BatchEnv)
+
+
+def seeds_of(seed: int | list[int | None] | None, num_envs: int) -> list[int]:
+    """Expand gymnasium's seed argument to one seed an environment: s, s + 1, …
+
+    Raises:
+        ValueError: a list of the wrong length, or a negative seed.
+    """
+    if seed is None:
+        return [int(s) for s in np.random.SeedSequence().generate_state(num_envs)]
+    seeds = [seed + i for i in range(num_envs)] if isinstance(seed, int | np.integer) else list(seed)
+    if len(seeds) != num_envs:
+        raise ValueError(f"seed: {len(seeds)} given for {num_envs} environments; give one an environment")
+    fresh = iter(np.random.SeedSequence().generate_state(num_envs))
+    result = [int(next(fresh)) if s is None else int(s) for s in seeds]
+    if min(result) < 0:
+        raise ValueError(f"seed: {min(result)} is negative; allowed: integers from 0")
+    return result
+
+
+class BatchVectorEnv(gym.vector.VectorEnv[ObsArray, ObsArray, NDArray[Any]], Generic[BatchT]):
+    """A `BatchEnv` as gymnasium's native vector environment.
+
+    Args:
+        batch: the environments.
+        autoreset_mode: NEXT_STEP (gymnasium's default: the step after an end only resets, its action is ignored, its
+            reward 0), SAME_STEP (reset at once, the last observation in `info["final_obs"]`) or DISABLED (the caller
+            passes `options={"reset_mask": …}`).
+    """
+
+    def __init__(self, batch: BatchT, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP) -> None:
+        self.batch = batch
+        self.num_envs = batch.num_envs
+        self.single_observation_space = batch.single_observation_space
+        self.single_action_space = batch.single_action_space
+        self.observation_space = batch_space(batch.single_observation_space, self.num_envs)
+        self.action_space = batch_space(batch.single_action_space, self.num_envs)
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**batch.metadata, "autoreset_mode": self.autoreset_mode}
+        self._ended = np.zeros(self.num_envs, dtype=np.bool_)
+        self._seeded = False
+
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[ObsArray, dict[str, Any]]:
+        """Reset all environments, or those of `options["reset_mask"]`."""
+        mask = None
+        if options is not None and "reset_mask" in options:
+            options = dict(options)
+            mask = np.asarray(options.pop("reset_mask"), dtype=np.bool_)
+            if mask.shape != (self.num_envs,):
+                raise ValueError(f"reset_mask: shape {mask.shape}; allowed: ({self.num_envs},)")
+        if seed is not None or not self._seeded:
+            self.batch.seed_streams(seeds_of(seed, self.num_envs))
+            self._seeded = True
+        observation = self.batch.reset_batch(mask, options)
+        self._ended = np.zeros(self.num_envs, dtype=np.bool_) if mask is None else self._ended & ~mask
+        return observation, {}
+
+    def step(
+        self, actions: NDArray[Any]
+    ) -> tuple[ObsArray, NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
+        """Step every environment; ended ones are reset as `autoreset_mode` says."""
+        if not self._seeded:
+            raise gym.error.ResetNeeded("step() before reset()")
+        return self._finish(self.batch.step_batch(np.asarray(actions)))
+
+    def _finish(self, step: BatchStep) -> tuple[ObsArray, NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
+        observation, reward, terminated, truncated = step.observation, step.reward, step.terminated, step.truncated
+        info: dict[str, Any] = dict(step.info)
+        if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._ended.any():
+            stale = self._ended
+            observation = self.batch.reset_batch(stale)
+            reward = np.where(stale, 0.0, reward)
+            terminated, truncated = terminated & ~stale, truncated & ~stale
+            info = {name: np.where(stale, np.zeros((), column.dtype), column) for name, column in info.items()}
+            info |= {f"_{name}": ~stale for name in step.info}
+        elif info:
+            everywhere = np.ones(self.num_envs, dtype=np.bool_)
+            info |= {f"_{name}": everywhere for name in step.info}
+        ended = terminated | truncated
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
+            info["final_obs"], info["_final_obs"] = observation, ended
+            final_info: dict[str, Any] = {}
+            for name, column in step.info.items():
+                final_info |= {name: column, f"_{name}": ended}
+            info["final_info"], info["_final_info"] = final_info, ended
+            observation = self.batch.reset_batch(ended)
+        self._ended = ended if self.autoreset_mode is AutoresetMode.NEXT_STEP else np.zeros_like(ended)
+        return observation, reward, terminated, truncated, info
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the batch."""
+        self.batch.close()
+
+
+class SingleEnv(gym.Env[ObsArray, Any], Generic[BatchT]):
+    """A batch of one as a plain `gymnasium.Env`."""
+
+    def __init__(self, batch: BatchT, render_mode: str | None = None) -> None:
+        if batch.num_envs != 1:
+            raise ValueError(f"num_envs: {batch.num_envs}; a single environment is a batch of 1")
+        if render_mode is not None and render_mode not in batch.metadata["render_modes"]:
+            raise ValueError(f"render_mode: {render_mode!r}; allowed: {batch.metadata['render_modes']} or None")
+        self.batch = batch
+        self.metadata = batch.metadata
+        self.render_mode = render_mode
+        self.observation_space = batch.single_observation_space
+        self.action_space = batch.single_action_space
+        self._seeded = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[ObsArray, dict[str, Any]]:
+        """Start an episode."""
+        super().reset(seed=seed)
+        if seed is not None or not self._seeded:
+            self.batch.seed_streams(seeds_of(seed, 1))
+            self._seeded = True
+        return self.batch.reset_batch(None, options)[0], {}
+
+    def step(self, action: Any) -> tuple[ObsArray, float, bool, bool, dict[str, Any]]:
+        """Take one step with `action`."""
+        if not self._seeded:
+            raise gym.error.ResetNeeded("step() before reset()")
+        return self._single(self.batch.step_batch(np.asarray(action)[None]))
+
+    @staticmethod
+    def _single(step: BatchStep) -> tuple[ObsArray, float, bool, bool, dict[str, Any]]:
+        info = {name: column[0].item() for name, column in step.info.items()}
+        return step.observation[0], float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), info
+
+    def render(self) -> Any:
+        """Draw the environment as `render_mode` says."""
+        return None if self.render_mode is None else self.batch.render_one(0)
+
+    def close(self) -> None:
+        """Close the batch."""
+        self.batch.close()

@@ -1,0 +1,103 @@
+"""A rate over time, its split by time and its windows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Part = Literal["train", "validation", "test", "all"]
+PARTS: tuple[Part, ...] = ("train", "validation", "test", "all")
+TRAIN_END, VALIDATION_END = 0.70, 0.85
+
+
+@dataclass(frozen=True)
+class RateSeries:
+    """Mean request rates on a regular grid.
+
+    Attributes:
+        rates_rps: (num_steps,) float64 requests/s, finite, from 0.
+        interval_seconds: grid.
+        start_unix_seconds: beginning of the first interval.
+    """
+
+    rates_rps: NDArray[np.float64]
+    interval_seconds: float
+    start_unix_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        rates = np.asarray(self.rates_rps, dtype=np.float64)
+        if rates.ndim != 1 or not len(rates):
+            raise ValueError(f"rates_rps: shape {rates.shape} is not allowed; allowed: (num_steps,) with at least one step")
+        if not (np.isfinite(rates).all() and (rates >= 0).all()):
+            raise ValueError("rates_rps: holds negative or non-finite values; allowed: finite numbers from 0")
+
+    def __len__(self) -> int:
+        return len(self.rates_rps)
+
+    def between(self, first: int, last: int) -> RateSeries:
+        """Steps first … last − 1 as a series of their own."""
+        return RateSeries(
+            self.rates_rps[first:last], self.interval_seconds, self.start_unix_seconds + first * self.interval_seconds
+        )
+
+    def part(self, part: Part) -> RateSeries:
+        """The part of the time split 70 / 15 / 15; the parts never overlap.
+
+        Raises:
+            ValueError: an unknown part.
+        """
+        if part not in PARTS:
+            raise ValueError(f"part: {part!r} is not allowed; allowed: {', '.join(PARTS)}")
+        first, last = int(TRAIN_END * len(self)), int(VALIDATION_END * len(self))
+        bounds = {"train": (0, first), "validation": (first, last), "test": (last, len(self)), "all": (0, len(self))}
+        return self.between(*bounds[part])
+
+    def window_starts(self, num_steps: int) -> NDArray[np.int64]:
+        """First steps of all disjoint windows of `num_steps` steps.
+
+        Raises:
+            ValueError: the series is shorter than one window.
+        """
+        if len(self) < num_steps:
+            raise ValueError(f"window: {num_steps} steps is longer than the series ({len(self)} steps)")
+        return np.arange(len(self) // num_steps) * num_steps
+
+    def drawn_starts(self, num_steps: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """First steps of `count` windows drawn with replacement; they may overlap.
+
+        Raises:
+            ValueError: the series is not longer than one window.
+        """
+        if len(self) <= num_steps:
+            raise ValueError(f"window: {num_steps} steps leaves nothing to draw from in a series of {len(self)} steps")
+        return rng.integers(0, len(self) - num_steps, count)
+
+    def windows(self, starts: NDArray[np.int64], num_steps: int) -> NDArray[np.float64]:
+        """(len(starts), num_steps) rates of the windows that begin at `starts`."""
+        return np.stack([self.rates_rps[s : s + num_steps] for s in starts])
+
+    def resampled(self, interval_seconds: float) -> RateSeries:
+        """Linear interpolation onto another grid, from the first to before the last point.
+
+        Raises:
+            ValueError: fewer than two points.
+        """
+        if len(self) < 2:
+            raise ValueError("rates_rps: one point cannot be resampled; allowed: at least two")
+        points = self.start_unix_seconds + np.arange(len(self)) * self.interval_seconds
+        grid = np.arange(points[0], points[-1], interval_seconds)
+        return RateSeries(np.interp(grid, points, self.rates_rps), interval_seconds, self.start_unix_seconds)
+
+    def scaled_to_peak(self, peak_rps: float, quantile: float = 0.995) -> RateSeries:
+        """Scale so that `quantile` of the points is `peak_rps`.
+
+        Raises:
+            ValueError: the quantile is 0, so no factor reaches the peak.
+        """
+        at_quantile = float(np.quantile(self.rates_rps, quantile))
+        if at_quantile <= 0:
+            raise ValueError(f"peak_rps: the workload's {quantile:.1%} quantile is 0 requests/s; it cannot be scaled to {peak_rps:g}")
+        return RateSeries(self.rates_rps * (peak_rps / at_quantile), self.interval_seconds, self.start_unix_seconds)

@@ -1,0 +1,51 @@
+"""Every error a user may cause or meet.
+
+ScalepilotError                what the command line turns into one line and an exit code
+├── InputError                 a bad config, file, argument or request: exit 2, HTTP 4xx
+│   ├── ConfigError            a key or value of an experiment's YAML
+│   ├── ArtifactError          a policy folder that is damaged, foreign or does not fit
+│   └── ObservationError       an observation with missing, unknown or out-of-range fields
+└── RunError                   something failed while running: exit 1
+"""
+
+from __future__ import annotations
+
+
+class ScalepilotError(Exception):
+    """Base of all; `str()` is the one line a person reads."""
+
+    exit_code = 1
+
+
+class InputError(ScalepilotError):
+    """The caller gave something that is not allowed; the message names field, value and what is allowed."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A key or value of an experiment's configuration."""
+
+
+class ArtifactError(InputError):
+    """A policy artifact that cannot be used as asked."""
+
+
+class ObservationError(InputError):
+    """An observation that does not match the policy's fields.
+
+    Args:
+        message: one line.
+        problems: one entry a field: {"field", "problem", "unit", "low", "high"}.
+    """
+
+    def __init__(self, message: str, problems: list[dict[str, object]] | None = None) -> None:
+        super().__init__(message)
+        self.problems = problems or []
+
+
+class RunError(ScalepilotError):
+    """A run that could not go on."""
+
+
+__all__ = ["ArtifactError", "ConfigError", "InputError", "ObservationError", "RunError", "ScalepilotError"]

@@ -1,0 +1,28 @@
+"""Policies: one protocol, one artifact, whoever made it."""
+
+from scalepilot.policy.artifact import find_policy_folder, load_policy, read_spec, save_policy
+from scalepilot.policy.fields import FieldView, check_same_fields, observation_row
+from scalepilot.policy.network import NetworkPolicy
+from scalepilot.policy.protocol import Decision, Planner, Policy, State, state_from_json, state_to_json
+from scalepilot.policy.spec import ActionEntry, FieldEntry, PolicySpec, autoscale_fields
+
+__all__ = [
+    "ActionEntry",
+    "Decision",
+    "FieldEntry",
+    "FieldView",
+    "NetworkPolicy",
+    "Planner",
+    "Policy",
+    "PolicySpec",
+    "State",
+    "autoscale_fields",
+    "check_same_fields",
+    "find_policy_folder",
+    "load_policy",
+    "observation_row",
+    "read_spec",
+    "save_policy",
+    "state_from_json",
+    "state_to_json",
+]

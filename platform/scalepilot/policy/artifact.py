@@ -1,0 +1,160 @@
+"""The policy folder: written aside and renamed into place, checked in full when loaded. No pickle, ever."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from scalepilot.errors import ArtifactError
+from scalepilot.policy.network import MODEL_FILE, NetworkPolicy
+from scalepilot.policy.protocol import Policy
+from scalepilot.policy.rules import Rule, make_rule
+from scalepilot.policy.spec import PolicySpec
+from scalepilot_envs.autoscale import AutoscaleParams
+
+SPEC_FILE = "policy.json"
+_MAX_SPEC_BYTES = 1_000_000
+_MAX_MODEL_BYTES = 500_000_000
+_SPEC: TypeAdapter[PolicySpec] = TypeAdapter(PolicySpec)
+
+
+def save_policy(policy: Policy, folder: Path) -> PolicySpec:
+    """Write a policy's artifact.
+
+    Args:
+        policy: a network or a rule.
+        folder: where; an artifact already there is replaced in one step.
+
+    Returns:
+        The description as written, with the hashes.
+
+    Raises:
+        ArtifactError: this kind of policy cannot be stored.
+    """
+    files: dict[str, bytes] = {}
+    if isinstance(policy, NetworkPolicy):
+        files[MODEL_FILE] = policy.model
+    elif not isinstance(policy, Rule):
+        raise ArtifactError(f"{policy.spec.name}: a {type(policy).__name__} cannot be stored")
+    spec = replace(policy.spec, files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
+    files[SPEC_FILE] = (json.dumps(asdict(spec), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    _replace_folder(folder, files)
+    return spec
+
+
+def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
+    """All of `files` or nothing: written aside, synced, renamed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    for leftover in (aside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    aside.mkdir()
+    try:
+        for name, data in files.items():
+            with (aside / name).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        if folder.exists():
+            folder.rename(old)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def find_policy_folder(path: Path) -> Path:
+    """The artifact's folder: `path` itself, or the `policy` folder of a run.
+
+    Raises:
+        ArtifactError: neither is one.
+    """
+    for candidate in (path, path / "policy"):
+        if (candidate / SPEC_FILE).is_file():
+            return candidate
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such folder")
+    raise ArtifactError(f"{path}: holds no {SPEC_FILE}; allowed: a policy folder, or a run folder with policy/ inside")
+
+
+def load_policy(path: Path | str) -> Policy:
+    """Load an artifact, checking schema, hashes, operators and spaces.
+
+    Args:
+        path: a policy folder, or a run folder.
+
+    Raises:
+        ArtifactError: naming the file and what is wrong with it.
+    """
+    folder = find_policy_folder(Path(path))
+    spec = read_spec(folder)
+    contents = _read_files(folder, spec)
+    try:
+        env_params = AutoscaleParams.from_mapping(spec.env_params)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{folder / SPEC_FILE}: env_params.{error}") from None
+    naming = {"name": spec.name, "version": spec.version, "provenance": spec.provenance}
+    if spec.kind == "network":
+        if set(contents) != {MODEL_FILE}:
+            raise ArtifactError(f"{folder / SPEC_FILE}: a network needs {MODEL_FILE} alone, it lists {sorted(contents)}")
+        return NetworkPolicy(spec, contents[MODEL_FILE])
+    if spec.kind == "rule" and spec.rule and not contents:
+        rule = make_rule(str(spec.rule.get("name")), env_params, spec.rule.get("parameters"), **naming)
+        rule.spec = rule.spec.with_evaluation(spec.evaluation)
+        return rule
+    raise ArtifactError(f"{folder / SPEC_FILE}: kind {spec.kind!r} with files {sorted(contents)} cannot be loaded")
+
+
+def read_spec(folder: Path) -> PolicySpec:
+    """Read and check `policy.json` alone.
+
+    Raises:
+        ArtifactError: unreadable, too large, not JSON, or not the schema.
+    """
+    path = folder / SPEC_FILE
+    try:
+        if path.stat().st_size > _MAX_SPEC_BYTES:
+            raise ArtifactError(f"{path}: {path.stat().st_size} bytes; allowed: up to {_MAX_SPEC_BYTES}")
+        raw = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: is not JSON, or is cut off ({str(error)[:80]})") from None
+    try:
+        return _SPEC.validate_python(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "top level"
+        raise ArtifactError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not allowed")
+
+
+def _read_files(folder: Path, spec: PolicySpec) -> dict[str, bytes]:
+    present = {p.name for p in folder.iterdir()} - {SPEC_FILE}
+    for name in sorted(present - set(spec.files)):
+        raise ArtifactError(f"{folder / name}: is not listed in {SPEC_FILE}; a policy folder holds nothing else (and never a pickle)")
+    contents: dict[str, bytes] = {}
+    for name, expected in spec.files.items():
+        path = folder / name
+        if Path(name).name != name or path.is_symlink() or not path.is_file():
+            raise ArtifactError(f"{path}: is listed in {SPEC_FILE} but missing")
+        if path.stat().st_size > _MAX_MODEL_BYTES:
+            raise ArtifactError(f"{path}: {path.stat().st_size} bytes; allowed: up to {_MAX_MODEL_BYTES}")
+        contents[name] = path.read_bytes()
+        actual = hashlib.sha256(contents[name]).hexdigest()
+        if actual != expected:
+            raise ArtifactError(
+                f"{path}: sha256 {actual[:12]}… differs from {expected[:12]}… in {SPEC_FILE}; the file was changed or cut off"
+            )
+    return contents

@@ -1,0 +1,109 @@
+"""Named access to columns of an observation, and its check against bounds."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalepilot.errors import ArtifactError, ObservationError
+from scalepilot.policy.spec import FieldEntry
+
+_SHOWN_PROBLEMS = 3
+
+
+class FieldView:
+    """Columns of observations (n, num_fields) by field name.
+
+    Raises:
+        ArtifactError: a rule asks for a field the observation does not have.
+    """
+
+    def __init__(self, fields: Sequence[FieldEntry]) -> None:
+        self._index = {f.name: i for i, f in enumerate(fields)}
+        self._starting = [i for name, i in self._index.items() if name.startswith("starting_replicas_")]
+
+    def column(self, observation: NDArray[Any], name: str) -> NDArray[np.float64]:
+        """(n,) float64 values of one field."""
+        if name not in self._index:
+            raise ArtifactError(f"observation: field {name} is missing; this rule needs it")
+        return observation[:, self._index[name]].astype(np.float64)
+
+    def ready(self, observation: NDArray[Any]) -> NDArray[np.float64]:
+        """(n,) replicas that serve."""
+        return np.rint(self.column(observation, "ready_replicas"))
+
+    def total(self, observation: NDArray[Any]) -> NDArray[np.float64]:
+        """(n,) ready + starting replicas."""
+        total = self.ready(observation)
+        for i in self._starting:
+            total += np.rint(observation[:, i])
+        return total
+
+
+def observation_row(fields: Sequence[FieldEntry], values: Mapping[str, Any]) -> list[float]:
+    """Check a client's named fields and put them in order.
+
+    Args:
+        fields: the policy's fields.
+        values: name → number.
+
+    Raises:
+        ObservationError: missing, unknown, non-numeric or out-of-range fields; the message names field, unit and range.
+    """
+    problems: list[dict[str, object]] = []
+    row: list[float] = []
+    for f in fields:
+        if f.name not in values:
+            problems.append(_problem(f, f"{f.name}: is missing; allowed: {f.low:g} to {f.high:g} {f.unit}"))
+            continue
+        value = values[f.name]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or not f.low <= value <= f.high:
+            shown = repr(value)[:60]
+            problems.append(_problem(f, f"{f.name}: {shown} is not allowed; allowed: {f.low:g} to {f.high:g} {f.unit}"))
+            continue
+        row.append(float(value))
+    names = [f.name for f in fields]
+    for name in values:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            problems.append(
+                {"field": name[:80], "problem": f"{name[:80]}: unknown field{hint}", "unit": None, "low": None, "high": None}
+            )
+    if problems:
+        lines = [str(p["problem"]) for p in problems[:_SHOWN_PROBLEMS]]
+        if len(problems) > _SHOWN_PROBLEMS:
+            lines.append(f"and {len(problems) - _SHOWN_PROBLEMS} more")
+        raise ObservationError(" · ".join(lines), problems)
+    return row
+
+
+def _problem(f: FieldEntry, text: str) -> dict[str, object]:
+    return {"field": f.name, "problem": text, "unit": f.unit, "low": f.low, "high": f.high}
+
+
+def check_same_fields(policy_name: str, policy_fields: Sequence[FieldEntry], env_fields: Sequence[FieldEntry]) -> None:
+    """Refuse a policy whose observation is not this environment's.
+
+    Raises:
+        ArtifactError: naming the first field that differs.
+    """
+    ours, theirs = [f.name for f in env_fields], [f.name for f in policy_fields]
+    if ours == theirs:
+        return
+    missing = [n for n in theirs if n not in ours]
+    extra = [n for n in ours if n not in theirs]
+    what = (
+        f"it needs {missing[0]}, which this environment does not show"
+        if missing
+        else f"it does not know {extra[0]}"
+        if extra
+        else "the same fields in another order"
+    )
+    raise ArtifactError(f"{policy_name}: made for another observation space ({len(theirs)} fields, here {len(ours)}): {what}")

@@ -1,0 +1,102 @@
+"""The description of a policy: what `policy.json` holds."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from scalepilot_envs.autoscale import AutoscaleParams, ObservationField, observation_fields
+
+SCHEMA_VERSION = 1
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+DecisionRule = Literal["target", "argmax_p", "argmax_q", "sample"]
+Kind = Literal["network", "table", "rule"]
+
+
+@dataclass(frozen=True)
+class ActionEntry:
+    """One row of the action table: its index, the move it means and what a person reads."""
+
+    index: int
+    kind: Literal["absolute", "relative"]
+    size: float
+    label: str
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+
+@dataclass(frozen=True)
+class FieldEntry:
+    """One observation field with unit and bounds."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    description: str = ""
+    promql: str = ""
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
+            raise ValueError(f"observation field {self.name}: bounds {self.low} to {self.high}; allowed: finite, low <= high")
+
+    @classmethod
+    def of(cls, observed: ObservationField) -> FieldEntry:
+        """From the environment's field."""
+        return cls(**observed.to_json())
+
+
+@dataclass(frozen=True)
+class PolicySpec:
+    """Everything about a policy but its weights.
+
+    Attributes:
+        name: letters, digits, '.', '_', '-'.
+        version: likewise.
+        kind: network (model.onnx), table (table.npz) or rule (nothing else).
+        env_id: the environment it was made for.
+        env_params: that environment's full parameters.
+        observation_fields: in the order of the observation vector.
+        actions: the action table; empty for rules.
+        decision_rule: how scores become a decision; "target" for rules.
+        rule: {"name", "parameters"} for rules.
+        provenance: algorithm, config, seed, steps, versions, date.
+        evaluation: summary of the evaluation, if any.
+        files: name → sha256 of every other file in the folder.
+    """
+
+    name: str
+    version: str
+    kind: Kind
+    env_id: str
+    env_params: dict[str, Any]
+    observation_fields: tuple[FieldEntry, ...]
+    actions: tuple[ActionEntry, ...] = ()
+    decision_rule: DecisionRule = "target"
+    rule: dict[str, Any] | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        for what, value in (("name", self.name), ("version", self.version)):
+            if not NAME_PATTERN.fullmatch(value):
+                raise ValueError(f"{what}: {value[:80]!r} is not allowed; allowed: 1–64 letters, digits, '.', '_', '-'")
+        if self.schema_version != SCHEMA_VERSION:
+            raise ValueError(f"schema_version: {self.schema_version} is not allowed; allowed: {SCHEMA_VERSION}")
+
+    def with_evaluation(self, evaluation: dict[str, Any]) -> PolicySpec:
+        """The same description with another evaluation summary."""
+        return replace(self, evaluation=evaluation)
+
+
+def autoscale_fields(params: AutoscaleParams) -> tuple[FieldEntry, ...]:
+    """The fields of Autoscale-v0 as a policy stores them."""
+    return tuple(FieldEntry.of(f) for f in observation_fields(params))

@@ -1,0 +1,221 @@
+"""Policies over windows and seeds: whole batches of Autoscale episodes, and what each one cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalepilot.policy import Planner, Policy, check_same_fields
+from scalepilot.policy.spec import FieldEntry
+from scalepilot_envs.autoscale import AutoscaleBatch, AutoscaleParams
+from scalepilot_envs.workloads import RateSeries
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class EpisodeSet:
+    """Episodes to fly: (window, seed) pairs with their arrivals already drawn, so that every policy meets the same.
+
+    Attributes:
+        workload: name for tables.
+        rates_rps: (n, num_steps) mean rates.
+        arrived: (n, num_steps) requests that arrive.
+        window: (n,) index of the window.
+        seed: (n,) arrival seed.
+        start_unix_seconds: (n,) beginning of the window.
+    """
+
+    workload: str
+    rates_rps: Array
+    arrived: Array
+    window: NDArray[np.int64]
+    seed: NDArray[np.int64]
+    start_unix_seconds: Array
+
+    def __len__(self) -> int:
+        return len(self.rates_rps)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of each episode."""
+        return int(self.rates_rps.shape[1])
+
+    def repeated(self, times: int) -> EpisodeSet:
+        """The whole set `times` times over, for candidates flown side by side: set 0, set 1, …"""
+        return EpisodeSet(
+            self.workload,
+            np.tile(self.rates_rps, (times, 1)),
+            np.tile(self.arrived, (times, 1)),
+            np.tile(self.window, times),
+            np.tile(self.seed, times),
+            np.tile(self.start_unix_seconds, times),
+        )
+
+
+@dataclass(frozen=True)
+class EpisodeResults:
+    """One row an episode, each column (n,).
+
+    Attributes:
+        window, seed: which episode.
+        J_per_hour: currency per hour of service.
+        replica_cost, late_cost, move_cost: parts of J, currency per hour.
+        replicas_mean, replicas_peak: billed replicas (ready + starting).
+        arrived_requests, late_requests, dropped_requests: over the episode.
+        latency_p95_seconds: mean of the intervals' 95 % response times, weighted by their requests.
+        actions: steps on which the target changed.
+        moved_replicas: replicas ordered or removed.
+    """
+
+    window: NDArray[np.int64]
+    seed: NDArray[np.int64]
+    J_per_hour: Array
+    replica_cost: Array
+    late_cost: Array
+    move_cost: Array
+    replicas_mean: Array
+    replicas_peak: Array
+    arrived_requests: Array
+    late_requests: Array
+    dropped_requests: Array
+    latency_p95_seconds: Array
+    actions: Array
+    moved_replicas: Array
+
+    @property
+    def late_share(self) -> Array:
+        """(n,) late requests among those that arrived."""
+        return self.late_requests / np.maximum(self.arrived_requests, 1.0)
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """All columns by name, the late share included."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"late_share": self.late_share}
+
+
+@dataclass(frozen=True)
+class Playback:
+    """What happened in one episode, step by step; each (num_steps,)."""
+
+    arrival_rate_rps: Array
+    replicas: Array
+    ready_replicas: Array
+    late_share: Array
+    latency_p95_seconds: Array
+
+
+def poisson_episodes(
+    workload: str, series: RateSeries, starts: NDArray[np.int64], num_steps: int, seeds: Sequence[int]
+) -> EpisodeSet:
+    """Windows × seeds with Poisson arrivals, one stream a seed over all windows (protocol v1).
+
+    Args:
+        workload: name for tables.
+        series: the part of the workload to judge on.
+        starts: first steps of the windows.
+        num_steps: steps of a window.
+        seeds: arrival seeds.
+    """
+    windows = series.windows(starts, num_steps)
+    arrived = [np.random.default_rng(s).poisson(windows * series.interval_seconds).astype(np.float64) for s in seeds]
+    begin = series.start_unix_seconds + starts * series.interval_seconds
+    return EpisodeSet(
+        workload,
+        np.tile(windows, (len(seeds), 1)),
+        np.concatenate(arrived),
+        np.tile(np.arange(len(starts)), len(seeds)),
+        np.repeat(np.asarray(seeds, dtype=np.int64), len(starts)),
+        np.tile(begin, len(seeds)),
+    )
+
+
+def run_episodes(
+    policy: Policy | Planner, episodes: EpisodeSet, params: AutoscaleParams, *, playback_of: int | None = None
+) -> tuple[EpisodeResults, Playback | None]:
+    """Fly a policy, greedily, or a planner's plan through every episode at once.
+
+    Args:
+        policy: decides from observations, or plans from the known rates.
+        episodes: what to fly through.
+        params: the service.
+        playback_of: episode whose steps to keep; None for none.
+
+    Returns:
+        The episodes' results, and the playback asked for.
+
+    Raises:
+        ArtifactError: the policy was made for other observation fields.
+    """
+    n, steps = len(episodes), episodes.num_steps
+    env = AutoscaleBatch(
+        n, workload=RateSeries(episodes.rates_rps[0], params.interval_seconds), params=params, episode_steps=steps
+    )
+    if isinstance(policy, Policy) and policy.spec.kind != "rule":
+        check_same_fields(policy.spec.name, policy.spec.observation_fields, [FieldEntry.of(f) for f in env.fields])
+    observation: NDArray[Any] = env.reset_batch(
+        None,
+        {
+            "rates_rps": episodes.rates_rps,
+            "arrived": episodes.arrived,
+            "start_unix_seconds": episodes.start_unix_seconds,
+        },
+    )
+    plan = None
+    if not isinstance(policy, Policy):
+        plan = policy.plan(episodes.rates_rps, params.replica_capacity_rps, params.startup_steps)
+    sums = {name: np.zeros(n) for name in ("replica_cost", "late_cost", "move_cost", "billed", "arrived", "late", "dropped")}
+    sums |= {name: np.zeros(n) for name in ("latency", "actions", "moved")}
+    peak = np.zeros(n)
+    kept = np.zeros((5, steps)) if playback_of is not None else None
+    state = None
+    for t in range(steps):
+        if plan is not None:
+            desired = plan[:, t]
+        else:
+            assert isinstance(policy, Policy)
+            decision, state = policy.act(observation, state)
+            assert decision.desired_replicas is not None
+            desired = decision.desired_replicas
+        outcome = env.advance(desired)
+        if plan is None:
+            observation = env.observe()
+        for name, values in outcome.cost._asdict().items():
+            sums[name] += values
+        sums["billed"] += outcome.billed_replicas
+        sums["arrived"] += outcome.arrived
+        sums["late"] += outcome.late
+        sums["dropped"] += outcome.dropped
+        sums["latency"] += env.state.latency_p95_seconds * outcome.arrived
+        sums["actions"] += outcome.change != 0
+        sums["moved"] += np.abs(outcome.change)
+        np.maximum(peak, outcome.billed_replicas, out=peak)
+        if kept is not None and playback_of is not None:
+            i = playback_of
+            kept[:, t] = (
+                outcome.arrived[i] / params.interval_seconds,
+                outcome.billed_replicas[i],
+                env.state.ready[i],
+                env.state.late_share[i],
+                env.state.latency_p95_seconds[i],
+            )
+    hours = steps / params.steps_per_hour
+    cost = {name: sums[name] / hours for name in ("replica_cost", "late_cost", "move_cost")}
+    results = EpisodeResults(
+        window=episodes.window,
+        seed=episodes.seed,
+        J_per_hour=sum(cost.values(), np.zeros(n)),
+        **cost,
+        replicas_mean=sums["billed"] / steps,
+        replicas_peak=peak,
+        arrived_requests=sums["arrived"],
+        late_requests=sums["late"],
+        dropped_requests=sums["dropped"],
+        latency_p95_seconds=sums["latency"] / np.maximum(sums["arrived"], 1.0),
+        actions=sums["actions"],
+        moved_replicas=sums["moved"],
+    )
+    return results, None if kept is None else Playback(*kept)
