@@ -1,0 +1,65 @@
+"""The command line: one module a command, heavy imports inside the command's `run`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from scalepilot import __version__
+from scalepilot.errors import ScalepilotError
+
+# name → module; each has HELP, add_arguments(parser) and run(arguments) → exit code.
+COMMANDS = {
+    "train": "scalepilot.cli.train",
+    "evaluate": "scalepilot.cli.evaluate",
+    "serve": "scalepilot.cli.serve",
+    "workload": "scalepilot.cli.workload",
+    "env": "scalepilot.cli.env",
+    "doctor": "scalepilot.cli.doctor",
+}
+INTERRUPTED = 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one-line errors."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; importing the command modules costs milliseconds only."""
+    parser = _Parser(
+        prog="scalepilot", description="Trains autoscaling policies, proves what they are worth and serves them."
+    )
+    parser.add_argument("--version", action="version", version=f"scalepilot {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, module_name in COMMANDS.items():
+        module = importlib.import_module(module_name)
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; errors a user can cause are one line and an exit code."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except ScalepilotError as error:
+        print(f"scalepilot {arguments.command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"scalepilot {arguments.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (… | head): nothing left to say, and Python must not try at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+__all__ = ["COMMANDS", "build_parser", "main"]
