@@ -82,7 +82,7 @@ class BatchEnv(abc.ABC):
             actions: (num_envs, *action_shape).
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - optional
         """Release what the batch holds; nothing by default."""
 
     def render_one(self, index: int) -> Any:
@@ -94,7 +94,7 @@ BatchT = TypeVar("BatchT", bound=BatchEnv)
 
 
 def seeds_of(seed: int | list[int | None] | None, num_envs: int) -> list[int]:
-    """Expand gymnasium's seed argument to one seed an environment: s, s + 1, …
+    """Expand gymnasium's seed argument to one seed an environment: s, s + 1 and so on.
 
     Raises:
         ValueError: a list of the wrong length, or a negative seed.
@@ -150,9 +150,7 @@ class BatchVectorEnv(gym.vector.VectorEnv[ObsArray, ObsArray, NDArray[Any]], Gen
         self._ended = np.zeros(self.num_envs, dtype=np.bool_) if mask is None else self._ended & ~mask
         return observation, {}
 
-    def step(
-        self, actions: NDArray[Any]
-    ) -> tuple[ObsArray, NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
+    def step(self, actions: NDArray[Any]) -> tuple[ObsArray, NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
         """Step every environment; ended ones are reset as `autoreset_mode` says."""
         if not self._seeded:
             raise gym.error.ResetNeeded("step() before reset()")

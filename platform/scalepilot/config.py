@@ -9,12 +9,12 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from scalepilot.errors import ConfigError
 from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
@@ -266,10 +266,11 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.nodes += 1
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.nodes > _MAX_YAML_NODES:
-            raise yaml.MarkedYAMLError(problem=f"more than {_MAX_YAML_NODES} values", problem_mark=self.peek_event().start_mark)
+            raise yaml.MarkedYAMLError(problem=f"more than {_MAX_YAML_NODES} values", problem_mark=mark)
         if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed", problem_mark=self.peek_event().start_mark)
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed", problem_mark=mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
@@ -300,11 +301,13 @@ def parse_yaml(text: str, source: str) -> Any:
         return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{source}{line}: {error.problem or error.context}; allowed: plain YAML without tags and aliases") from None
+        raise ConfigError(
+            f"{source}{line}: {error.problem or error.context}; allowed: plain YAML without tags and aliases"
+        ) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{source}: not plain YAML ({str(error).splitlines()[0][:120]})") from None
     finally:
-        loader.dispose()  # type: ignore[no-untyped-call]
+        loader.dispose()
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:

@@ -72,7 +72,8 @@ class MoveTable:
             (n,) desired replicas.
         """
         away_from_zero = self._sign[actions] * np.ceil(self._share[actions] * total_replicas)
-        return total_replicas + self._absolute[actions] + away_from_zero
+        targets: NDArray[np.float64] = total_replicas + self._absolute[actions] + away_from_zero
+        return targets
 
     def to_json(self) -> list[dict[str, Any]]:
         """The table as plain data, for an artifact."""

@@ -101,7 +101,7 @@ class AutoscaleBatch(BatchEnv):
             np.array([f.high for f in self.fields], dtype=np.float32),
             dtype=np.float32,
         )
-        self.single_action_space: gym.spaces.Discrete = gym.spaces.Discrete(len(self.move_table))
+        self.single_action_space: gym.spaces.Discrete[np.int64] = gym.spaces.Discrete(len(self.move_table))
         self._low = np.array([f.low for f in self.fields])[:, None]
         self._high = np.array([f.high for f in self.fields])[:, None]
         longest = int(np.ceil(self.params.startup_seconds * self.randomisation.startup_scale[1] / self.params.interval_seconds))
@@ -172,7 +172,9 @@ class AutoscaleBatch(BatchEnv):
             rates = series.rates_rps[start : start + steps] * scale
             requests = rates * p.interval_seconds
             self._rates[:, i] = rates
-            self._arrived[:, i] = self._generators["arrivals"][i].poisson(requests) if self.arrivals_kind == "poisson" else requests
+            self._arrived[:, i] = (
+                self._generators["arrivals"][i].poisson(requests) if self.arrivals_kind == "poisson" else requests
+            )
             self._start_seconds[i] = series.start_unix_seconds + start * p.interval_seconds
             capacity[i] = p.replica_capacity_rps * capacity_scale
             startup[i] = int(np.ceil(p.startup_seconds * startup_scale / p.interval_seconds))

@@ -55,9 +55,7 @@ def _seconds(value: float) -> str:
     return f"{value:g}s"
 
 
-def observation_fields(
-    params: AutoscaleParams, capacity_scale: tuple[float, float] = (1.0, 1.0)
-) -> tuple[ObservationField, ...]:
+def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, float] = (1.0, 1.0)) -> tuple[ObservationField, ...]:
     """The fields of Autoscale-v0 in the order of the observation vector.
 
     Args:

@@ -82,7 +82,9 @@ class AutoscaleParams:
                 f"max_replicas: {self.max_replicas} is below min_replicas {self.min_replicas}; allowed: from {self.min_replicas}"
             )
         if not 1 <= self.history_steps <= self.window_steps:
-            raise ValueError(f"history_steps: {self.history_steps} is not allowed; allowed: 1 to window_steps ({self.window_steps})")
+            raise ValueError(
+                f"history_steps: {self.history_steps} is not allowed; allowed: 1 to window_steps ({self.window_steps})"
+            )
 
     @property
     def startup_steps(self) -> int:

@@ -99,5 +99,7 @@ class RateSeries:
         """
         at_quantile = float(np.quantile(self.rates_rps, quantile))
         if at_quantile <= 0:
-            raise ValueError(f"peak_rps: the workload's {quantile:.1%} quantile is 0 requests/s; it cannot be scaled to {peak_rps:g}")
+            raise ValueError(
+                f"peak_rps: the workload's {quantile:.1%} quantile is 0 requests/s; it cannot be scaled to {peak_rps:g}"
+            )
         return RateSeries(self.rates_rps * (peak_rps / at_quantile), self.interval_seconds, self.start_unix_seconds)

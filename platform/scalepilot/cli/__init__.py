@@ -32,9 +32,7 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line; importing the command modules costs milliseconds only."""
-    parser = _Parser(
-        prog="scalepilot", description="Trains autoscaling policies, proves what they are worth and serves them."
-    )
+    parser = _Parser(prog="scalepilot", description="Trains autoscaling policies, proves what they are worth and serves them.")
     parser.add_argument("--version", action="version", version=f"scalepilot {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name, module_name in COMMANDS.items():

@@ -143,7 +143,9 @@ def _refuse_constant(name: str) -> Any:
 def _read_files(folder: Path, spec: PolicySpec) -> dict[str, bytes]:
     present = {p.name for p in folder.iterdir()} - {SPEC_FILE}
     for name in sorted(present - set(spec.files)):
-        raise ArtifactError(f"{folder / name}: is not listed in {SPEC_FILE}; a policy folder holds nothing else (and never a pickle)")
+        raise ArtifactError(
+            f"{folder / name}: is not listed in {SPEC_FILE}; a policy folder holds nothing else (and never a pickle)"
+        )
     contents: dict[str, bytes] = {}
     for name, expected in spec.files.items():
         path = folder / name

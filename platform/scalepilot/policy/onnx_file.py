@@ -40,10 +40,16 @@ def check_model_bytes(model: bytes) -> None:
 
 
 def _check_node(node: bytes) -> None:
-    named = {number: value.decode("utf-8") for number, value in _fields(node) if number in (_OP_TYPE, _DOMAIN) and isinstance(value, bytes)}
+    named = {
+        number: value.decode("utf-8")
+        for number, value in _fields(node)
+        if number in (_OP_TYPE, _DOMAIN) and isinstance(value, bytes)
+    }
     operator, domain = named.get(_OP_TYPE, ""), named.get(_DOMAIN, "")
     if domain not in STANDARD_DOMAINS or operator in FORBIDDEN_OPERATORS:
-        raise ArtifactError(f"model.onnx: operator {domain + '.' if domain else ''}{operator} is not allowed; allowed: standard ONNX, no loops")
+        raise ArtifactError(
+            f"model.onnx: operator {domain + '.' if domain else ''}{operator} is not allowed; allowed: standard ONNX, no loops"
+        )
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

@@ -46,7 +46,7 @@ class EpisodeSet:
         return int(self.rates_rps.shape[1])
 
     def repeated(self, times: int) -> EpisodeSet:
-        """The whole set `times` times over, for candidates flown side by side: set 0, set 1, …"""
+        """The whole set `times` times over, for candidates flown side by side: all of set 0, then set 1."""
         return EpisodeSet(
             self.workload,
             np.tile(self.rates_rps, (times, 1)),

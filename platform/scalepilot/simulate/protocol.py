@@ -58,7 +58,7 @@ def protocol_v1(
     series = workload.series()
     if series.interval_seconds != params.interval_seconds:
         series = series.resampled(params.interval_seconds)
-    parts = {part: series.part(part) for part in ("train", "validation", "test")}  # type: ignore[arg-type]
+    parts = {part: series.part(part) for part in ("train", "validation", "test")}
     for part, cut in parts.items():
         if len(cut) <= window_steps:
             needed = window_steps * params.interval_seconds / 0.15 / 86400

@@ -34,4 +34,5 @@ class LookAhead:
         """
         padded = np.pad(rates_rps, ((0, 0), (0, startup_steps)), mode="edge")
         ahead = sliding_window_view(padded, startup_steps + 1, axis=1).max(axis=2)
-        return np.ceil(ahead / (replica_capacity_rps * self.utilisation))
+        targets: NDArray[np.float64] = np.ceil(ahead / (replica_capacity_rps * self.utilisation))
+        return targets
