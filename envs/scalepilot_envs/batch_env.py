@@ -8,6 +8,7 @@ with seed s draws from the same streams as a single environment reset with seed 
 from __future__ import annotations
 
 import abc
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -55,11 +56,11 @@ class BatchEnv(abc.ABC):
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - gymnasium's own name and type
 
     @abc.abstractmethod
-    def seed_streams(self, seeds: list[int]) -> None:
+    def seed_streams(self, seeds: Sequence[int | None]) -> None:
         """Give environment i its own random streams, derived from `seeds[i]`.
 
         Args:
-            seeds: one non-negative integer an environment.
+            seeds: one non-negative integer an environment; None keeps the streams it has.
         """
 
     @abc.abstractmethod
@@ -93,22 +94,40 @@ class BatchEnv(abc.ABC):
 BatchT = TypeVar("BatchT", bound=BatchEnv)
 
 
-def seeds_of(seed: int | list[int | None] | None, num_envs: int) -> list[int]:
+def seeds_of(seed: int | list[int | None] | None, num_envs: int, *, fresh: bool) -> list[int | None]:
     """Expand gymnasium's seed argument to one seed an environment: s, s + 1 and so on.
+
+    Args:
+        seed: of `reset`.
+        num_envs: environments.
+        fresh: draw a seed where none is given; otherwise None stays None.
 
     Raises:
         ValueError: a list of the wrong length, or a negative seed.
     """
+    seeds: list[int | None]
     if seed is None:
-        return [int(s) for s in np.random.SeedSequence().generate_state(num_envs)]
-    seeds = [seed + i for i in range(num_envs)] if isinstance(seed, int | np.integer) else list(seed)
+        seeds = [None] * num_envs
+    elif isinstance(seed, int | np.integer):
+        seeds = [int(seed) + i for i in range(num_envs)]
+    else:
+        seeds = [None if s is None else int(s) for s in seed]
     if len(seeds) != num_envs:
         raise ValueError(f"seed: {len(seeds)} given for {num_envs} environments; give one an environment")
-    fresh = iter(np.random.SeedSequence().generate_state(num_envs))
-    result = [int(next(fresh)) if s is None else int(s) for s in seeds]
-    if min(result) < 0:
-        raise ValueError(f"seed: {min(result)} is negative; allowed: integers from 0")
-    return result
+    lowest = min((s for s in seeds if s is not None), default=0)
+    if lowest < 0:
+        raise ValueError(f"seed: {lowest} is negative; allowed: integers from 0")
+    if fresh:
+        drawn = np.random.SeedSequence().generate_state(num_envs)
+        seeds = [int(drawn[i]) if s is None else s for i, s in enumerate(seeds)]
+    return seeds
+
+
+def _masked(columns: dict[str, NDArray[Any]], mask: BoolArray) -> dict[str, Any]:
+    """Gymnasium's form of a vector info: zeros where the mask is false, and the mask itself under "_name"."""
+    if not mask.all():
+        columns = {name: np.where(mask, column, np.zeros((), column.dtype)) for name, column in columns.items()}
+    return {**columns, **{f"_{name}": mask for name in columns}}
 
 
 class BatchVectorEnv(gym.vector.VectorEnv[ObsArray, ObsArray, NDArray[Any]], Generic[BatchT]):
@@ -117,8 +136,10 @@ class BatchVectorEnv(gym.vector.VectorEnv[ObsArray, ObsArray, NDArray[Any]], Gen
     Args:
         batch: the environments.
         autoreset_mode: NEXT_STEP (gymnasium's default: the step after an end only resets, its action is ignored, its
-            reward 0), SAME_STEP (reset at once, the last observation in `info["final_obs"]`) or DISABLED (the caller
-            passes `options={"reset_mask": …}`).
+            reward 0), SAME_STEP (reset at once; the last observation and the step's info in `info["final_obs"]` and
+            `info["final_info"]`) or DISABLED (the caller passes `options={"reset_mask": …}` before the next step).
+
+    Column `info[name]` holds where mask `info["_" + name]` is true.
     """
 
     def __init__(self, batch: BatchT, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP) -> None:
@@ -140,45 +161,55 @@ class BatchVectorEnv(gym.vector.VectorEnv[ObsArray, ObsArray, NDArray[Any]], Gen
         mask = None
         if options is not None and "reset_mask" in options:
             options = dict(options)
-            mask = np.asarray(options.pop("reset_mask"), dtype=np.bool_)
-            if mask.shape != (self.num_envs,):
-                raise ValueError(f"reset_mask: shape {mask.shape}; allowed: ({self.num_envs},)")
-        if seed is not None or not self._seeded:
-            self.batch.seed_streams(seeds_of(seed, self.num_envs))
-            self._seeded = True
+            mask = np.asarray(options.pop("reset_mask"))
+            if mask.shape != (self.num_envs,) or mask.dtype != np.bool_:
+                raise ValueError(f"reset_mask: {mask.dtype} {mask.shape} is not allowed; allowed: bool ({self.num_envs},)")
+            if not self._seeded and not mask.all():
+                raise gym.error.ResetNeeded("reset_mask before the first reset() of all environments")
+        seeds = seeds_of(seed, self.num_envs, fresh=not self._seeded)
+        if mask is not None:
+            seeds = [s if chosen else None for s, chosen in zip(seeds, mask, strict=True)]
+        self.batch.seed_streams(seeds)
+        self._seeded = True
         observation = self.batch.reset_batch(mask, options)
         self._ended = np.zeros(self.num_envs, dtype=np.bool_) if mask is None else self._ended & ~mask
         return observation, {}
 
     def step(self, actions: NDArray[Any]) -> tuple[ObsArray, NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
         """Step every environment; ended ones are reset as `autoreset_mode` says."""
+        self.require_reset()
+        return self._finish(self.batch.step_batch(np.asarray(actions)))
+
+    def require_reset(self) -> None:
+        """Refuse to step what was never reset, or has ended where nobody resets it.
+
+        Raises:
+            gymnasium.error.ResetNeeded: reset first.
+        """
         if not self._seeded:
             raise gym.error.ResetNeeded("step() before reset()")
-        return self._finish(self.batch.step_batch(np.asarray(actions)))
+        if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
+            ended = np.flatnonzero(self._ended).tolist()
+            raise gym.error.ResetNeeded(f"environments {ended} have ended; reset them with options={{'reset_mask': …}}")
 
     def _finish(self, step: BatchStep) -> tuple[ObsArray, NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
         observation, reward, terminated, truncated = step.observation, step.reward, step.terminated, step.truncated
-        info: dict[str, Any] = dict(step.info)
+        # Where an environment was reset in this call, `info` is the reset's (empty), as gymnasium's own vector envs have it.
+        fresh = np.zeros(self.num_envs, dtype=np.bool_)
         if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._ended.any():
-            stale = self._ended
-            observation = self.batch.reset_batch(stale)
-            reward = np.where(stale, 0.0, reward)
-            terminated, truncated = terminated & ~stale, truncated & ~stale
-            info = {name: np.where(stale, np.zeros((), column.dtype), column) for name, column in info.items()}
-            info |= {f"_{name}": ~stale for name in step.info}
-        elif info:
-            everywhere = np.ones(self.num_envs, dtype=np.bool_)
-            info |= {f"_{name}": everywhere for name in step.info}
+            fresh = self._ended
+            observation = self.batch.reset_batch(fresh)
+            reward = np.where(fresh, 0.0, reward)
+            terminated, truncated = terminated & ~fresh, truncated & ~fresh
         ended = terminated | truncated
+        final: dict[str, Any] = {}
         if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
-            info["final_obs"], info["_final_obs"] = observation, ended
-            final_info: dict[str, Any] = {}
-            for name, column in step.info.items():
-                final_info |= {name: column, f"_{name}": ended}
-            info["final_info"], info["_final_info"] = final_info, ended
+            fresh = ended
+            final = {"final_obs": observation, "_final_obs": ended}
+            final |= {"final_info": _masked(step.info, ended), "_final_info": ended}
             observation = self.batch.reset_batch(ended)
-        self._ended = ended if self.autoreset_mode is AutoresetMode.NEXT_STEP else np.zeros_like(ended)
-        return observation, reward, terminated, truncated, info
+        self._ended = np.zeros_like(ended) if self.autoreset_mode is AutoresetMode.SAME_STEP else ended
+        return observation, reward, terminated, truncated, _masked(step.info, ~fresh) | final
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the batch."""
@@ -203,16 +234,23 @@ class SingleEnv(gym.Env[ObsArray, Any], Generic[BatchT]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[ObsArray, dict[str, Any]]:
         """Start an episode."""
         super().reset(seed=seed)
-        if seed is not None or not self._seeded:
-            self.batch.seed_streams(seeds_of(seed, 1))
-            self._seeded = True
+        self.batch.seed_streams(seeds_of(seed, 1, fresh=not self._seeded))
+        self._seeded = True
         return self.batch.reset_batch(None, options)[0], {}
 
     def step(self, action: Any) -> tuple[ObsArray, float, bool, bool, dict[str, Any]]:
         """Take one step with `action`."""
+        self.require_reset()
+        return self._single(self.batch.step_batch(np.asarray(action)[None]))
+
+    def require_reset(self) -> None:
+        """Refuse to step what was never reset.
+
+        Raises:
+            gymnasium.error.ResetNeeded: reset first.
+        """
         if not self._seeded:
             raise gym.error.ResetNeeded("step() before reset()")
-        return self._single(self.batch.step_batch(np.asarray(action)[None]))
 
     @staticmethod
     def _single(step: BatchStep) -> tuple[ObsArray, float, bool, bool, dict[str, Any]]:

@@ -111,14 +111,15 @@ class AutoscaleBatch(BatchEnv):
         self._start_seconds = np.zeros(num_envs)
         self._step_index = np.zeros(num_envs, dtype=np.int64)
         self._columns = np.arange(num_envs)
-        self._generators: dict[str, list[np.random.Generator]] = {}
+        self._generators: dict[str, dict[int, np.random.Generator]] = {kind: {} for kind in _STREAMS}
 
-    def seed_streams(self, seeds: list[int]) -> None:
-        """One generator an environment and kind of randomness."""
-        self._generators = {
-            kind: [np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(k,))) for seed in seeds]
-            for k, kind in enumerate(_STREAMS)
-        }
+    def seed_streams(self, seeds: Sequence[int | None]) -> None:
+        """One generator an environment and kind of randomness; None keeps an environment's own."""
+        for k, kind in enumerate(_STREAMS):
+            generators = self._generators[kind]
+            for i, seed in enumerate(seeds):
+                if seed is not None:
+                    generators[i] = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(k,)))
 
     def reset_batch(self, mask: BoolArray | None = None, options: dict[str, Any] | None = None) -> NDArray[np.float32]:
         """Draw a window, its scale and its arrivals for each reset environment.
@@ -130,7 +131,7 @@ class AutoscaleBatch(BatchEnv):
         """
         mask = np.ones(self.num_envs, dtype=np.bool_) if mask is None else mask
         if options and "rates_rps" in options:
-            self._load(options)
+            self._load(mask, options)
             capacity, startup = None, None
         else:
             capacity, startup = self._draw(np.flatnonzero(mask))
@@ -138,7 +139,7 @@ class AutoscaleBatch(BatchEnv):
         self.state.reset(mask, self._rates[0], capacity, startup)
         return self.observe()
 
-    def _load(self, options: dict[str, Any]) -> None:
+    def _load(self, mask: BoolArray, options: dict[str, Any]) -> None:
         shape = (self.num_envs, self.episode_steps)
         for name in ("rates_rps", "arrived"):
             values = np.asarray(options.get(name, options["rates_rps"]), dtype=np.float64)
@@ -147,13 +148,12 @@ class AutoscaleBatch(BatchEnv):
             if not (np.isfinite(values).all() and (values >= 0).all()):
                 raise ValueError(f"{name}: holds negative or non-finite values; allowed: finite numbers from 0")
             if name == "rates_rps":
-                self._rates = np.ascontiguousarray(values.T)
+                self._rates[:, mask] = values.T[:, mask]
             else:
                 scale = 1.0 if "arrived" in options else self.params.interval_seconds
-                self._arrived = np.ascontiguousarray(values.T) * scale
-        self._start_seconds = np.broadcast_to(
-            np.asarray(options.get("start_unix_seconds", self.series.start_unix_seconds), dtype=np.float64), (self.num_envs,)
-        ).copy()
+                self._arrived[:, mask] = values.T[:, mask] * scale
+        begin = np.asarray(options.get("start_unix_seconds", self.series.start_unix_seconds), dtype=np.float64)
+        self._start_seconds[mask] = np.broadcast_to(begin, (self.num_envs,))[mask]
 
     def _draw(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         p, series, steps = self.params, self.series, self.episode_steps
@@ -192,16 +192,34 @@ class AutoscaleBatch(BatchEnv):
 
         Args:
             actions: (num_envs,) integers in [0, len(moves)).
+
+        Raises:
+            ValueError: another shape or dtype, or an index outside the table.
         """
-        return self.step_targets(self.move_table.targets(np.asarray(actions, dtype=np.intp), self.state.total))
+        actions = np.asarray(actions)
+        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
+            raise ValueError(f"actions: {actions.dtype} {actions.shape} is not allowed; allowed: integers ({self.num_envs},)")
+        if actions.min() < 0 or actions.max() >= len(self.move_table):
+            wrong = actions[(actions < 0) | (actions >= len(self.move_table))][0]
+            raise ValueError(f"actions: {wrong} is not allowed; allowed: 0 to {len(self.move_table) - 1}")
+        return self.step_targets(self.move_table.targets(actions, self.state.total))
 
     def step_targets(self, desired_replicas: NDArray[Any]) -> BatchStep:
         """Step with a target in replicas: what rules, look-ahead and the optimum command.
 
         Args:
-            desired_replicas: (num_envs,) any number; clipped to [min_replicas, max_replicas].
+            desired_replicas: (num_envs,) any number; rounded to whole replicas and clipped to [min_replicas, max_replicas].
+
+        Raises:
+            ValueError: another shape, or not a number.
         """
-        outcome = self.advance(np.asarray(desired_replicas, dtype=np.float64))
+        desired = np.asarray(desired_replicas, dtype=np.float64)
+        if desired.shape != (self.num_envs,) or np.isnan(desired).any():
+            raise ValueError(
+                f"desired_replicas: {desired.tolist() if desired.size < 5 else desired.shape} is not allowed;"
+                f" allowed: ({self.num_envs},) numbers"
+            )
+        outcome = self.advance(np.rint(desired))
         truncated = self._step_index >= self.episode_steps
         total = outcome.cost.total
         info = {
@@ -220,7 +238,7 @@ class AutoscaleBatch(BatchEnv):
         )
 
     def advance(self, desired_replicas: NDArray[np.float64]) -> StepOutcome:
-        """The transition alone, without building an observation."""
+        """The transition alone, without building an observation; targets are whole numbers."""
         # An ended episode may be stepped once more before its reset (NEXT_STEP): it sees its last interval again.
         at = np.minimum(self._step_index, self.episode_steps - 1)
         arrived = self._arrived[at[0]] if (at == at[0]).all() else self._arrived[at, self._columns]
@@ -244,6 +262,7 @@ class AutoscaleVectorEnv(BatchVectorEnv[AutoscaleBatch]):
         self, desired_replicas: NDArray[Any]
     ) -> tuple[NDArray[Any], NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
         """Like `step`, with targets (num_envs,) in replicas instead of action indices."""
+        self.require_reset()
         return self._finish(self.batch.step_targets(np.asarray(desired_replicas)))
 
 
@@ -252,6 +271,7 @@ class AutoscaleEnv(SingleEnv[AutoscaleBatch]):
 
     def step_targets(self, desired_replicas: float) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """Like `step`, with a target in replicas instead of an action index."""
+        self.require_reset()
         return self._single(self.batch.step_targets(np.asarray([desired_replicas])))
 
 
