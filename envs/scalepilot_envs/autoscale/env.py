@@ -241,7 +241,8 @@ class AutoscaleBatch(BatchEnv):
         """The transition alone, without building an observation; targets are whole numbers."""
         # An ended episode may be stepped once more before its reset (NEXT_STEP): it sees its last interval again.
         at = np.minimum(self._step_index, self.episode_steps - 1)
-        arrived = self._arrived[at[0]] if (at == at[0]).all() else self._arrived[at, self._columns]
+        # A copy either way: the caller may keep it past the reset that overwrites these rows.
+        arrived = self._arrived[at[0]].copy() if (at == at[0]).all() else self._arrived[at, self._columns]
         outcome = self.state.step(desired_replicas, arrived)
         self._step_index += 1
         return outcome
