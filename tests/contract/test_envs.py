@@ -1,0 +1,284 @@
+"""Every registered environment keeps the contract, and the contract itself notices what it promises to notice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.vector import AutoresetMode
+
+from scalepilot_envs import ENVS, EnvEntry, add_env, find_env, register_envs
+from scalepilot_envs.registration import MODULE_PREFIX
+from scalepilot_envs.testing import ContractError, check_scaling_env
+
+EPISODE_STEPS = 20
+# One short synthetic day keeps the contract quick; "noisy" also draws capacity, start-up and workload anew each episode.
+WORKLOAD = {"kind": "diurnal", "days": 1}
+VARIANTS = {
+    "plain": {},
+    "noisy": {
+        "randomisation": {"workload_scale": (0.5, 1.5), "capacity_scale": (0.5, 2.0), "startup_scale": (0.25, 3.0)},
+        "params": {"observe_clock": True},
+    },
+}
+CASES = [(env_id, variant) for env_id in ENVS for variant in VARIANTS]
+ANY_ENV = pytest.mark.parametrize("env_id", ENVS)
+
+
+def arguments(variant="plain"):
+    return {"workload": WORKLOAD, "episode_steps": EPISODE_STEPS} | VARIANTS[variant]
+
+
+def make_vec(env_id, num_envs, autoreset_mode=AutoresetMode.NEXT_STEP, variant="plain"):
+    return ENVS[env_id].vector_maker()(num_envs, autoreset_mode=autoreset_mode, **arguments(variant))
+
+
+@pytest.mark.parametrize(("env_id", "variant"), CASES)
+def test_every_environment_keeps_the_contract(env_id, variant):
+    check_scaling_env(
+        lambda: gym.make(env_id, **arguments(variant)).unwrapped,
+        lambda num_envs, autoreset_mode: make_vec(env_id, num_envs, autoreset_mode, variant),
+    )
+
+
+@ANY_ENV
+def test_stable_baselines3_checks_every_environment_without_a_warning(env_id):
+    from stable_baselines3.common.env_checker import check_env
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(gym.make(env_id, **arguments()).unwrapped, warn=True)
+
+
+@ANY_ENV
+def test_gymnasium_makes_one_environment_with_its_checks_on(env_id):
+    env = gym.make(f"{MODULE_PREFIX}{env_id}", **arguments())
+    env.reset(seed=0)
+    for _ in range(EPISODE_STEPS):
+        *_, truncated, _ = env.step(env.action_space.sample())
+    assert truncated
+
+
+@ANY_ENV
+def test_gymnasium_makes_the_native_batch(env_id):
+    envs = gym.make_vec(f"{MODULE_PREFIX}{env_id}", num_envs=5, vectorization_mode="vector_entry_point", **arguments())
+    assert type(envs.unwrapped) is type(make_vec(env_id, 5))
+    assert envs.reset(seed=0)[0].shape == (5, *envs.single_observation_space.shape)
+    assert envs.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+
+
+@ANY_ENV
+def test_the_native_batch_agrees_with_gymnasiums_own_vectorisation_in_every_autoreset_mode(env_id):
+    for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+        ours = make_vec(env_id, 3, mode)
+        theirs = gym.vector.SyncVectorEnv([lambda: gym.make(env_id, **arguments()).unwrapped] * 3, autoreset_mode=mode)
+        np.testing.assert_array_equal(ours.reset(seed=3)[0], theirs.reset(seed=3)[0])
+        ours.action_space.seed(0)
+        for _ in range(2 * EPISODE_STEPS + 5):
+            action = ours.action_space.sample()
+            (*a, info), (*b, their_info) = ours.step(action), theirs.step(action)
+            for x, y in zip(a, b, strict=True):
+                np.testing.assert_array_equal(x, y)
+            # Where nobody stepped, gymnasium leaves a column out; ours is there with a mask that is false everywhere.
+            for name in (n for n in their_info if not n.startswith(("_", "final"))):
+                np.testing.assert_array_equal(info[f"_{name}"], their_info[f"_{name}"], err_msg=name)
+                np.testing.assert_array_equal(info[name], their_info[name], err_msg=name)
+            for name in (n for n in info if n.startswith("_") and n not in their_info):
+                assert not info[name].any()
+            for i in np.flatnonzero(their_info.get("_final_obs", np.zeros(3, bool))):
+                np.testing.assert_array_equal(info["final_obs"][i], their_info["final_obs"][i])
+                for name, column in their_info["final_info"].items():
+                    np.testing.assert_array_equal(info["final_info"][name][i], column[i])
+
+
+@ANY_ENV
+def test_the_step_after_an_end_only_resets_ignores_the_action_and_rewards_nothing(env_id):
+    envs = make_vec(env_id, 4)
+    envs.reset(seed=0)
+    actions = np.zeros(4, dtype=np.int64)
+    for _ in range(EPISODE_STEPS):
+        *_, truncated, info = envs.step(actions)
+    assert truncated.all()
+    assert all(info[name].all() for name in info if name.startswith("_"))
+    _, reward, terminated, truncated, info = envs.step(actions)
+    assert not np.concatenate([reward, terminated, truncated, *info.values()]).any()
+
+
+@ANY_ENV
+def test_stepping_before_a_reset_is_refused(env_id):
+    with pytest.raises(gym.error.ResetNeeded):
+        ENVS[env_id].maker()(**arguments()).step(0)
+    with pytest.raises(gym.error.ResetNeeded):
+        make_vec(env_id, 2).step(np.zeros(2, dtype=np.int64))
+    with pytest.raises(gym.error.ResetNeeded):
+        make_vec(env_id, 2, AutoresetMode.DISABLED).reset(options={"reset_mask": np.array([True, False])})
+
+
+@ANY_ENV
+def test_commanding_targets_before_a_reset_is_refused(env_id):
+    single, batch = ENVS[env_id].maker()(**arguments()), make_vec(env_id, 2)
+    if not hasattr(batch, "step_targets"):
+        pytest.skip(f"{env_id} has no replicas to command")
+    with pytest.raises(gym.error.ResetNeeded):
+        single.step_targets(3)
+    with pytest.raises(gym.error.ResetNeeded):
+        batch.step_targets(np.array([3, 3]))
+
+
+@ANY_ENV
+def test_a_target_and_the_action_that_names_it_are_the_same_step(env_id):
+    by_action, by_target = make_vec(env_id, 6), make_vec(env_id, 6)
+    if not hasattr(by_target, "step_targets"):
+        pytest.skip(f"{env_id} has no replicas to command")
+    by_action.reset(seed=1)
+    by_target.reset(seed=1)
+    by_action.action_space.seed(1)
+    for _ in range(EPISODE_STEPS + 4):
+        action = by_action.action_space.sample()
+        target = by_target.batch.move_table.targets(action, by_target.batch.state.total)
+        for x, y in zip(by_action.step(action)[:4], by_target.step_targets(target)[:4], strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+@ANY_ENV
+def test_a_partial_reset_reseeds_only_the_environments_it_names(env_id):
+    envs = make_vec(env_id, 3, AutoresetMode.DISABLED)
+    envs.reset(seed=0)
+    mask = np.array([True, False, False])
+    first, _ = envs.reset(seed=50, options={"reset_mask": mask})
+    np.testing.assert_array_equal(first[0], make_vec(env_id, 1).reset(seed=50)[0][0])
+    second = envs.reset()[0]
+    untouched = make_vec(env_id, 3)
+    untouched.reset(seed=0)
+    np.testing.assert_array_equal(second[1:], untouched.reset()[0][1:])
+
+
+@ANY_ENV
+@pytest.mark.parametrize(("seed", "message"), [(-1, "negative"), ([1, 2], "2 given for 3"), ([1, None, -4], "negative")])
+def test_unfit_seeds_are_refused(env_id, seed, message):
+    with pytest.raises(ValueError, match=f"^seed: .*{message}"):
+        make_vec(env_id, 3).reset(seed=seed)
+
+
+@ANY_ENV
+@pytest.mark.parametrize("mask", [np.array([True]), np.array([1, 0, 1]), [True, False]])
+def test_an_unfit_reset_mask_is_refused(env_id, mask):
+    envs = make_vec(env_id, 3, AutoresetMode.DISABLED)
+    envs.reset(seed=0)
+    with pytest.raises(ValueError, match=r"^reset_mask: .* allowed: bool \(3,\)"):
+        envs.reset(options={"reset_mask": mask})
+
+
+@ANY_ENV
+def test_unseeded_environments_differ_from_each_other_and_from_run_to_run(env_id):
+    one, other = make_vec(env_id, 2).reset()[0], make_vec(env_id, 2).reset()[0]
+    assert len({row.tobytes() for row in (*one, *other)}) == 4
+
+
+@ANY_ENV
+def test_making_and_stepping_an_environment_loads_neither_ray_nor_torch(env_id):
+    code = (
+        "import sys, gymnasium\n"
+        f"env = gymnasium.make('{MODULE_PREFIX}{env_id}')\n"
+        "env.reset(seed=0); env.step(0)\n"
+        "print(sorted({'ray', 'torch', 'onnxruntime', 'pydantic', 'yaml', 'scalepilot'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_ids_are_versioned_and_found_with_or_without_their_prefixes():
+    for env_id in ENVS:
+        short = env_id.split("/")[1]
+        assert short.rsplit("-v", 1)[1].isdigit()
+        assert find_env(env_id) is find_env(short) is find_env(f"{MODULE_PREFIX}{env_id}")
+
+
+def test_a_duplicate_id_is_refused_and_registering_twice_changes_nothing():
+    entry = next(iter(ENVS.values()))
+    with pytest.raises(ValueError, match="is registered already"):
+        add_env(EnvEntry(entry.env_id, "a:b", "a:b", "twice"))
+    before = gym.registry[entry.env_id]
+    register_envs()
+    assert gym.registry[entry.env_id] is before
+
+
+@pytest.mark.parametrize("name", ["Autoscal-v0", "scalepilot/Autoscale-v1", "autoscale"])
+def test_an_unknown_id_is_refused_with_the_nearest_one(name):
+    with pytest.raises(ValueError, match="did you mean Autoscale-v0"):
+        find_env(name)
+
+
+class Walk(gym.Env):
+    """A small environment of someone else's; `fault` breaks one promise."""
+
+    def __init__(self, fault=None):
+        self.observation_space = gym.spaces.Box(-1e3, 1e3, (2,), np.float64)
+        self.action_space = gym.spaces.Discrete(3)
+        self.fault = fault
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at, self.steps = self.np_random.normal(size=2) if self.fault != "blind" else np.zeros(2), 0
+        return self.at.copy(), {}
+
+    def step(self, action):
+        generator = np.random.default_rng() if self.fault == "unseeded" else self.np_random
+        self.at = self.at + (0 if self.fault == "blind" else generator.normal(size=2)) + action
+        self.steps += 1
+        seen = self.at + (1e4 if self.fault == "escapes" and self.steps == 3 else 0)
+        reward = float("nan") if self.fault == "nan" and self.steps == 4 else float(-abs(self.at[0]))
+        return seen, reward, False, self.steps >= (10**6 if self.fault == "endless" else 10), {"at": float(self.at[0])}
+
+
+class UncopyableWalk(Walk):
+    def __deepcopy__(self, memo):
+        other = Walk()
+        other.reset(seed=12345)
+        return other
+
+
+class DriftingVec(gym.vector.SyncVectorEnv):
+    """Native batches that differ from single environments in their second row."""
+
+    def step(self, actions):
+        observation, reward, *rest = super().step(actions)
+        observation[1:] += 1e-9
+        return observation, reward, *rest
+
+
+def sync(env_type=Walk, vec_type=gym.vector.SyncVectorEnv, fault=None):
+    return lambda num_envs, autoreset_mode: vec_type([lambda: env_type(fault)] * num_envs, autoreset_mode=autoreset_mode)
+
+
+def test_the_contract_accepts_an_environment_of_someone_elses():
+    check_scaling_env(Walk, sync(), num_steps=32, batch_sizes=(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("unseeded", "Deterministic step observations are not equivalent"),
+        ("blind", "two seeds observe the same"),
+        ("escapes", "outside its space"),
+        ("nan", "not finite|NaN"),
+        ("endless", "no episode ends"),
+    ],
+)
+def test_the_contract_notices_a_broken_environment(fault, message):
+    with pytest.raises((ContractError, AssertionError, UserWarning), match=message):
+        check_scaling_env(lambda: Walk(fault), sync(fault=fault), num_steps=32, batch_sizes=(1, 3))
+
+
+def test_the_contract_notices_a_batch_that_differs_from_single_environments():
+    with pytest.raises(ContractError, match="environment 1 of 3 against a single one: observation differs at step 1"):
+        check_scaling_env(Walk, sync(vec_type=DriftingVec), num_steps=32, batch_sizes=(1, 3))
+
+
+def test_the_contract_notices_a_copy_that_goes_its_own_way():
+    with pytest.raises(ContractError, match="deepcopy: a copy made mid-episode goes on differently"):
+        check_scaling_env(UncopyableWalk, sync(UncopyableWalk), num_steps=32, batch_sizes=(1, 3))
