@@ -23,6 +23,8 @@ from scalepilot_envs.workloads import DiurnalWorkload, TraceWorkload
 
 _STRICT: dict[str, Any] = {"extra": "forbid"}
 MAX_CONFIG_BYTES = 1_000_000
+# Protocol v1 scales every trace so that its 99.5 % quantile is this.
+PROTOCOL_PEAK_RPS = 500.0
 _MAX_YAML_NODES = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ALGORITHMS = ("ppo",)
@@ -400,6 +402,24 @@ def _keys_at(path: Sequence[Any]) -> list[str]:
     return [f.name for f in fields(at)] if is_dataclass(at) else []
 
 
+def with_trace(config: ExperimentConfig, path: Path, peak_rps: float | None = None) -> ExperimentConfig:
+    """The same experiment on recorded traffic.
+
+    Args:
+        config: the experiment.
+        path: CSV of the trace.
+        peak_rps: scale its 99.5 % quantile to this; None for protocol v1's 500, 0 to keep the recorded rates.
+
+    Raises:
+        ConfigError: the peak is not allowed.
+    """
+    scale = PROTOCOL_PEAK_RPS if peak_rps is None else peak_rps or None
+    try:
+        return replace(config, workload=TraceWorkload(path=str(path), peak_rps=scale))
+    except ValueError as error:
+        raise ConfigError(f"--peak-rps: {error}") from None
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of an experiment's YAML."""
     return _ADAPTER.json_schema()
@@ -417,4 +437,5 @@ __all__ = [
     "json_schema",
     "load_config",
     "parse_yaml",
+    "with_trace",
 ]

@@ -1,10 +1,9 @@
 """Episodes: policies × workloads × seeds, in batches."""
 
 from scalepilot.simulate.episodes import EpisodeResults, EpisodeSet, Playback, poisson_episodes, run_episodes
-from scalepilot.simulate.protocol import PEAK_RPS, ProtocolData, protocol_v1
+from scalepilot.simulate.protocol import ProtocolData, protocol_v1
 
 __all__ = [
-    "PEAK_RPS",
     "EpisodeResults",
     "EpisodeSet",
     "Playback",

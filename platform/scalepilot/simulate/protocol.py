@@ -16,7 +16,6 @@ from scalepilot.simulate.episodes import EpisodeSet, poisson_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import RateSeries, Workload
 
-PEAK_RPS = 500.0
 WINDOW_STEPS = 1920
 DRAWN_WINDOWS = 24
 TEST_SEEDS = (0, 1, 2)

@@ -1,0 +1,69 @@
+"""`scalepilot train CONFIG`: train, evaluate, report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+HELP = "train a policy from a YAML config, judge it against tuned rules, write the report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `train`."""
+    parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="experiment YAML, such as tune_configs/demo.yaml")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as ppo.lr=3e-4; repeatable")
+    parser.add_argument("--trace", type=Path, metavar="CSV", help="train on your own traffic (timestamp,requests_per_second) instead")
+    parser.add_argument(
+        "--peak-rps", type=float, default=None, metavar="RPS", help="scale the trace so that its 99.5 %% quantile is this (default: 500; 0 keeps it)"
+    )
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run folder")
+    parser.add_argument("--address", help="Ray cluster to train on (auto, ray://…); a local Ray by default")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of the config and end")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train; 130 when stopped early."""
+    from scalepilot import config as configuration
+    from scalepilot.errors import InputError
+
+    if arguments.schema:
+        print(json.dumps(configuration.json_schema(), indent=1))
+        return 0
+    if (arguments.config is None) == (arguments.resume is None):
+        raise InputError("give either CONFIG or --resume RUN")
+    if arguments.resume is not None and (arguments.set or arguments.trace):
+        raise InputError("--set, --trace: a resumed run keeps its own config.yaml; allowed with CONFIG only")
+    from scalepilot.experiment import run_experiment
+    from scalepilot.learn.run_folder import RunFolder
+
+    if arguments.resume is not None:
+        folder, config = RunFolder.open(arguments.resume)
+    else:
+        overrides = [*arguments.set]
+        if arguments.address:
+            overrides.append(f"resources.address={arguments.address}")
+        config = configuration.load_config(arguments.config, overrides)
+        if arguments.trace is not None:
+            config = configuration.with_trace(config, arguments.trace, arguments.peak_rps)
+        # A workload that cannot be used should not leave an empty run behind.
+        from scalepilot.experiment import load_data
+
+        load_data(config)
+        folder = RunFolder.create(config)
+    result = run_experiment(config, folder, resume=arguments.resume is not None)
+    if not result.finished or result.comparison is None:
+        print(f"stopped; what there is: {folder.policy}")
+        print(f"go on:  scalepilot train --resume {folder.path}")
+        return 130
+    if arguments.json:
+        print((folder.evaluation / "summary.json").read_text(encoding="utf-8"))
+        return 0
+    from scalepilot.cli.output import print_comparison
+
+    print_comparison(result.comparison)
+    print(f"report:  {folder.report}")
+    print(f"policy:  {folder.policy}")
+    print(f"serve:   scalepilot serve {folder.path}")
+    return 0

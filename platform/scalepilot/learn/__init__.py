@@ -1,0 +1,1 @@
+"""Training: a config, a seed and a run folder in; a policy artifact out."""

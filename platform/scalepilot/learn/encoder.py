@@ -1,0 +1,173 @@
+"""From raw observations to features, as the first layer of a network: it trains, exports and serves with the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+_MAX_RATIO = 5.0
+_MAX_NORMALISED = 8.0
+_MIN_CAPACITY_RPS = 1e-6
+
+
+class ScaleFreeEncoder(nn.Module):
+    """Physical fields of Autoscale → ratios to the current capacity, so that one policy flies 5 or 500 replicas.
+
+    Rates, backlog and starting replicas are relative to (ready + starting) × capacity of a replica; the size of the
+    service enters only as a logarithm and as the relative size of Poisson noise, 1/√(requests an interval).
+
+    Args:
+        field_names: the observation's fields in order.
+        interval_seconds: decision interval, which turns rates into counts.
+    """
+
+    def __init__(self, field_names: Sequence[str], interval_seconds: float) -> None:
+        super().__init__()
+        names = list(field_names)
+        self.interval_seconds = interval_seconds
+        self.rates = [i for i, n in enumerate(names) if n.startswith("request_rate_rps_")]
+        self.mean, self.std = names.index("request_rate_mean_rps"), names.index("request_rate_std_rps")
+        self.cpu, self.latency = names.index("cpu_utilisation"), names.index("latency_p95_seconds")
+        self.late, self.error = names.index("late_share"), names.index("error_share")
+        self.backlog, self.ready = names.index("backlog_requests"), names.index("ready_replicas")
+        self.starting = [i for i, n in enumerate(names) if n.startswith("starting_replicas_")]
+        self.capacity = names.index("replica_capacity_rps")
+        self.clock = [i for i, n in enumerate(names) if n.startswith("clock_")]
+        self.num_features = len(self.rates) + len(self.starting) + len(self.clock) + 12
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        """(n, num_fields) float32 physical values → (n, num_features)."""
+
+        def column(index: int) -> torch.Tensor:
+            return observation[:, index : index + 1]
+
+        rates = observation[:, self.rates[0] : self.rates[-1] + 1]
+        starting = observation[:, self.starting[0] : self.starting[-1] + 1]
+        ready = column(self.ready)
+        total = (ready + starting.sum(dim=1, keepdim=True)).clamp_min(1.0)
+        capacity = (total * column(self.capacity)).clamp_min(_MIN_CAPACITY_RPS)
+        ready_capacity = (ready * column(self.capacity)).clamp_min(_MIN_CAPACITY_RPS)
+        relative = [
+            rates / capacity,
+            rates[:, :1] / ready_capacity,
+            rates.amax(dim=1, keepdim=True) / capacity,
+            column(self.mean) / capacity,
+            column(self.std) / capacity,
+            column(self.backlog) / (capacity * self.interval_seconds),
+        ]
+        # Share of the replicas that will serve within each quarter of the start-up time.
+        soon = ready / total
+        serving = [soon]
+        for i in range(len(self.starting)):
+            soon = soon + starting[:, i : i + 1] / total
+            serving.append(soon)
+        features = [
+            torch.cat(relative, dim=1).clamp(0.0, _MAX_RATIO),
+            *serving,
+            column(self.cpu),
+            column(self.late),
+            column(self.error),
+            torch.log1p(column(self.latency).clamp_min(0.0)),
+            torch.log(total) / 4.0,
+            1.0 / torch.sqrt((column(self.mean) * self.interval_seconds).clamp_min(1.0)),
+        ]
+        if self.clock:
+            features.append(observation[:, self.clock[0] : self.clock[-1] + 1])
+        return torch.cat(features, dim=1)
+
+
+class FlatEncoder(nn.Module):
+    """Any other vector observation, as it is."""
+
+    def __init__(self, num_fields: int) -> None:
+        super().__init__()
+        self.num_features = num_fields
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        """(n, num_fields) → the same, float32."""
+        return observation.float()
+
+
+def make_encoder(field_names: Sequence[str], num_fields: int, interval_seconds: float) -> ScaleFreeEncoder | FlatEncoder:
+    """The encoder for an environment: scale-free where the fields are a service's, else flat."""
+    if "replica_capacity_rps" in field_names:
+        return ScaleFreeEncoder(field_names, interval_seconds)
+    return FlatEncoder(num_fields)
+
+
+class RunningNormaliser(nn.Module):
+    """Mean and variance of all features seen in training, as buffers that travel with the weights.
+
+    Source:
+        parallel update of mean and variance: Chan, Golub and LeVeque (1979).
+    """
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    count: torch.Tensor
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("variance", torch.ones(num_features))
+        # float64: it counts transitions, and float32 stops counting ones at 16.8 million.
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(n, num_features) → centred, scaled and cut at ±8."""
+        return ((features - self.mean) / torch.sqrt(self.variance + 1e-6)).clamp(-_MAX_NORMALISED, _MAX_NORMALISED)
+
+    @torch.no_grad()
+    def update(self, features: torch.Tensor) -> None:
+        """Fold a batch (n, num_features) into the statistics, over all learners when there are several."""
+        n = torch.tensor(float(len(features)), dtype=torch.float64, device=features.device)
+        total, squares = features.double().sum(dim=0), features.double().square().sum(dim=0)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for part in (n, total, squares):
+                torch.distributed.all_reduce(part)
+        batch_mean = total / n
+        batch_variance = (squares / n - batch_mean.square()).clamp_min(0.0)
+        mean, variance = self.mean.double(), self.variance.double() * (self.count > 0)
+        delta, all_count = batch_mean - mean, self.count + n
+        self.mean.copy_(mean + delta * n / all_count)
+        self.variance.copy_(
+            (variance * self.count + batch_variance * n + delta.square() * self.count * n / all_count) / all_count
+        )
+        self.count.copy_(all_count)
+
+
+def mlp(num_inputs: int, hidden: Sequence[int], num_outputs: int, output_gain: float) -> nn.Sequential:
+    """A tanh network with orthogonal weights and zero biases; `output_gain` scales the last layer."""
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [_linear(num_inputs, width, 2**0.5), nn.Tanh()]
+        num_inputs = width
+    return nn.Sequential(*layers, _linear(num_inputs, num_outputs, output_gain))
+
+
+def _linear(num_inputs: int, num_outputs: int, gain: float) -> nn.Linear:
+    layer = nn.Linear(num_inputs, num_outputs)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ScoresNetwork(nn.Module):
+    """Raw observation → scores of the actions: what is exported and what acts greedily.
+
+    Args:
+        encoder: physical fields → features.
+        normaliser: of the features.
+        head: features → (n, num_actions) logits or Q-values.
+    """
+
+    def __init__(self, encoder: nn.Module, normaliser: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.normaliser, self.head = encoder, normaliser, head
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        """(n, num_fields) → (n, num_actions)."""
+        scores: torch.Tensor = self.head(self.normaliser(self.encoder(observation)))
+        return scores

@@ -1,0 +1,137 @@
+"""torch → one ONNX file with the weights inside, nothing of this machine in it, same weights same bytes."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from scalepilot.errors import RunError
+from scalepilot.policy import Decision, NetworkPolicy, PolicySpec, State
+from scalepilot.policy.fields import FieldView
+from scalepilot_envs.autoscale import Move, MoveTable
+
+OPSET = 18
+PARITY_OBSERVATIONS = 1000
+_MAX_SCORE_ERROR = 1e-3
+
+
+class TorchPolicy:
+    """A network still in training, behind the `Policy` protocol: greedy, for validation and parity.
+
+    Args:
+        spec: the description it will be exported with.
+        network: raw observation → scores; put in evaluation mode.
+    """
+
+    def __init__(self, spec: PolicySpec, network: torch.nn.Module) -> None:
+        self.spec = spec
+        self.network = network.eval()
+        self._view = FieldView(spec.observation_fields)
+        self._table = MoveTable(Move(a.kind, a.size) for a in spec.actions)
+        self._bounds = (spec.env_params["min_replicas"], spec.env_params["max_replicas"])
+
+    def act(
+        self,
+        observation: NDArray[Any],
+        state: State | None = None,
+        *,
+        deterministic: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[Decision, State | None]:
+        """The greedy action; see `Policy.act`."""
+        with torch.inference_mode():
+            scores = self.network(torch.from_numpy(np.ascontiguousarray(observation, dtype=np.float32))).numpy()
+        action = scores.argmax(axis=1)
+        targets = self._table.targets(action, self._view.total(observation))
+        return Decision(np.clip(targets, *self._bounds), action, scores), None
+
+
+def export_onnx(network: torch.nn.Module, num_fields: int) -> bytes:
+    """Export a network from raw observations (n, num_fields) to scores.
+
+    Args:
+        network: on any device; it is copied.
+        num_fields: width of the observation.
+
+    Returns:
+        The file's bytes: weights inside, metadata stripped, any batch size.
+    """
+    import onnx
+
+    copied = copy.deepcopy(network).cpu().eval()
+    example = torch.ones((2, num_fields))
+    buffer = io.BytesIO()
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # torch's own exporter warns about its own dependencies.
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                copied,
+                (example,),
+                dynamo=True,
+                input_names=["observation"],
+                output_names=["scores"],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=2**20)},),
+                opset_version=OPSET,
+                external_data=False,
+                verbose=False,
+            )
+            assert program is not None
+            program.save(buffer, external_data=False)
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)
+    model = onnx.load_model_from_string(buffer.getvalue())
+    _strip(model)
+    onnx.checker.check_model(model)
+    return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
+
+
+def _strip(model: Any) -> None:
+    """Remove what names this machine, its paths and its stack traces."""
+    for owner in (model, model.graph, *model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info):
+        if hasattr(owner, "metadata_props"):
+            del owner.metadata_props[:]
+        owner.doc_string = ""
+    for tensor in model.graph.initializer:
+        del tensor.metadata_props[:]
+        tensor.doc_string = ""
+    del model.functions[:]
+
+
+def exported_policy(spec: PolicySpec, network: torch.nn.Module, observations: NDArray[np.float32]) -> NetworkPolicy:
+    """Export, load and hold the loaded policy to the network's own greedy actions.
+
+    Args:
+        spec: description.
+        network: raw observation → scores.
+        observations: (n, num_fields) real observations to compare on.
+
+    Raises:
+        RunError: the exported file decides otherwise than the network.
+    """
+    policy = NetworkPolicy(spec, export_onnx(network, len(spec.observation_fields)))
+    native, _ = TorchPolicy(spec, copy.deepcopy(network).cpu()).act(observations)
+    exported, _ = policy.act(observations)
+    assert native.scores is not None
+    assert exported.scores is not None
+    assert native.action is not None
+    error = float(np.abs(native.scores - exported.scores).max())
+    # Where two actions score alike to within float error, either is the greedy one.
+    ordered = np.sort(native.scores, axis=1)
+    decided = ordered[:, -1] - ordered[:, -2] > _MAX_SCORE_ERROR
+    differing = int(((native.action != exported.action) & decided).sum())
+    if differing or error > _MAX_SCORE_ERROR:
+        raise RunError(
+            f"export: the ONNX file decides otherwise on {differing} of {len(observations)} observations"
+            f" (largest difference of a score {error:.2g}, allowed {_MAX_SCORE_ERROR:g})"
+        )
+    return policy

@@ -1,0 +1,115 @@
+"""An env runner that steps a native vector environment and returns columns."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.env_context import EnvContext
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.tune.registry import ENV_CREATOR, _global_registry
+
+from scalepilot.learn.rllib.rollout import Rollout
+
+logger = logging.getLogger(__name__)
+_ACTION_STREAM = 1
+
+
+class VectorEnvRunner(SingleAgentEnvRunner):
+    """Samples `rollout_fragment_length` steps of all its environments into one `Rollout`.
+
+    RLlib's runner builds an episode object a step and environment, which costs nine tenths of its time; this one keeps
+    its actor, its fault tolerance, its weight synchronisation and its metrics, and replaces the loop.
+    """
+
+    def make_env(self) -> None:
+        """Make the native vector environment from Ray's registry, or from gymnasium's by id.
+
+        Raises:
+            ValueError: the environment does not autoreset at the next step.
+        """
+        if self.env is not None:
+            self.env.close()
+        config = self.config
+        context = EnvContext(config.env_config, worker_index=self.worker_index or 0, num_workers=self.num_workers)
+        num_envs = config.num_envs_per_env_runner
+        if isinstance(config.env, str) and not _global_registry.contains(ENV_CREATOR, config.env):
+            mode = gym.VectorizeMode(config.gym_env_vectorize_mode)
+            self.env = gym.make_vec(config.env, num_envs=num_envs, vectorization_mode=mode, **config.env_config)
+        else:
+            create = _global_registry.get(ENV_CREATOR, config.env) if isinstance(config.env, str) else config.env
+            self.env = create(EnvContext({**context, "num_envs": num_envs}, worker_index=context.worker_index))
+        mode = self.env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        if mode != AutoresetMode.NEXT_STEP:
+            raise ValueError(f"env {config.env}: autoreset_mode {mode} is not allowed; allowed: {AutoresetMode.NEXT_STEP}")
+        self.num_envs = self.env.num_envs
+        self._needs_initial_reset = True
+
+    def _start(self) -> None:
+        # seed + worker index would give runner 1's second environment the stream of runner 2's first.
+        streams = np.random.SeedSequence((self.config.seed or 0, self.worker_index or 0)).spawn(2)
+        env_seed = int(streams[0].generate_state(1)[0])
+        self._generator = torch.Generator().manual_seed(int(streams[_ACTION_STREAM].generate_state(1)[0]))
+        self._observation, _ = self.env.reset(seed=env_seed)
+        self._ended = np.zeros(self.num_envs, np.bool_)
+        self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
+        self._needs_initial_reset = False
+
+    def sample(self, **kwargs: Any) -> Rollout:
+        """Step every environment `rollout_fragment_length` times with the exploring policy."""
+        if self._needs_initial_reset:
+            self._start()
+        num_steps = self.config.get_rollout_fragment_length(self.worker_index)
+        rollout = Rollout.empty(num_steps, self.num_envs, self._observation, int(self.env.single_action_space.n))
+        ended_returns: list[np.ndarray] = []
+        ended_lengths: list[np.ndarray] = []
+        with torch.inference_mode():
+            for t in range(num_steps):
+                rollout.observation[t] = self._observation
+                rollout.valid[t] = ~self._ended
+                self._choose(rollout, t)
+                self._observation, reward, terminated, truncated, _ = self.env.step(rollout.action[t])
+                rollout.reward[t], rollout.terminated[t], rollout.truncated[t] = reward, terminated, truncated
+                self._returns += reward * rollout.valid[t]
+                self._lengths += rollout.valid[t]
+                self._ended = terminated | truncated
+                if self._ended.any():
+                    ended_returns.append(self._returns[self._ended])
+                    ended_lengths.append(self._lengths[self._ended])
+                    self._returns = np.where(self._ended, 0.0, self._returns)
+                    self._lengths = np.where(self._ended, 0, self._lengths)
+        rollout.observation[num_steps] = self._observation
+        self._log(rollout, ended_returns, ended_lengths)
+        return rollout
+
+    def _choose(self, rollout: Rollout, t: int) -> None:
+        """Sample actions for step t into the rollout."""
+        batch = {Columns.OBS: torch.from_numpy(rollout.observation[t])}
+        logits = self.module._forward(batch)[Columns.ACTION_DIST_INPUTS]
+        log_probabilities = torch.log_softmax(logits, dim=-1)
+        # The Gumbel-max trick: one exponential draw and an argmax instead of a distribution object.
+        noise = torch.empty_like(logits).exponential_(generator=self._generator)
+        action = (log_probabilities - noise.log()).argmax(dim=-1)
+        rollout.action_dist_inputs[t] = logits.numpy()
+        rollout.action[t] = action.numpy()
+        rollout.action_logp[t] = log_probabilities.gather(1, action[:, None])[:, 0].numpy()
+
+    def _log(self, rollout: Rollout, returns: list[np.ndarray], lengths: list[np.ndarray]) -> None:
+        if returns:
+            all_returns, all_lengths = np.concatenate(returns), np.concatenate(lengths)
+            self._log_episode_metrics(float(all_lengths.mean()), float(all_returns.mean()), 0.0)
+        self._increase_sampled_metrics(rollout.num_steps * rollout.num_envs, sum(len(r) for r in returns))
+
+    def get_metrics(self) -> Any:
+        """What was logged since the last call."""
+        return self.metrics.reduce()
+
+    def assert_healthy(self) -> None:
+        """Checked by RLlib after a restart."""
+        if self.env is None:
+            raise RuntimeError("env runner: has no environment")

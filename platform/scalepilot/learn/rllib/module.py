@@ -1,0 +1,53 @@
+"""The actor-critic network as RLlib's module: encoder, normaliser, policy head, value head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
+from ray.rllib.core.rl_module.torch import TorchRLModule
+
+from scalepilot.learn.encoder import RunningNormaliser, ScoresNetwork, make_encoder, mlp
+
+# Column that holds features already encoded and normalised: the learner computes them once an update, not once a minibatch.
+FEATURES = "features"
+_POLICY_GAIN, _VALUE_GAIN = 0.01, 1.0
+
+
+class ActorCriticModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
+    """Policy and value networks apart, behind one encoder without weights.
+
+    `model_config`: {"field_names": […], "interval_seconds": …, "hidden": […]}.
+    """
+
+    def setup(self) -> None:
+        """Build the networks."""
+        config = self.model_config
+        num_fields = int(self.observation_space.shape[0])
+        self.encoder = make_encoder(config["field_names"], num_fields, config["interval_seconds"])
+        self.normaliser = RunningNormaliser(self.encoder.num_features)
+        self.policy_head = mlp(self.encoder.num_features, config["hidden"], int(self.action_space.n), _POLICY_GAIN)
+        self.value_head = mlp(self.encoder.num_features, config["hidden"], 1, _VALUE_GAIN)
+
+    def get_non_inference_attributes(self) -> list[str]:
+        """What env runners do without."""
+        return ["value_head"]
+
+    def features(self, batch: dict[str, Any]) -> torch.Tensor:
+        """(n, num_features): those given, or from the raw observations."""
+        given = batch.get(FEATURES)
+        return given if given is not None else self.normaliser(self.encoder(batch[Columns.OBS]))
+
+    def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        return {Columns.ACTION_DIST_INPUTS: self.policy_head(self.features(batch))}
+
+    def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
+        """(n,) state values."""
+        values: torch.Tensor = self.value_head(self.features(batch))
+        return values.squeeze(-1)
+
+    def scores_network(self) -> ScoresNetwork:
+        """The part that acts."""
+        return ScoresNetwork(self.encoder, self.normaliser, self.policy_head)

@@ -1,0 +1,236 @@
+"""A run's folder: where everything is, and how it is written."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from scalepilot.config import ExperimentConfig, config_from_mapping
+from scalepilot.errors import InputError
+
+# Stable names of metrics.parquet and progress.csv. The TIME_COLUMNS differ between runs with the same seed.
+TIME_COLUMNS = ("time_seconds", "steps_per_second", "sample_seconds", "learn_seconds")
+METRICS = (
+    "iteration",
+    "env_steps",
+    "time_seconds",
+    "steps_per_second",
+    "validation_J_per_hour",
+    "train_J_per_hour",
+    "episode_return_mean",
+    "episode_length_mean",
+    "policy_loss",
+    "value_loss",
+    "explained_variance",
+    "entropy",
+    "kl",
+    "learning_rate",
+    "sample_seconds",
+    "learn_seconds",
+)
+_LIBRARIES = ("scalepilot", "ray", "torch", "numpy", "gymnasium", "onnx", "onnxruntime", "stable-baselines3")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON aside, sync, rename."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    with aside.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of what decides results."""
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def hardware() -> dict[str, Any]:
+    """What it ran on, in a few words."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    return {"machine": platform.machine(), "system": platform.system(), "cpu": model, "cores": os.cpu_count()}
+
+
+def git_sha() -> str | None:
+    """Commit of the source tree this package runs from; None where it is no checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607 - git from PATH is meant
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+class RunFolder:
+    """runs/<name>/<date-time>-<seed>/ and what is in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config_file = path / "config.yaml"
+        self.checkpoints = path / "checkpoints"
+        self.policy, self.policy_final = path / "policy", path / "policy-final"
+        self.baselines, self.evaluation = path / "baselines", path / "evaluation"
+        self.report = path / "report.html"
+        self.progress_csv, self.metrics_parquet = path / "progress.csv", path / "metrics.parquet"
+        self._writer: Any = None
+        self._log_handler: logging.Handler | None = None
+
+    @classmethod
+    def create(cls, config: ExperimentConfig) -> RunFolder:
+        """A new folder under `config.output`, numbered on if the second is taken."""
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+        base = Path(config.output) / config.name
+        for attempt in range(1000):
+            path = base / f"{stamp}{f'.{attempt}' if attempt else ''}-{config.seed}"
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise InputError(f"output: {path} cannot be made ({error.strerror})") from None
+            folder = cls(path)
+            folder.config_file.write_text(config.to_yaml(), encoding="utf-8")
+            return folder
+        raise InputError(f"output: {base} is full of runs of this second")
+
+    @classmethod
+    def open(cls, path: Path) -> tuple[RunFolder, ExperimentConfig]:
+        """An existing run and its configuration.
+
+        Raises:
+            InputError: not a run folder.
+        """
+        folder = cls(path)
+        if not folder.config_file.is_file():
+            raise InputError(f"{path}: holds no config.yaml; allowed: a run folder, such as runs/demo/20261120-120000-0")
+        values = yaml.safe_load(folder.config_file.read_text(encoding="utf-8"))
+        return folder, config_from_mapping(values, source=str(folder.config_file))
+
+    @property
+    def run_id(self) -> str:
+        """Folder name: date, time and seed."""
+        return self.path.name
+
+    def start_logging(self) -> None:
+        """Open logs/training.log and TensorBoard's event file."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        (self.path / "logs").mkdir(exist_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
+        self._log_handler = logging.FileHandler(self.path / "logs" / "training.log", encoding="utf-8")
+        self._log_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        log = logging.getLogger("scalepilot")
+        log.setLevel(logging.INFO)
+        log.addHandler(self._log_handler)
+        log.propagate = False
+        self._writer = SummaryWriter(str(self.path / "tensorboard"))
+
+    def log_metrics(self, row: dict[str, float | None]) -> None:
+        """Append one iteration to progress.csv and TensorBoard; names outside METRICS are refused."""
+        unknown = set(row) - set(METRICS)
+        if unknown:
+            raise ValueError(f"metrics: {sorted(unknown)} are not documented names")
+        new = not self.progress_csv.exists()
+        with self.progress_csv.open("a", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(METRICS)
+            values = [row.get(name) for name in METRICS]
+            writer.writerow(["" if value is None else repr(value) for value in values])
+        if self._writer is not None:
+            step = int(row["env_steps"] or 0)
+            for name in METRICS[2:]:
+                value = row.get(name)
+                if value is not None:
+                    self._writer.add_scalar(name, value, step)
+
+    def read_metrics(self) -> list[dict[str, float | None]]:
+        """All iterations logged so far."""
+        if not self.progress_csv.exists():
+            return []
+        with self.progress_csv.open(encoding="utf-8", newline="") as file:
+            return [
+                {name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)
+            ]
+
+    def truncate_metrics(self, iteration: int) -> None:
+        """Forget iterations after `iteration`: they were not in the checkpoint and run again."""
+        rows = [row for row in self.read_metrics() if (row["iteration"] or 0) <= iteration]
+        aside = self.progress_csv.with_name(".progress.csv.new")
+        with aside.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(METRICS)
+            for row in rows:
+                whole = {"iteration", "env_steps"}
+                writer.writerow(
+                    ["" if (v := row[n]) is None else repr(int(v)) if n in whole else repr(v) for n in METRICS]
+                )
+        aside.replace(self.progress_csv)
+
+    def write_metrics_parquet(self) -> None:
+        """progress.csv as metrics.parquet, absent values null."""
+        rows = self.read_metrics()
+        table = pa.table({name: pa.array([row[name] for row in rows], pa.float64()) for name in METRICS})
+        aside = self.metrics_parquet.with_name(".metrics.parquet.new")
+        pq.write_table(table, aside)
+        aside.replace(self.metrics_parquet)
+
+    def write_status(self, status: str, **details: Any) -> None:
+        """run.json: status, versions, hardware and whatever is known by now."""
+        path = self.path / "run.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        known |= {
+            "status": status,
+            "updated": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "versions": library_versions(),
+            "hardware": hardware(),
+            "git_sha": git_sha(),
+        }
+        write_json(path, known | details)
+
+    def newest_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint."""
+        if not self.checkpoints.exists():
+            return None
+        complete = sorted(p for p in self.checkpoints.iterdir() if not p.name.startswith(".") and (p / "loop.json").exists())
+        return complete[-1] if complete else None
+
+    def close(self) -> None:
+        """Flush and close the logs."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._log_handler is not None:
+            logging.getLogger("scalepilot").removeHandler(self._log_handler)
+            self._log_handler.close()
+            self._log_handler = None
