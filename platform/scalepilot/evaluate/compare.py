@@ -1,0 +1,147 @@
+"""Compare contestants over the same episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalepilot.errors import InputError
+from scalepilot.evaluate.comparison import METRICS, ROLES, Comparison, Contestant, PlayedBack, Scope
+from scalepilot.evaluate.files import read_evaluation, write_evaluation
+from scalepilot.evaluate.statistics import Interval, block_bootstrap, gap_closed, paired_difference
+from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
+
+_SECONDS_PER_DAY = 86400
+
+
+def compare(
+    workload: str, episodes: EpisodeSet, contestants: Sequence[Contestant], *, bootstrap_samples: int = 2000
+) -> Comparison:
+    """Judge contestants by J and its parts, each policy against each baseline over the same pairs.
+
+    Args:
+        workload: name.
+        episodes: what all of them flew through.
+        contestants: with results for exactly these episodes.
+        bootstrap_samples: resamples behind the intervals.
+
+    Raises:
+        InputError: no contestants, a name twice, an unknown role, or results or playbacks of other episodes.
+    """
+    _check(episodes, contestants)
+    day = np.floor(episodes.start_unix_seconds / _SECONDS_PER_DAY).astype(np.int64)
+    days, windows = len(np.unique(day)), len(np.unique(episodes.window))
+    # On a single day, days cannot be resampled; windows can, and the report says that day-to-day chance is missing.
+    by_day = days > 1
+    blocks = day if by_day else episodes.window
+    rows = {c.name: _figures(c.results, blocks, bootstrap_samples) for c in contestants}
+    policies = [c for c in contestants if c.role == "policy"]
+    baselines = [c for c in contestants if c.role == "baseline"]
+    reference = next((c for c in contestants if c.role == "reference"), None)
+    versus = {
+        p.name: {
+            b.name: paired_difference(p.results.J_per_hour, b.results.J_per_hour, blocks, samples=bootstrap_samples)
+            for b in baselines
+        }
+        for p in policies
+    }
+    closed = {
+        p.name: {
+            b.name: gap_closed(
+                p.results.J_per_hour, b.results.J_per_hour, reference.results.J_per_hour, blocks, samples=bootstrap_samples
+            )
+            for b in baselines
+        }
+        for p in policies
+        if reference is not None
+    }
+    shown = _played_back(episodes, contestants)
+    scope = Scope(
+        windows=windows,
+        seeds=len(np.unique(episodes.seed)),
+        days=days,
+        block="day" if by_day else "window",
+        num_blocks=days if by_day else windows,
+        window_steps=episodes.num_steps,
+        window_hours=episodes.num_steps * shown.interval_seconds / 3600 if shown else None,
+        mean_rps=float(episodes.rates_rps.mean()),
+        peak_rps=float(episodes.rates_rps.max()),
+    )
+    return Comparison(workload, episodes, tuple(contestants), rows, closed, versus, scope, shown)
+
+
+def _check(episodes: EpisodeSet, contestants: Sequence[Contestant]) -> None:
+    if not contestants:
+        raise InputError("contestants: none given; allowed: at least one")
+    names = [c.name for c in contestants]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"contestants: the name {name!r} is given twice; allowed: each once")
+    for c in contestants:
+        if c.role not in ROLES:
+            raise InputError(f"contestants: {c.name}: role {c.role!r} is not allowed; allowed: {', '.join(ROLES)}")
+        same = np.array_equal(c.results.window, episodes.window) and np.array_equal(c.results.seed, episodes.seed)
+        if not same:
+            raise InputError(
+                f"contestants: {c.name}: its results are not those of these episodes; allowed: the same (window, seed)s"
+            )
+
+
+def _figures(results: EpisodeResults, blocks: NDArray[np.int64], samples: int) -> dict[str, Interval]:
+    """Every metric with its interval."""
+    arrived = np.maximum(results.arrived_requests, 1.0)
+    plain = {
+        "J": results.J_per_hour,
+        "cost": results.replica_cost,
+        "penalty": results.late_cost,
+        "move_cost": results.move_cost,
+        "replicas": results.replicas_mean,
+        "actions": results.actions,
+    }
+    figures = {name: block_bootstrap(values, blocks, samples=samples, lowest=0.0) for name, values in plain.items()}
+    # Per request, not per window: a quiet window's late requests are few.
+    figures["late_share"] = block_bootstrap(results.late_requests, blocks, weights=arrived, samples=samples, lowest=0.0)
+    figures["latency_p95_seconds"] = block_bootstrap(
+        results.latency_p95_seconds * arrived, blocks, weights=arrived, samples=samples, lowest=0.0
+    )
+    return {name: figures[name] for name in METRICS}
+
+
+def _played_back(episodes: EpisodeSet, contestants: Sequence[Contestant]) -> PlayedBack | None:
+    """The episode all playbacks show, found by its arrivals.
+
+    Raises:
+        InputError: playbacks of different episodes, or of none of these.
+    """
+    shown = [(c.name, c.playback) for c in contestants if c.playback is not None]
+    if not shown:
+        return None
+    first_name, first = shown[0]
+    for name, playback in shown[1:]:
+        if not np.array_equal(playback.arrival_rate_rps, first.arrival_rate_rps):
+            raise InputError(f"contestants: {name} and {first_name} play back different episodes; allowed: the same for all")
+    found = _find_episode(episodes, first)
+    if found is None:
+        raise InputError(f"contestants: {first_name}: its playback is of none of these episodes")
+    row, interval_seconds = found
+    return PlayedBack(
+        int(episodes.window[row]), int(episodes.seed[row]), float(episodes.start_unix_seconds[row]), interval_seconds
+    )
+
+
+def _find_episode(episodes: EpisodeSet, playback: Playback) -> tuple[int, float] | None:
+    """Row whose arrivals the playback shows, and the seconds of a step: arrivals = rate × interval."""
+    rate = playback.arrival_rate_rps
+    total = float(rate.sum())
+    if rate.shape != (episodes.num_steps,) or total <= 0:
+        return None
+    intervals = episodes.arrived.sum(axis=1) / total
+    for row in np.flatnonzero(intervals > 0):
+        if np.allclose(rate * intervals[row], episodes.arrived[row], rtol=1e-6, atol=1e-6):
+            return int(row), round(float(intervals[row]), 6)
+    return None
+
+
+__all__ = ["Comparison", "Contestant", "compare", "read_evaluation", "write_evaluation"]

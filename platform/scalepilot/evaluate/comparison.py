@@ -1,0 +1,109 @@
+"""What a comparison is: contestants over the same episodes, their figures with intervals, and who beats whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from scalepilot.evaluate.statistics import GapClosed, Interval, PairedDifference
+from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
+
+Role = Literal["policy", "baseline", "reference"]
+ROLES: tuple[Role, ...] = ("policy", "baseline", "reference")
+METRICS = ("J", "cost", "penalty", "move_cost", "late_share", "replicas", "latency_p95_seconds", "actions")
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One policy, baseline or reference and how it fared.
+
+    Attributes:
+        name: row label, unique in a comparison.
+        role: policy (judged), baseline (to be beaten) or reference (knows the future; cannot be deployed).
+        detail: what it is, such as "rps 0.57, tolerance 0.02, down 600 s, up 60 s".
+        results: one row an episode, in the order of the episode set.
+        playback: one episode step by step, the same one for all contestants; None if not kept.
+    """
+
+    name: str
+    role: Role
+    detail: str
+    results: EpisodeResults
+    playback: Playback | None = None
+
+
+@dataclass(frozen=True)
+class PlayedBack:
+    """Which episode the playbacks show.
+
+    Attributes:
+        window, seed: of the episode.
+        start_unix_seconds: its beginning.
+        interval_seconds: time of one step.
+    """
+
+    window: int
+    seed: int
+    start_unix_seconds: float
+    interval_seconds: float
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What the contestants were judged on.
+
+    Attributes:
+        windows, seeds, days: how many of each.
+        block: what the bootstrap resamples: "day", or "window" where all windows lie on one day.
+        num_blocks: how many of them.
+        window_steps: steps of a window.
+        window_hours: length of a window; None if no playback tells the length of a step.
+        mean_rps, peak_rps: of the windows' mean rates.
+    """
+
+    windows: int
+    seeds: int
+    days: int
+    block: Literal["day", "window"]
+    num_blocks: int
+    window_steps: int
+    window_hours: float | None
+    mean_rps: float
+    peak_rps: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The verdict's material.
+
+    Attributes:
+        workload: name.
+        episodes: what all flew through; read back from files its rates and arrivals are NaN.
+        contestants: in the order given.
+        rows: contestant → metric (METRICS) → interval. J, cost (replicas), penalty (late requests) and move_cost in
+            currency per hour, late_share a share, latency weighted by requests, actions per window.
+        gap_closed: policy → baseline → gap closed towards the first reference; empty without one.
+        versus: policy → baseline → difference of J per hour.
+        scope: what the episodes amount to.
+        played_back: which episode the playbacks show; None without playbacks.
+    """
+
+    workload: str
+    episodes: EpisodeSet
+    contestants: tuple[Contestant, ...]
+    rows: Mapping[str, Mapping[str, Interval]]
+    gap_closed: Mapping[str, Mapping[str, GapClosed]]
+    versus: Mapping[str, Mapping[str, PairedDifference]]
+    scope: Scope
+    played_back: PlayedBack | None
+
+    def of_role(self, role: Role) -> tuple[Contestant, ...]:
+        """Contestants of one role, cheapest first."""
+        found = [c for c in self.contestants if c.role == role]
+        return tuple(sorted(found, key=lambda c: self.rows[c.name]["J"].mean))
+
+    def best(self, role: Role) -> Contestant | None:
+        """The one of a role with the lowest J; chosen on the test set itself, which for a baseline is to its favour."""
+        found = self.of_role(role)
+        return found[0] if found else None
