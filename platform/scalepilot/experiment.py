@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,8 +20,8 @@ from scalepilot.learn.progress import Progress
 from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions
 from scalepilot.policy import ActionEntry, Planner, Policy, PolicySpec, autoscale_fields, load_policy, save_policy
 from scalepilot.policy.rules import Hpa, HpaParameters
-from scalepilot.simulate import ProtocolData, protocol_v1, run_episodes
 from scalepilot.policy.rules.hpa import METRICS
+from scalepilot.simulate import ProtocolData, protocol_v1, run_episodes
 from scalepilot.tuning import describe_parameters, tune_hpa, tune_look_ahead, tuned_hpa_rule
 from scalepilot_envs.autoscale import DEFAULT_MOVES, ENV_ID, AutoscaleParams, MoveTable
 from scalepilot_envs.workloads import TraceWorkload
@@ -105,7 +105,7 @@ def policy_spec(config: ExperimentConfig, folder: RunFolder) -> PolicySpec:
             "config": config.to_mapping(),
             "versions": library_versions(),
             "git_sha": git_sha(),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         },
     )
 
@@ -155,7 +155,9 @@ def judge(
         (label, "policy", describe_policy(policy), policy) for label, policy in policies
     ]
     entries += [(rule.spec.name, "baseline", describe_parameters(rule.parameters), rule) for rule in (default, *rivals)]
-    entries.append((look_ahead.name, "reference", f"knows the coming mean rates, utilisation {look_ahead.utilisation:.2f}", look_ahead))
+    entries.append(
+        (look_ahead.name, "reference", f"knows the coming mean rates, utilisation {look_ahead.utilisation:.2f}", look_ahead)
+    )
     contestants = []
     progress = Progress("evaluating", "policies")
     progress.begin(len(entries))

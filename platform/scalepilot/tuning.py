@@ -38,12 +38,12 @@ class Tuned(Generic[CandidateT]):
     """
 
     best: CandidateT
-    train_J: float  # noqa: N815 - J is the field's own name
-    validation_J: float  # noqa: N815
+    train_J: float
+    validation_J: float
     evaluations: int
 
 
-def mean_J(  # noqa: N802 - J is the field's own name
+def mean_J(
     make: Callable[[list[CandidateT], int], Policy | Planner],
     candidates: Sequence[CandidateT],
     episodes: EpisodeSet,

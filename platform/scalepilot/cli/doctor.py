@@ -68,7 +68,9 @@ def _python() -> list[Finding]:
     shadowed = not hasattr(importlib.import_module("platform"), "python_version")
     findings = [Finding("python", "ok" if sys.version_info >= (3, 11) else "problem", f"{version} (needs 3.11 or newer)")]
     if shadowed:
-        findings.append(Finding("platform", "problem", "`import platform` is not the standard library's: remove platform/__init__.py"))
+        findings.append(
+            Finding("platform", "problem", "`import platform` is not the standard library's: remove platform/__init__.py")
+        )
     return findings
 
 
@@ -78,7 +80,9 @@ def _libraries() -> list[Finding]:
         try:
             findings.append(Finding(distribution, "ok", importlib.metadata.version(distribution)))
         except importlib.metadata.PackageNotFoundError:
-            mend = f"pip install -c constraints.txt 'scalepilot[{extra}]'" if extra else "pip install -c constraints.txt scalepilot"
+            mend = (
+                f"pip install -c constraints.txt 'scalepilot[{extra}]'" if extra else "pip install -c constraints.txt scalepilot"
+            )
             findings.append(Finding(distribution, "note" if extra else "problem", f"not installed: no {purpose}; {mend}"))
     return findings
 

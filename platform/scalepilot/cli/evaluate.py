@@ -17,13 +17,25 @@ HELP = "judge policies on held-out traffic against default and tuned HPA (protoc
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `evaluate`."""
-    parser.add_argument("policies", nargs="*", type=Path, metavar="POLICY", help="policy or run folders; none judges the rules alone")
+    parser.add_argument(
+        "policies", nargs="*", type=Path, metavar="POLICY", help="policy or run folders; none judges the rules alone"
+    )
     parser.add_argument("--protocol", choices=["v1"], default="v1", help="how windows and seeds are cut (default: v1)")
     parser.add_argument("--config", type=Path, metavar="CONFIG", help="experiment YAML that names workload and service")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the config; repeatable")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the config; repeatable"
+    )
     parser.add_argument("--trace", type=Path, metavar="CSV", help="judge on this trace (timestamp,requests_per_second)")
-    parser.add_argument("--peak-rps", type=float, default=None, metavar="RPS", help="scale the trace's 99.5 %% quantile to this (default: 500; 0 keeps it)")
-    parser.add_argument("--evaluations", type=int, default=600, help="random-search evaluations of the tuned rules (default: 600)")
+    parser.add_argument(
+        "--peak-rps",
+        type=float,
+        default=None,
+        metavar="RPS",
+        help="scale the trace's 99.5 %% quantile to this (default: 500; 0 keeps it)",
+    )
+    parser.add_argument(
+        "--evaluations", type=int, default=600, help="random-search evaluations of the tuned rules (default: 600)"
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write summary.json and episodes.parquet here")
     parser.add_argument("--json", action="store_true", help="print summary.json instead of the table")
 
@@ -68,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace, default: ExperimentConfig) -> ExperimentConfig:
-    """The experiment that names workload and service: --config, a policy's own, or the defaults; --trace replaces the workload."""
+    """What names workload and service: --config, else a policy's own, else the defaults; --trace replaces the workload."""
     from scalepilot import config as configuration
     from scalepilot.policy import find_policy_folder, read_spec
 
@@ -77,7 +89,9 @@ def _config(arguments: argparse.Namespace, default: ExperimentConfig) -> Experim
         config = configuration.load_config(arguments.config, arguments.set)
     elif arguments.policies:
         stored = read_spec(find_policy_folder(arguments.policies[0])).provenance.get("config")
-        config = configuration.config_from_mapping(stored or {}, arguments.set, source=f"{arguments.policies[0]}: provenance.config")
+        config = configuration.config_from_mapping(
+            stored or {}, arguments.set, source=f"{arguments.policies[0]}: provenance.config"
+        )
     elif arguments.set:
         config = configuration.config_from_mapping({}, arguments.set)
     return config if arguments.trace is None else configuration.with_trace(config, arguments.trace, arguments.peak_rps)

@@ -12,10 +12,18 @@ HELP = "train a policy from a YAML config, judge it against tuned rules, write t
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `train`."""
     parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="experiment YAML, such as tune_configs/demo.yaml")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as ppo.lr=3e-4; repeatable")
-    parser.add_argument("--trace", type=Path, metavar="CSV", help="train on your own traffic (timestamp,requests_per_second) instead")
     parser.add_argument(
-        "--peak-rps", type=float, default=None, metavar="RPS", help="scale the trace so that its 99.5 %% quantile is this (default: 500; 0 keeps it)"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as ppo.lr=3e-4; repeatable"
+    )
+    parser.add_argument(
+        "--trace", type=Path, metavar="CSV", help="train on your own traffic (timestamp,requests_per_second) instead"
+    )
+    parser.add_argument(
+        "--peak-rps",
+        type=float,
+        default=None,
+        metavar="RPS",
+        help="scale the trace so that its 99.5 %% quantile is this (default: 500; 0 keeps it)",
     )
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run folder")
     parser.add_argument("--address", help="Ray cluster to train on (auto, ray://…); a local Ray by default")

@@ -28,34 +28,31 @@ class ScaleFreeEncoder(nn.Module):
         names = list(field_names)
         self.interval_seconds = interval_seconds
         self.rates = [i for i, n in enumerate(names) if n.startswith("request_rate_rps_")]
-        self.mean, self.std = names.index("request_rate_mean_rps"), names.index("request_rate_std_rps")
-        self.cpu, self.latency = names.index("cpu_utilisation"), names.index("latency_p95_seconds")
-        self.late, self.error = names.index("late_share"), names.index("error_share")
-        self.backlog, self.ready = names.index("backlog_requests"), names.index("ready_replicas")
+        self.at = {name: i for i, name in enumerate(names)}
         self.starting = [i for i, n in enumerate(names) if n.startswith("starting_replicas_")]
-        self.capacity = names.index("replica_capacity_rps")
         self.clock = [i for i, n in enumerate(names) if n.startswith("clock_")]
         self.num_features = len(self.rates) + len(self.starting) + len(self.clock) + 12
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """(n, num_fields) float32 physical values → (n, num_features)."""
 
-        def column(index: int) -> torch.Tensor:
-            return observation[:, index : index + 1]
+        def column(name: str) -> torch.Tensor:
+            return observation[:, self.at[name] : self.at[name] + 1]
 
         rates = observation[:, self.rates[0] : self.rates[-1] + 1]
         starting = observation[:, self.starting[0] : self.starting[-1] + 1]
-        ready = column(self.ready)
+        ready = column("ready_replicas")
         total = (ready + starting.sum(dim=1, keepdim=True)).clamp_min(1.0)
-        capacity = (total * column(self.capacity)).clamp_min(_MIN_CAPACITY_RPS)
-        ready_capacity = (ready * column(self.capacity)).clamp_min(_MIN_CAPACITY_RPS)
+        capacity = (total * column("replica_capacity_rps")).clamp_min(_MIN_CAPACITY_RPS)
+        ready_capacity = (ready * column("replica_capacity_rps")).clamp_min(_MIN_CAPACITY_RPS)
+        requests = column("request_rate_mean_rps") * self.interval_seconds
         relative = [
             rates / capacity,
             rates[:, :1] / ready_capacity,
             rates.amax(dim=1, keepdim=True) / capacity,
-            column(self.mean) / capacity,
-            column(self.std) / capacity,
-            column(self.backlog) / (capacity * self.interval_seconds),
+            column("request_rate_mean_rps") / capacity,
+            column("request_rate_std_rps") / capacity,
+            column("backlog_requests") / (capacity * self.interval_seconds),
         ]
         # Share of the replicas that will serve within each quarter of the start-up time.
         soon = ready / total
@@ -66,12 +63,12 @@ class ScaleFreeEncoder(nn.Module):
         features = [
             torch.cat(relative, dim=1).clamp(0.0, _MAX_RATIO),
             *serving,
-            column(self.cpu),
-            column(self.late),
-            column(self.error),
-            torch.log1p(column(self.latency).clamp_min(0.0)),
+            column("cpu_utilisation"),
+            column("late_share"),
+            column("error_share"),
+            torch.log1p(column("latency_p95_seconds").clamp_min(0.0)),
             torch.log(total) / 4.0,
-            1.0 / torch.sqrt((column(self.mean) * self.interval_seconds).clamp_min(1.0)),
+            1.0 / torch.sqrt(requests.clamp_min(1.0)),
         ]
         if self.clock:
             features.append(observation[:, self.clock[0] : self.clock[-1] + 1])

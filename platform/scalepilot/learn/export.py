@@ -86,7 +86,7 @@ def export_onnx(network: torch.nn.Module, num_fields: int) -> bytes:
                 verbose=False,
             )
             assert program is not None
-            program.save(buffer, external_data=False)
+            program.save(buffer, external_data=False)  # type: ignore[arg-type]
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
     model = onnx.load_model_from_string(buffer.getvalue())

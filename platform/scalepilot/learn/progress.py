@@ -11,7 +11,7 @@ _PIPED_SECONDS = 10.0
 
 
 def duration(seconds: float) -> str:
-    """"42 s", "3 min 05 s", "2 h 10 min"."""
+    """ "42 s", "3 min 05 s", "2 h 10 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -50,7 +50,10 @@ class Progress:
         if now - self._drawn < (_REFRESH_SECONDS if self._live else _PIPED_SECONDS) and done < self._total:
             return
         self._drawn = now
-        parts = [f"{self.label} {100 * done / self._total:3.0f} %", f"{self._count(done)} of {self._count(self._total)} {self.unit}"]
+        parts = [
+            f"{self.label} {100 * done / self._total:3.0f} %",
+            f"{self._count(done)} of {self._count(self._total)} {self.unit}",
+        ]
         if rate:
             parts.append(f"{self._count(rate)} {self.unit}/s")
         if done > self._from:

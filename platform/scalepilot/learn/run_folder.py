@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import datetime
+import datetime as dt
 import importlib.metadata
 import json
 import logging
@@ -108,7 +108,7 @@ class RunFolder:
     @classmethod
     def create(cls, config: ExperimentConfig) -> RunFolder:
         """A new folder under `config.output`, numbered on if the second is taken."""
-        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%d-%H%M%S")
+        stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S")
         base = Path(config.output) / config.name
         for attempt in range(1000):
             path = base / f"{stamp}{f'.{attempt}' if attempt else ''}-{config.seed}"
@@ -179,9 +179,7 @@ class RunFolder:
         if not self.progress_csv.exists():
             return []
         with self.progress_csv.open(encoding="utf-8", newline="") as file:
-            return [
-                {name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)
-            ]
+            return [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)]
 
     def truncate_metrics(self, iteration: int) -> None:
         """Forget iterations after `iteration`: they were not in the checkpoint and run again."""
@@ -192,9 +190,7 @@ class RunFolder:
             writer.writerow(METRICS)
             for row in rows:
                 whole = {"iteration", "env_steps"}
-                writer.writerow(
-                    ["" if (v := row[n]) is None else repr(int(v)) if n in whole else repr(v) for n in METRICS]
-                )
+                writer.writerow(["" if (v := row[n]) is None else repr(int(v)) if n in whole else repr(v) for n in METRICS])
         aside.replace(self.progress_csv)
 
     def write_metrics_parquet(self) -> None:
@@ -211,7 +207,7 @@ class RunFolder:
         known = json.loads(path.read_text()) if path.exists() else {}
         known |= {
             "status": status,
-            "updated": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "updated": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "versions": library_versions(),
             "hardware": hardware(),
             "git_sha": git_sha(),

@@ -61,14 +61,14 @@ class TrainingOutcome:
     Attributes:
         finished: the budget was used up; false when it was stopped early.
         env_steps: transitions sampled.
-        best_validation_J: of the kept policy; None when none was validated.
+        best_validation_J_per_hour: of the kept policy; None when none was validated.
         best_env_steps: where it stood.
         train_seconds: time in training, validation included.
     """
 
     finished: bool
     env_steps: int
-    best_validation_J: float | None
+    best_validation_J_per_hour: float | None
     best_env_steps: int
     train_seconds: float
 
@@ -138,9 +138,7 @@ class TrainingLoop:
             self._validate()
         self.checkpoint()
         self.export()
-        return TrainingOutcome(
-            self.iteration >= total, self.env_steps, self.best_J, self.best_env_steps, self.train_seconds
-        )
+        return TrainingOutcome(self.iteration >= total, self.env_steps, self.best_J, self.best_env_steps, self.train_seconds)
 
     def _row(self, metrics: dict[str, float], iteration_seconds: float, validated: bool) -> dict[str, float | None]:
         params = self.config.env.params

@@ -54,7 +54,9 @@ class RolloutAlgorithm(NoHomeFolder):
             return
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             sampled = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
-            results = self.learner_group.update(**data, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: sampled}, **self.update_arguments())
+            results = self.learner_group.update(
+                **data, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: sampled}, **self.update_arguments()
+            )
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             self.env_runner_group.sync_weights(

@@ -27,6 +27,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
     its actor, its fault tolerance, its weight synchronisation and its metrics, and replaces the loop.
     """
 
+    env: Any
+
     def make_env(self) -> None:
         """Make the native vector environment from Ray's registry, or from gymnasium's by id.
 

@@ -37,8 +37,11 @@ class ActorCriticModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
 
     def features(self, batch: dict[str, Any]) -> torch.Tensor:
         """(n, num_features): those given, or from the raw observations."""
-        given = batch.get(FEATURES)
-        return given if given is not None else self.normaliser(self.encoder(batch[Columns.OBS]))
+        given: torch.Tensor | None = batch.get(FEATURES)
+        if given is not None:
+            return given
+        features: torch.Tensor = self.normaliser(self.encoder(batch[Columns.OBS]))
+        return features
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         return {Columns.ACTION_DIST_INPUTS: self.policy_head(self.features(batch))}

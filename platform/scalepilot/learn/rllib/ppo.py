@@ -94,6 +94,7 @@ class RolloutPPOLearner(PPOTorchLearner):
             timesteps: environment steps so far, for the schedules.
             num_epochs: passes.
             minibatch_size: transitions of a gradient step; all if None.
+            **kwargs: what else RLlib hands to its own learners; not needed here.
         """
         self._check_is_built()
         self.before_gradient_based_update(timesteps=timesteps or {})
@@ -113,9 +114,7 @@ class RolloutPPOLearner(PPOTorchLearner):
                 minibatch = {name: column[first : first + size] for name, column in shuffled.items()}
                 _, losses, _ = self._update({DEFAULT_MODULE_ID: minibatch})
         self._module_of_learner().normaliser.update(raw_features)
-        self.metrics.log_value(
-            (ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), num_epochs * num_rows, reduce="lifetime_sum"
-        )
+        self.metrics.log_value((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), num_epochs * num_rows, reduce="lifetime_sum")
         for module_id, loss in losses.items():
             self.metrics.log_value((module_id, self.TOTAL_LOSS_KEY), loss, window=1)
         self.after_gradient_based_update(timesteps=timesteps or {})
@@ -174,7 +173,8 @@ class RolloutPPOLearner(PPOTorchLearner):
         count, total, squares = moments
         mean = total / count
         std = (squares / count - mean.square()).clamp_min(0.0).sqrt().clamp_min(_MIN_ADVANTAGE_STD)
-        return (advantage - mean) / std * weight
+        normalised: torch.Tensor = (advantage - mean) / std * weight
+        return normalised
 
 
 class StockPPO(NoHomeFolder, RLlibPPO):
