@@ -1,0 +1,56 @@
+"""Where a server may listen: loopback, on a port that nobody has."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from scalepilot.errors import InputError
+
+
+def check_loopback(host: str) -> str:
+    """The address to listen on.
+
+    Args:
+        host: an IP address, or "localhost".
+
+    Raises:
+        InputError: an address that others reach: without keys a policy is not shown to a network.
+    """
+    address = "127.0.0.1" if host == "localhost" else host
+    try:
+        loopback = ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise InputError(
+            f"host: {host[:80]!r} is not allowed; allowed: loopback addresses (127.0.0.1, ::1), as there are no API keys yet"
+        )
+    return address
+
+
+def free_port(host: str, port: int) -> int:
+    """Check that a port can be had, or find one.
+
+    Ray Serve shares its port with whoever listens there already (SO_REUSEPORT), so it would not notice.
+
+    Args:
+        host: an IP address.
+        port: 0 for any.
+
+    Raises:
+        InputError: it is taken, or not this user's to take.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+            # With SO_REUSEADDR some systems let two bind; only one may listen.
+            probe.listen(1)
+        except OSError as error:
+            raise InputError(
+                f"port: {port} on {host} cannot be had ({error.strerror}); allowed: a free port, or 0 for any"
+            ) from None
+        found: int = probe.getsockname()[1]
+        return found
