@@ -16,6 +16,14 @@ from scalepilot.policy.spec import PolicySpec, autoscale_fields
 from scalepilot_envs.autoscale import ENV_ID, AutoscaleParams
 
 ParametersT = TypeVar("ParametersT")
+# Readings come as float32. What exceeds a threshold by less than this share meets it: 0.6 / 0.5 × 10 are 12 replicas, not 13.
+SLACK = 1e-6
+
+
+def ceil(replicas: NDArray[np.float64]) -> NDArray[np.float64]:
+    """⌈replicas⌉, forgiving what rounding added."""
+    whole: NDArray[np.float64] = np.ceil(replicas * (1.0 - SLACK))
+    return whole
 
 
 class Rule(Generic[ParametersT]):
@@ -83,6 +91,21 @@ class Rule(Generic[ParametersT]):
         desired, state = self.desired(observation, state)
         bounded = np.clip(desired, self.env_params.min_replicas, self.env_params.max_replicas)
         return Decision(desired_replicas=bounded), state
+
+    @staticmethod
+    def remembered(state: State, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """A column of the state, which a client may have sent.
+
+        Raises:
+            ValueError: missing, of another shape, or not finite.
+        """
+        if name not in state:
+            raise ValueError(f"state.{name}: is missing; allowed: the state of the last answer, or none")
+        column = np.asarray(state[name], dtype=np.float64)
+        if column.shape != shape or not np.isfinite(column).all():
+            what = f"shape {column.shape}" if column.shape != shape else "a value that is not finite"
+            raise ValueError(f"state.{name}: {what} is not allowed; allowed: finite numbers {shape}")
+        return column
 
     def desired(self, observation: NDArray[Any], state: State | None) -> tuple[NDArray[np.float64], State | None]:
         """Unbounded targets (n,) and the next state."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.policy.protocol import State
-from scalepilot.policy.rules.base import Rule
+from scalepilot.policy.rules.base import SLACK, Rule, ceil
 
 Array = NDArray[np.float64]
 METRICS = ("cpu", "rps")
@@ -63,11 +63,11 @@ def cpu_recommendation(cpu: Array, ready: Array, total: Array, target: Array, to
         Kubernetes documentation, "Horizontal Pod Autoscaling", algorithm details.
     """
     ratio = cpu / target
-    shrunk = np.minimum(np.ceil(ratio * ready), total)
+    shrunk = np.minimum(ceil(ratio * ready), total)
     ratio_with_unready = cpu * ready / total / target
-    grown = np.where(ratio_with_unready > 1 + tolerance, np.ceil(ratio_with_unready * total), total)
+    grown = np.where(ratio_with_unready > 1 + tolerance + SLACK, ceil(ratio_with_unready * total), total)
     desired = np.where(ratio > 1, np.maximum(grown, total), shrunk)
-    return np.where(np.abs(1 - ratio) <= tolerance, total, desired)
+    return np.where(np.abs(1 - ratio) <= tolerance + SLACK, total, desired)
 
 
 def rate_recommendation(rate_rps: Array, capacity_rps: Array, total: Array, target: Array, tolerance: Array) -> Array:
@@ -82,7 +82,7 @@ def rate_recommendation(rate_rps: Array, capacity_rps: Array, total: Array, targ
     """
     wanted_per_replica = target * capacity_rps
     ratio = rate_rps / (wanted_per_replica * total)
-    return np.where(np.abs(1 - ratio) <= tolerance, total, np.ceil(rate_rps / wanted_per_replica))
+    return np.where(np.abs(1 - ratio) <= tolerance + SLACK, total, ceil(rate_rps / wanted_per_replica))
 
 
 class Hpa(Rule[HpaParameters]):
@@ -117,7 +117,8 @@ class Hpa(Rule[HpaParameters]):
             capacity = view.column(observation, "replica_capacity_rps")
             by_rate = rate_recommendation(rate, capacity, total, self._target, self._tolerance)
             recommendation = np.where(self._on_cpu, recommendation, by_rate)
-        past = np.full((len(observation), self._window), _ABSENT) if state is None else self._fitted(state, len(observation))
+        shape = (len(observation), self._window)
+        past = np.full(shape, _ABSENT) if state is None else self.remembered(state, "recommendations", shape)
         past = np.concatenate([past[:, 1:], recommendation[:, None]], axis=1)
         known = past >= 0
         lowest = np.where(known & self._in_up, past, np.inf).min(axis=1)
@@ -125,9 +126,3 @@ class Hpa(Rule[HpaParameters]):
         stabilised = np.minimum(np.maximum(total, lowest), highest)
         limit = np.maximum(_MAX_GROWTH_FACTOR * total, total + _MAX_GROWTH_REPLICAS)
         return np.minimum(stabilised, limit), {"recommendations": past}
-
-    def _fitted(self, state: State, rows: int) -> Array:
-        past = np.asarray(state.get("recommendations"), dtype=np.float64)
-        if past.shape != (rows, self._window):
-            raise ValueError(f"state.recommendations: shape {past.shape} is not allowed; allowed: ({rows}, {self._window})")
-        return past

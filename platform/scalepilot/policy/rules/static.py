@@ -19,7 +19,7 @@ class StaticParameters:
     replicas: int = 10
 
     def __post_init__(self) -> None:
-        if self.replicas < 1:
+        if not isinstance(self.replicas, int) or self.replicas < 1:
             raise ValueError(f"replicas: {self.replicas!r} is not allowed; allowed: whole numbers from 1")
 
 

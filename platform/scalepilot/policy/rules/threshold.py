@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.policy.protocol import State
-from scalepilot.policy.rules.base import Rule
+from scalepilot.policy.rules.base import SLACK, Rule
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,10 @@ class ThresholdParameters:
     def __post_init__(self) -> None:
         if not 0 <= self.lower < self.upper <= 1:
             raise ValueError(f"lower, upper: {self.lower!r}, {self.upper!r} are not allowed; allowed: 0 <= lower < upper <= 1")
-        if self.step < 1 or not self.cooldown_seconds >= 0:
-            raise ValueError(f"step, cooldown_seconds: {self.step!r}, {self.cooldown_seconds!r}; allowed: from 1, from 0")
+        if not isinstance(self.step, int) or self.step < 1:
+            raise ValueError(f"step: {self.step!r} is not allowed; allowed: whole numbers from 1")
+        if not 0 <= self.cooldown_seconds <= 86_400:
+            raise ValueError(f"cooldown_seconds: {self.cooldown_seconds!r} is not allowed; allowed: 0 to 86400")
 
 
 class Threshold(Rule[ThresholdParameters]):
@@ -48,8 +50,8 @@ class Threshold(Rule[ThresholdParameters]):
         """One step up or down when out of the band and not cooling down."""
         total = self.view.total(observation)
         cpu = self.view.column(observation, "cpu_utilisation")
-        waiting = np.zeros(len(observation)) if state is None else state["cooldown_steps"]
-        move = (cpu > self.by_row("upper")).astype(np.float64) - (cpu < self.by_row("lower"))
+        waiting = np.zeros(len(observation)) if state is None else self.remembered(state, "cooldown_steps", (len(observation),))
+        move = (cpu > self.by_row("upper") + SLACK).astype(np.float64) - (cpu < self.by_row("lower") - SLACK)
         move = np.where(waiting > 0, 0.0, move)
         pause = np.ceil(self.by_row("cooldown_seconds") / self.env_params.interval_seconds)
         waiting = np.where(move != 0, pause, np.maximum(waiting - 1, 0))
