@@ -7,6 +7,7 @@ Poisson; test uses seeds 0, 1, 2. Source: the shared specification `golden/proto
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,10 +61,10 @@ def protocol_v1(
     parts = {part: series.part(part) for part in ("train", "validation", "test")}
     for part, cut in parts.items():
         if len(cut) <= window_steps:
-            needed = window_steps * params.interval_seconds / 0.15 / 86400
+            tenths_of_days = math.ceil((window_steps + 2) * params.interval_seconds / 0.15 / 8640)
             raise InputError(
                 f"workload: the {part} part of {name} has {len(cut)} steps of {params.interval_seconds:g} s, a window has"
-                f" {window_steps}; allowed: at least {needed:.1f} days, or a smaller evaluation.window_steps"
+                f" {window_steps}; allowed: at least {tenths_of_days / 10:.1f} days, or a smaller evaluation.window_steps"
             )
     # One generator draws the training windows first, then the validation windows: the reference's order.
     rng = np.random.default_rng(0)
