@@ -11,7 +11,7 @@ import pytest
 
 from scalepilot.errors import ArtifactError, InputError
 from scalepilot.policy.rules import Hpa, HpaParameters, LookAhead, Static, StaticParameters
-from scalepilot.simulate import PEAK_RPS, EpisodeSet, poisson_episodes, protocol_v1, run_episodes
+from scalepilot.simulate import EpisodeSet, poisson_episodes, protocol_v1, run_episodes
 from scalepilot_envs.autoscale import AutoscaleBatch, AutoscaleParams
 from scalepilot_envs.workloads import DiurnalWorkload, RateSeries, TraceWorkload
 
@@ -52,30 +52,31 @@ ANY_RULE = pytest.mark.parametrize("name", ["hpa_default", "hpa_cpu", "hpa_rps",
 
 
 @ANY_RULE
-def test_stored_scores_of_the_specifications_protocol_are_reproduced_from_float64_readings(stored, episodes, name):
-    rule = rule_of(json.loads(str(stored["rules"]))[name])
-    env = AutoscaleBatch(len(episodes), workload=RateSeries(episodes.rates_rps[0], 15.0), episode_steps=episodes.num_steps)
-    env.reset_batch(None, {"rates_rps": episodes.rates_rps, "arrived": episodes.arrived})
-    plan = rule.plan(episodes.rates_rps, 20.0, 4) if name == "look_ahead" else None
-    state, total = None, np.zeros(len(episodes))
-    for t in range(episodes.num_steps):
-        if plan is None:
-            decision, state = rule.act(env.state.observe().T, state)
-        outcome = env.advance(decision.desired_replicas if plan is None else plan[:, t])
-        total += outcome.cost.total
-    np.testing.assert_allclose(total * 240 / episodes.num_steps, stored[f"J/{name}"].ravel(), rtol=1e-6)
-
-
-@ANY_RULE
-def test_stored_scores_are_reproduced_from_float32_observations_but_for_rare_ties(stored, episodes, name):
-    # An episode's rules read the float32 observation everyone else gets. Where a reading lies on a threshold (171 requests
-    # in 15 s are exactly one replica at 57 % of 20 rps) its rounding decides, one decision differs, and J with it by up
-    # to a thousandth. The transition itself rounds nothing: all other episodes agree as they do in float64.
+def test_stored_scores_of_the_specifications_protocol_are_reproduced_but_for_rare_ties(stored, episodes, name):
+    # The transition rounds nothing the specification does not, so an episode's J agrees to 1e-9 unless a decision differs.
+    # Decisions differ at ties only: integer arrivals meet a threshold exactly now and then (171 requests in 15 s are one
+    # replica at 57 % of 20 rps), the specification's float64 then falls to either side by accident (14.000000000000002
+    # becomes 15), ours forgives a millionth. One replica more or less at the edge of an overload moves that episode's J by
+    # a per cent, a rule's mean by a thousandth.
     rule = rule_of(json.loads(str(stored["rules"]))[name])
     results, _ = run_episodes(rule, episodes, PARAMS)
     difference = np.abs(results.J_per_hour / stored[f"J/{name}"].ravel() - 1)
-    assert (difference < 1e-9).mean() >= 0.8
-    assert difference.max() < 2e-3
+    assert (difference < 1e-9).mean() >= 0.75
+    assert difference.max() < 0.02
+    assert difference.mean() < 2e-3
+
+
+@pytest.mark.parametrize("name", ["hpa_default", "hpa_cpu", "hpa_rps", "hpa_rps_quick"])
+def test_float32_observations_decide_as_float64_readings_do(stored, episodes, name):
+    rule = rule_of(json.loads(str(stored["rules"]))[name])
+    env = AutoscaleBatch(len(episodes), workload=RateSeries(episodes.rates_rps[0], 15.0), episode_steps=episodes.num_steps)
+    env.reset_batch(None, {"rates_rps": episodes.rates_rps, "arrived": episodes.arrived})
+    state = None
+    for _ in range(episodes.num_steps):
+        from_float32, _ = rule.act(env.observe(), state)
+        decision, state = rule.act(env.state.observe().T, state)
+        np.testing.assert_array_equal(from_float32.desired_replicas, decision.desired_replicas)
+        env.advance(decision.desired_replicas)
 
 
 def test_another_rule_does_not_reproduce_the_stored_scores(stored, episodes):
@@ -104,7 +105,7 @@ NASA_JULY = {
 
 @pytest.fixture(scope="module")
 def nasa_july(traces):
-    workload = TraceWorkload(path=str(traces / "nasa_http_1995_07_1min.csv"), peak_rps=PEAK_RPS)
+    workload = TraceWorkload(path=str(traces / "nasa_http_1995_07_1min.csv"), peak_rps=500.0)
     return protocol_v1("nasa_http_1995_07", workload, PARAMS)
 
 
@@ -139,10 +140,9 @@ def test_train_validation_and_test_windows_never_overlap():
 
 
 def test_a_workload_too_short_for_a_window_says_how_long_it_must_be():
-    with pytest.raises(
-        InputError, match=r"the validation part of short has 1727 steps .* allowed: at least 2\.2 days, or a smaller"
-    ):
+    with pytest.raises(InputError, match=r"the validation part of short has 1727 steps .* allowed: at least 2\.3 days, or"):
         protocol_v1("short", SHORT, PARAMS)
+    assert len(protocol_v1("long enough", DiurnalWorkload(days=2.3), PARAMS).test) == 3
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def test_a_silent_service_has_no_late_share_and_costs_its_replicas():
 
 
 def test_a_network_made_for_another_observation_space_is_refused(small, tiny_network):
-    with pytest.raises(ArtifactError, match="tiny: made for another observation space .*it does not know clock_day_sin"):
+    with pytest.raises(ArtifactError, match=r"tiny: made for another observation space .*it does not know clock_day_sin"):
         run_episodes(tiny_network(), small, AutoscaleParams(observe_clock=True))
 
 
