@@ -11,7 +11,7 @@ _PIPED_SECONDS = 10.0
 
 
 def duration(seconds: float) -> str:
-    """ "42 s", "3 min 05 s", "2 h 10 min"."""
+    """Seconds for a person: "42 s", "3 min 05 s", "2 h 10 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

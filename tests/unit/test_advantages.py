@@ -1,0 +1,82 @@
+"""Generalised advantages: against a scalar loop, and truncation against its analytic value."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from scalepilot.learn.rllib.ppo import generalised_advantages
+
+
+def scalar_reference(reward, value, terminated, truncated, valid, gamma, gae_lambda):
+    """One environment, one step at a time, written from eq. 16 without arrays."""
+    steps, advantage, last = len(reward), [0.0] * len(reward), 0.0
+    for t in reversed(range(steps)):
+        if not valid[t]:
+            last = 0.0
+            continue
+        following = 0.0 if terminated[t] else value[t + 1]
+        delta = reward[t] + gamma * following - value[t]
+        last = delta if terminated[t] or truncated[t] else delta + gamma * gae_lambda * last
+        advantage[t] = last
+    return advantage
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_environment_agrees_with_a_scalar_loop(seed: int):
+    rng = np.random.default_rng(seed)
+    steps, envs = 40, 6
+    reward, value = rng.normal(size=(steps, envs)), rng.normal(size=(steps + 1, envs))
+    terminated = rng.random((steps, envs)) < 0.1
+    truncated = (rng.random((steps, envs)) < 0.1) & ~terminated
+    valid = np.ones((steps, envs), bool)
+    # NEXT_STEP autoreset: the step after an end only resets.
+    valid[1:] = ~(terminated | truncated)[:-1]
+    terminated &= valid
+    truncated &= valid
+    valid[1:] = ~(terminated | truncated)[:-1]
+    ours = generalised_advantages(
+        torch.tensor(reward),
+        torch.tensor(value),
+        torch.tensor(terminated),
+        torch.tensor(truncated),
+        torch.tensor(valid),
+        gamma=0.9,
+        gae_lambda=0.8,
+    )
+    for i in range(envs):
+        columns = (reward[:, i], value[:, i], terminated[:, i], truncated[:, i], valid[:, i])
+        assert ours[:, i].numpy() == pytest.approx(scalar_reference(*columns, 0.9, 0.8), abs=1e-12)
+
+
+def targets_of_constant_reward(*, as_termination: bool) -> torch.Tensor:
+    """Value targets of a service that pays 1 for ever, seen through episodes cut every 10 steps, values exact."""
+    gamma, steps = 0.95, 33
+    exact = 1 / (1 - gamma)
+    ends = torch.zeros((steps, 1), dtype=torch.bool)
+    ends[9::11] = True
+    valid = torch.ones_like(ends)
+    valid[10::11] = False
+    nothing = torch.zeros_like(ends)
+    value = torch.full((steps + 1, 1), exact, dtype=torch.float64)
+    advantage = generalised_advantages(
+        torch.ones((steps, 1), dtype=torch.float64),
+        value,
+        ends if as_termination else nothing,
+        nothing if as_termination else ends,
+        valid,
+        gamma=gamma,
+        gae_lambda=0.95,
+    )
+    return (advantage + value[:-1])[valid]
+
+
+def test_a_truncated_service_keeps_its_infinite_horizon_value():
+    assert torch.allclose(targets_of_constant_reward(as_termination=False), torch.tensor(20.0, dtype=torch.float64))
+
+
+def test_negative_control_a_terminated_service_does_not():
+    targets = targets_of_constant_reward(as_termination=True)
+    assert not torch.allclose(targets, torch.tensor(20.0, dtype=torch.float64))
+    assert float(targets.min()) == pytest.approx(1.0)
