@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
 import shutil
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from scalepilot_envs.autoscale import AutoscaleParams
 SPEC_FILE = "policy.json"
 _MAX_SPEC_BYTES = 1_000_000
 _MAX_MODEL_BYTES = 500_000_000
+# RENAME_EXCHANGE on Linux, RENAME_SWAP on macOS; AT_FDCWD.
+_EXCHANGE, _WORKING_FOLDER = 2, -100
 _SPEC: TypeAdapter[PolicySpec] = TypeAdapter(PolicySpec)
 
 
@@ -63,12 +67,29 @@ def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        if folder.exists():
+        if not folder.exists():
+            aside.rename(folder)
+        elif not _swapped(aside, folder):
             folder.rename(old)
-        aside.rename(folder)
+            aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _swapped(aside: Path, folder: Path) -> bool:
+    """Exchange two folders in one step of the file system; False where this system or file system cannot.
+
+    Two renames would leave a moment without any artifact, and for ever if the process is killed in it.
+    """
+    names = os.fsencode(aside), os.fsencode(folder)
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        if sys.platform == "darwin":
+            return bool(libc.renamex_np(*names, ctypes.c_uint(_EXCHANGE)) == 0)
+        return bool(libc.renameat2(_WORKING_FOLDER, names[0], _WORKING_FOLDER, names[1], ctypes.c_uint(_EXCHANGE)) == 0)
+    except AttributeError:
+        return False
 
 
 def find_policy_folder(path: Path) -> Path:
@@ -100,7 +121,7 @@ def load_policy(path: Path | str) -> Policy:
     try:
         env_params = AutoscaleParams.from_mapping(spec.env_params)
     except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{folder / SPEC_FILE}: env_params.{error}") from None
+        raise ArtifactError(f"{folder / SPEC_FILE}: env_params.{str(error).removeprefix('params.')}") from None
     naming = {"name": spec.name, "version": spec.version, "provenance": spec.provenance}
     if spec.kind == "network":
         if set(contents) != {MODEL_FILE}:

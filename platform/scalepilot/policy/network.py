@@ -44,7 +44,10 @@ class NetworkPolicy:
         self.model = model
         self._check_shapes()
         self._view = FieldView(spec.observation_fields)
-        self._table = MoveTable(Move(a.kind, a.size) for a in spec.actions)
+        try:
+            self._table = MoveTable(Move(a.kind, a.size) for a in spec.actions)
+        except ValueError as error:
+            raise ArtifactError(f"{spec.name}: actions: {error}") from None
         self._bounds = (spec.env_params.get("min_replicas", 1), spec.env_params.get("max_replicas", np.inf))
 
     def _check_shapes(self) -> None:

@@ -89,6 +89,8 @@ class PolicySpec:
         for what, value in (("name", self.name), ("version", self.version)):
             if not NAME_PATTERN.fullmatch(value):
                 raise ValueError(f"{what}: {value[:80]!r} is not allowed; allowed: 1–64 letters, digits, '.', '_', '-'")
+        if [a.index for a in self.actions] != list(range(len(self.actions))):
+            raise ValueError(f"actions: indices {[a.index for a in self.actions]} are not allowed; allowed: 0, 1, 2 … in order")
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"schema_version: {self.schema_version} is not allowed; allowed: {SCHEMA_VERSION}")
 

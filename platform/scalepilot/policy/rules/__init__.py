@@ -29,15 +29,17 @@ __all__ = [
 RULES: dict[str, type[Rule[Any]]] = {rule.rule_name: rule for rule in (Static, Threshold, Hpa)}
 
 
-def make_rule(name: str, env_params: AutoscaleParams, parameters: dict[str, Any] | None = None, **naming: Any) -> Rule[Any]:
-    """Build a rule by name; `parameters` left out are the rule's defaults.
+def make_rule(
+    rule_name: str, env_params: AutoscaleParams, parameters: dict[str, Any] | None = None, /, **naming: Any
+) -> Rule[Any]:
+    """Build a rule by name; `parameters` left out are the rule's defaults, `naming` is `name`, `version` and `provenance`.
 
     Raises:
         ArtifactError: unknown rule or unfit parameters.
     """
-    if name not in RULES:
-        near = difflib.get_close_matches(name, RULES, n=1)
+    if rule_name not in RULES:
+        near = difflib.get_close_matches(rule_name, RULES, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ArtifactError(f"rule: {name!r} is not allowed; allowed: {', '.join(RULES)}{hint}")
-    rule = RULES[name]
+        raise ArtifactError(f"rule: {rule_name!r} is not allowed; allowed: {', '.join(RULES)}{hint}")
+    rule = RULES[rule_name]
     return rule(parameters_from_json(rule.parameters_type, parameters or {}), env_params, **naming)
