@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from scalepilot.errors import InputError
-from scalepilot.evaluate.comparison import Comparison, Contestant, PlayedBack, Scope
+from scalepilot.evaluate.comparison import ROLES, Comparison, Contestant, PlayedBack, Scope
 from scalepilot.evaluate.statistics import GapClosed, Interval, PairedDifference
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
 
@@ -106,6 +106,8 @@ def _comparison(stored: dict[str, Any], table: Any, playback: Any) -> Comparison
         step_owner = np.array(playback["policy"].to_pylist(), dtype=object)
     contestants = []
     for name, role in stored["roles"].items():
+        if role not in ROLES:
+            raise ValueError(f"roles.{name}: {role!r} is not allowed; allowed: {', '.join(ROLES)}")
         mine = owner == name
         results = EpisodeResults(**{f.name: columns[f.name][mine] for f in fields(EpisodeResults)})
         shown = None

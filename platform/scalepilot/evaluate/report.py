@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,8 +147,8 @@ def _rows(comparison: Comparison) -> list[dict[str, Any]]:
                         _cell("Replicas per hour", figures["cost"], money),
                         _cell("Late requests per hour", figures["penalty"], money),
                         _cell("Replicas", figures["replicas"], lambda x: f"{x:.2f}"),
-                        _cell("Late requests", figures["late_share"], lambda x: percent(x) + " %"),
-                        _cell("p95 latency", figures["latency_p95_seconds"], lambda x: f"{1000 * x:,.0f} ms"),
+                        _cell("Late requests", figures["late_share"], percent, " %"),
+                        _cell("p95 latency", figures["latency_p95_seconds"], lambda x: f"{1000 * x:,.0f}", " ms"),
                         _cell("Moves per window", figures["actions"], lambda x: f"{x:,.0f}"),
                     ],
                 }
@@ -156,12 +156,12 @@ def _rows(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
-def _cell(label: str, interval: Interval, show: Any) -> dict[str, Any]:
+def _cell(label: str, interval: Interval, show: Callable[[float], str], unit: str = "") -> dict[str, Any]:
     known = math.isfinite(interval.mean)
     return {
         "label": label,
-        "mean": show(interval.mean) if known else _DASH,
-        "interval": f"{show(interval.low)} … {show(interval.high)}" if interval.is_known else "",
+        "mean": show(interval.mean) + unit if known else _DASH,
+        "interval": f"{show(interval.low)} … {show(interval.high)}{unit}" if interval.is_known else "",
         "sort": interval.mean if known else "",
     }
 
@@ -186,14 +186,18 @@ def _versus_rows(comparison: Comparison) -> list[dict[str, Any]]:
                     if math.isfinite(versus.relative)
                     else _DASH,
                     "probability": _probability(versus.probability_lower),
-                    "gap": f"{100 * gap.share.mean:.0f} %" if gap and gap.pairs else _DASH,
-                    "gap_interval": f"{100 * gap.share.low:.0f} … {100 * gap.share.high:.0f} %"
+                    "gap": f"{_whole(100 * gap.share.mean)} %" if gap and gap.pairs else _DASH,
+                    "gap_interval": f"{_whole(100 * gap.share.low)} … {_whole(100 * gap.share.high)} %"
                     if gap and gap.share.is_known
                     else "",
                     "gap_pairs": f"{gap.left_out} of {gap.pairs + gap.left_out} pairs left out" if gap and gap.left_out else "",
                 }
             )
     return rows
+
+
+def _whole(value: float) -> str:
+    return f"{value:.0f}".replace("-", "−")
 
 
 def _probability(value: float) -> str:
@@ -237,7 +241,7 @@ def _learning_caption(curve: list[dict[str, Any]]) -> str:
     return f"{steps:,.0f} environment steps in {minutes}: {steps / seconds:,.0f} steps/s, validation included."
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Any:
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """(dotted key, text) of nested mappings."""
     for key, value in values.items():
         if isinstance(value, Mapping):

@@ -127,7 +127,7 @@ def money(value: float) -> str:
     """Two decimals; more where the sums are small."""
     if not math.isfinite(value):
         return "-"
-    return f"{value:,.2f}" if abs(value) >= 1 or value == 0 else f"{value:.3g}"
+    return f"{value:,.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
 
 
 def signed(value: float) -> str:

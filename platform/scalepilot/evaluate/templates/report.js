@@ -61,10 +61,14 @@
       f.root.append(svg("text", { x: x(t), y: bottom + 18, "text-anchor": "middle" }, format(t)));
     f.root.append(svg("text", { x: f.right, y: bottom + 36, "text-anchor": "end" }, title));
   }
+  const shortened = (text, most) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
   const path = (points) => (points.length ? "M" + points.map(([a, b]) => `${a.toFixed(1)},${b.toFixed(1)}`).join("L") : "");
 
   function drawLearning(host, { points, lines }) {
-    const f = frame(host, 330, { left: 46, right: 12, top: 28, bottom: 46 }, "Learning curve: J per hour over environment steps");
+    // Rules are named beside the plot, where no curve runs.
+    const texts = lines.map((l) => `${shortened(l.name, 22)} ${l.value.toFixed(2)}`);
+    const beside = lines.length ? Math.min(12 + Math.max(...texts.map((t) => t.length)) * 6.6, 0.42 * (host.clientWidth || 640)) : 12;
+    const f = frame(host, 330, { left: 46, right: beside, top: 28, bottom: 46 }, "Learning curve: J per hour over environment steps");
     const all = points.flatMap((p) => [p.validation, p.train]).concat(lines.map((l) => l.value)).filter(known);
     const logarithmic = Math.min(...all) > 0 && Math.max(...all) / Math.min(...all) > 4;
     const [low, high] = logarithmic ? [Math.min(...all) * 0.92, Math.max(...all) * 1.08] : padded(all, 0.06, Math.min(...all) >= 0 ? 0 : -Infinity);
@@ -79,16 +83,19 @@
     draw("validation", "policy");
     const validated = points.filter((p) => known(p.validation));
     const best = validated.reduce((a, b) => (a && a.validation <= b.validation ? a : b), null);
-    const labels = lines.map((l) => ({ text: `${l.name} ${l.value.toFixed(2)}`, y: y(l.value) - 5 }));
     if (best) {
       f.root.append(svg("circle", { class: "mark policy", cx: x(best.steps), cy: y(best.validation), r: 5 }));
-      labels.push({ text: `best validation ${best.validation.toFixed(2)}`, y: y(best.validation) + 18, strong: true });
+      const right = x(best.steps) > (f.left + f.right) / 2;
+      f.root.append(svg("text", { class: "label strong", x: x(best.steps), y: Math.min(y(best.validation) + 20, f.bottom - 5), "text-anchor": right ? "end" : "start" }, `best validation ${best.validation.toFixed(2)}`));
     }
-    if (points.some((p) => known(p.train))) f.root.append(svg("text", { x: f.right, y: f.top - 10, "text-anchor": "end" }, "thick: validation, thin: training"));
-    labels.sort((a, b) => a.y - b.y);
+    if (points.some((p) => known(p.train))) f.root.append(svg("text", { x: f.width, y: f.top - 10, "text-anchor": "end" }, "thick: validation, thin: training"));
+    const labels = lines.map((l, i) => ({ text: texts[i], line: y(l.value), y: y(l.value) + 4 })).sort((a, b) => a.y - b.y);
     for (let i = 1; i < labels.length; i++) labels[i].y = Math.max(labels[i].y, labels[i - 1].y + 15);
-    for (let i = labels.length - 1, limit = f.bottom - 4; i >= 0; i--, limit = labels[i + 1].y - 15) labels[i].y = Math.min(labels[i].y, limit);
-    for (const l of labels) f.root.append(svg("text", { class: `label${l.strong ? " strong" : ""}`, x: f.right, y: l.y, "text-anchor": "end" }, l.text));
+    for (let i = labels.length - 1, limit = f.bottom; i >= 0; i--) { labels[i].y = Math.min(labels[i].y, limit); limit = labels[i].y - 15; }
+    for (const l of labels) {
+      f.root.append(svg("line", { class: "leader", x1: f.right, x2: f.right + 5, y1: l.line, y2: l.y - 4 }));
+      f.root.append(svg("text", { class: "label", x: f.right + 8, y: l.y }, l.text));
+    }
   }
 
   function marker(role, cx, cy) {
@@ -102,7 +109,7 @@
     for (const p of points) taken.push([p.x0, p.cy - 2, p.x1, p.cy + 2], [p.cx - 2, p.y1, p.cx + 2, p.y0]);
     const overlap = (a, b) => Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
     for (const p of points) {
-      const text = svg("text", { class: `label${p.role === "policy" ? " strong" : ""}` }, p.name.length > 28 ? p.name.slice(0, 27) + "…" : p.name);
+      const text = svg("text", { class: `label${p.role === "policy" ? " strong" : ""}` }, shortened(p.name, 28));
       f.root.append(text);
       const w = text.getComputedTextLength() || p.name.length * 7, h = 14;
       let best = null;
@@ -157,7 +164,7 @@
     placeLabels(f, placed);
   }
 
-  const playback = { at: 0, timer: null };
+  const playback = { at: null, timer: null };
   function timeOf(p, index) {
     const seconds = p.start + index * p.interval_seconds, date = new Date(seconds * 1000);
     const clock = date.toISOString().slice(11, p.interval_seconds % 60 ? 19 : 16);
@@ -187,7 +194,7 @@
     for (const s of order) f.root.append(svg("path", { class: `curve ${s.role}`, d: stairs(s.replicas, replicasY) }));
     let right = f.right;
     for (const s of order) {
-      const label = svg("text", { class: "label", x: right, y: top - 10, "text-anchor": "end" }, s.name.length > 20 ? s.name.slice(0, 19) + "…" : s.name);
+      const label = svg("text", { class: "label", x: right, y: top - 10, "text-anchor": "end" }, shortened(s.name, narrow ? 14 : 28));
       f.root.append(label);
       const width = label.getComputedTextLength() || s.name.length * 7;
       f.root.append(svg("line", { class: `curve ${s.role}`, x1: right - width - 22, x2: right - width - 5, y1: top - 14, y2: top - 14 }));
@@ -254,7 +261,8 @@
       };
       playback.timer = requestAnimationFrame(tick);
     };
-    playback.show(playback.at);
+    // Begin where it is busiest.
+    playback.show(playback.at ?? p.rate.indexOf(Math.max(...p.rate)));
   }
 
   function makeSortable(table) {
@@ -287,5 +295,5 @@
   };
   document.querySelectorAll("table.sortable").forEach(makeSortable);
   redraw();
-  new ResizeObserver(redraw).observe(document.body);
+  new ResizeObserver(() => requestAnimationFrame(redraw)).observe(document.body);
 })();

@@ -1,0 +1,219 @@
+import base64
+import hashlib
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from scalepilot.evaluate import Contestant, ReportData, compare, read_evaluation, verdict, write_evaluation, write_report
+from scalepilot.evaluate.charts import chart_data, interval_bar
+from scalepilot.evaluate.statistics import Interval
+from scalepilot.policy.rules import Hpa, HpaParameters, LookAhead, Static, StaticParameters
+from scalepilot.simulate import Playback, protocol_v1, run_episodes
+from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.workloads import DiurnalWorkload
+
+PARAMS = AutoscaleParams()
+ATTACK = "<script>alert(1)</script>"
+VOID = {"meta", "line", "input", "link", "br", "img", "path", "circle", "rect"}
+
+
+class Page(HTMLParser):
+    """Elements, text and whether every element that opens also closes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.scripts, self.words = [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] += data
+        else:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", "".join(self.words))
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    test = protocol_v1("shop", DiurnalWorkload(days=10), PARAMS, window_steps=480, drawn_windows=2, test_seeds=(0,)).test
+    entries = [
+        ("ppo", "policy", Hpa(HpaParameters("rps", 0.6), PARAMS)),
+        ("hpa-default", "baseline", Hpa(HpaParameters(), PARAMS)),
+        ("static", "baseline", Static(StaticParameters(30), PARAMS)),
+        ("look-ahead", "reference", LookAhead(0.8)),
+    ]
+    flown = [(name, role, run_episodes(rule, test, PARAMS, playback_of=1)) for name, role, rule in entries]
+    return compare("shop", test, [Contestant(n, role, "a detail", *outcome) for n, role, outcome in flown], bootstrap_samples=200)
+
+
+def report(comparison, **changes):
+    curve = [
+        {"env_steps": 1000 * i, "time_seconds": 1.0 * i, "validation_J_per_hour": 30.0 / i if i % 3 == 1 else None}
+        | {"train_J_per_hour": float("nan") if i == 4 else 31.0 / i, "steps_per_second": 1000.0}
+        for i in range(1, 30)
+    ]
+    data = ReportData(
+        title="demo, seed 0",
+        comparison=comparison,
+        learning_curve=curve,
+        config_yaml="name: demo\n",
+        provenance={"git_sha": "abc", "versions": {"numpy": "2"}, "seeds": [0, 1], "gpu": None},
+        reproduce=["scalepilot train tune_configs/demo.yaml --set seed=0"],
+        reference_lines={"HPA default": 27.0, "missing": float("nan")},
+    )
+    return replace(data, **changes)
+
+
+def written(data, tmp_path):
+    path = tmp_path / "run" / "report.html"
+    write_report(data, path)
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_is_whole_html_with_the_verdict_on_top(comparison, tmp_path):
+    page = Page(written(report(comparison), tmp_path))
+    assert verdict(comparison) in page.text
+    assert page.text.index(verdict(comparison)) < page.text.index("Comparison")
+    for shown in ("versions.numpy", "0, 1", "name: demo", "--set seed=0", "2 hours played back", "not a bound"):
+        assert shown in page.text
+
+
+def test_the_page_needs_nothing_from_outside(comparison, tmp_path):
+    html = written(report(comparison), tmp_path)
+    addresses = set(re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\s\"'<]*", html)) - {"http://www.w3.org/2000/svg"}
+    assert addresses == set()
+    assert not [attributes for _, attributes in Page(html).elements if "src" in attributes or "href" in attributes]
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+def test_only_the_pages_own_script_may_run(comparison, tmp_path):
+    page = Page(written(report(comparison), tmp_path))
+    policy = next(a["content"] for t, a in page.elements if t == "meta" and a.get("http-equiv") == "Content-Security-Policy")
+    digest = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    # A style or event attribute would be refused by that policy, so there must be none.
+    assert not [a for _, a in page.elements if "style" in a or any(name.startswith("on") for name in a)]
+
+
+def test_a_name_that_is_a_script_does_no_harm(comparison, tmp_path):
+    hostile = [replace(c, name=f"{ATTACK}{c.name}", detail=f"</table>{ATTACK}") for c in comparison.contestants]
+    data = report(
+        compare(f"shop{ATTACK}", comparison.episodes, hostile, bootstrap_samples=50),
+        title=ATTACK,
+        config_yaml=f"</code></pre>{ATTACK}",
+        provenance={ATTACK: {ATTACK: ATTACK}},
+        reproduce=[ATTACK],
+        reference_lines={ATTACK: 3.0},
+    )
+    html = written(data, tmp_path)
+    page = Page(html)
+    assert ATTACK not in html
+    assert [attributes.get("type") for tag, attributes in page.elements if tag == "script"] == ["application/json", None]
+    assert ATTACK in page.text
+    names = [p["name"] for p in json.loads(page.scripts[0])["scatter"]["points"]]
+    assert f"{ATTACK}ppo" in names
+
+
+def test_the_embedded_data_loads_and_holds_no_nan(comparison, tmp_path):
+    def refuse(name):
+        raise AssertionError(name)
+
+    data = json.loads(Page(written(report(comparison), tmp_path)).scripts[0], parse_constant=refuse)
+    assert data["learning"]["points"][3]["train"] is None
+    assert data["learning"]["lines"] == [{"name": "HPA default", "value": 27}]
+    assert [s["role"] for s in data["playback"]["series"]] == ["policy", "baseline", "reference"]
+    assert len(data["playback"]["rate"]) == 480
+    assert data["playback"]["interval_seconds"] == 15
+
+
+def test_a_report_without_learning_playback_config_or_rivals_leaves_those_out(comparison, tmp_path):
+    alone = replace(comparison.contestants[0], playback=None)
+    bare = report(
+        compare("shop", comparison.episodes, [alone]),
+        learning_curve=[],
+        config_yaml="",
+        provenance={},
+        reproduce=[],
+        reference_lines={},
+    )
+    page = Page(written(bare, tmp_path))
+    headings = " ".join(page.text.split())
+    for left_out in ("Learning curve", "played back", "Configuration", "Provenance", "Reproduce", "Against each baseline"):
+        assert left_out not in headings
+    assert "no baseline was there to compare it with" in headings
+
+
+def test_a_report_can_be_redrawn_from_the_stored_evaluation(comparison, tmp_path):
+    write_evaluation(comparison, tmp_path)
+    assert written(report(read_evaluation(tmp_path)), tmp_path) == written(report(comparison), tmp_path)
+
+
+def test_a_long_window_and_a_long_run_stay_below_two_megabytes(comparison, tmp_path):
+    steps = 40_000
+    rng = np.random.default_rng(0)
+    long = tuple(replace(c, playback=Playback(*rng.uniform(0, 1, (5, steps)))) for c in comparison.contestants)
+    curve = [report(comparison).learning_curve[0] | {"env_steps": i} for i in range(50_000)]
+    html = written(report(replace(comparison, contestants=long), learning_curve=curve), tmp_path)
+    assert len(html.encode()) < 2_000_000
+    shown = json.loads(Page(html).scripts[0])["playback"]
+    assert len(shown["rate"]) == 4000
+    assert shown["interval_seconds"] == 150
+
+
+def test_bins_of_a_long_window_keep_the_requests_share_that_was_late(comparison):
+    steps = 8000
+    rate, late = np.tile([1.0, 3.0], steps // 2), np.tile([0.0, 0.4], steps // 2)
+    flat = np.ones(steps)
+    long = tuple(replace(c, playback=Playback(rate, flat, flat, late, flat)) for c in comparison.contestants)
+    shown = chart_data(replace(comparison, contestants=long), [], {})["playback"]
+    assert shown["rate"][0] == 2
+    assert shown["series"][0]["late"][0] == pytest.approx(30)
+
+
+def test_the_line_of_equal_cost_passes_through_the_best_baseline(comparison):
+    scatter = chart_data(comparison, [], {})["scatter"]
+    best = comparison.best("baseline")
+    point = next(p for p in scatter["points"] if p["name"] == best.name)
+    on_line = point["cost"][0] + point["late"][0] * scatter["equal"]["price_per_percent"]
+    assert on_line == pytest.approx(scatter["equal"]["total"], rel=1e-3)
+
+
+def test_a_bar_without_an_interval_is_a_point_and_one_without_a_mean_is_none():
+    nan = float("nan")
+    among = [Interval(1.0, 0.0, 2.0), Interval(3.0, nan, nan), Interval(nan, nan, nan)]
+    assert interval_bar(among[0], among) == {"mean": 34.67, "low": 4.0, "high": 65.33}
+    assert interval_bar(among[1], among) == {"mean": 96.0, "low": 96.0, "high": 96.0}
+    assert interval_bar(among[2], among) is None
+    assert interval_bar(among[0], among[:1], zero=True)["zero"] == 4.0
+
+
+def test_the_old_report_is_replaced_in_one_step(comparison, tmp_path):
+    written(report(comparison), tmp_path)
+    assert "second" in Page(written(report(comparison, title="second"), tmp_path)).text
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["report.html"]
