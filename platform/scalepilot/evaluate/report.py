@@ -97,9 +97,11 @@ def render_report(data: ReportData) -> str:
         script=Markup(script),  # noqa: S704
         charts=_embedded_json(charts),
         has_learning=bool(charts["learning"]),
+        has_equal=bool((charts["scatter"] or {}).get("equal")),
         has_playback=bool(charts["playback"]),
         learning_caption=_learning_caption(data.learning_curve),
         playback_title=_playback_title(comparison),
+        playback_of=_playback_of(comparison),
         verdict=verdict(comparison),
         outcome=judged,
         outcome_words=_OUTCOME_WORDS[judged],
@@ -108,6 +110,7 @@ def render_report(data: ReportData) -> str:
         workload=_workload_facts(comparison),
         rows=_rows(comparison),
         versus=_versus_rows(comparison),
+        versus_left_out=len(comparison.of_role("policy")) > 1 and len(comparison.of_role("baseline")) > 1,
         reference=next((c.name for c in comparison.contestants if c.role == "reference"), None),
         config_yaml=data.config_yaml,
         provenance=list(_flat(data.provenance)),
@@ -144,8 +147,8 @@ def _rows(comparison: Comparison) -> list[dict[str, Any]]:
                     "bar": interval_bar(figures["J"], intervals),
                     "cells": [
                         _cell("Cost J per hour", figures["J"], money),
-                        _cell("Replicas per hour", figures["cost"], money),
-                        _cell("Late requests per hour", figures["penalty"], money),
+                        _cell("Replica cost per hour", figures["cost"], money),
+                        _cell("Cost of late requests per hour", figures["penalty"], money),
                         _cell("Replicas", figures["replicas"], lambda x: f"{x:.2f}"),
                         _cell("Late requests", figures["late_share"], percent, " %"),
                         _cell("p95 latency", figures["latency_p95_seconds"], lambda x: f"{1000 * x:,.0f}", " ms"),
@@ -167,10 +170,11 @@ def _cell(label: str, interval: Interval, show: Callable[[float], str], unit: st
 
 
 def _versus_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """Each policy against each baseline: the difference, its chance, the gap closed."""
+    """The best policy against each baseline, the others against the best: the difference, its chance, the gap closed."""
     rows = []
-    for policy in comparison.of_role("policy"):
-        for baseline in comparison.of_role("baseline"):
+    baselines = comparison.of_role("baseline")
+    for rank, policy in enumerate(comparison.of_role("policy")):
+        for baseline in baselines[: 1 if rank else None]:
             versus = comparison.versus[policy.name][baseline.name]
             gap = comparison.gap_closed.get(policy.name, {}).get(baseline.name)
             difference = versus.difference
@@ -228,6 +232,11 @@ def _playback_title(comparison: Comparison) -> str:
     if not hours:
         return "One window played back"
     return "One day played back" if hours == 24 else f"{hours:g} hours played back"
+
+
+def _playback_of(comparison: Comparison) -> str:
+    shown = comparison.played_back
+    return f"Test window {shown.window + 1} of {comparison.scope.windows}, seed {shown.seed}." if shown else ""
 
 
 def _learning_caption(curve: list[dict[str, Any]]) -> str:

@@ -40,6 +40,7 @@
     return [Math.max(low - pad, floor), high + pad];
   }
   const plain = (x) => (Math.abs(x) >= 10000 ? Number(x.toPrecision(4)).toLocaleString("en") : String(Number(x.toPrecision(3))));
+  const shown = (x, digits) => (known(x) ? x.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }) : "–");
   const steps = (x) => (x >= 1e6 ? plain(x / 1e6) + " M" : x >= 1e3 ? plain(x / 1e3) + " k" : plain(x));
 
   function frame(host, height, margin, label) {
@@ -105,23 +106,24 @@
   }
   // The position, of sixteen around the point, that covers least of what is there already.
   function placeLabels(f, points) {
-    const taken = points.map((p) => [p.cx - 8, p.cy - 8, p.cx + 8, p.cy + 8]);
-    for (const p of points) taken.push([p.x0, p.cy - 2, p.x1, p.cy + 2], [p.cx - 2, p.y1, p.cx + 2, p.y0]);
+    // Boxes and what it costs to cover them: a label least of all another label, rather a whisker.
+    const taken = points.map((p) => [p.cx - 8, p.cy - 8, p.cx + 8, p.cy + 8, 2]);
+    for (const p of points) taken.push([p.x0, p.cy - 2, p.x1, p.cy + 2, 0.6], [p.cx - 2, p.y1, p.cx + 2, p.y0, 0.6]);
     const overlap = (a, b) => Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
     for (const p of points) {
       const text = svg("text", { class: `label${p.role === "policy" ? " strong" : ""}` }, shortened(p.name, 28));
       f.root.append(text);
       const w = text.getComputedTextLength() || p.name.length * 7, h = 14;
       let best = null;
-      for (const far of [12, 30, 52])
+      for (const far of [12, 30, 52, 78])
         for (const [dx, dy] of [[1, -0.7], [1, 0.7], [-1, -0.7], [-1, 0.7], [0, -1], [0, 1], [1, 0], [-1, 0]]) {
           const x = p.cx + dx * far - (dx < 0 ? w : dx === 0 ? w / 2 : 0), y = p.cy + dy * far - h / 2;
           const box = [x, y, x + w, y + h];
           const outside = Math.max(0, f.left - x) + Math.max(0, x + w - f.right) + Math.max(0, f.top - y) + Math.max(0, y + h - f.bottom);
-          const badness = taken.reduce((sum, other) => sum + overlap(box, other), 0) + 40 * outside + far;
+          const badness = taken.reduce((sum, other) => sum + other[4] * overlap(box, other), 0) + 40 * outside + far;
           if (!best || badness < best.badness) best = { badness, box, far };
         }
-      taken.push(best.box);
+      taken.push([...best.box, 3]);
       text.setAttribute("x", best.box[0]); text.setAttribute("y", best.box[1] + 11);
       if (best.far > 12) {
         const tx = Math.min(Math.max(p.cx, best.box[0]), best.box[2]), ty = Math.min(Math.max(p.cy, best.box[1]), best.box[3]);
@@ -133,9 +135,15 @@
     const f = frame(host, 330, { left: 46, right: 12, top: 28, bottom: 46 }, "Replica cost per hour against the share of late requests");
     const late = points.flatMap((p) => p.late).filter(known), positive = points.map((p) => p.late[0]).filter((v) => v > 0);
     const logarithmic = positive.length > 1 && Math.max(...positive) / Math.min(...positive) > 6;
-    const bottom = Math.min(...positive, Math.max(...positive) / 10) / 2.5;
-    const y = logarithmic ? scale(bottom, Math.max(...late) * 1.35, f.bottom, f.top, true) : scale(0, (Math.max(...late) || 1) * 1.1, f.bottom, f.top);
-    const x = scale(...padded(points.flatMap((p) => p.cost).filter(known), 0.08, 0), f.left, f.right);
+    // Whiskers may leave the plot, so that wide ones do not press the points together.
+    const bottom = Math.min(...positive, Math.max(...positive) / 10) / 2.5, most = Math.max(...points.map((p) => p.late[0]));
+    const y = logarithmic
+      ? scale(bottom, Math.min(Math.max(...late) * 1.35, most * 5), f.bottom, f.top, true)
+      : scale(0, (Math.min(Math.max(...late), most * 2) || 1) * 1.1, f.bottom, f.top);
+    const costs = points.map((p) => p.cost[0]), first = Math.min(...costs), last = Math.max(...costs), span = last - first || last || 1;
+    const inside = (v) => Math.min(Math.max(v, first - span), last + span);
+    const x = scale(...padded(points.flatMap((p) => p.cost).filter(known).map(inside), 0.08, 0), f.left, f.right);
+    const inX = (v) => Math.min(Math.max(x(v), f.left), f.right);
     axisY(f, y, plain, `late requests, %${logarithmic ? " (log scale)" : ""}`);
     axisX(f, x, plain, "replica cost per hour");
     if (equal) {
@@ -150,7 +158,7 @@
     const inY = (v) => Math.min(Math.max(y(v), f.top), f.bottom);
     const placed = points.map((p) => {
       const cx = x(p.cost[0]), cy = inY(p.late[0]), whiskers = p.cost.every(known) && p.late.every(known);
-      return { ...p, cx, cy, x0: whiskers ? x(p.cost[1]) : cx, x1: whiskers ? x(p.cost[2]) : cx, y0: whiskers ? inY(p.late[1]) : cy, y1: whiskers ? inY(p.late[2]) : cy };
+      return { ...p, cx, cy, x0: whiskers ? inX(p.cost[1]) : cx, x1: whiskers ? inX(p.cost[2]) : cx, y0: whiskers ? inY(p.late[1]) : cy, y1: whiskers ? inY(p.late[2]) : cy };
     });
     for (const p of placed) {
       f.root.append(svg("line", { class: `whisker ${p.role}`, x1: p.x0, x2: p.x1, y1: p.cy, y2: p.cy }));
@@ -188,7 +196,7 @@
     f.root.append(svg("path", { class: "rate", d: path([[x(0), rateY(0)], ...outline, [x(count), rateY(0)]]) }));
     top += heights[0] + gap;
     const order = [...p.series].reverse();
-    const stairs = (values, y) => path(values.flatMap((v, i) => [[x(i), y(v)], [x(i + 1), y(v)]]));
+    const stairs = (values, y) => path(values.flatMap((v, i) => (known(v) ? [[x(i), y(v)], [x(i + 1), y(v)]] : [])));
     const most = Math.max(...p.series.flatMap((s) => s.replicas));
     const replicasY = panel(f, p, x, top, heights[1], "replicas", 0, most * 1.05, 5);
     for (const s of order) f.root.append(svg("path", { class: `curve ${s.role}`, d: stairs(s.replicas, replicasY) }));
@@ -229,13 +237,13 @@
       scrubber.setAttribute("aria-valuetext", `${time.day} ${time.clock}`);
       const cell = (...lines) => html("div", {}, ...lines);
       byId("readout").replaceChildren(
-        cell(html("p", { class: "detail" }, `${time.day}, UTC`), html("p", { class: "big" }, time.clock), html("p", { class: "detail" }, `${Math.round(p.rate[playback.at]).toLocaleString("en")} requests/s`)),
+        cell(html("p", { class: "detail" }, `${time.day}, UTC`), html("p", { class: "big" }, time.clock), html("p", { class: "detail" }, `${shown(p.rate[playback.at], 0)} requests/s`)),
         ...p.series.map((s) => {
           const starting = Math.round((s.replicas[playback.at] - s.ready[playback.at]) * 10) / 10;
           return cell(
             html("p", { class: "detail" }, html("span", { class: `swatch ${s.role}` }), s.name),
             html("p", { class: "big" }, `${plain(s.replicas[playback.at])} replicas`),
-            html("p", { class: "detail" }, `${starting > 0 ? `${plain(starting)} starting, ` : ""}${s.late[playback.at].toFixed(2)} % late, p95 ${Math.round(s.p95[playback.at]).toLocaleString("en")} ms`));
+            html("p", { class: "detail" }, `${starting > 0 ? `${plain(starting)} starting, ` : ""}${shown(s.late[playback.at], 2)} % late, p95 ${shown(s.p95[playback.at], 0)} ms`));
         }));
     };
     scrubber.oninput = () => { stop(); playback.show(Number(scrubber.value)); };
