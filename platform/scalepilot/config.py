@@ -25,7 +25,7 @@ _STRICT: dict[str, Any] = {"extra": "forbid"}
 MAX_CONFIG_BYTES = 1_000_000
 # Protocol v1 scales every trace so that its 99.5 % quantile is this.
 PROTOCOL_PEAK_RPS = 500.0
-_MAX_YAML_NODES = 10_000
+_MAX_YAML_NODES, _MAX_YAML_DEPTH = 10_000, 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ALGORITHMS = ("ppo",)
 ENGINES = ("rllib", "rllib-stock")
@@ -264,7 +264,7 @@ _ADAPTER: TypeAdapter[ExperimentConfig] = TypeAdapter(ExperimentConfig)
 class _Loader(yaml.SafeLoader):
     """SafeLoader that counts nodes, refuses duplicate keys and aliases, and reads 1e-3 as a number."""
 
-    nodes = 0
+    nodes = depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         self.nodes += 1
@@ -273,14 +273,22 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=f"more than {_MAX_YAML_NODES} values", problem_mark=mark)
         if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed", problem_mark=mark)
-        return super().compose_node(parent, index)
+        if self.depth >= _MAX_YAML_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"nested more than {_MAX_YAML_DEPTH} deep", problem_mark=mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key is a list or a mapping", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
-            seen.add(key.value if isinstance(key.value, str) else str(key.value))
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -298,8 +306,9 @@ def parse_yaml(text: str, source: str) -> Any:
     """
     if len(text) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{source}: {len(text)} characters; allowed: up to {MAX_CONFIG_BYTES}")
-    loader = _Loader(text)
+    loader = None
     try:
+        loader = _Loader(text)
         return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
@@ -309,7 +318,8 @@ def parse_yaml(text: str, source: str) -> Any:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"{source}: not plain YAML ({str(error).splitlines()[0][:120]})") from None
     finally:
-        loader.dispose()
+        if loader is not None:
+            loader.dispose()
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -347,9 +357,23 @@ def config_from_mapping(values: Any, overrides: Sequence[str] = (), source: str 
     if isinstance(workload, Mapping) and "kind" not in workload:
         raise ConfigError(f"{source}: workload.kind: is missing; allowed: diurnal, trace")
     try:
-        return _ADAPTER.validate_python(merged)
+        config = _ADAPTER.validate_python(merged)
     except ValidationError as error:
         raise ConfigError(f"{source}: {_first_problem(error)}") from None
+    _refuse_bools(merged, config, "", source)
+    return config
+
+
+def _refuse_bools(given: Any, read: Any, where: str, source: str) -> None:
+    """Python takes true for 1; who writes `lr: true` means something else."""
+    if isinstance(given, bool) and not isinstance(read, bool):
+        raise ConfigError(f"{source}: {where}: {given!r} is not allowed; allowed: {type(read).__name__}")
+    if isinstance(given, Mapping) and is_dataclass(read):
+        for name, value in given.items():
+            _refuse_bools(value, getattr(read, name), f"{where}.{name}" if where else name, source)
+    elif isinstance(given, list) and isinstance(read, tuple):
+        for i, (value, kept) in enumerate(zip(given, read, strict=True)):
+            _refuse_bools(value, kept, f"{where}.{i}", source)
 
 
 def _with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
