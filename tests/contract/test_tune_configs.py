@@ -1,0 +1,46 @@
+"""Every YAML in tune_configs is an experiment that could start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from scalepilot.config import config_from_mapping, load_config
+from scalepilot.simulate import protocol_v1
+from scalepilot_envs.registration import find_env
+
+FOLDER = Path(__file__).parents[2] / "tune_configs"
+CONFIGS = sorted(FOLDER.rglob("*.y*ml"))
+ANY_CONFIG = pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(FOLDER)))
+
+
+def test_there_is_a_demo():
+    assert FOLDER / "demo.yaml" in CONFIGS
+
+
+@ANY_CONFIG
+def test_a_shipped_config_loads_and_says_what_it_is(path):
+    config = load_config(path)
+    assert config.name
+    assert find_env(config.env.id)
+    assert path.read_text(encoding="utf-8").startswith("# ")
+    assert config_from_mapping(config.to_mapping()) == config
+
+
+@ANY_CONFIG
+def test_a_shipped_configs_workload_has_a_window_in_every_part(path):
+    config = load_config(path)
+    if config.workload.kind == "trace" and not Path(config.workload.path).is_file():
+        pytest.skip(f"{config.workload.path} is absent: the trace is not part of the repository")
+    evaluation = config.evaluation
+    data = protocol_v1(
+        config.name,
+        config.workload,
+        config.env.params,
+        window_steps=evaluation.window_steps,
+        drawn_windows=evaluation.drawn_windows,
+        test_seeds=evaluation.test_seeds,
+    )
+    assert len(data.test) >= len(evaluation.test_seeds)
+    assert len(data.train_series) > config.env.episode_steps

@@ -1,0 +1,299 @@
+"""The YAML door: what is allowed becomes a config, anything else one line that says what is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, fields, replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from scalepilot.config import (
+    EnvConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    PPOConfig,
+    ResourcesConfig,
+    config_from_mapping,
+    json_schema,
+    load_config,
+    parse_yaml,
+    with_trace,
+)
+from scalepilot.errors import ConfigError
+from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.workloads import DiurnalWorkload, TraceWorkload
+
+
+def refusal(text, *overrides, tmp_path=None):
+    """The one line with which a YAML text is refused."""
+
+    def load():
+        if tmp_path is None:
+            return config_from_mapping(parse_yaml(text, "x.yaml"), overrides, source="x.yaml")
+        path = tmp_path / "x.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_config(path, overrides)
+
+    with pytest.raises(ConfigError) as caught:
+        load()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 600
+    assert caught.value.exit_code == 2
+    return message
+
+
+def test_an_empty_file_is_the_defaults():
+    assert config_from_mapping(parse_yaml("", "x")) == config_from_mapping({}) == ExperimentConfig()
+
+
+def test_every_part_of_a_config_can_be_written_in_yaml():
+    text = """
+    name: mine
+    seed: 7
+    env:
+      id: scalepilot/Autoscale-v0
+      params: {max_replicas: 90, startup_seconds: 30, observe_clock: true}
+      randomisation: {capacity_scale: [0.5, 2]}
+    workload: {kind: trace, path: a.csv, peak_rps: 500}
+    ppo: {lr: 1e-3, hidden: [32, 16], num_envs: 8, rollout_steps: 16, minibatch_size: 64}
+    resources: {num_env_runners: 2, address: auto}
+    evaluation: {test_seeds: [4, 5]}
+    """
+    config = config_from_mapping(parse_yaml(text, "x"))
+    assert config.env.params == AutoscaleParams(max_replicas=90, startup_seconds=30, observe_clock=True)
+    assert config.env.randomisation.capacity_scale == (0.5, 2)
+    assert config.workload == TraceWorkload(path="a.csv", peak_rps=500)
+    assert config.ppo.lr == 0.001
+    assert config.ppo.hidden == (32, 16)
+    assert config.evaluation.test_seeds == (4, 5)
+
+
+def test_a_config_survives_the_way_through_its_own_yaml():
+    config = config_from_mapping({"name": "a", "ppo": {"hidden": [8]}, "workload": {"kind": "trace", "path": "b.csv"}})
+    assert config_from_mapping(parse_yaml(yaml.safe_dump(config.to_mapping()), "x")) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("learning_rate: 1", "x.yaml: learning_rate: unknown key; allowed: name, algorithm, "),
+        ("ppo: {l_r: 1}", "x.yaml: ppo.l_r: unknown key; allowed: total_env_steps, "),
+        ("ppo: {gama: 0.9}", "did you mean gamma?"),
+        ("env: {params: {max_replica: 3}}", "x.yaml: env.params.max_replica: unknown key; allowed: interval_seconds, "),
+        ("env: {params: {max_replica: 3}}", "did you mean max_replicas?"),
+        ("env: {randomisation: {capacity: [1, 2]}}", "x.yaml: env.randomisation.capacity: unknown key"),
+        ("workload: {kind: diurnal, day: 3}", "x.yaml: workload.day: unknown key; allowed: kind, days, "),
+        ("workload: {kind: diurnal, day: 3}", "did you mean days?"),
+        (
+            "workload: {kind: trace, path: a.csv, days: 3}",
+            "workload.days: unknown key; allowed: kind, path, peak_rps, gaps",
+        ),
+        ("evaluation: {window_step: 3}", "did you mean window_steps?"),
+        ("resources: {gpus: 1}", "x.yaml: resources.gpus: unknown key"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_allowed_ones_and_the_nearest(text, message):
+    assert message in refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("abc", "ppo.lr: 'abc' is not allowed; "),
+        ("-1", "ppo.lr: -1.0 is not allowed; allowed: above 0 to 1"),
+        ("0", "ppo.lr: 0.0 is not allowed; allowed: above 0 to 1"),
+        (".nan", "ppo.lr: nan is not allowed; allowed: above 0 to 1"),
+        (".inf", "ppo.lr: inf is not allowed; allowed: above 0 to 1"),
+        ("1e400", "ppo.lr: inf is not allowed"),
+        ("[1]", "ppo.lr: [1] is not allowed; "),
+        ("null", "ppo.lr: None is not allowed; "),
+        ("true", "ppo.lr: True is not allowed"),
+        ("\"__import__('os').system('id')\"", "ppo.lr: \"__import__('os').system('id')\" is not allowed"),
+    ],
+)
+def test_a_number_that_is_none_or_out_of_range_is_named_with_its_range(value, message):
+    assert message in refusal(f"ppo: {{lr: {value}}}")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("env: {id: Autoscal-v0}", "env.id: 'Autoscal-v0' is not allowed; allowed: Autoscale-v0; did you mean Autoscale-v0?"),
+        ("env: {id: os.system}", "env.id: 'os.system' is not allowed; allowed: Autoscale-v0"),
+        ("env: {id: 'my.module:Env'}", "env.id: 'my.module:Env' is not allowed"),
+        ("algorithm: pppo", "algorithm: 'pppo' is not allowed; allowed: ppo; did you mean ppo?"),
+        ("algorithm: ray.rllib.algorithms.ppo.PPO", "algorithm: 'ray.rllib.algorithms.ppo.PPO' is not allowed; allowed: ppo"),
+        ("engine: rlib", "engine: 'rlib' is not allowed; allowed: rllib, rllib-stock; did you mean rllib?"),
+        ("workload: {kind: diurnl}", "workload.kind: 'diurnl' is not allowed; allowed: diurnal, trace"),
+        ("workload: {days: 3}", "workload.kind: is missing; allowed: diurnal, trace"),
+        ("workload: 7", "workload"),
+    ],
+)
+def test_an_unknown_environment_algorithm_or_workload_is_named_with_the_allowed_ones(text, message):
+    assert f"x.yaml: {message}" in refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ppo: {num_envs: 4, rollout_steps: 8, minibatch_size: 64}", "ppo.minibatch_size: 64 is larger than the batch"),
+        (
+            "env: {params: {min_replicas: 10, max_replicas: 5}}",
+            "env.params.max_replicas: 5 is below min_replicas 10",
+        ),
+        (
+            "env: {params: {interval_seconds: 0}}",
+            "env.params.interval_seconds: 0.0 is not allowed; allowed: finite",
+        ),
+        ("env: {params: {max_replicas: 'import os'}}", "env.params.max_replicas: 'import os' is not allowed"),
+        ("env: {params: {max_replicas: 5.5}}", "env.params.max_replicas: 5.5 is not allowed"),
+        ("env: {episode_steps: 0}", "env.episode_steps: 0 is not allowed; allowed: from 1"),
+        ("env: {randomisation: {startup_scale: [2, 1]}}", "env.randomisation.startup_scale: [2.0, 1.0] is not allowed"),
+        ("env: {randomisation: {startup_scale: [0, 1]}}", "env.randomisation.startup_scale: [0.0, 1.0] is not allowed"),
+        ("ppo: {gamma: 1.5}", "ppo.gamma: 1.5 is not allowed; allowed: from 0 to 1"),
+        ("ppo: {hidden: []}", "ppo.hidden: is empty; allowed: at least one layer"),
+        ("ppo: {hidden: [0]}", "ppo.hidden.0: 0 is not allowed"),
+        ("ppo: {num_envs: 99}\nresources: {num_env_runners: 2}", "ppo.num_envs: 99 cannot be shared by 2 env runners"),
+        ("resources: {num_env_runners: -1}", "resources.num_env_runners: -1 is not allowed; allowed: from 0"),
+        ("seed: -1", "seed: -1 is not allowed; allowed: from 0"),
+        ("seed: 1.5", "seed: 1.5 is not allowed"),
+        ("name: ../../etc/passwd", "name: '../../etc/passwd' is not allowed; allowed: 1–64 letters"),
+        ("name: ''", "name: '' is not allowed"),
+        ("evaluation: {test_seeds: []}", "evaluation.test_seeds: is empty; allowed: at least one seed"),
+        ("evaluation: {test_seeds: [-1]}", "evaluation.test_seeds.0: -1 is not allowed"),
+        ("workload: {kind: trace, path: ''}", "workload.path: is empty; allowed: a CSV file"),
+        (
+            "workload: {kind: trace, path: a.csv, peak_rps: -1}",
+            "workload.peak_rps: -1.0 is not allowed; allowed: above 0",
+        ),
+        ("workload: {kind: trace, path: a.csv, gaps: hide}", "workload.gaps: 'hide' is not allowed"),
+        ("workload: {kind: diurnal, high_rps: 10, low_rps: 20}", "workload.high_rps: 10.0 is not allowed; allowed: from low_rps"),
+        ("workload: {kind: diurnal, days: .nan}", "workload.days: nan is not allowed"),
+    ],
+)
+def test_values_that_do_not_fit_each_other_or_their_range_are_named(text, message):
+    assert refusal(text).startswith(f"x.yaml: {message}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: !!python/object/apply:os.system ['id']",
+        "name: !!python/name:os.system",
+        "!!python/object:collections.OrderedDict {}",
+        "name: !custom x",
+        "a: &a [x]\nname: *a",
+        "a: &a {b: 1}\nppo:\n  <<: *a",
+    ],
+)
+def test_yaml_that_could_run_code_or_repeat_itself_is_refused_with_its_line(text):
+    message = refusal(text)
+    assert message.startswith(f"x.yaml:{len(text.splitlines())}: ")
+    assert message.endswith("allowed: plain YAML without tags and aliases")
+
+
+def test_a_billion_laughs_are_refused_at_the_first(tmp_path):
+    laughs = [f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]" for before, name in zip("abcdefgh", "bcdefghi", strict=True)]
+    text = "\n".join(['a: &a ["lol"]', *laughs])
+    assert "x.yaml:2: aliases (*name) are not allowed" in refusal(text, tmp_path=tmp_path)
+
+
+def test_a_file_of_ten_megabytes_is_refused_before_it_is_read(tmp_path):
+    assert "allowed: up to 1000000" in refusal("# " + "x" * 10_000_000, tmp_path=tmp_path)
+
+
+def test_too_many_values_and_too_deep_a_nesting_are_refused():
+    assert "more than 10000 values" in refusal("ppo: [" + "1," * 20_000 + "]")
+    assert "nested more than 20 deep" in refusal("[" * 5_000)
+    assert "nested more than 20 deep" in refusal("{a: " * 100_000)
+
+
+@pytest.mark.parametrize("text", ["a: [", "a: b: c", "\t- x", "name: 'open", "%YAML 9", "name: a\0b"])
+def test_text_that_is_no_yaml_is_refused(text):
+    assert refusal(text).startswith("x.yaml")
+
+
+def test_a_key_given_twice_is_refused():
+    assert "x.yaml:2: key 'seed' is given twice" in refusal("seed: 1\nseed: 2")
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "7", "just text"])
+def test_a_file_that_is_no_mapping_is_refused(text):
+    assert "allowed: keys and values" in refusal(text)
+
+
+@pytest.mark.parametrize("text", ["1: 2", "? [a, b]\n: c", "ppo: {1: 2}", "null: 1"])
+def test_keys_that_are_no_names_are_refused(text):
+    assert refusal(text).startswith("x.yaml")
+
+
+def test_a_file_that_is_absent_a_folder_or_not_text_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path)
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x80")
+    with pytest.raises(ConfigError, match="is not UTF-8 text"):
+        load_config(tmp_path / "binary.yaml")
+
+
+def test_settings_override_the_file_and_make_sections_that_are_not_there():
+    base = {"ppo": {"lr": 0.1, "gamma": 0.9}}
+    config = config_from_mapping(base, ["ppo.lr=3e-4", "env.params.max_replicas=7", "ppo.hidden=[8, 8]", "name=b", "seed = 3"])
+    assert (config.ppo.lr, config.ppo.gamma, config.ppo.hidden) == (3e-4, 0.9, (8, 8))
+    assert (config.env.params.max_replicas, config.name, config.seed) == (7, "b", 3)
+    assert base == {"ppo": {"lr": 0.1, "gamma": 0.9}}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("ppo.lr", "--set ppo.lr: allowed: key=value, such as ppo.lr=3e-4"),
+        ("=1", "--set =1: allowed: key=value"),
+        ("seed.x=1", "--set seed.x=1: seed is a value, not a section"),
+        ("ppo.lr=abc", "ppo.lr: 'abc' is not allowed"),
+        ("ppo.lrr=1", "did you mean lr?"),
+        ("ppo.lr=!!python/name:os.system", "--set ppo.lr"),
+        ("ppo.lr=[", "--set ppo.lr"),
+        ("workload.days=3", "workload.kind: is missing; allowed: diurnal, trace"),
+    ],
+)
+def test_an_unfit_setting_is_refused_in_one_line(override, message):
+    assert message in refusal("seed: 1", override)
+
+
+def test_a_trace_replaces_the_whole_workload_and_is_scaled_to_the_protocols_peak():
+    config = config_from_mapping({"workload": {"kind": "diurnal", "days": 3}})
+    assert with_trace(config, Path("a.csv")).workload == TraceWorkload(path="a.csv", peak_rps=500.0)
+    assert with_trace(config, Path("a.csv"), 80.0).workload == TraceWorkload(path="a.csv", peak_rps=80.0)
+    assert with_trace(config, Path("a.csv"), 0.0).workload == TraceWorkload(path="a.csv", peak_rps=None)
+    with pytest.raises(ConfigError, match="--peak-rps: "):
+        with_trace(config, Path("a.csv"), -1.0)
+
+
+def test_the_json_schema_knows_every_key_and_refuses_others():
+    schema = json.loads(json.dumps(json_schema()))
+    definitions = schema["$defs"]
+    sections = (EnvConfig, PPOConfig, ResourcesConfig, EvaluationConfig, AutoscaleParams, DiurnalWorkload, TraceWorkload)
+    for section in sections:
+        assert set(definitions[section.__name__]["properties"]) == {f.name for f in fields(section)}
+        assert definitions[section.__name__]["additionalProperties"] is False
+    assert set(schema["properties"]) == {f.name for f in fields(ExperimentConfig)}
+    assert schema["additionalProperties"] is False
+
+
+def test_configs_are_frozen_and_their_derived_values_follow_their_fields():
+    config = ExperimentConfig()
+    with pytest.raises(FrozenInstanceError):
+        config.seed = 1
+    ppo = replace(config.ppo, num_envs=10, rollout_steps=30, minibatch_size=100, total_env_steps=1000)
+    assert (ppo.batch_size, ppo.num_iterations) == (300, 4)
+
+
+def test_every_key_is_described_in_its_docstring():
+    for section in (ExperimentConfig, EnvConfig, PPOConfig, ResourcesConfig, EvaluationConfig, AutoscaleParams, DiurnalWorkload):
+        for f in fields(section):
+            assert f.name == "kind" or f"{f.name}:" in section.__doc__, f"{section.__name__}.{f.name}"
