@@ -53,7 +53,7 @@ def workload_from_mapping(description: Workload | Mapping[str, Any]) -> Workload
         return description
     values = dict(description)
     kind = values.get("kind")
-    if kind not in WORKLOADS:
+    if not isinstance(kind, str) or kind not in WORKLOADS:
         near = difflib.get_close_matches(str(kind), WORKLOADS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"workload.kind: {kind!r} is not allowed; allowed: {', '.join(WORKLOADS)}{hint}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +29,8 @@ class RateSeries:
     start_unix_seconds: float = 0.0
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.interval_seconds) and self.interval_seconds > 0):
+            raise ValueError(f"interval_seconds: {self.interval_seconds!r} is not allowed; allowed: finite numbers above 0")
         rates = np.asarray(self.rates_rps, dtype=np.float64)
         if rates.ndim != 1 or not len(rates):
             raise ValueError(f"rates_rps: shape {rates.shape} is not allowed; allowed: (num_steps,) with at least one step")

@@ -7,13 +7,14 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot_envs.workloads.series import RateSeries
 
+MAX_TRACE_BYTES, MAX_POINTS = 200_000_000, 20_000_000
 VALUE_COLUMNS = ("requests_per_second", "value")
 
 
@@ -68,25 +69,37 @@ def read_csv(path: Path, gaps: Literal["error", "linear", "previous"] = "error")
         TraceError: missing file, wrong header, unreadable, negative or non-finite value, disorder, duplicate or gap.
     """
     try:
+        size = path.stat().st_size
+        if size > MAX_TRACE_BYTES:
+            raise TraceError(f"{path}: {size / 1e6:.0f} MB; allowed: up to {MAX_TRACE_BYTES / 1e6:.0f} MB")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise TraceError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise TraceError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     rows = csv.reader(io.StringIO(text, newline=""))
+    try:
+        return _read_rows(path, rows, gaps)
+    except csv.Error as error:
+        raise TraceError(f"{path}:{rows.line_num}: is not CSV ({error})") from None
+
+
+def _read_rows(path: Path, rows: Any, gaps: str) -> RateSeries:
     header = [name.strip() for name in next(rows, [])]
     if len(header) < 2 or header[0] != "timestamp" or header[1] not in VALUE_COLUMNS:
         raise TraceError(
             f"{path}:1: header {','.join(header)!r} is not allowed; allowed: timestamp,requests_per_second (or timestamp,value)"
         )
+    lines: list[int] = []
     stamps: list[float] = []
     values: list[float] = []
     for row in rows:
         if not row:
             continue
         where = f"{path}:{rows.line_num}"
-        if len(row) < 2:
-            raise TraceError(f"{where}: one column; allowed: {header[0]},{header[1]}")
+        if len(row) != len(header):
+            raise TraceError(f"{where}: {len(row)} columns, the header has {len(header)}; allowed: {','.join(header)[:80]}")
+        lines.append(rows.line_num)
         stamps.append(_unix_seconds(row[0], where))
         values.append(_rate(row[1], header[1], where))
         if len(stamps) > 1 and stamps[-1] <= stamps[-2]:
@@ -94,7 +107,7 @@ def read_csv(path: Path, gaps: Literal["error", "linear", "previous"] = "error")
             raise TraceError(f"{where}: timestamp {row[0]!r} {fault}; allowed: rising time stamps")
     if len(stamps) < 2:
         raise TraceError(f"{path}: {len(stamps)} rows; allowed: at least two")
-    return _on_grid(path, np.array(stamps), np.array(values), gaps)
+    return _on_grid(path, lines, np.array(stamps), np.array(values), gaps)
 
 
 def _unix_seconds(text: str, where: str) -> float:
@@ -117,19 +130,21 @@ def _rate(text: str, column: str, where: str) -> float:
     return value
 
 
-def _on_grid(path: Path, stamps: NDArray[np.float64], values: NDArray[np.float64], gaps: str) -> RateSeries:
+def _on_grid(path: Path, lines: list[int], stamps: NDArray[np.float64], values: NDArray[np.float64], gaps: str) -> RateSeries:
     steps = np.diff(stamps)
     interval = float(np.median(steps))
     irregular = np.flatnonzero(np.abs(steps - interval) > 1e-6 * interval)
     if len(irregular) and gaps == "error":
         first = int(irregular[0])
-        # Line 1 is the header and the step is between rows `first` and `first + 1`.
         raise TraceError(
-            f"{path}:{first + 3}: {steps[first]:g} s after the row before it, the grid is {interval:g} s"
+            f"{path}:{lines[first + 1]}: {steps[first]:g} s after the row before it, the grid is {interval:g} s"
             f" ({len(irregular)} such places); allowed: a regular grid, or gaps: linear | previous"
         )
     if not len(irregular):
         return RateSeries(values, interval, float(stamps[0]))
+    points = (stamps[-1] - stamps[0]) / interval
+    if points > MAX_POINTS:
+        raise TraceError(f"{path}: spans {points:.0f} intervals of {interval:g} s; allowed: up to {MAX_POINTS}")
     grid = np.arange(stamps[0], stamps[-1] + interval / 2, interval)
     if gaps == "linear":
         filled = np.interp(grid, stamps, values)
