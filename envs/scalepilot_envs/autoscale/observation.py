@@ -76,8 +76,9 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
             "requests/s",
             0.0,
             MAX_RATE_RPS,
-            f"arrival rate of the interval {i} steps ago" if i else "arrival rate of the newest interval",
-            rate if i == 0 else f"{rate[:-1]} offset {_seconds(p.interval_seconds * i)})",
+            f"arrival rate {i} interval{'s' if i > 1 else ''} before the newest" if i else "arrival rate of the newest interval",
+            # An offset belongs to the selector, inside rate().
+            rate if i == 0 else f"{rate.removesuffix('))')} offset {_seconds(p.interval_seconds * i)}))",
         )
         for i in range(p.history_steps)
     ]
