@@ -31,7 +31,7 @@ class ScaleFreeEncoder(nn.Module):
         self.at = {name: i for i, name in enumerate(names)}
         self.starting = [i for i, n in enumerate(names) if n.startswith("starting_replicas_")]
         self.clock = [i for i, n in enumerate(names) if n.startswith("clock_")]
-        self.num_features = len(self.rates) + len(self.starting) + len(self.clock) + 12
+        self.num_features = 2 * len(self.rates) + len(self.starting) + len(self.clock) + 12
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """(n, num_fields) float32 physical values → (n, num_features)."""
@@ -54,6 +54,9 @@ class ScaleFreeEncoder(nn.Module):
             column("request_rate_std_rps") / capacity,
             column("backlog_requests") / (capacity * self.interval_seconds),
         ]
+        # Beside levels that vary by hours, what changed within the last intervals would drown in normalisation.
+        newest = rates[:, :1]
+        changes = torch.cat([newest - rates[:, 1:], newest - column("request_rate_mean_rps")], dim=1) / capacity
         # Share of the replicas that will serve within each quarter of the start-up time.
         soon = ready / total
         serving = [soon]
@@ -62,6 +65,7 @@ class ScaleFreeEncoder(nn.Module):
             serving.append(soon)
         features = [
             torch.cat(relative, dim=1).clamp(0.0, _MAX_RATIO),
+            changes.clamp(-_MAX_RATIO, _MAX_RATIO),
             *serving,
             column("cpu_utilisation"),
             column("late_share"),

@@ -120,6 +120,19 @@ class RolloutPPOLearner(PPOTorchLearner):
         self.after_gradient_based_update(timesteps=timesteps or {})
         return self.metrics.reduce()
 
+    def postprocess_gradients_for_module(self, *, module_id: str, config: Any, module_gradients_dict: Any) -> Any:
+        """Clip policy and value gradients apart: the value of a rare disaster must not stop the policy from learning."""
+        if not config.grad_clip:
+            return module_gradients_dict
+        # Named parameters come in the order in which the optimiser knows them.
+        groups: dict[str, list[torch.Tensor]] = {"policy_head": [], "value_head": []}
+        for name, parameter in self._module_of_learner().named_parameters():
+            if parameter.grad is not None:
+                groups[name.split(".")[0]].append(parameter)
+        for parameters in groups.values():
+            torch.nn.utils.clip_grad_norm_(parameters, config.grad_clip)
+        return {reference: parameter.grad for reference, parameter in self._params.items() if reference in module_gradients_dict}
+
     def _module_of_learner(self) -> ActorCriticModule:
         module: ActorCriticModule = self.module[DEFAULT_MODULE_ID].unwrapped()
         return module

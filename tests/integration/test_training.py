@@ -1,0 +1,216 @@
+"""Training on a real local Ray: determinism, runners, interruption, resumption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from scalepilot.config import ExperimentConfig, config_from_mapping
+from scalepilot.experiment import ExperimentResult, run_experiment
+from scalepilot.learn.run_folder import METRICS, TIME_COLUMNS, RunFolder
+from scalepilot.policy import load_policy
+
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "workload": {"kind": "diurnal", "days": 2},
+    "env": {"episode_steps": 60},
+    "ppo": {"total_env_steps": 8192, "num_envs": 32, "rollout_steps": 32, "minibatch_size": 256, "hidden": [16]},
+    "evaluation": {
+        "window_steps": 240,
+        "drawn_windows": 3,
+        "test_seeds": [0],
+        "tuning_evaluations": 4,
+        "validate_every_share": 0.25,
+        "bootstrap_samples": 50,
+    },
+}
+
+
+def small(tmp_path: Path, **changes: Any) -> ExperimentConfig:
+    merged = json.loads(json.dumps({**SMALL, "output": str(tmp_path)}))
+    for key, value in changes.items():
+        merged[key] = {**merged[key], **value} if isinstance(value, dict) and key in merged else value
+    return config_from_mapping(merged)
+
+
+def train(config: ExperimentConfig) -> ExperimentResult:
+    return run_experiment(config, RunFolder.create(config))
+
+
+def untimed(folder: RunFolder) -> list[dict[str, float | None]]:
+    return [{k: v for k, v in row.items() if k not in TIME_COLUMNS} for row in folder.read_metrics()]
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_run_leaves_everything_a_person_and_a_script_need(tmp_path: Path):
+    result = train(small(tmp_path))
+    assert result.finished
+    folder = result.folder
+    for made in (
+        "config.yaml",
+        "run.json",
+        "logs/training.log",
+        "metrics.parquet",
+        "progress.csv",
+        "policy/model.onnx",
+        "policy-final/policy.json",
+        "baselines/hpa-tuned-rps/policy.json",
+        "evaluation/episodes.parquet",
+        "evaluation/summary.json",
+        "report.html",
+    ):
+        assert (folder.path / made).is_file(), made
+    assert list((folder.path / "tensorboard").glob("events.out.tfevents.*"))
+    assert json.loads((folder.path / "run.json").read_text())["status"] == "finished"
+    summary = json.loads((folder.evaluation / "summary.json").read_text())
+    assert {"small-ppo", "hpa-default", "hpa-tuned-cpu", "hpa-tuned-rps", "look-ahead"} <= set(summary["policies"])
+    rows = folder.read_metrics()
+    assert [r["iteration"] for r in rows] == list(range(1, 9))
+    assert all(r["entropy"] is not None for r in rows)
+    assert load_policy(folder.path).spec.provenance["seed"] == 0
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_same_seed_gives_the_same_metrics_and_the_same_model_and_another_seed_does_not(tmp_path: Path):
+    first, again, other = (train(small(tmp_path, seed=seed)).folder for seed in (0, 0, 1))
+    assert untimed(first) == untimed(again)
+    assert set(untimed(first)[0]) == set(METRICS) - set(TIME_COLUMNS)
+    model = (first.policy / "model.onnx").read_bytes()
+    assert model == (again.policy / "model.onnx").read_bytes()
+    assert untimed(first) != untimed(other)
+    assert model != (other.policy / "model.onnx").read_bytes()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_parallel_env_runners_sample_different_experience_and_train(tmp_path: Path):
+    from scalepilot.learn.rllib.algorithm import _sample_by_reference
+    from scalepilot.learn.rllib.trainer import RLlibTrainer
+
+    trainer = RLlibTrainer(small(tmp_path, resources={"num_env_runners": 2}))
+    try:
+        metrics = [trainer.iterate() for _ in range(2)]
+        assert metrics[1]["entropy"] > 0
+        import ray
+
+        sampled = trainer.algorithm.env_runner_group.foreach_env_runner(_sample_by_reference, local_env_runner=False)
+        rollouts = ray.get([reference for reference, _ in sampled])
+        assert [r.num_envs for r in rollouts] == [16, 16]
+        rates = [r.observation[0, :, 0] for r in rollouts]
+        assert not set(rates[0].tolist()) & set(rates[1].tolist()), "runners must not share streams"
+    finally:
+        trainer.close()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_a_stopped_run_goes_on_where_it_was_and_keeps_its_metrics(tmp_path: Path):
+    config = small(tmp_path, checkpoint_every_share=0.25)
+    folder = RunFolder.create(config)
+    stopped = run_until(config, folder, iterations=3)
+    assert stopped == 3
+    assert (folder.policy / "model.onnx").is_file(), "an early end keeps the best policy so far"
+    before = untimed(folder)
+    result = run_experiment(config, folder, resume=True)
+    assert result.finished
+    after = untimed(folder)
+    assert after[:3] == before
+    assert [r["iteration"] for r in after] == list(range(1, 9))
+    whole = untimed(train(config).folder)
+    assert [r["learning_rate"] for r in after] == [r["learning_rate"] for r in whole], "schedules go on, not anew"
+
+
+def run_until(config: ExperimentConfig, folder: RunFolder, iterations: int) -> int:
+    """Train some iterations and stop as Ctrl-C does; returns the iterations logged."""
+    from scalepilot.experiment import load_data, policy_spec
+    from scalepilot.learn.progress import Progress
+    from scalepilot.learn.rllib.trainer import RLlibTrainer
+    from scalepilot.learn.trainer import TrainingLoop
+
+    folder.start_logging()
+    trainer = RLlibTrainer(config)
+    loop = TrainingLoop(config, trainer, folder, load_data(config).validation, policy_spec(config, folder), Progress("test"))
+    try:
+        outcome = loop.run(lambda: loop.iteration >= iterations)
+    finally:
+        trainer.close()
+        folder.close()
+    assert not outcome.finished
+    return len(folder.read_metrics())
+
+
+def wait_for(condition, seconds: float = 90.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.1)
+
+
+def test_ctrl_c_keeps_the_policy_says_how_to_go_on_and_leaves_no_process(tmp_path: Path, cli_env: dict[str, str]):
+    config_file = tmp_path / "config.yaml"
+    config_file.write_text(small(tmp_path / "runs", ppo={"total_env_steps": 50_000_000}).to_yaml())
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scalepilot.cli", "train", str(config_file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=cli_env,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: any(len(p.read_text().splitlines()) > 3 for p in (tmp_path / "runs").rglob("progress.csv")))
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert children, "a local Ray has processes"
+        os.kill(process.pid, signal.SIGINT)
+        output, _ = process.communicate(timeout=90)
+    finally:
+        process.kill()
+    assert process.returncode == 130, output
+    assert "scalepilot train --resume" in output
+    assert "Traceback" not in output
+    run = next((tmp_path / "runs").rglob("run.json")).parent
+    assert json.loads((run / "run.json").read_text())["status"] == "interrupted"
+    assert load_policy(run).spec.kind == "network"
+    wait_for(lambda: not any(c.is_running() and c.status() != psutil.STATUS_ZOMBIE for c in children), 30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["train"], "give either CONFIG or --resume RUN"),
+        (["train", "--resume", "nowhere"], "holds no config.yaml"),
+        (["train", "{config}", "--set", "ppo.lr=abc"], "ppo.lr: 'abc' is not allowed"),
+        (["train", "{config}", "--set", "algorithm=pppo"], "did you mean ppo?"),
+        (["train", "{config}", "--trace", "nowhere.csv"], "nowhere.csv: no such file"),
+        (["train", "{config}", "--set", "resources.num_gpus_per_learner=1"], "this machine has no CUDA GPU"),
+        (["train", "{config}", "--set", "evaluation.window_steps=1920"], "a window has 1920"),
+        (["evaluate", "nowhere"], "nowhere: no such folder"),
+        (["evaluate", "--evaluations", "1"], "--evaluations: 1 is not allowed"),
+        (["trian"], "invalid choice"),
+    ],
+)
+def test_a_bad_input_is_one_line_and_exit_2(tmp_path: Path, cli_env: dict[str, str], arguments: list[str], expected: str):
+    config_file = tmp_path / "config.yaml"
+    config_file.write_text(small(tmp_path / "runs").to_yaml())
+    done = subprocess.run(
+        [sys.executable, "-m", "scalepilot.cli", *(a.format(config=config_file) for a in arguments)],
+        capture_output=True,
+        text=True,
+        env=cli_env,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list((tmp_path).glob("runs/*/*")), "a refused config leaves no run behind"
