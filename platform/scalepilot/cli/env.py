@@ -109,11 +109,12 @@ def _show(description: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = _console()
-    console.print(f"[bold]{description['id']}[/bold]  {description['summary']}")
+    console.print(f"[bold]{description['id']}[/bold]\n{description['summary']}")
     shape, actions = description["observation_space"]["shape"][0], description["action_space"]["n"]
-    console.print(
-        f"observation Box({shape}) float32 · action Discrete({actions}) · {description['episode_steps']} steps an episode"
-    )
+    steps = description["episode_steps"]
+    console.print(f"observation Box({shape}) float32 · action Discrete({actions}) · {steps} steps an episode")
+    moves = ", ".join(action["label"] for action in description["actions"])
+    console.print(f"action 0 to {actions - 1}, of ready + starting replicas:  {moves}\n")
 
     table = Table(box=box.SIMPLE_HEAD, title="Observation", title_justify="left", pad_edge=False, padding=(0, 1))
     table.add_column("field", no_wrap=True)
@@ -125,20 +126,13 @@ def _show(description: dict[str, Any]) -> None:
         table.add_row(f["name"], f["unit"], f"{_number(f['low'])} to {_number(f['high'])}", meaning)
     console.print(table)
 
-    table = Table(box=box.SIMPLE_HEAD, title="Actions, of ready + starting replicas", title_justify="left", pad_edge=False)
-    table.add_column("index", justify="right")
-    table.add_column("move")
-    for action in description["actions"]:
-        table.add_row(str(action["index"]), action["label"])
-    console.print(table)
-
     table = Table(box=box.SIMPLE_HEAD, title="Parameters (env.params.…)", title_justify="left", pad_edge=False, padding=(0, 1))
     table.add_column("name", no_wrap=True)
     table.add_column("default", justify="right", no_wrap=True)
     table.add_column("what it is")
     for name, entry in description["params"].items():
         default = str(entry["default"]).lower() if isinstance(entry["default"], bool) else _number(entry["default"])
-        table.add_row(name, default, entry["description"])
+        table.add_row(name, default, entry["description"].removesuffix("."))
     console.print(table)
 
     console.print("[italic]PromQL[/italic]  ($selector: labels of the service; $workload: its deployment)")

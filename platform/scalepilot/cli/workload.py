@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scalepilot_envs.workloads import RateSeries
+    from scalepilot_envs.workloads import Part, RateSeries
 
 HELP = "show a workload's statistics; check your own CSV and say how to train on it"
 _PIPED_COLUMNS, _PLOT_ROWS, _LABEL_COLUMNS = 100, 8, 9
+_FEWEST_TO_SPLIT = 4
 _BLOCKS = " ▁▂▃▄▅▆▇█"
-_PARTS = ("train", "validation", "test")
+_PARTS: tuple[Part, ...] = ("train", "validation", "test")
 _STATISTICS = ("min", "p50", "mean", "p95", "p99", "max")
 
 
@@ -23,18 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="show|import", required=True)
     showing = what.add_parser("show", help="statistics, split and a plot")
     showing.add_argument("source", type=Path, metavar="CONFIG_OR_CSV", help="experiment YAML, or a trace's CSV")
-    importing = what.add_parser(
-        "import", help="check a CSV (timestamp,requests_per_second) and print the command that trains on it"
-    )
-    importing.add_argument("source", type=Path, metavar="CSV", help="the trace")
+    importing = what.add_parser("import", help="check a CSV and print the command that trains on it")
+    importing.add_argument("source", type=Path, metavar="CSV", help="the trace: timestamp,requests_per_second")
     importing.add_argument("-o", "--out", type=Path, metavar="CSV", help="write the checked trace here, in UTC on a regular grid")
+    filling = "fill missing rows of a CSV (default: refuse)"
     for command in (showing, importing):
-        command.add_argument(
-            "--gaps",
-            choices=("error", "linear", "previous"),
-            default="error",
-            help="fill missing rows of a CSV (default: refuse)",
-        )
+        command.add_argument("--gaps", choices=("error", "linear", "previous"), default="error", help=filling)
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -89,12 +85,13 @@ def _import(arguments: argparse.Namespace) -> int:
 
 def describe(series: RateSeries) -> dict[str, Any]:
     """Span, grid, rates and split of a series, as plain data."""
+    parts = {part: series.part(part) for part in _PARTS} if len(series) >= _FEWEST_TO_SPLIT else {}
     return {
         **_span(series),
         "interval_seconds": series.interval_seconds,
         "num_points": len(series),
         "requests_per_second": _rates(series),
-        "parts": {part: _span(series.part(part)) | {"requests_per_second": _rates(series.part(part))} for part in _PARTS},
+        "parts": {part: _span(cut) | {"requests_per_second": _rates(cut)} for part, cut in parts.items()},
     }
 
 
@@ -107,11 +104,9 @@ def _span(series: RateSeries) -> dict[str, Any]:
     }
 
 
-def _rates(series: RateSeries) -> dict[str, float | None]:
+def _rates(series: RateSeries) -> dict[str, float]:
     import numpy as np
 
-    if not len(series):
-        return dict.fromkeys(_STATISTICS)
     rates = series.rates_rps
     p50, p95, p99 = np.quantile(rates, [0.5, 0.95, 0.99])
     values = (rates.min(), p50, rates.mean(), p95, p99, rates.max())
@@ -138,14 +133,15 @@ def train_command(path: Path, series: RateSeries) -> str:
 
     interval = AutoscaleParams().interval_seconds
     steps = int((len(series) - 1) * series.interval_seconds / interval)
-    longest = int(0.15 * steps) - 2
+    longest, episode = int(0.15 * steps) - 2, int(0.70 * steps) - 1
     if longest < 2:
-        raise InputError(
-            f"{path}: spans {steps} decisions of {interval:g} s; allowed: at least 30, better {EPISODE_STEPS / 0.15 * interval / 86_400:.1f} days"
-        )
+        days = math.ceil(EPISODE_STEPS / 0.15 * interval / 8_640) / 10
+        raise InputError(f"{path}: spans {steps} decisions of {interval:g} s; allowed: at least 30, better {days:.1f} days")
     command = f"scalepilot train tune_configs/demo.yaml --trace {shlex.quote(str(path))}"
     if longest < EPISODE_STEPS:
-        command += f" --set evaluation.window_steps={longest} --set env.episode_steps={longest}"
+        command += f" --set evaluation.window_steps={longest}"
+    if episode < EPISODE_STEPS:
+        command += f" --set env.episode_steps={episode}"
     return command
 
 
@@ -170,17 +166,17 @@ def _print(figures: dict[str, Any], series: RateSeries) -> None:
     from rich.table import Table
 
     console = Console(width=None if sys.stdout.isatty() else _PIPED_COLUMNS, highlight=False)
-    console.print(
-        f"{figures['source']}: {figures['kind']}, {figures['num_points']:,} points every {figures['interval_seconds']:g} s"
-    )
-    console.print(f"{figures['start']} to {figures['end']}, {figures['days']:.1f} days")
+    points = f"{figures['num_points']:,} points every {figures['interval_seconds']:g} s"
+    span = f"{figures['days']:.1f} days" if figures["days"] >= 2 else f"{24 * figures['days']:.1f} hours"
+    console.print(f"{figures['source']}: {figures['kind']}, {points}", markup=False, soft_wrap=True)
+    console.print(f"{figures['start']} to {figures['end']}, {span}")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("requests/s", "from", "days"):
         table.add_column(heading, no_wrap=True, justify="right" if heading == "days" else "left")
     for name in _STATISTICS:
         table.add_column(name, justify="right", no_wrap=True)
     for name, part in {"all": figures, **figures["parts"]}.items():
-        rates = ["–" if value is None else f"{value:.4g}" for value in part["requests_per_second"].values()]
+        rates = [f"{value:.4g}" for value in part["requests_per_second"].values()]
         table.add_row(name, part["start"][:16].replace("T", " "), f"{part['days']:.2f}", *rates)
     console.print(table)
     for line in plot(series, min(console.width, 160)):
@@ -191,7 +187,7 @@ def plot(series: RateSeries, columns: int) -> list[str]:
     """Bars of the mean rate over time, bursts (the highest point of each column) as dots, and where the parts begin."""
     import numpy as np
 
-    width = max(10, min(columns - _LABEL_COLUMNS, len(series)))
+    width = min(max(10, columns - _LABEL_COLUMNS), len(series))
     cells = np.array_split(series.rates_rps, width)
     means, peaks = (np.array([reduce(cell) for cell in cells]) for reduce in (np.mean, np.max))
     top = float(peaks.max()) or 1.0
