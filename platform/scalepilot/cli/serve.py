@@ -46,11 +46,13 @@ def run(arguments: argparse.Namespace) -> int:
         RunError: Ray or Serve did not start.
     """
     from scalepilot.serve import PolicyApi, PolicyStore
-    from scalepilot.serve.listen import check_loopback, free_port
+    from scalepilot.serve.listen import check_cluster, check_loopback, free_port
 
     store = PolicyStore.load(arguments.policies)
     host = check_loopback(arguments.host)
     port = free_port(host, arguments.port)
+    if arguments.address:
+        check_cluster(arguments.address)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     # Both are read when Ray is imported. Its logs stay in its folder; what a person must know is said here.
     os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")

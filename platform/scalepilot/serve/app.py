@@ -10,10 +10,11 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+import psutil
 import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
@@ -33,6 +34,9 @@ DRAIN_SECONDS = 10.0
 HEALTH_CHECK_PERIOD_SECONDS, HEALTH_CHECK_TIMEOUT_SECONDS = 5.0, 10.0
 # Requests go through no object store; about the least that Ray accepts.
 _OBJECT_STORE_BYTES = 100_000_000
+_PROXY_SECONDS = 0.1
+_ORPHAN_SECONDS = 2.0
+_logger = logging.getLogger(__name__)
 _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
@@ -57,10 +61,15 @@ class PolicyServer:
 
     def __init__(self, policies: list[str]) -> None:
         self._store = PolicyStore.load(policies)
+        self._api = PolicyApi(self._store)
 
     def __serve_build_asgi_app__(self) -> PolicyApi:
         """The ASGI application; Serve asks for it once the replica is made."""
-        return PolicyApi(self._store)
+        return self._api
+
+    async def drain(self) -> None:
+        """Answer what has begun and refuse the rest; called once before Serve ends, which waits for nobody."""
+        await self._api.drain(DRAIN_SECONDS)
 
     def check_health(self) -> None:
         """Raise where a policy no longer decides: Serve then replaces the replica."""
@@ -111,7 +120,7 @@ def serve_forever(
         RunError: Ray or Serve did not start.
     """
     try:
-        with _signals_raise(), _ray(address), _serving(build(args), host, port):
+        with _signals_raise(), _ray(address) as logs, _serving(build(args), host, port, logs):
             on_ready()
             while True:
                 time.sleep(3600)
@@ -134,8 +143,8 @@ def _signals_raise() -> Iterator[None]:
 
 
 @contextmanager
-def _ray(address: str | None) -> Iterator[None]:
-    """Ray, connected to or started; what was started is ended."""
+def _ray(address: str | None) -> Iterator[str]:
+    """Ray, connected to or started; what was started is ended. Gives the words for where its logs are."""
     folder = None if address else _private_folder()
     try:
         try:
@@ -146,18 +155,18 @@ def _ray(address: str | None) -> Iterator[None]:
         except SystemExit:
             # Until a driver is connected Ray answers SIGTERM itself.
             raise _StopRequested from None
-        except (ConnectionError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             if folder is None:
                 raise InputError(f"address: {address!r}: no Ray cluster answers ({_first_line(error)})") from None
             raise RunError(f"Ray did not start: {_first_line(error)}; its logs are in {folder}") from None
         # ray.init puts its own handler in place of ours.
         signal.signal(signal.SIGTERM, _request_stop)
-        yield
-    except _StopRequested:
-        _shut_down_ray(folder)
-        raise
-    except BaseException:
-        _shut_down_ray(None)
+        yield "the cluster's logs say more" if folder is None else f"its logs are in {folder}"
+    except BaseException as error:
+        _shut_down_ray(private=folder is not None)
+        # After a failure the logs inside are what there is to go by.
+        if folder is not None and isinstance(error, _StopRequested):
+            shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
@@ -185,16 +194,19 @@ def _start_private_cluster(folder: Path) -> None:
     )
 
 
-def _shut_down_ray(folder: Path | None) -> None:
+def _shut_down_ray(*, private: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    children = psutil.Process().children(recursive=True) if private else []
     ray.shutdown()
-    if folder is not None:
-        shutil.rmtree(folder, ignore_errors=True)
+    # Ray's agents notice the end of their raylet in their own time: up to a minute when it came while they started.
+    for orphan in psutil.wait_procs(children, timeout=_ORPHAN_SECONDS)[1]:
+        with suppress(psutil.NoSuchProcess):
+            orphan.kill()
 
 
 @contextmanager
-def _serving(application: serve.Application, host: str, port: int) -> Iterator[None]:
+def _serving(application: serve.Application, host: str, port: int, logs: str) -> Iterator[None]:
     """The application on its port, until the block is left; then drained."""
     if serve.status().proxies:
         raise InputError("address: Serve runs on this cluster already; add scalepilot.serve.app:build to its config instead")
@@ -206,12 +218,24 @@ def _serving(application: serve.Application, host: str, port: int) -> Iterator[N
             http_options={"host": host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_SECONDS},
             logging_config=_QUIET,
         )
-        serve.run(application, name=APP_NAME, route_prefix="/")
-        yield
+        handle = serve.run(application, name=APP_NAME, route_prefix="/")
+        try:
+            yield
+        finally:
+            _drain(handle)
     except RuntimeError as error:
-        raise RunError(f"Serve did not start: {_first_line(error)}") from None
+        raise RunError(f"Serve did not start: {_first_line(error)}; {logs}") from None
     finally:
         serve.shutdown()
+
+
+def _drain(handle: serve.handle.DeploymentHandle) -> None:
+    try:
+        handle.drain.remote().result(timeout_s=DRAIN_SECONDS + 1)
+    except Exception as error:  # noqa: BLE001 - a replica that died or hangs must not keep the server from ending
+        _logger.warning("not drained: %s", _first_line(error))
+    # The last answers still have to pass the proxy.
+    time.sleep(_PROXY_SECONDS)
 
 
 def _first_line(error: Exception) -> str:

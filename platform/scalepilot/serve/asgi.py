@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -24,6 +25,7 @@ _JSON = "application/json"
 _POLICIES, _DECIDE = "/v1/policies/", ":decide"
 _ENDPOINTS = "/v1/policies, /v1/policies/{name}, /v1/policies/{name}:decide, /health/live, /health/ready, /openapi.json, /docs"
 _SHOWN_CHARACTERS = 80
+_POLL_SECONDS = 0.02
 _logger = logging.getLogger(__name__)
 
 
@@ -42,6 +44,8 @@ class PolicyApi:
     def __init__(self, store: PolicyStore, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self._store = store
         self._max_body_bytes = max_body_bytes
+        self._stopping = False
+        self._in_flight = 0
         # Everything that is the same for every client is made once.
         self._pages = {
             "/health/live": (_JSON, to_bytes({"status": "live"})),
@@ -60,6 +64,13 @@ class PolicyApi:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
             return
+        self._in_flight += 1
+        try:
+            await self._exchange(scope, receive, send)
+        finally:
+            self._in_flight -= 1
+
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: list[tuple[str, str]] = []
         try:
             status, kind, body = 200, *await self._answer(scope, receive)
@@ -72,12 +83,25 @@ class PolicyApi:
             status, kind, body = 500, _JSON, to_bytes({"error": "internal error; the server's log has the details"})
         await _respond(send, status, kind, body, headers, head=scope["method"] == "HEAD")
 
+    async def drain(self, timeout_seconds: float) -> None:
+        """Be not ready, refuse what comes and wait for what has begun.
+
+        Args:
+            timeout_seconds: wait no longer for clients that are slow to send their body.
+        """
+        self._stopping = True
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        while self._in_flight and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(_POLL_SECONDS)
+
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[str, bytes]:
         """Route a request to (content type, body) of its 200.
 
         Raises:
             RequestError: every other answer.
         """
+        if self._stopping and scope["path"] != "/health/live":
+            raise RequestError(503, "the server is stopping; try again", headers=[("connection", "close"), ("retry-after", "1")])
         path: str = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
         if path.startswith(_POLICIES) and path.endswith(_DECIDE):
             _allow(scope, "POST")

@@ -39,7 +39,6 @@ _SCRIPT = """fetch("openapi.json").then((answer) => answer.json()).then((documen
     spec: { ...document, openapi: "3.0.3" },
     dom_id: "#swagger-ui",
     deepLinking: true,
-    tryItOutEnabled: true,
     displayRequestDuration: true,
     defaultModelsExpandDepth: -1,
     validatorUrl: null,

@@ -9,7 +9,7 @@ from scalepilot.errors import InputError
 
 
 class RequestError(InputError):
-    """A request that is answered with a 4xx.
+    """A request that is not answered with a 200.
 
     Args:
         status: HTTP status code.

@@ -143,8 +143,15 @@ def _decide_operation(
 
 
 def _field_table(served: ServedPolicy) -> str:
-    rows = [f"| `{f.name}` | {f.unit} | {f.low:g} to {f.high:g} | {f.description} |" for f in served.spec.observation_fields]
+    rows = [
+        f"| `{f.name}` | {f.unit} | {_bound(f.low)} to {_bound(f.high)} | {f.description} |"
+        for f in served.spec.observation_fields
+    ]
     return "\n".join(["| field | unit | range | what it is |", "|---|---|---|---|", *rows])
+
+
+def _bound(value: float) -> str:
+    return f"{value:,.0f}" if value == round(value) else f"{value:.6g}"
 
 
 def _refusals(served: ServedPolicy, max_body_bytes: int) -> dict[str, Any]:
@@ -154,8 +161,11 @@ def _refusals(served: ServedPolicy, max_body_bytes: int) -> dict[str, Any]:
         "413": _error(f"More than {max_body_bytes} bytes", too_large),
         "422": _error("A field is missing, unknown or out of its range", _refusal_of(lambda: _wrong_observation(served))),
         "503": {
-            "description": "Too many requests wait, or the server is stopping: try again; deciding twice does no harm",
-            "content": {"text/plain": {"schema": {"type": "string"}}},
+            "description": "Stopping (JSON), or too many requests wait (text): try again; deciding twice does no harm",
+            "content": {
+                "application/json": {"schema": ref("Error"), "example": {"error": "the server is stopping; try again"}},
+                "text/plain": {"schema": {"type": "string"}},
+            },
         },
     }
 

@@ -46,7 +46,7 @@ def _policy_schemas(served: ServedPolicy) -> dict[str, Schema]:
     if state is not None:
         answer["state"] = ref(f"State.{name}")
     return {
-        f"Observation.{name}": observation,
+        f"Observation.{name}": observation | {"example": served.example},
         f"Request.{name}": _request(ref(f"Observation.{name}"), None if state is None else ref(f"State.{name}")),
         f"Answer.{name}": _answer(optional=answer),
         f"Answers.{name}": _one_or_many(f"Answer.{name}"),
