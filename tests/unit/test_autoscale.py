@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -325,3 +326,19 @@ def test_rendering_says_step_rate_and_replicas_in_one_line():
     env.reset(seed=0)
     env.step(4)
     assert " ".join(env.render().split()) == "step 1 rate 100.0 rps ready 8 starting 1 late 0.000%"
+
+
+@pytest.mark.parametrize("scenario", [0, 10])
+def test_the_python_loop_that_benchmarks_are_measured_against_does_the_same_work(stored, repo, scenario):
+    described, arrays = stored
+    spec = importlib.util.spec_from_file_location("scalar_service", repo / "benchmarks" / "scalar_service.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    service, at = module.Autoscale(), lambda name: arrays[f"{scenario}/{name}"]
+    service.reset(float(at("rates")[0]))
+    costs = []
+    for control, rate, arrived in zip(at("controls").tolist(), at("rates"), at("arrived"), strict=True):
+        target = service.target_of(control) if described[scenario]["by_action"] else control
+        costs.append(service.step(target, float(rate), float(arrived))["J"])
+    np.testing.assert_allclose(costs, at("J"), rtol=1e-9)
+    assert len(service.observe()) == 21

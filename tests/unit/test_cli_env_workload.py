@@ -43,7 +43,7 @@ def test_an_environment_is_shown_with_every_field_action_and_parameter(capsys):
         assert f.name in text
         if f.promql:
             assert f"    {f.promql}\n" in text
-    for words in ("Box(21)", "Discrete(8)", "7: +100 %", "price_per_late_request", "0.001", "option observe_clock"):
+    for words in ("Box(21)", "Discrete(8)", "+25 %, +100 %", "price_per_late_request", "0.001", "option observe_clock"):
         assert words in text
     lines = text[: text.index("PromQL")].splitlines()
     assert max(len(line) for line in lines) <= 100

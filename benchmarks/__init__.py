@@ -1,0 +1,11 @@
+"""Published numbers, one command each: `python -m benchmarks [NAME…]`."""
+
+from __future__ import annotations
+
+# name → module with `run() -> (figures, ratios)`: plain numbers, ratios measured in one run and named for the rival.
+BENCHMARKS = {
+    "env_step": "benchmarks.env_step",
+    "cli_start": "benchmarks.cli_start",
+}
+
+__all__ = ["BENCHMARKS"]
