@@ -88,4 +88,4 @@ def _announce(store: PolicyStore, url: str, *, as_json: bool) -> None:
     first = next(iter(store))
     body = json.dumps({"observation": first.example})
     print(f"at       {url}  ·  what to send: {url}/docs  ·  stop: Ctrl-C\n")
-    print(f"curl {url}{decide_path(first.spec.name)} --json '{body}'\n", flush=True)
+    print(f"curl {url}{decide_path(first.spec.name)} -d '{body}'\n", flush=True)

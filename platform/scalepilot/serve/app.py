@@ -165,7 +165,7 @@ def _ray(address: str | None) -> Iterator[str]:
     except BaseException as error:
         _shut_down_ray(private=folder is not None)
         # After a failure the logs inside are what there is to go by.
-        if folder is not None and isinstance(error, _StopRequested):
+        if folder is not None and isinstance(error, _StopRequested) and "RAY_TMPDIR" not in os.environ:
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -173,9 +173,10 @@ def _ray(address: str | None) -> Iterator[str]:
 def _private_folder() -> Path:
     """A folder of this run alone: nobody else can open its sockets, and no other `ray.init` finds this cluster.
 
-    Short, because a Unix socket's path ends at 107 characters (103 on macOS).
+    Short, because a Unix socket's path ends at 107 characters (103 on macOS). RAY_TMPDIR is taken as it is.
     """
-    return Path(tempfile.mkdtemp(prefix="scalepilot-", dir=os.environ.get("RAY_TMPDIR", "/tmp")))  # noqa: S108
+    given = os.environ.get("RAY_TMPDIR")
+    return Path(given) if given else Path(tempfile.mkdtemp(prefix="scalepilot-", dir="/tmp"))
 
 
 def _start_private_cluster(folder: Path) -> None:
