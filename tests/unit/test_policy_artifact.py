@@ -274,6 +274,14 @@ def test_an_ordinary_model_of_the_same_making_is_accepted(tiny_artifact):
         (lambda s: s["env_params"].update(max_replicas=0), "env_params.max_replicas: 0 is below min_replicas 1"),
         (lambda s: s["env_params"].update(gravity=9.81), "gravity: unknown key"),
         (lambda s: s["env_params"].update(max_replicas="sixty"), "env_params"),
+        (lambda s: s.update(env_id="scalepilot/Autoscale-v9"), "env_id: 'scalepilot/Autoscale-v9' is not allowed"),
+        (
+            lambda s: s["env_params"].update(max_replicas=5.5),
+            "max_replicas: 5.5 is not allowed; allowed: whole numbers",
+        ),
+        (lambda s: s["env_params"].update(window_steps=10**9, history_steps=10**9), "env_params.window_steps: 1000000000 is not"),
+        (lambda s: s["env_params"].update(startup_seconds=1e12), "env_params.startup_seconds: 1000000000000.0 is not"),
+        (lambda s: s["observation_fields"].append(s["observation_fields"][0]), "'request_rate_rps_0' is given twice"),
         (lambda s: s["observation_fields"].pop(), "policy.json has 20 observation fields"),
         (lambda s: s["observation_fields"][0].update(low=5, high=1), "bounds 5"),
         (lambda s: s["observation_fields"][0].update(low="x"), "observation_fields.0.low: "),
@@ -328,6 +336,12 @@ def test_a_rules_parameters_are_checked_when_loaded(tmp_path):
     assert "rule.parameters: " in refusal(tmp_path / "p")
     edit_spec(tmp_path / "p", lambda s: s["rule"].update(name="hpaa"))
     assert "did you mean hpa?" in refusal(tmp_path / "p")
+
+
+def test_a_rule_for_other_fields_than_its_service_shows_is_refused(tmp_path):
+    save_policy(Hpa(HpaParameters(), PARAMS), tmp_path / "p")
+    edit_spec(tmp_path / "p", lambda s: s["observation_fields"].pop(0))
+    assert "made for another observation space (20 fields, here 21)" in refusal(tmp_path / "p")
 
 
 def test_what_is_neither_a_network_nor_a_rule_is_not_saved(tmp_path, tiny_network):

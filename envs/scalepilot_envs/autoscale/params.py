@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
+# An artifact or a config may come from anywhere: what is allocated by them has a bound.
+MAX_REPLICAS, MAX_STEPS = 1_000_000, 10_000
 _FORBID_UNKNOWN_KEYS = {"extra": "forbid"}
 
 
@@ -75,11 +77,24 @@ class AutoscaleParams:
             "price_per_move",
             allow_zero=True,
         )
+        for name in ("min_replicas", "max_replicas", "history_steps", "window_steps"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ValueError(f"{name}: {value!r} is not allowed; allowed: whole numbers")
         if self.min_replicas < 1:
             raise ValueError(f"min_replicas: {self.min_replicas} is not allowed; allowed: whole numbers from 1")
         if self.max_replicas < self.min_replicas:
             raise ValueError(
                 f"max_replicas: {self.max_replicas} is below min_replicas {self.min_replicas}; allowed: from {self.min_replicas}"
+            )
+        if self.max_replicas > MAX_REPLICAS:
+            raise ValueError(f"max_replicas: {self.max_replicas} is not allowed; allowed: up to {MAX_REPLICAS}")
+        if self.window_steps > MAX_STEPS:
+            raise ValueError(f"window_steps: {self.window_steps} is not allowed; allowed: up to {MAX_STEPS}")
+        if self.startup_seconds > MAX_STEPS * self.interval_seconds:
+            raise ValueError(
+                f"startup_seconds: {self.startup_seconds!r} is not allowed; allowed: up to {MAX_STEPS} intervals of"
+                f" {self.interval_seconds:g} s"
             )
         if not 1 <= self.history_steps <= self.window_steps:
             raise ValueError(

@@ -15,11 +15,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from scalepilot.errors import ArtifactError
+from scalepilot.policy.fields import check_same_fields
 from scalepilot.policy.network import MODEL_FILE, NetworkPolicy
 from scalepilot.policy.protocol import Policy
 from scalepilot.policy.rules import Rule, make_rule
 from scalepilot.policy.spec import PolicySpec
 from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.registration import find_env
 
 SPEC_FILE = "policy.json"
 _MAX_SPEC_BYTES = 1_000_000
@@ -119,6 +121,10 @@ def load_policy(path: Path | str) -> Policy:
     spec = read_spec(folder)
     contents = _read_files(folder, spec)
     try:
+        find_env(spec.env_id)
+    except ValueError as error:
+        raise ArtifactError(f"{folder / SPEC_FILE}: env_id: {str(error).removeprefix('env: ')}") from None
+    try:
         env_params = AutoscaleParams.from_mapping(spec.env_params)
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"{folder / SPEC_FILE}: env_params.{str(error).removeprefix('params.')}") from None
@@ -129,6 +135,7 @@ def load_policy(path: Path | str) -> Policy:
         return NetworkPolicy(spec, contents[MODEL_FILE])
     if spec.kind == "rule" and spec.rule and not contents:
         rule = make_rule(str(spec.rule.get("name")), env_params, spec.rule.get("parameters"), **naming)
+        check_same_fields(str(folder / SPEC_FILE), spec.observation_fields, rule.spec.observation_fields)
         rule.spec = rule.spec.with_evaluation(spec.evaluation)
         return rule
     raise ArtifactError(f"{folder / SPEC_FILE}: kind {spec.kind!r} with files {sorted(contents)} cannot be loaded")

@@ -89,6 +89,10 @@ class PolicySpec:
         for what, value in (("name", self.name), ("version", self.version)):
             if not NAME_PATTERN.fullmatch(value):
                 raise ValueError(f"{what}: {value[:80]!r} is not allowed; allowed: 1–64 letters, digits, '.', '_', '-'")
+        names = [f.name for f in self.observation_fields]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"observation_fields: {twice[:80]!r} is given twice; allowed: every field once")
         if [a.index for a in self.actions] != list(range(len(self.actions))):
             raise ValueError(f"actions: indices {[a.index for a in self.actions]} are not allowed; allowed: 0, 1, 2 … in order")
         if self.schema_version != SCHEMA_VERSION:
