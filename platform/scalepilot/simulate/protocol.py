@@ -53,9 +53,13 @@ def protocol_v1(
         test_seeds: arrival seeds of the test.
 
     Raises:
-        InputError: the workload is too short for a window in each part.
+        InputError: a trace that cannot be used, or a workload too short for a window in each part.
     """
-    series = workload.series()
+    try:
+        series = workload.series()
+    except ValueError as error:
+        # A trace names its file and line, the value and what is allowed.
+        raise InputError(str(error)) from None
     if series.interval_seconds != params.interval_seconds:
         series = series.resampled(params.interval_seconds)
     parts = {part: series.part(part) for part in ("train", "validation", "test")}
