@@ -145,12 +145,13 @@ def test_a_workload_too_short_for_a_window_says_how_long_it_must_be():
     assert len(protocol_v1("long enough", DiurnalWorkload(days=2.3), PARAMS).test) == 3
 
 
-@pytest.mark.parametrize(
-    ("rate", "message"), [("-1", "trace.csv:3: requests_per_second '-1'"), ("0", "it cannot be scaled to 500")]
-)
+UNUSABLE = [("-1", "trace.csv:3: requests_per_second '-1'"), ("0", "it cannot be scaled to 500"), ("1", "has 1 steps; allowed")]
+
+
+@pytest.mark.parametrize(("rate", "message"), UNUSABLE)
 def test_a_trace_that_cannot_be_used_is_the_users_error(tmp_path, rate, message):
     path = tmp_path / "trace.csv"
-    path.write_text(f"timestamp,requests_per_second\n2024-01-01T00:00:00Z,0\n2024-01-01T00:01:00Z,{rate}\n")
+    path.write_text(f"timestamp,requests_per_second\n2024-01-01T00:00:00Z,0\n2024-01-01T00:00:01Z,{rate}\n")
     with pytest.raises(InputError) as caught:
         protocol_v1("mine", TraceWorkload(path=str(path), peak_rps=500.0), PARAMS)
     assert message in str(caught.value)

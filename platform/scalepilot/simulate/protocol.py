@@ -21,6 +21,7 @@ WINDOW_STEPS = 1920
 DRAWN_WINDOWS = 24
 TEST_SEEDS = (0, 1, 2)
 SEARCH_SEEDS = (0,)
+_FEWEST_TO_SPLIT = 4
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ def protocol_v1(
         raise InputError(str(error)) from None
     if series.interval_seconds != params.interval_seconds:
         series = series.resampled(params.interval_seconds)
+    if len(series) < _FEWEST_TO_SPLIT:
+        raise InputError(f"workload: {name} has {len(series)} steps; allowed: at least {_FEWEST_TO_SPLIT}, to be split")
     parts = {part: series.part(part) for part in ("train", "validation", "test")}
     for part, cut in parts.items():
         if len(cut) <= window_steps:
