@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import queue
@@ -21,6 +22,7 @@ import numpy as np
 import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from pydantic import ValidationError
 
 from scalepilot.policy import ActionEntry, NetworkPolicy, Policy, PolicySpec, autoscale_fields, load_policy, save_policy
 from scalepilot.policy.rules import make_rule
@@ -109,6 +111,16 @@ def server(folders: dict[str, Path], cli_env: dict[str, str]) -> Iterator[Server
     finally:
         if process.poll() is None:
             stop(process)
+
+
+def test_a_serve_config_names_artifacts_only_and_nothing_else() -> None:
+    from scalepilot.serve.app import ServeArgs, build
+
+    # How Serve finds the type to check a config's `args` against.
+    assert inspect.signature(build).parameters["args"].annotation is ServeArgs
+    for wrong in ({}, {"policies": []}, {"policies": ["/policy"], "import": "os"}):
+        with pytest.raises(ValidationError):
+            ServeArgs.model_validate(wrong)
 
 
 def test_it_listens_on_loopback_and_is_healthy(server: Server) -> None:

@@ -1,6 +1,6 @@
 """The policies as a Ray Serve application, and a server of it for one machine. The only module here that imports Ray."""
 
-from __future__ import annotations
+# No `from __future__ import annotations` here: Serve reads the type of `build`'s argument, and a string is none to it.
 
 import logging
 import os
@@ -18,6 +18,7 @@ import psutil
 import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
+from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from scalepilot.errors import InputError, RunError
@@ -230,7 +231,7 @@ def _serving(application: serve.Application, host: str, port: int, logs: str) ->
         serve.shutdown()
 
 
-def _drain(handle: serve.handle.DeploymentHandle) -> None:
+def _drain(handle: DeploymentHandle) -> None:
     try:
         handle.drain.remote().result(timeout_s=DRAIN_SECONDS + 1)
     except Exception as error:  # noqa: BLE001 - a replica that died or hangs must not keep the server from ending
