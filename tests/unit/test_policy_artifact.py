@@ -25,6 +25,7 @@ from scalepilot.policy import (
     read_spec,
     save_policy,
 )
+from scalepilot.policy.artifact import _swapped
 from scalepilot.policy.rules import RULES, Hpa, HpaParameters, Static, StaticParameters, make_rule
 from scalepilot_envs.autoscale import AutoscaleParams
 
@@ -378,6 +379,28 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_artifact_or_none(tmp_path)
         assert load_policy(folder).parameters.replicas in (3, 4)
     save_policy(Static(StaticParameters(9), PARAMS), folder)
     assert load_policy(folder).parameters.replicas == 9
+
+
+def test_a_reader_never_finds_the_artifact_gone_while_it_is_replaced(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    if not _swapped(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this file system cannot exchange two folders in one step")
+    folder, context = tmp_path / "p", multiprocessing.get_context("fork")
+    save_policy(Static(StaticParameters(3), PARAMS), folder)
+    writer = context.Process(target=_save_for_ever, args=(folder,))
+    writer.start()
+    try:
+        end, looks, written = time.monotonic() + 2.0, 0, set()
+        while time.monotonic() < end:
+            assert (folder / "policy.json").is_file()
+            looks += 1
+            if looks % 100 == 0:
+                written.add(folder.stat().st_ino)
+    finally:
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+    assert len(written) > 2
 
 
 def test_a_failed_write_keeps_the_artifact_that_was_there(tiny_artifact, tiny_network):
