@@ -58,7 +58,7 @@ def test_every_part_of_a_config_can_be_written_in_yaml():
       params: {max_replicas: 90, startup_seconds: 30, observe_clock: true}
       randomisation: {capacity_scale: [0.5, 2]}
     workload: {kind: trace, path: a.csv, peak_rps: 500}
-    ppo: {lr: 1e-3, hidden: [32, 16], num_envs: 8, rollout_steps: 16, minibatch_size: 64}
+    ppo: {lr: 1e-3, hidden: [32, 16], num_envs: 16, rollout_steps: 16, minibatch_size: 64}
     resources: {num_env_runners: 2, address: auto}
     evaluation: {test_seeds: [4, 5]}
     """
@@ -156,7 +156,7 @@ def test_an_unknown_environment_algorithm_or_workload_is_named_with_the_allowed_
         ("ppo: {gamma: 1.5}", "ppo.gamma: 1.5 is not allowed; allowed: from 0 to 1"),
         ("ppo: {hidden: []}", "ppo.hidden: is empty; allowed: at least one layer"),
         ("ppo: {hidden: [0]}", "ppo.hidden.0: 0 is not allowed"),
-        ("ppo: {num_envs: 99}\nresources: {num_env_runners: 2}", "ppo.num_envs: 99 cannot be shared by 2 env runners"),
+        ("ppo: {num_envs: 64}\nresources: {num_env_runners: 3}", "ppo.num_envs: 64 cannot be shared by 3 env runners"),
         ("resources: {num_env_runners: -1}", "resources.num_env_runners: -1 is not allowed; allowed: from 0"),
         ("seed: -1", "seed: -1 is not allowed; allowed: from 0"),
         ("seed: 1.5", "seed: 1.5 is not allowed"),
@@ -289,8 +289,8 @@ def test_configs_are_frozen_and_their_derived_values_follow_their_fields():
     config = ExperimentConfig()
     with pytest.raises(FrozenInstanceError):
         config.seed = 1
-    ppo = replace(config.ppo, num_envs=10, rollout_steps=30, minibatch_size=100, total_env_steps=1000)
-    assert (ppo.batch_size, ppo.num_iterations) == (300, 4)
+    ppo = replace(config.ppo, num_envs=16, rollout_steps=30, minibatch_size=100, total_env_steps=1000)
+    assert (ppo.batch_size, ppo.num_iterations) == (480, 3)
 
 
 def test_every_key_is_described_in_its_docstring():
