@@ -246,8 +246,9 @@ def test_sigterm_drains_and_leaves_no_process_behind(server: Server) -> None:
     stopping = threading.Event()
     unexpected: list[str] = []
 
+    example = server.example("net")
+
     def keep_asking() -> None:
-        example = server.example("net")
         while not stopping.is_set():
             try:
                 status = server.decide("net", {"observation": example}).status_code
