@@ -92,6 +92,7 @@ class PPOConfig:
         value_clip: the squared value error is cut here.
         grad_clip: global norm of the gradient.
         reward_clip: rewards are cut at ± this before learning (never in results).
+        envs_per_input: environments that meet the same traffic, so that luck with it cancels in their advantages; 1 is plain PPO.
         hidden: units of the hidden layers, policy and value apart.
     """
 
@@ -109,7 +110,8 @@ class PPOConfig:
     value_coefficient: float = 0.5
     value_clip: float = 1e6
     grad_clip: float = 0.5
-    reward_clip: float = 30.0
+    reward_clip: float = 100.0
+    envs_per_input: int = 8
     hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
@@ -130,6 +132,10 @@ class PPOConfig:
             raise ValueError(
                 f"minibatch_size: {self.minibatch_size} is larger than the batch, num_envs × rollout_steps ="
                 f" {self.batch_size}; allowed: 1 to {self.batch_size}"
+            )
+        if self.envs_per_input < 1 or self.num_envs % self.envs_per_input:
+            raise ValueError(
+                f"envs_per_input: {self.envs_per_input} does not divide num_envs {self.num_envs}; allowed: 1 and its other divisors"
             )
         if not self.hidden:
             raise ValueError("hidden: is empty; allowed: at least one layer, such as [64, 64]")
@@ -241,11 +247,11 @@ class ExperimentConfig:
         _allowed("engine", self.engine, ENGINES)
         _between(self, "seed", 0, 2**31 - 1)
         _between(self, "checkpoint_every_share", 0, 1, above=True)
-        runners = self.resources.num_env_runners
-        if runners and self.ppo.num_envs % runners:
+        runners, group = self.resources.num_env_runners, self.ppo.envs_per_input
+        if runners and self.ppo.num_envs % (runners * group):
             raise ValueError(
-                f"ppo.num_envs: {self.ppo.num_envs} cannot be shared by {runners} env runners;"
-                f" allowed: multiples of resources.num_env_runners"
+                f"ppo.num_envs: {self.ppo.num_envs} cannot be shared by {runners} env runners in groups of {group};"
+                f" allowed: multiples of resources.num_env_runners × ppo.envs_per_input = {runners * group}"
             )
 
     def to_mapping(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scalepilot.learn.rllib.ppo import generalised_advantages
+from scalepilot.learn.rllib.ppo import generalised_advantages, without_shared_luck
 
 
 def scalar_reference(reward, value, terminated, truncated, valid, gamma, gae_lambda):
@@ -80,3 +80,37 @@ def test_negative_control_a_terminated_service_does_not():
     targets = targets_of_constant_reward(as_termination=True)
     assert not torch.allclose(targets, torch.tensor(20.0, dtype=torch.float64))
     assert float(targets.min()) == pytest.approx(1.0)
+
+
+def test_luck_that_a_group_shares_cancels_and_what_differs_stays():
+    luck = torch.tensor([[3.0, 3.0, 3.0, -7.0, -7.0, -7.0]])
+    skill = torch.tensor([[1.0, 0.0, -1.0, 0.5, 0.5, -1.0]])
+    everyone = torch.ones((1, 6), dtype=torch.bool)
+    compared = without_shared_luck(luck + skill, everyone, 3)
+    # Each minus the mean of the two others: 1.5 times the deviation from the group's mean.
+    assert compared[0].tolist() == pytest.approx([1.5, 0.0, -1.5, 0.75, 0.75, -1.5])
+
+
+def test_a_reset_step_is_no_baseline_for_others():
+    advantage = torch.tensor([[2.0, 4.0, 100.0]])
+    valid = torch.tensor([[True, True, False]])
+    assert without_shared_luck(advantage, valid, 3)[0].tolist() == pytest.approx([-2.0, 2.0, 0.0])
+
+
+def test_groups_of_one_are_plain_ppo():
+    advantage = torch.tensor([[1.0, 2.0]])
+    assert torch.equal(without_shared_luck(advantage, torch.ones_like(advantage, dtype=torch.bool), 1), advantage)
+
+
+def test_the_baseline_of_others_leaves_the_policy_gradient_unbiased():
+    """A two-armed bandit whose pay is luck + arm: the estimated gradient's mean is the analytic one."""
+    rng = np.random.default_rng(0)
+    probability, groups, size = 0.3, 200_000, 4
+    arm = rng.random((groups, size)) < probability
+    pay = rng.normal(0, 10, (groups, 1)) + arm
+    advantage = torch.tensor(pay.reshape(1, -1))
+    compared = without_shared_luck(advantage, torch.ones_like(advantage, dtype=torch.bool), size).numpy().reshape(groups, size)
+    score = arm - probability
+    analytic = probability * (1 - probability)
+    assert (compared * score).mean() == pytest.approx(analytic, abs=0.003)
+    assert (compared * score).var() < 0.1 * ((pay - pay.mean()) * score).var(), "and far less noisy"

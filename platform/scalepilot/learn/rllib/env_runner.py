@@ -55,9 +55,11 @@ class VectorEnvRunner(SingleAgentEnvRunner):
     def _start(self) -> None:
         # seed + worker index would give runner 1's second environment the stream of runner 2's first.
         streams = np.random.SeedSequence((self.config.seed or 0, self.worker_index or 0)).spawn(2)
-        env_seed = int(streams[0].generate_state(1)[0])
+        # Environments with the same seed meet the same traffic, whatever they do: the learner compares them.
+        group = int(self.config.learner_config_dict.get("envs_per_input", 1))
+        env_seeds = [int(seed) for seed in np.repeat(streams[0].generate_state(self.num_envs // group), group)]
         self._generator = torch.Generator().manual_seed(int(streams[_ACTION_STREAM].generate_state(1)[0]))
-        self._observation, _ = self.env.reset(seed=env_seed)
+        self._observation, _ = self.env.reset(seed=env_seeds)
         self._ended = np.zeros(self.num_envs, np.bool_)
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         self._needs_initial_reset = False

@@ -61,10 +61,38 @@ def generalised_advantages(
     return advantage
 
 
+def without_shared_luck(advantage: torch.Tensor, valid: torch.Tensor, envs_per_input: int) -> torch.Tensor:
+    """Subtract from each advantage the mean of the others that met the same traffic at the same time.
+
+    Traffic does not depend on actions, so what a flash crowd costs everybody says nothing about anybody's action. The
+    baseline is of the others only, which keeps the policy gradient unbiased.
+
+    Args:
+        advantage: (T, num_envs); each `envs_per_input` neighbours share their traffic.
+        valid: (T, num_envs) bool.
+        envs_per_input: size of a group; 1 changes nothing.
+
+    Returns:
+        (T, num_envs), 0 where not valid.
+
+    Source:
+        Mao et al., "Variance reduction for reinforcement learning in input-driven environments" (ICLR 2019): baselines
+        that depend on the input; here its multi-value form, by leaving one out.
+    """
+    if envs_per_input == 1:
+        return advantage
+    grouped = (len(advantage), -1, envs_per_input)
+    weight = valid.to(advantage.dtype).reshape(grouped)
+    values = advantage.reshape(grouped) * weight
+    others = weight.sum(dim=2, keepdim=True) - weight
+    baseline = (values.sum(dim=2, keepdim=True) - values) / others.clamp_min(1.0)
+    return ((values - baseline) * weight).reshape(advantage.shape)
+
+
 class RolloutPPOLearner(PPOTorchLearner):
     """PPO's learner over `Rollout`s.
 
-    `config.learner_config_dict`: {"reward_clip": …}. Rewards are scaled by 1 − γ so that values stay near the size of
+    `config.learner_config_dict`: {"reward_clip": …, "envs_per_input": …}. Rewards are scaled by 1 − γ so that values stay near the size of
     one reward whatever the horizon; advantages are normalised, so the policy does not notice.
     """
 
@@ -162,13 +190,14 @@ class RolloutPPOLearner(PPOTorchLearner):
             gamma=config.gamma,
             gae_lambda=config.lambda_,
         )
+        compared = without_shared_luck(advantage, valid, int(config.learner_config_dict.get("envs_per_input", 1)))
         rows = steps * envs
         columns = {
             FEATURES: features[:rows],
             Columns.ACTIONS: tensor("action").reshape(rows),
             Columns.ACTION_LOGP: tensor("action_logp").reshape(rows),
             Columns.ACTION_DIST_INPUTS: tensor("action_dist_inputs").reshape(rows, -1),
-            Postprocessing.ADVANTAGES: self._normalised(advantage, valid).reshape(rows),
+            Postprocessing.ADVANTAGES: self._normalised(compared, valid).reshape(rows),
             Postprocessing.VALUE_TARGETS: (advantage + value[:-1]).reshape(rows),
         }
         if not bool(valid.all()):

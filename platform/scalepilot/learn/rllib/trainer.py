@@ -107,14 +107,17 @@ def algorithm_config(config: ExperimentConfig) -> RLlibPPOConfig:
         grad_clip_by="global_norm",
         **({} if stock else {"learner_class": RolloutPPOLearner}),
     )
-    rllib.learners(num_learners=0, num_gpus_per_learner=resources.num_gpus_per_learner)
+    rllib.learners(
+        num_learners=0,
+        num_gpus_per_learner=resources.num_gpus_per_learner,
+        learner_config_dict={"reward_clip": ppo.reward_clip, "envs_per_input": ppo.envs_per_input},
+    )
     rllib.rl_module(rl_module_spec=RLModuleSpec(module_class=ActorCriticModule, model_config=model))
     rllib.debugging(seed=config.seed, log_level="ERROR")
     # A deterministic bug in an environment must not burn hours in restarts (RLlib's defaults: 1,000, a minute apart).
     rllib.fault_tolerance(
         max_num_env_runner_restarts=_RUNNER_RESTARTS, delay_between_env_runner_restarts_s=_RESTART_DELAY_SECONDS
     )
-    rllib.learner_config_dict = {"reward_clip": ppo.reward_clip}
     return rllib
 
 
