@@ -6,6 +6,7 @@ from __future__ import annotations
 BENCHMARKS = {
     "env_step": "benchmarks.env_step",
     "cli_start": "benchmarks.cli_start",
+    "train_ppo_autoscale": "benchmarks.train_ppo_autoscale",
 }
 
 __all__ = ["BENCHMARKS"]

@@ -135,7 +135,7 @@ class PPOConfig:
             )
         if self.envs_per_input < 1 or self.num_envs % self.envs_per_input:
             raise ValueError(
-                f"envs_per_input: {self.envs_per_input} does not divide num_envs {self.num_envs}; allowed: 1 and its other divisors"
+                f"envs_per_input: {self.envs_per_input} does not divide num_envs {self.num_envs}; allowed: its divisors"
             )
         if not self.hidden:
             raise ValueError("hidden: is empty; allowed: at least one layer, such as [64, 64]")

@@ -4,6 +4,7 @@ ScalepilotError                what the command line turns into one line and an 
 ├── InputError                 a bad config, file, argument or request: exit 2, HTTP 4xx
 │   ├── ConfigError            a key or value of an experiment's YAML
 │   ├── ArtifactError          a policy folder that is damaged, foreign or does not fit
+│   ├── serve.errors.RequestError   an HTTP request that is not answered with a 200
 │   └── ObservationError       an observation with missing, unknown or out-of-range fields
 └── RunError                   something failed while running: exit 1
 """

@@ -28,7 +28,7 @@ from scalepilot.policy import ActionEntry, NetworkPolicy, Policy, PolicySpec, au
 from scalepilot.policy.rules import make_rule
 from scalepilot_envs.autoscale import DEFAULT_MOVES, ENV_ID, AutoscaleParams, MoveTable
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.ray
 
 START_SECONDS, STOP_SECONDS = 120, 60
 

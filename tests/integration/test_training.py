@@ -19,7 +19,7 @@ from scalepilot.experiment import ExperimentResult, run_experiment
 from scalepilot.learn.run_folder import METRICS, TIME_COLUMNS, RunFolder
 from scalepilot.policy import load_policy
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.ray
 SMALL: dict[str, Any] = {
     "name": "small",
     "workload": {"kind": "diurnal", "days": 2},

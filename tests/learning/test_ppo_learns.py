@@ -16,7 +16,7 @@ from scalepilot.policy.rules import Hpa, HpaParameters
 from scalepilot.simulate import run_episodes
 from scalepilot_envs import BatchEnv, BatchStep, BatchVectorEnv
 
-pytestmark = [pytest.mark.learning, pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.usefixtures("ray_session")]
+pytestmark = [pytest.mark.learning, pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 GAMMA, EPISODE_STEPS = 0.95, 20
 
 

@@ -18,7 +18,6 @@ REPO = Path(__file__).resolve().parents[2]
 ROOTS = (REPO / "platform", REPO / "envs")
 SITE_PACKAGES = Path(sysconfig.get_paths()["purelib"])
 # With `--dist loadgroup` the wheel is built in one worker only.
-ONE_BUILD = pytest.mark.xdist_group("wheel")
 STANDARD_PLATFORM = Path(sysconfig.get_paths()["stdlib"]) / "platform.py"
 
 
@@ -105,7 +104,6 @@ def installed(wheel, tmp_path_factory):
     return target
 
 
-@ONE_BUILD
 def test_the_wheel_holds_both_packages_their_types_templates_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names if ".dist-info/" not in n} == {"scalepilot", "scalepilot_envs"}
@@ -118,7 +116,6 @@ def test_the_wheel_holds_both_packages_their_types_templates_and_nothing_else(wh
     assert any(n.endswith("licenses/LICENSE") for n in names)
 
 
-@ONE_BUILD
 def test_the_installed_wheel_works_from_another_folder(installed, tmp_path):
     code = """
 import gymnasium, scalepilot, scalepilot_envs, platform
@@ -138,7 +135,6 @@ print((files("scalepilot") / "py.typed").is_file())
     ]
 
 
-@ONE_BUILD
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

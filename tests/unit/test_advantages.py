@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scalepilot.learn.rllib.ppo import generalised_advantages, without_shared_luck
+from scalepilot.learn.rllib.advantages import generalised_advantages, without_shared_luck
 
 
 def scalar_reference(reward, value, terminated, truncated, valid, gamma, gae_lambda):

@@ -98,6 +98,14 @@ def test_an_export_that_decides_otherwise_is_refused(network: ScoresNetwork, obs
         exported_policy(SPEC, Drifting(), observations)
 
 
+def test_a_network_that_diverged_is_refused(network: ScoresNetwork, observations: np.ndarray):
+    diverged = copy.deepcopy(network)
+    with torch.no_grad():
+        diverged.head[0].bias[0] = float("nan")
+    with pytest.raises(RunError, match="training has diverged"):
+        exported_policy(SPEC, diverged, observations)
+
+
 def test_a_description_with_other_actions_is_refused(network: ScoresNetwork, observations: np.ndarray):
     with pytest.raises(Exception, match=r"8\]\], policy.json has 3 actions"):
         exported_policy(replace(SPEC, actions=SPEC.actions[:3]), network, observations)

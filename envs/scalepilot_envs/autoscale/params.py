@@ -132,16 +132,24 @@ class Randomisation:
         workload_scale: (low, high) factor on the request rates, uniform.
         capacity_scale: (low, high) factor on `replica_capacity_rps`, uniform; the field shows the drawn capacity.
         startup_scale: (low, high) factor on `startup_seconds`, uniform; the pipeline is as long as the longest.
+        surges_per_hour: mean number of flash crowds added to the workload's own (a Poisson process): history holds few of
+            them, and a policy that is to survive the next one must have met more.
+        surge_factor: (low, high) by which one multiplies the rate, uniform.
+        surge_minutes: (low, high) how long one lasts, uniform; it comes and goes within a minute.
     """
 
     workload_scale: tuple[float, float] = (1.0, 1.0)
     capacity_scale: tuple[float, float] = (1.0, 1.0)
     startup_scale: tuple[float, float] = (1.0, 1.0)
+    surges_per_hour: float = 0.0
+    surge_factor: tuple[float, float] = (1.5, 2.5)
+    surge_minutes: tuple[float, float] = (5.0, 15.0)
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
 
     def __post_init__(self) -> None:
-        for name in ("workload_scale", "capacity_scale", "startup_scale"):
+        check_positive(self, "surges_per_hour", allow_zero=True)
+        for name in ("workload_scale", "capacity_scale", "startup_scale", "surge_factor", "surge_minutes"):
             low, high = getattr(self, name)
             if not (math.isfinite(high) and 0 < low <= high):
                 raise ValueError(f"{name}: [{low}, {high}] is not allowed; allowed: 0 < low <= high, finite")

@@ -13,6 +13,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from scalepilot.cli import output
+
 HELP = "check this installation and machine, and say how to mend what is wrong"
 
 # Import name → (distribution, what stops working without it, extra that installs it).
@@ -25,7 +27,7 @@ _LIBRARIES = {
     "torch": ("torch", "training", "train"),
     "onnx": ("onnx", "export of policies", "train"),
     "tensorboard": ("tensorboard", "TensorBoard", "train"),
-    "fastapi": ("fastapi", "serving", "serve"),
+    "swagger_ui_bundle": ("swagger-ui-bundle", "serving", "serve"),
     "stable_baselines3": ("stable-baselines3", "the cross-check", "sb3"),
 }
 _LITTLE_DISK_BYTES = 2 * 1024**3
@@ -52,10 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([asdict(f) for f in findings], indent=1))
     else:
-        from rich.console import Console
         from rich.text import Text
 
-        console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+        console = output.console()
         styles = {"ok": "green", "note": "yellow", "problem": "bold red"}
         for finding in findings:
             line = Text(f"{finding.status:8}", style=styles[finding.status])

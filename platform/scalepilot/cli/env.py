@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from scalepilot.cli import output
 
+if TYPE_CHECKING:
     from scalepilot_envs import EnvEntry
 
 HELP = "list environments; show an environment's fields, actions and parameters"
 _DEFAULT_ID = "Autoscale-v0"
-_PIPED_COLUMNS = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,12 +83,6 @@ def documented(kind: type) -> dict[str, str]:
     return meanings
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else _PIPED_COLUMNS, highlight=False)
-
-
 def _list(entries: list[EnvEntry], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([{"id": e.env_id, "summary": e.summary} for e in entries], indent=1))
@@ -108,7 +100,7 @@ def _show(description: dict[str, Any]) -> None:
     from rich import box
     from rich.table import Table
 
-    console = _console()
+    console = output.console()
     console.print(f"[bold]{description['id']}[/bold]\n{description['summary']}")
     shape, actions = description["observation_space"]["shape"][0], description["action_space"]["n"]
     steps = description["episode_steps"]

