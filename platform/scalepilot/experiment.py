@@ -240,8 +240,8 @@ def evaluate_run(config: ExperimentConfig, folder: RunFolder, data: ProtocolData
         data, config.env.params, [(policy.spec.name, policy)], rivals, bootstrap_samples=config.evaluation.bootstrap_samples
     )
     write_evaluation(comparison, folder.evaluation)
-    lines = {"hpa-default (validation)": _validation_J(Hpa(HpaParameters(), config.env.params), data, config.env.params)}
-    lines |= {f"{r.spec.name} (validation)": float(r.spec.provenance["validation_J_per_hour"]) for r in rivals}
+    lines = {HPA_DEFAULT: _validation_J(Hpa(HpaParameters(), config.env.params), data, config.env.params)}
+    lines |= {r.spec.name: float(r.spec.provenance["validation_J_per_hour"]) for r in rivals}
     provenance: dict[str, Any] = {
         "run": folder.run_id,
         "algorithm": config.algorithm,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scalepilot.learn.rllib.advantages import generalised_advantages, without_shared_luck
+from scalepilot.learn.rllib.advantages import AdvantageScale, generalised_advantages, without_shared_luck
 
 
 def scalar_reference(reward, value, terminated, truncated, valid, gamma, gae_lambda):
@@ -114,3 +114,19 @@ def test_the_baseline_of_others_leaves_the_policy_gradient_unbiased():
     analytic = probability * (1 - probability)
     assert (compared * score).mean() == pytest.approx(analytic, abs=0.003)
     assert (compared * score).var() < 0.1 * ((pay - pay.mean()) * score).var(), "and far less noisy"
+
+
+def test_a_quiet_batch_stays_small_beside_a_crowd_that_came_before():
+    scale, everywhere = AdvantageScale(), torch.ones((1, 4), dtype=torch.bool)
+    crowd = torch.tensor([[-100.0, 100.0, -100.0, 100.0]])
+    quiet = crowd / 100.0
+    assert scale.normalise(crowd, everywhere).std(unbiased=False) == pytest.approx(1.0, rel=1e-5)
+    after = scale.normalise(quiet, everywhere)
+    # Two batches weigh alike (but for the decay of 0.99): the variance is the mean of 100² and 1².
+    running = (0.99 * 100.0**2 + 1.0**2) / 1.99
+    assert float(after.std(unbiased=False)) == pytest.approx(1 / running**0.5, rel=1e-3)
+
+
+def test_the_first_batch_is_divided_by_its_own_deviation_and_masked_rows_stay_zero():
+    advantage, valid = torch.tensor([[2.0, 4.0, 0.0]]), torch.tensor([[True, True, False]])
+    assert AdvantageScale().normalise(advantage, valid)[0].tolist() == pytest.approx([-1.0, 1.0, 0.0])

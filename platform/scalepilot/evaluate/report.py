@@ -231,7 +231,7 @@ def _playback_title(comparison: Comparison) -> str:
     hours = comparison.scope.window_hours
     if not hours:
         return "One window played back"
-    return "One day played back" if hours == 24 else f"{hours:g} hours played back"
+    return "One day played back" if hours == 24 else f"{hours:g} {'hour' if hours == 1 else 'hours'} played back"
 
 
 def _playback_of(comparison: Comparison) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 _MIN_ADVANTAGE_STD = 1e-4
+_SCALE_DECAY = 0.99
 
 
 def generalised_advantages(
@@ -75,19 +77,37 @@ def without_shared_luck(advantage: torch.Tensor, valid: torch.Tensor, envs_per_i
     return ((values - baseline) * weight).reshape(advantage.shape)
 
 
-def normalised(advantage: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Zero mean and unit deviation over the valid rows of all learners.
+class AdvantageScale(nn.Module):
+    """The running size of advantages, as buffers that travel with the weights.
 
-    Args:
-        advantage: (T, num_envs), 0 where not valid.
-        valid: (T, num_envs) bool.
+    Dividing each batch by its own deviation, as is usual, makes a quiet hour count as much as a flash crowd that costs a
+    hundred times more: the policy then learns to save replicas between crowds. A running deviation keeps proportions.
     """
-    weight = valid.to(advantage.dtype)
-    moments = torch.stack([weight.sum(), (advantage * weight).sum(), (advantage.square() * weight).sum()])
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(moments)
-    count, total, squares = moments
-    mean = total / count
-    std = (squares / count - mean.square()).clamp_min(0.0).sqrt().clamp_min(_MIN_ADVANTAGE_STD)
-    scaled: torch.Tensor = (advantage - mean) / std * weight
-    return scaled
+
+    variance: torch.Tensor
+    weight: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("variance", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(()))
+
+    @torch.no_grad()
+    def normalise(self, advantage: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """Zero mean over this batch, unit deviation over the last hundred or so, of all learners.
+
+        Args:
+            advantage: (T, num_envs), 0 where not valid.
+            valid: (T, num_envs) bool.
+        """
+        counted = valid.to(advantage.dtype)
+        moments = torch.stack([counted.sum(), (advantage * counted).sum(), (advantage.square() * counted).sum()])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(moments)
+        count, total, squares = moments
+        mean = total / count
+        batch_variance = (squares / count - mean.square()).clamp_min(0.0)
+        self.variance.mul_(_SCALE_DECAY).add_(batch_variance * (1.0 - _SCALE_DECAY))
+        self.weight.mul_(_SCALE_DECAY).add_(1.0 - _SCALE_DECAY)
+        deviation = (self.variance / self.weight).sqrt().clamp_min(_MIN_ADVANTAGE_STD)
+        return (advantage - mean) / deviation * counted

@@ -10,6 +10,7 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from scalepilot.learn.encoder import RunningNormaliser, ScoresNetwork, make_encoder, mlp
+from scalepilot.learn.rllib.advantages import AdvantageScale
 
 # Column that holds features already encoded and normalised: the learner computes them once an update, not once a minibatch.
 FEATURES = "features"
@@ -30,10 +31,11 @@ class ActorCriticModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         self.normaliser = RunningNormaliser(self.encoder.num_features)
         self.policy_head = mlp(self.encoder.num_features, config["hidden"], int(self.action_space.n), _POLICY_GAIN)
         self.value_head = mlp(self.encoder.num_features, config["hidden"], 1, _VALUE_GAIN)
+        self.advantage_scale = AdvantageScale()
 
     def get_non_inference_attributes(self) -> list[str]:
         """What env runners do without."""
-        return ["value_head"]
+        return ["value_head", "advantage_scale"]
 
     def features(self, batch: dict[str, Any]) -> torch.Tensor:
         """(n, num_features): those given, or from the raw observations."""

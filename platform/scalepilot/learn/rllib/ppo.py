@@ -14,7 +14,7 @@ from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.metrics import NUM_MODULE_STEPS_TRAINED_LIFETIME
 
-from scalepilot.learn.rllib.advantages import generalised_advantages, normalised, without_shared_luck
+from scalepilot.learn.rllib.advantages import generalised_advantages, without_shared_luck
 from scalepilot.learn.rllib.algorithm import NoHomeFolder, RolloutAlgorithm
 from scalepilot.learn.rllib.loss import PPOLoss, ppo_loss
 from scalepilot.learn.rllib.module import FEATURES, ActorCriticModule
@@ -160,7 +160,7 @@ class RolloutPPOLearner(PPOTorchLearner):
             FEATURES: features[:rows],
             Columns.ACTIONS: tensor("action").reshape(rows),
             Columns.ACTION_LOGP: tensor("action_logp").reshape(rows),
-            Postprocessing.ADVANTAGES: normalised(compared, valid).reshape(rows),
+            Postprocessing.ADVANTAGES: module.advantage_scale.normalise(compared, valid).reshape(rows),
             Postprocessing.VALUE_TARGETS: (advantage + value[:-1]).reshape(rows),
         }
         if bool(valid.all()):
