@@ -66,7 +66,7 @@ def learnt_value(*, terminates: bool) -> float:
         lr=3e-3, gamma=GAMMA, train_batch_size_per_learner=2048, minibatch_size=512, num_epochs=4,
         vf_clip_param=1e6, use_kl_loss=False, learner_class=RolloutPPOLearner,
     )  # fmt: skip
-    model = {"field_names": ["x", "y", "z"], "interval_seconds": 1.0, "hidden": [16]}
+    model = {"field_names": ["x", "y", "z"], "interval_seconds": 1.0, "max_replicas": 1, "hidden": [16]}
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=ActorCriticModule, model_config=model))
     config.learners(num_learners=0).debugging(seed=0, log_level="ERROR")
     algorithm = config.build_algo()

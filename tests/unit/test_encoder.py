@@ -31,17 +31,17 @@ def column(name: str) -> int:
 
 
 def test_a_service_twice_as_large_looks_the_same_but_for_its_size():
-    encoder = ScaleFreeEncoder(NAMES, PARAMS.interval_seconds)
+    encoder = ScaleFreeEncoder(NAMES, PARAMS.interval_seconds, PARAMS.max_replicas)
     small = observations()
     large = small.clone()
     for name in [*SCALED, "ready_replicas", *(f"starting_replicas_{i}" for i in range(4))]:
         large[:, column(name)] *= 2
     differing = (encoder(small) - encoder(large)).abs().amax(dim=0) > 1e-5
-    assert int(differing.sum()) == 2, "only log(total) and the relative size of the noise may differ"
+    assert int(differing.sum()) == 3, "only log(total), the room to grow and the relative size of the noise may differ"
 
 
 def test_faster_replicas_with_as_much_more_traffic_look_the_same_but_for_the_noise():
-    encoder = ScaleFreeEncoder(NAMES, PARAMS.interval_seconds)
+    encoder = ScaleFreeEncoder(NAMES, PARAMS.interval_seconds, PARAMS.max_replicas)
     slow = observations()
     fast = slow.clone()
     for name in [*SCALED, "replica_capacity_rps"]:
@@ -50,7 +50,7 @@ def test_faster_replicas_with_as_much_more_traffic_look_the_same_but_for_the_noi
 
 
 def test_features_stay_finite_on_an_empty_service_and_on_extreme_fields():
-    encoder = ScaleFreeEncoder(NAMES, PARAMS.interval_seconds)
+    encoder = ScaleFreeEncoder(NAMES, PARAMS.interval_seconds, PARAMS.max_replicas)
     high = torch.tensor([[f.high for f in observation_fields(PARAMS)]], dtype=torch.float32)
     for extreme in (torch.zeros_like(high), high):
         assert torch.isfinite(encoder(extreme)).all()
@@ -60,12 +60,12 @@ def test_the_declared_number_of_features_is_the_real_one():
     for clock in (True, False):
         params = AutoscaleParams(observe_clock=clock)
         names = [f.name for f in observation_fields(params)]
-        encoder = make_encoder(names, len(names), params.interval_seconds)
+        encoder = make_encoder(names, len(names), params.interval_seconds, params.max_replicas)
         assert encoder(torch.ones((3, len(names)))).shape == (3, encoder.num_features)
 
 
 def test_other_environments_get_their_observation_as_it_is():
-    encoder = make_encoder(["x", "y"], 2, 1.0)
+    encoder = make_encoder(["x", "y"], 2, 1.0, 1)
     values = torch.tensor([[1.0, -2.0]])
     assert torch.equal(encoder(values), values)
 
@@ -89,7 +89,7 @@ def test_before_any_data_the_normaliser_changes_nothing():
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_scores_are_head_of_normaliser_of_encoder(scale: float):
-    encoder = ScaleFreeEncoder(NAMES, PARAMS.interval_seconds)
+    encoder = ScaleFreeEncoder(NAMES, PARAMS.interval_seconds, PARAMS.max_replicas)
     normaliser, head = RunningNormaliser(encoder.num_features), mlp(encoder.num_features, [8], 4, 1.0)
     values = observations() * scale
     assert torch.equal(ScoresNetwork(encoder, normaliser, head)(values), head(normaliser(encoder(values))))

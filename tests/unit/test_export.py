@@ -40,7 +40,7 @@ def observations() -> np.ndarray:
 @pytest.fixture(scope="module")
 def network(observations: np.ndarray) -> ScoresNetwork:
     torch.manual_seed(0)
-    encoder = ScaleFreeEncoder(NAMES, PARAMS.interval_seconds)
+    encoder = ScaleFreeEncoder(NAMES, PARAMS.interval_seconds, PARAMS.max_replicas)
     normaliser = RunningNormaliser(encoder.num_features)
     normaliser.update(encoder(torch.from_numpy(observations)))
     return ScoresNetwork(encoder, normaliser, mlp(encoder.num_features, [64, 64], len(DEFAULT_MOVES), 1.0))

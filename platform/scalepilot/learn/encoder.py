@@ -21,17 +21,19 @@ class ScaleFreeEncoder(nn.Module):
     Args:
         field_names: the observation's fields in order.
         interval_seconds: decision interval, which turns rates into counts.
+        max_replicas: most that may be asked for; near it a policy can no longer answer a crowd by growing.
     """
 
-    def __init__(self, field_names: Sequence[str], interval_seconds: float) -> None:
+    def __init__(self, field_names: Sequence[str], interval_seconds: float, max_replicas: int) -> None:
         super().__init__()
+        self.max_replicas = float(max_replicas)
         names = list(field_names)
         self.interval_seconds = interval_seconds
         self.rates = [i for i, n in enumerate(names) if n.startswith("request_rate_rps_")]
         self.at = {name: i for i, name in enumerate(names)}
         self.starting = [i for i, n in enumerate(names) if n.startswith("starting_replicas_")]
         self.clock = [i for i, n in enumerate(names) if n.startswith("clock_")]
-        self.num_features = 2 * len(self.rates) + len(self.starting) + len(self.clock) + 12
+        self.num_features = 2 * len(self.rates) + len(self.starting) + len(self.clock) + 13
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """(n, num_fields) float32 physical values → (n, num_features)."""
@@ -72,6 +74,7 @@ class ScaleFreeEncoder(nn.Module):
             column("error_share"),
             torch.log1p(column("latency_p95_seconds").clamp_min(0.0)),
             torch.log(total) / 4.0,
+            (self.max_replicas / total - 1.0).clamp(0.0, _MAX_RATIO),
             1.0 / torch.sqrt(requests.clamp_min(1.0)),
         ]
         if self.clock:
@@ -91,10 +94,12 @@ class FlatEncoder(nn.Module):
         return observation.float()
 
 
-def make_encoder(field_names: Sequence[str], num_fields: int, interval_seconds: float) -> ScaleFreeEncoder | FlatEncoder:
+def make_encoder(
+    field_names: Sequence[str], num_fields: int, interval_seconds: float, max_replicas: int
+) -> ScaleFreeEncoder | FlatEncoder:
     """The encoder for an environment: scale-free where the fields are a service's, else flat."""
     if "replica_capacity_rps" in field_names:
-        return ScaleFreeEncoder(field_names, interval_seconds)
+        return ScaleFreeEncoder(field_names, interval_seconds, max_replicas)
     return FlatEncoder(num_fields)
 
 

@@ -79,6 +79,7 @@ def algorithm_config(config: ExperimentConfig) -> RLlibPPOConfig:
     model = {
         "field_names": [f.name for f in observation_fields(config.env.params)],
         "interval_seconds": config.env.params.interval_seconds,
+        "max_replicas": config.env.params.max_replicas,
         "hidden": list(ppo.hidden),
     }
     horizon = ppo.num_iterations * ppo.batch_size
