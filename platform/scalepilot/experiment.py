@@ -207,7 +207,7 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
             trainer = RLlibTrainer(config)
             try:
                 spec = policy_spec(config, folder)
-                loop = TrainingLoop(config, trainer, folder, data.validation, spec, Progress(f"training {config.algorithm}"))
+                loop = TrainingLoop(config, trainer, folder, data, spec, Progress(f"training {config.algorithm}"))
                 if resume:
                     loop.resume()
                 with stop.listening():

@@ -137,7 +137,7 @@ def run_until(config: ExperimentConfig, folder: RunFolder, iterations: int) -> i
 
     folder.start_logging()
     trainer = RLlibTrainer(config)
-    loop = TrainingLoop(config, trainer, folder, load_data(config).validation, policy_spec(config, folder), Progress("test"))
+    loop = TrainingLoop(config, trainer, folder, load_data(config), policy_spec(config, folder), Progress("test"))
     try:
         outcome = loop.run(lambda: loop.iteration >= iterations)
     finally:

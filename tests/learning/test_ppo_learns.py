@@ -106,7 +106,7 @@ def test_ppo_beats_the_default_hpa_on_the_demo_over_three_seeds(tmp_path: Path, 
         trainer = RLlibTrainer(config)
         try:
             spec = policy_spec(config, folder)
-            TrainingLoop(config, trainer, folder, data.validation, spec, Progress("ppo")).run(lambda: False)
+            TrainingLoop(config, trainer, folder, data, spec, Progress("ppo")).run(lambda: False)
         finally:
             trainer.close()
         rule = Hpa(HpaParameters(), config.env.params)

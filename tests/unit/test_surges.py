@@ -48,7 +48,8 @@ def test_every_environment_meets_its_own():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"surges_per_hour": -1.0}, {"surges_per_hour": float("nan")}, {"surge_factor": (2.0, 1.0)}, {"surge_minutes": (0.0, 1.0)}]
+    "wrong",
+    [{"surges_per_hour": -1.0}, {"surges_per_hour": float("nan")}, {"surge_factor": (2.0, 1.0)}, {"surge_minutes": (0.0, 1.0)}],
 )
 def test_unfit_ranges_are_refused_by_name(wrong: dict):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -4,6 +4,7 @@ from scalepilot_envs.autoscale.action import DEFAULT_MOVES, Move, MoveTable
 from scalepilot_envs.autoscale.env import ENV_ID, AutoscaleBatch, AutoscaleEnv, AutoscaleVectorEnv
 from scalepilot_envs.autoscale.observation import ObservationField, observation_fields
 from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
+from scalepilot_envs.autoscale.surges import with_surges
 
 __all__ = [
     "DEFAULT_MOVES",
@@ -17,4 +18,5 @@ __all__ = [
     "ObservationField",
     "Randomisation",
     "observation_fields",
+    "with_surges",
 ]

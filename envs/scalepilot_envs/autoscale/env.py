@@ -34,6 +34,7 @@ from scalepilot_envs.autoscale.action import DEFAULT_MOVES, Move, MoveTable
 from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
 from scalepilot_envs.autoscale.observation import observation_fields
 from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
+from scalepilot_envs.autoscale.surges import with_surges
 from scalepilot_envs.batch_env import BatchEnv, BatchStep, BatchVectorEnv, BoolArray, SingleEnv
 from scalepilot_envs.workloads import Part, RateSeries, Workload, part_of, workload_from_mapping
 
@@ -41,7 +42,6 @@ ENV_ID = "scalepilot/Autoscale-v0"
 # One stream an environment and kind: a draw of one never shifts another's.
 _STREAMS = ("window", "arrivals", "randomisation")
 EPISODE_STEPS = 1920
-_SURGE_RAMP_SECONDS = 60.0
 
 
 class AutoscaleBatch(BatchEnv):
@@ -170,7 +170,12 @@ class AutoscaleBatch(BatchEnv):
                     self.randomisation.startup_scale,
                 )
             )
-            rates = self._surged(series.rates_rps[start : start + steps] * scale, self._generators["randomisation"][i])
+            rates = with_surges(
+                series.rates_rps[start : start + steps] * scale,
+                self.randomisation,
+                p.interval_seconds,
+                self._generators["randomisation"][i],
+            )
             requests = rates * p.interval_seconds
             self._rates[:, i] = rates
             self._arrived[:, i] = (
@@ -180,21 +185,6 @@ class AutoscaleBatch(BatchEnv):
             capacity[i] = p.replica_capacity_rps * capacity_scale
             startup[i] = int(np.ceil(p.startup_seconds * startup_scale / p.interval_seconds))
         return capacity, startup
-
-    def _surged(self, rates_rps: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-        """The window (episode_steps,) with the flash crowds that randomisation adds."""
-        surges, interval_seconds = self.randomisation, self.params.interval_seconds
-        if not surges.surges_per_hour:
-            return rates_rps
-        at_seconds = np.arange(len(rates_rps)) * interval_seconds
-        hours = len(rates_rps) * interval_seconds / 3600.0
-        for _ in range(rng.poisson(surges.surges_per_hour * hours)):
-            begin = rng.uniform(0.0, hours * 3600.0)
-            end = begin + 60.0 * rng.uniform(*surges.surge_minutes)
-            factor = rng.uniform(*surges.surge_factor)
-            shape = (begin, begin + _SURGE_RAMP_SECONDS, end, end + _SURGE_RAMP_SECONDS)
-            rates_rps = rates_rps * np.interp(at_seconds, shape, (1.0, factor, factor, 1.0))
-        return rates_rps
 
     def observe(self) -> NDArray[np.float32]:
         """(num_envs, num_fields) float32, clipped to the fields' bounds."""

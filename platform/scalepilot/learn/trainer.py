@@ -23,7 +23,7 @@ from scalepilot.learn.export import PARITY_OBSERVATIONS, TorchPolicy, exported_p
 from scalepilot.learn.progress import Progress
 from scalepilot.learn.run_folder import RunFolder, write_json
 from scalepilot.policy import PolicySpec, save_policy
-from scalepilot.simulate import EpisodeSet, run_episodes
+from scalepilot.simulate import ProtocolData, run_episodes
 from scalepilot_envs.autoscale import AutoscaleBatch
 
 logger = logging.getLogger("scalepilot.training")
@@ -61,7 +61,8 @@ class TrainingOutcome:
     Attributes:
         finished: the budget was used up; false when it was stopped early.
         env_steps: transitions sampled.
-        best_validation_J_per_hour: of the kept policy; None when none was validated.
+        best_validation_J_per_hour: of the kept policy, the best on training and validation windows with the crowds of
+            training; None when none was validated.
         best_env_steps: where it stood.
         train_seconds: time in training, validation included.
     """
@@ -80,7 +81,7 @@ class TrainingLoop:
         config: the experiment.
         trainer: the algorithm.
         folder: the run.
-        validation: episodes that choose the best policy.
+        data: the protocol's episodes; test is not touched.
         spec: description of the policy to export.
         progress: the line a person watches.
     """
@@ -90,16 +91,21 @@ class TrainingLoop:
         config: ExperimentConfig,
         trainer: Trainer,
         folder: RunFolder,
-        validation: EpisodeSet,
+        data: ProtocolData,
         spec: PolicySpec,
         progress: Progress,
     ) -> None:
         self.config, self.trainer, self.folder = config, trainer, folder
-        self.validation, self.spec, self.progress = validation, spec, progress
+        self.spec, self.progress = spec, progress
+        # A policy is chosen for what it was trained for: the windows the rivals are tuned on, with the crowds of training.
+        judged = data.train.joined(data.validation)
+        judged = judged.surged(config.env.randomisation, config.env.params.interval_seconds)
+        self.windows, self.num_validation_windows = data.validation.joined(judged), len(data.validation)
         self.iteration = 0
         self.train_seconds = 0.0
         self.best: ScoresNetwork | None = None
         self.best_J: float | None = None
+        self.best_score: float | None = None
         self.best_env_steps = 0
         self.last_J: float | None = None
 
@@ -156,11 +162,12 @@ class TrainingLoop:
 
     def _validate(self) -> None:
         network = self.trainer.scores_network()
-        results, _ = run_episodes(TorchPolicy(self.spec, network), self.validation, self.config.env.params)
-        self.last_J = float(results.J_per_hour.mean())
-        logger.info("iteration %d: validation J %.4f an hour", self.iteration, self.last_J)
-        if self.best_J is None or self.last_J < self.best_J:
-            self.best, self.best_J, self.best_env_steps = network, self.last_J, self.env_steps
+        results, _ = run_episodes(TorchPolicy(self.spec, network), self.windows, self.config.env.params)
+        self.last_J = float(results.J_per_hour[: self.num_validation_windows].mean())
+        score = float(results.J_per_hour[self.num_validation_windows :].mean())
+        logger.info("iteration %d: J %.4f an hour on validation, score %.4f", self.iteration, self.last_J, score)
+        if self.best_score is None or score < self.best_score:
+            self.best, self.best_score, self.best_J, self.best_env_steps = network, score, self.last_J, self.env_steps
 
     def checkpoint(self) -> None:
         """Write a checkpoint aside, rename it into place, drop the oldest."""
@@ -176,6 +183,7 @@ class TrainingLoop:
                 "iteration": self.iteration,
                 "train_seconds": self.train_seconds,
                 "best_J": self.best_J,
+                "best_score": self.best_score,
                 "best_env_steps": self.best_env_steps,
                 "last_J": self.last_J,
             },
@@ -209,6 +217,7 @@ class TrainingLoop:
         self.iteration = int(loop["iteration"])
         self.train_seconds = float(loop["train_seconds"])
         self.best_J, self.last_J, self.best_env_steps = loop["best_J"], loop["last_J"], int(loop["best_env_steps"])
+        self.best_score = loop["best_score"]
         self.folder.truncate_metrics(self.iteration)
         logger.info("resumed at iteration %d", self.iteration)
 

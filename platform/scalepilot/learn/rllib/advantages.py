@@ -110,4 +110,5 @@ class AdvantageScale(nn.Module):
         self.variance.mul_(_SCALE_DECAY).add_(batch_variance * (1.0 - _SCALE_DECAY))
         self.weight.mul_(_SCALE_DECAY).add_(1.0 - _SCALE_DECAY)
         deviation = (self.variance / self.weight).sqrt().clamp_min(_MIN_ADVANTAGE_STD)
-        return (advantage - mean) / deviation * counted
+        scaled: torch.Tensor = (advantage - mean) / deviation * counted
+        return scaled
