@@ -109,7 +109,7 @@ def test_importing_prints_a_command_that_works(capsys, tmp_path, repo, days):
     path = csv(tmp_path, 1440 * days, name="my trace.csv")
     command = said(capsys, "workload", "import", path).splitlines()[-1].strip()
     words = shlex.split(command)
-    assert words[:3] == ["scalepilot", "train", "tune_configs/demo.yaml"]
+    assert words[:3] == ["scalepilot", "train", "tune_configs/autoscale-ppo.yaml"]
     arguments = build_parser().parse_args(words[1:])
     config = with_trace(load_config(repo / arguments.config, arguments.set), arguments.trace, arguments.peak_rps)
     window = config.evaluation.window_steps
@@ -134,7 +134,7 @@ def test_an_imported_trace_is_written_in_utc_on_a_regular_grid(capsys, tmp_path)
 def test_importing_as_json_says_the_command(capsys, tmp_path):
     path = csv(tmp_path, 3000)
     shown = json.loads(said(capsys, "workload", "import", path, "--json"))
-    assert shown["train"].startswith(f"scalepilot train tune_configs/demo.yaml --trace {path}")
+    assert shown["train"].startswith(f"scalepilot train tune_configs/autoscale-ppo.yaml --trace {path}")
     assert shown["written"] is None
 
 

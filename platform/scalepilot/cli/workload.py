@@ -138,7 +138,7 @@ def train_command(path: Path, series: RateSeries) -> str:
     if longest < 2:
         days = math.ceil(EPISODE_STEPS / 0.15 * interval / 8_640) / 10
         raise InputError(f"{path}: spans {steps} decisions of {interval:g} s; allowed: at least 30, better {days:.1f} days")
-    command = f"scalepilot train tune_configs/demo.yaml --trace {shlex.quote(str(path))}"
+    command = f"scalepilot train tune_configs/autoscale-ppo.yaml --trace {shlex.quote(str(path))}"
     if longest < EPISODE_STEPS:
         command += f" --set evaluation.window_steps={longest}"
     if episode < EPISODE_STEPS:
