@@ -124,7 +124,8 @@ def tuned_rivals(data: ProtocolData, params: AutoscaleParams, evaluations: int, 
         progress = Progress(f"tuning HPA on {metric}", "evaluations")
         share = evaluations // len(METRICS)
         progress.begin(share)
-        rule = tuned_hpa_rule(tune_hpa(data, params, metric=metric, evaluations=share, progress=progress.update), params, name)
+        found = tune_hpa(data, params, metric=metric, evaluations=share, progress=progress.update)
+        rule = tuned_hpa_rule(found, params, name)
         progress.end()
         if folder is not None:
             save_policy(rule, folder / name)

@@ -14,7 +14,7 @@ from scalepilot.simulate import EpisodeSet, ProtocolData, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 
 CandidateT = TypeVar("CandidateT")
-Progress = Callable[[int, int], None]
+Progress = Callable[[int], None]
 # Candidates flown side by side: enough rows to fill numpy's loops, few enough to stay in the cache.
 _ROWS_PER_BATCH = 960
 FINALISTS = 10
@@ -57,7 +57,7 @@ def mean_J(
         candidates: parameter sets.
         episodes: flown by every candidate.
         params: the service.
-        progress: called with (done, all).
+        progress: called with the candidates done.
     """
     per_batch = max(1, _ROWS_PER_BATCH // len(episodes))
     scores: list[float] = []
@@ -66,7 +66,7 @@ def mean_J(
         results, _ = run_episodes(make(group, len(episodes)), episodes.repeated(len(group)), params)
         scores += [float(x) for x in results.J_per_hour.reshape(len(group), -1).mean(axis=1)]
         if progress:
-            progress(len(scores), len(candidates))
+            progress(len(scores))
     return scores
 
 
@@ -102,7 +102,7 @@ def tune_hpa(
         metric: "cpu" or "rps".
         evaluations: points drawn.
         seed: of the draw.
-        progress: called with (done, all).
+        progress: called with the candidates done.
     """
     rng = np.random.default_rng(seed)
     candidates = [draw_hpa(rng, [metric]) for _ in range(evaluations)]

@@ -96,5 +96,5 @@ def test_progress_says_rate_time_left_and_the_number_that_matters(capsys: pytest
     line = capsys.readouterr().err
     assert "100 %" in line
     assert "52 k steps/s" in line
-    assert "validation J/h 16.50 (best 16.10)" in line
+    assert "validation J/h 16.50 (kept 16.10)" in line
     assert "\x1b" not in line, "no terminal codes when piped"

@@ -44,8 +44,8 @@ class Progress:
         # Piped output speaks first after its interval; a terminal at once.
         self._drawn = 0.0 if self._live else self._began
 
-    def update(self, done: int, rate: float | None = None, value: float | None = None, best: float | None = None) -> None:
-        """Show `done`, and where given the rate a second and the latest and best validation J."""
+    def update(self, done: int, rate: float | None = None, value: float | None = None, kept: float | None = None) -> None:
+        """Show `done`, and where given the rate a second, the latest validation J and that of the policy kept so far."""
         now = time.monotonic()
         if now - self._drawn < (_REFRESH_SECONDS if self._live else _PIPED_SECONDS) and done < self._total:
             return
@@ -58,8 +58,8 @@ class Progress:
             parts.append(f"{self._count(rate)} {self.unit}/s")
         if done > self._from:
             parts.append(f"{duration((now - self._began) * (self._total - done) / (done - self._from))} left")
-        if value is not None and best is not None:
-            parts.append(f"validation J/h {value:.2f} (best {best:.2f})")
+        if value is not None and kept is not None:
+            parts.append(f"validation J/h {value:.2f} (kept {kept:.2f})")
         self._write(" · ".join(parts))
 
     def end(self) -> None:
