@@ -55,10 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
         config = configuration.load_config(arguments.config, overrides)
         if arguments.trace is not None:
             config = configuration.with_trace(config, arguments.trace, arguments.peak_rps)
-        # A workload that cannot be used should not leave an empty run behind.
+        # What cannot be trained on should not leave an empty run behind.
         from scalepilot.experiment import load_data
+        from scalepilot.learn.devices import check_gpus
 
         load_data(config)
+        if config.resources.address is None:
+            check_gpus(config.resources.num_gpus_per_learner)
         folder = RunFolder.create(config)
     result = run_experiment(config, folder, resume=arguments.resume is not None)
     if not result.finished or result.comparison is None:

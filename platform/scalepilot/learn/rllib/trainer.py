@@ -16,7 +16,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.errors import InputError
+from scalepilot.learn.devices import check_gpus
 from scalepilot.learn.encoder import ScoresNetwork
 from scalepilot.learn.rllib.env_runner import VectorEnvRunner
 from scalepilot.learn.rllib.module import ActorCriticModule
@@ -69,11 +69,7 @@ def algorithm_config(config: ExperimentConfig) -> RLlibPPOConfig:
         InputError: GPUs asked for and none there.
     """
     ppo, resources = config.ppo, config.resources
-    if resources.num_gpus_per_learner and not torch.cuda.is_available():
-        raise InputError(
-            f"resources.num_gpus_per_learner: {resources.num_gpus_per_learner:g} is not allowed, this machine has no CUDA GPU;"
-            " allowed: 0"
-        )
+    check_gpus(resources.num_gpus_per_learner)
     stock = config.engine == "rllib-stock"
     runners = resources.num_env_runners
     model = {
