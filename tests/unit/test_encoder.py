@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scalepilot.learn.encoder import RunningNormaliser, ScaleFreeEncoder, ScoresNetwork, make_encoder, mlp
+from scalepilot.learn.encoder import RunningNormaliser, ScaleFreeEncoder, ScoresNetwork, Tanh, make_encoder, mlp
 from scalepilot_envs.autoscale import AutoscaleParams, observation_fields
 
 PARAMS = AutoscaleParams(observe_clock=True)
@@ -93,3 +93,13 @@ def test_scores_are_head_of_normaliser_of_encoder(scale: float):
     normaliser, head = RunningNormaliser(encoder.num_features), mlp(encoder.num_features, [8], 4, 1.0)
     values = observations() * scale
     assert torch.equal(ScoresNetwork(encoder, normaliser, head)(values), head(normaliser(encoder(values))))
+
+
+def test_the_fast_tanh_is_tanh_with_its_gradient():
+    values = torch.linspace(-12, 12, 2001)
+    fast, exact = values.clone().requires_grad_(), values.clone().requires_grad_()
+    ours, theirs = Tanh()(fast), torch.tanh(exact)
+    ours.sum().backward()
+    theirs.sum().backward()
+    assert torch.allclose(ours, theirs, atol=5e-7)
+    assert torch.allclose(fast.grad, exact.grad, atol=1e-6)

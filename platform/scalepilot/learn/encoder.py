@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -144,12 +145,31 @@ class RunningNormaliser(nn.Module):
         self.count.copy_(all_count)
 
 
+class _FastTanh(torch.autograd.Function):
+    """tanh(x) = 2σ(2x) − 1 with tanh's own one-kernel gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        result = (values * 2.0).sigmoid_().mul_(2.0).sub_(1.0)
+        ctx.save_for_backward(result)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        (result,) = ctx.saved_tensors
+        gradient: torch.Tensor = torch.ops.aten.tanh_backward(gradients[0], result)
+        return gradient
+
+
 class Tanh(nn.Module):
-    """tanh(x) = 2σ(2x) − 1: on a CPU torch's own tanh takes five times as long as its sigmoid."""
+    """tanh by way of the sigmoid: on a CPU torch's own tanh takes five times as long."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Elementwise, any shape."""
-        return torch.sigmoid(values * 2.0) * 2.0 - 1.0
+        """Elementwise, any shape; exported as the standard operator."""
+        if torch.compiler.is_exporting():
+            return torch.tanh(values)
+        result: torch.Tensor = _FastTanh.apply(values)  # type: ignore[no-untyped-call]
+        return result
 
 
 def mlp(num_inputs: int, hidden: Sequence[int], num_outputs: int, output_gain: float) -> nn.Sequential:

@@ -87,7 +87,7 @@
     if (best) {
       f.root.append(svg("circle", { class: "mark policy", cx: x(best.steps), cy: y(best.validation), r: 5 }));
       const right = x(best.steps) > (f.left + f.right) / 2;
-      f.root.append(svg("text", { class: "label strong", x: x(best.steps), y: Math.min(y(best.validation) + 20, f.bottom - 5), "text-anchor": right ? "end" : "start" }, `best validation ${best.validation.toFixed(2)}`));
+      f.root.append(svg("text", { class: "label strong", x: x(best.steps), y: Math.min(y(best.validation) + 20, f.bottom - 5), "text-anchor": right ? "end" : "start" }, `lowest validation ${best.validation.toFixed(2)}`));
     }
     if (points.some((p) => known(p.train))) f.root.append(svg("text", { x: f.width, y: f.top - 10, "text-anchor": "end" }, "thick: validation, thin: training"));
     const labels = lines.map((l, i) => ({ text: texts[i], line: y(l.value), y: y(l.value) + 4 })).sort((a, b) => a.y - b.y);

@@ -73,10 +73,15 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         ended_returns: list[np.ndarray] = []
         ended_lengths: list[np.ndarray] = []
         with torch.inference_mode():
+            # The Gumbel-max trick: noise for the whole rollout at once and an argmax a step, instead of distribution objects.
+            noise = torch.empty(rollout.action_dist_inputs.shape).exponential_(generator=self._generator).log_()
             for t in range(num_steps):
                 rollout.observation[t] = self._observation
                 rollout.valid[t] = ~self._ended
-                self._choose(rollout, t)
+                batch = {Columns.OBS: torch.from_numpy(rollout.observation[t])}
+                logits = self.module._forward(batch)[Columns.ACTION_DIST_INPUTS]
+                rollout.action_dist_inputs[t] = logits.numpy()
+                rollout.action[t] = (logits - noise[t]).argmax(dim=-1).numpy()
                 self._observation, reward, terminated, truncated, _ = self.env.step(rollout.action[t])
                 rollout.reward[t], rollout.terminated[t], rollout.truncated[t] = reward, terminated, truncated
                 self._returns += reward * rollout.valid[t]
@@ -87,21 +92,12 @@ class VectorEnvRunner(SingleAgentEnvRunner):
                     ended_lengths.append(self._lengths[self._ended])
                     self._returns = np.where(self._ended, 0.0, self._returns)
                     self._lengths = np.where(self._ended, 0, self._lengths)
+            log_probabilities = torch.log_softmax(torch.from_numpy(rollout.action_dist_inputs), dim=-1)
+            taken = log_probabilities.gather(2, torch.from_numpy(rollout.action)[..., None])
+        rollout.action_logp[:] = taken[..., 0].numpy()
         rollout.observation[num_steps] = self._observation
         self._log(rollout, ended_returns, ended_lengths)
         return rollout
-
-    def _choose(self, rollout: Rollout, t: int) -> None:
-        """Sample actions for step t into the rollout."""
-        batch = {Columns.OBS: torch.from_numpy(rollout.observation[t])}
-        logits = self.module._forward(batch)[Columns.ACTION_DIST_INPUTS]
-        log_probabilities = torch.log_softmax(logits, dim=-1)
-        # The Gumbel-max trick: one exponential draw and an argmax instead of a distribution object.
-        noise = torch.empty_like(logits).exponential_(generator=self._generator)
-        action = (log_probabilities - noise.log()).argmax(dim=-1)
-        rollout.action_dist_inputs[t] = logits.numpy()
-        rollout.action[t] = action.numpy()
-        rollout.action_logp[t] = log_probabilities.gather(1, action[:, None])[:, 0].numpy()
 
     def _log(self, rollout: Rollout, returns: list[np.ndarray], lengths: list[np.ndarray]) -> None:
         if returns:

@@ -81,7 +81,7 @@ class RolloutPPOLearner(PPOTorchLearner):
             # A last, smaller minibatch would weigh its rows more; it is left out and other rows meet that next epoch.
             for first in range(0, num_rows - size + 1, size):
                 rows = order[first : first + size]
-                self._update({DEFAULT_MODULE_ID: {name: column[rows] for name, column in columns.items()}})
+                self._update({DEFAULT_MODULE_ID: {name: column.index_select(0, rows) for name, column in columns.items()}})
         self._module_of_learner().normaliser.update(raw_features)
         self._log_update(num_epochs * num_rows)
         self.after_gradient_based_update(timesteps=timesteps or {})
