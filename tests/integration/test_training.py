@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.experiment import ExperimentResult, run_experiment
@@ -107,6 +108,19 @@ def test_parallel_env_runners_sample_different_experience_and_train(tmp_path: Pa
         assert [r.num_envs for r in rollouts] == [16, 16]
         rates = [r.observation[0, :, 0] for r in rollouts]
         assert not set(rates[0].tolist()) & set(rates[1].tolist()), "runners must not share streams"
+    finally:
+        trainer.close()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_stock_rllib_trains_the_same_config_for_comparison(tmp_path: Path):
+    from scalepilot.learn.rllib.trainer import RLlibTrainer
+
+    trainer = RLlibTrainer(small(tmp_path, engine="rllib-stock"))
+    try:
+        metrics = trainer.iterate()
+        assert metrics["entropy"] > 0
+        assert trainer.scores_network()(torch.ones((2, 21))).shape == (2, 8)
     finally:
         trainer.close()
 
