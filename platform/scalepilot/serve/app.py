@@ -125,8 +125,18 @@ def serve_forever(
             on_ready()
             while True:
                 time.sleep(3600)
-    except _StopRequested:
-        return
+    except BaseException as error:
+        if not _asked_to_stop(error):
+            raise
+
+
+def _asked_to_stop(error: BaseException | None) -> bool:
+    """Whether a signal is behind an error: raised inside Ray's C code it arrives wrapped in a SystemError."""
+    while error is not None:
+        if isinstance(error, _StopRequested):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _request_stop(_signal: int, _frame: FrameType | None) -> None:
@@ -166,7 +176,7 @@ def _ray(address: str | None) -> Iterator[str]:
     except BaseException as error:
         _shut_down_ray(private=folder is not None)
         # After a failure the logs inside are what there is to go by.
-        if folder is not None and isinstance(error, _StopRequested) and "RAY_TMPDIR" not in os.environ:
+        if folder is not None and _asked_to_stop(error) and "RAY_TMPDIR" not in os.environ:
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -184,6 +194,10 @@ def _start_private_cluster(folder: Path) -> None:
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
         # Ray would write one to ~/.ray; this one lives as long as the cluster.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # On a busy machine the proxy needs longer than Serve's 5 s to import itself; Serve would kill it and give up.
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+    # Ray runs its workers at niceness 15: beside a training run the proxy and the replica would starve.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(
         address="local",
         num_cpus=1,
@@ -225,7 +239,7 @@ def _serving(application: serve.Application, host: str, port: int, logs: str) ->
             yield
         finally:
             _drain(handle)
-    except RuntimeError as error:
+    except (RuntimeError, ray.exceptions.RayError) as error:
         raise RunError(f"Serve did not start: {_first_line(error)}; {logs}") from None
     finally:
         serve.shutdown()
