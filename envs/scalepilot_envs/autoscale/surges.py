@@ -1,4 +1,4 @@
-"""Flash crowds added to a workload's own, for training and for choosing among trained policies."""
+"""Flash crowds added to a workload's own, in training."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scalepilot.policy import Planner, Policy, check_same_fields
 from scalepilot.policy.spec import FieldEntry
-from scalepilot_envs.autoscale import AutoscaleBatch, AutoscaleParams, Randomisation, with_surges
+from scalepilot_envs.autoscale import AutoscaleBatch, AutoscaleParams
 from scalepilot_envs.workloads import RateSeries
 
 Array = NDArray[np.float64]
@@ -44,15 +44,6 @@ class EpisodeSet:
     def num_steps(self) -> int:
         """Steps of each episode."""
         return int(self.rates_rps.shape[1])
-
-    def surged(self, randomisation: Randomisation, interval_seconds: float, seed: int = 0) -> EpisodeSet:
-        """The same episodes with randomisation's flash crowds added and their arrivals drawn anew; itself where it adds none."""
-        if not randomisation.surges_per_hour:
-            return self
-        rng = np.random.default_rng(seed)
-        rates = np.stack([with_surges(row, randomisation, interval_seconds, rng) for row in self.rates_rps])
-        arrived = rng.poisson(rates * interval_seconds).astype(np.float64)
-        return EpisodeSet(self.workload, rates, arrived, self.window, self.seed, self.start_unix_seconds)
 
     def joined(self, other: EpisodeSet) -> EpisodeSet:
         """This set and another, its episodes first; the windows of both must be equally long."""
