@@ -28,7 +28,8 @@ from scalepilot_envs.autoscale import AutoscaleBatch
 
 logger = logging.getLogger("scalepilot.training")
 KEPT_CHECKPOINTS = 2
-_CANDIDATES_FROM = 0.75
+# The learning rate has fallen to nearly nothing by then; what came earlier still moves.
+_CANDIDATES_FROM = 0.95
 
 
 class Trainer(Protocol):
@@ -62,7 +63,7 @@ class TrainingOutcome:
     Attributes:
         finished: the budget was used up; false when it was stopped early.
         env_steps: transitions sampled.
-        best_validation_J_per_hour: of the kept policy, the best of the last quarter on training and validation windows;
+        best_validation_J_per_hour: of the kept policy, the best of the last twentieth on training and validation windows;
             None when none was validated.
         best_env_steps: where it stood.
         train_seconds: time in training, validation included.
@@ -165,7 +166,7 @@ class TrainingLoop:
         train_J = float(results.J_per_hour[self.num_validation_windows :].mean())
         logger.info("iteration %d: J %.4f an hour on validation, %.4f on training windows", self.iteration, self.last_J, train_J)
         # Few validation windows hold few of the rare hours that decide: the training windows, with arrivals of their own,
-        # steady the choice. Early policies are wild and sometimes lucky: any of the last quarter goes before them.
+        # steady the choice. Early policies are wild and sometimes lucky: any of the last twentieth goes before them.
         late = self.iteration > _CANDIDATES_FROM * self.config.ppo.num_iterations
         score = (not late, (self.last_J + train_J) / 2)
         if self.best_score is None or score < self.best_score:
