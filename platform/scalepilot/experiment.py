@@ -159,11 +159,11 @@ def judge(
     entries.append(
         (look_ahead.name, "reference", f"knows the coming mean rates, utilisation {look_ahead.utilisation:.2f}", look_ahead)
     )
-    contestants = []
+    contestants, played_back = [], _busiest_window(data)
     progress = Progress("evaluating", "policies")
     progress.begin(len(entries))
     for done, (name, role, detail, actor) in enumerate(entries, start=1):
-        results, playback = run_episodes(actor, data.test, params, playback_of=_busiest_window(data))
+        results, playback = run_episodes(actor, data.test, params, playback_of=played_back)
         contestants.append(Contestant(name, role, detail, results, playback))  # type: ignore[arg-type]
         progress.update(done)
     progress.end()

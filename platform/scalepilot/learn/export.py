@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from scalepilot.errors import RunError
 from scalepilot.policy import Decision, NetworkPolicy, PolicySpec, State
-from scalepilot.policy.fields import FieldView
-from scalepilot_envs.autoscale import Move, MoveTable
+from scalepilot.policy.network import MoveDecoder
 
 OPSET = 18
 PARITY_OBSERVATIONS = 1000
@@ -33,9 +32,7 @@ class TorchPolicy:
     def __init__(self, spec: PolicySpec, network: torch.nn.Module) -> None:
         self.spec = spec
         self.network = network.eval()
-        self._view = FieldView(spec.observation_fields)
-        self._table = MoveTable(Move(a.kind, a.size) for a in spec.actions)
-        self._bounds = (spec.env_params["min_replicas"], spec.env_params["max_replicas"])
+        self._decoder = MoveDecoder(spec)
 
     def act(
         self,
@@ -48,9 +45,7 @@ class TorchPolicy:
         """The greedy action; see `Policy.act`."""
         with torch.inference_mode():
             scores = self.network(torch.from_numpy(np.ascontiguousarray(observation, dtype=np.float32))).numpy()
-        action = scores.argmax(axis=1)
-        targets = self._table.targets(action, self._view.total(observation))
-        return Decision(np.clip(targets, *self._bounds), action, scores), None
+        return self._decoder.decision(observation, scores), None
 
 
 def export_onnx(network: torch.nn.Module, num_fields: int) -> bytes:

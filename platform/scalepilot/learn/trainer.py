@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import shutil
@@ -235,7 +234,7 @@ class TrainingLoop:
         ):
             provenance = {**self.spec.provenance, "env_steps": env_steps, "validation_J_per_hour": validation_J}
             spec = replace(self.spec, provenance=provenance)
-            save_policy(exported_policy(spec, copy.deepcopy(network), observations), folder)
+            save_policy(exported_policy(spec, network, observations), folder)
 
 
 def sample_observations(config: ExperimentConfig) -> NDArray[np.float32]:

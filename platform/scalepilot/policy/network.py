@@ -17,6 +17,39 @@ from scalepilot_envs.autoscale import Move, MoveTable
 MODEL_FILE = "model.onnx"
 
 
+class MoveDecoder:
+    """Turns scores into decisions: the move an action index means, applied to the replicas shown, within the bounds.
+
+    Args:
+        spec: its fields, action table and bounds.
+
+    Raises:
+        ArtifactError: the action table does not make sense.
+    """
+
+    def __init__(self, spec: PolicySpec) -> None:
+        self._view = FieldView(spec.observation_fields)
+        try:
+            self._table = MoveTable(Move(a.kind, a.size) for a in spec.actions)
+        except ValueError as error:
+            raise ArtifactError(f"{spec.name}: actions: {error}") from None
+        self._bounds = (spec.env_params.get("min_replicas", 1), spec.env_params.get("max_replicas", np.inf))
+
+    def decision(
+        self, observation: NDArray[Any], scores: NDArray[np.float32], action: NDArray[np.int64] | None = None
+    ) -> Decision:
+        """The decision for `action` (n,), the greedy one if None.
+
+        Args:
+            observation: (n, num_fields).
+            scores: (n, num_actions).
+            action: (n,) indices of the action table.
+        """
+        chosen = scores.argmax(axis=1) if action is None else action
+        targets = self._table.targets(chosen, self._view.total(observation))
+        return Decision(np.clip(targets, *self._bounds), chosen, scores)
+
+
 class NetworkPolicy:
     """A network with an action table.
 
@@ -43,12 +76,7 @@ class NetworkPolicy:
         self.spec = spec
         self.model = model
         self._check_shapes()
-        self._view = FieldView(spec.observation_fields)
-        try:
-            self._table = MoveTable(Move(a.kind, a.size) for a in spec.actions)
-        except ValueError as error:
-            raise ArtifactError(f"{spec.name}: actions: {error}") from None
-        self._bounds = (spec.env_params.get("min_replicas", 1), spec.env_params.get("max_replicas", np.inf))
+        self._decoder = MoveDecoder(spec)
 
     def _check_shapes(self) -> None:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -78,10 +106,8 @@ class NetworkPolicy:
         """Decide; see `Policy.act`."""
         scores = self.scores(observation)
         if deterministic or self.spec.decision_rule == "argmax_q":
-            action = scores.argmax(axis=1)
-        else:
-            if rng is None:
-                raise ValueError("rng: needed to sample an action")
-            action = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
-        targets = self._table.targets(action, self._view.total(observation))
-        return Decision(np.clip(targets, *self._bounds), action, scores), None
+            return self._decoder.decision(observation, scores), None
+        if rng is None:
+            raise ValueError("rng: needed to sample an action")
+        sampled = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+        return self._decoder.decision(observation, scores, sampled), None

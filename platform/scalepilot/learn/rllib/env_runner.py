@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import gymnasium as gym
@@ -16,7 +15,6 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from scalepilot.learn.rllib.rollout import Rollout
 
-logger = logging.getLogger(__name__)
 _ACTION_STREAM = 1
 
 
