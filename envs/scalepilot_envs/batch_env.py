@@ -86,8 +86,8 @@ class BatchEnv(abc.ABC):
     def close(self) -> None:  # noqa: B027 - optional
         """Release what the batch holds; nothing by default."""
 
-    def render_one(self, index: int) -> Any:
-        """Render environment `index`; None where the environment draws nothing."""
+    def render_one(self, index: int, mode: str) -> Any:
+        """Render environment `index` as `mode` says: text for "ansi", (height, width, 3) uint8 for "rgb_array"."""
         return None
 
 
@@ -259,7 +259,7 @@ class SingleEnv(gym.Env[ObsArray, Any], Generic[BatchT]):
 
     def render(self) -> Any:
         """Draw the environment as `render_mode` says."""
-        return None if self.render_mode is None else self.batch.render_one(0)
+        return None if self.render_mode is None else self.batch.render_one(0, self.render_mode)
 
     def close(self) -> None:
         """Close the batch."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
+
+from scalepilot_envs.description import EnvDescription
 
 NAMESPACE = "scalepilot"
 MODULE_PREFIX = "scalepilot_envs:"
@@ -23,24 +25,38 @@ class EnvEntry:
         entry_point: "module:function" for one `gymnasium.Env`.
         vector_entry_point: "module:function" for a native `gymnasium.vector.VectorEnv`.
         summary: one line for a list.
+        description: "module:function" for its `EnvDescription`, called with the parameters (a mapping, or None for defaults).
     """
 
     env_id: str
     entry_point: str
     vector_entry_point: str
     summary: str
+    description: str = ""
 
     def vector_maker(self) -> Callable[..., gym.vector.VectorEnv[Any, Any, Any]]:
         """The native vector constructor."""
-        module, name = self.vector_entry_point.split(":")
-        maker: Callable[..., gym.vector.VectorEnv[Any, Any, Any]] = getattr(importlib.import_module(module), name)
+        maker: Callable[..., gym.vector.VectorEnv[Any, Any, Any]] = _imported(self.vector_entry_point)
         return maker
 
     def maker(self) -> Callable[..., gym.Env[Any, Any]]:
         """The single-environment constructor."""
-        module, name = self.entry_point.split(":")
-        maker: Callable[..., gym.Env[Any, Any]] = getattr(importlib.import_module(module), name)
+        maker: Callable[..., gym.Env[Any, Any]] = _imported(self.entry_point)
         return maker
+
+    def describe(self, params: Mapping[str, Any] | None = None) -> EnvDescription:
+        """Fields, actions, reward and parameters.
+
+        Raises:
+            ValueError: a parameter is unknown or out of range.
+        """
+        description: EnvDescription = _imported(self.description)(params)
+        return description
+
+
+def _imported(entry_point: str) -> Any:
+    module, name = entry_point.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 ENVS: dict[str, EnvEntry] = {}
@@ -80,11 +96,20 @@ def register_envs() -> None:
             gym.register(id=entry.env_id, entry_point=entry.entry_point, vector_entry_point=entry.vector_entry_point)
 
 
-add_env(
-    EnvEntry(
-        "scalepilot/Autoscale-v0",
-        "scalepilot_envs.autoscale.env:make_env",
-        "scalepilot_envs.autoscale.env:make_vector_env",
-        "a replicated HTTP service behind a load balancer: replicas, late requests and moves priced in money",
-    )
+def _add(name: str, module: str, summary: str, described_in: str | None = None) -> None:
+    path = f"scalepilot_envs.{module}"
+    description = f"scalepilot_envs.{described_in or module}:describe"
+    add_env(EnvEntry(f"{NAMESPACE}/{name}", f"{path}:make_env", f"{path}:make_vector_env", summary, description))
+
+
+_add(
+    "Autoscale-v0",
+    "autoscale.env",
+    "a replicated HTTP service behind a load balancer: replicas, late requests and moves priced in money",
+    "autoscale.description",
 )
+_add("QueueScaling-v0", "queue_scaling", "instances that work off a queue, five minutes a step (gym-scaling's dynamics)")
+_add("ResourceManager-v0", "resource_manager", "one to five instances whose CPU and memory are to be kept in a band")
+_add("FunctionWorkflow-v0", "function_workflow", "workers of a function queue: tasks one by one, deadlines, phases of load")
+_add("ClusterDeployment-v0", "cluster_deployment", "pods on nodes: CPU, memory, swap, start-up and scaling requests that fail")
+_add("GridWorld-v0", "grid_world", "3 by 3 cells with an obstacle: the teaching example of tabular methods")

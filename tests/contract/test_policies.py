@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from scalepilot.policy import Policy, load_policy, save_policy, state_from_json, state_to_json
-from scalepilot.policy.rules import RULES, make_rule
+from scalepilot.policy.rules import make_rule, rules_for
 from scalepilot.simulate import poisson_episodes, run_episodes
 from scalepilot_envs.autoscale import AutoscaleBatch, AutoscaleParams
+from scalepilot_envs.autoscale.description import describe
 from scalepilot_envs.workloads import DiurnalWorkload, part_of
 
 PARAMS = AutoscaleParams(max_replicas=40)
-KINDS = [*RULES, "network"]
+AUTOSCALE_RULES = rules_for(describe(PARAMS))
+KINDS = [*AUTOSCALE_RULES, "network"]
 
 
 @pytest.fixture(params=KINDS)

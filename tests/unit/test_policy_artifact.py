@@ -26,10 +26,12 @@ from scalepilot.policy import (
     save_policy,
 )
 from scalepilot.policy.artifact import _swapped
-from scalepilot.policy.rules import RULES, Hpa, HpaParameters, Static, StaticParameters, make_rule
+from scalepilot.policy.rules import Hpa, HpaParameters, Static, StaticParameters, make_rule, rules_for
 from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.autoscale.description import describe
 
 PARAMS = AutoscaleParams()
+AUTOSCALE_RULES = rules_for(describe(PARAMS))
 
 
 def refusal(folder):
@@ -70,7 +72,7 @@ def test_a_network_is_loaded_as_it_was_saved(tmp_path, tiny_network):
     np.testing.assert_array_equal(loaded.act(observations())[0].desired_replicas, saved.act(observations())[0].desired_replicas)
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", AUTOSCALE_RULES)
 def test_a_rule_is_loaded_as_it_was_saved(tmp_path, name):
     saved = make_rule(name, AutoscaleParams(max_replicas=33, startup_seconds=45.0), name="mine", version="7", provenance={"x": 1})
     save_policy(saved, tmp_path / "p")

@@ -10,9 +10,12 @@ import pytest
 
 from scalepilot.errors import ArtifactError
 from scalepilot.policy import NetworkPolicy, save_policy
-from scalepilot.policy.rules import RULES, make_rule
+from scalepilot.policy.rules import make_rule, rules_for
 from scalepilot.serve import PolicyStore, RequestError, ServedPolicy
 from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.autoscale.description import describe
+
+AUTOSCALE_RULES = rules_for(describe())
 
 
 @pytest.fixture
@@ -71,7 +74,7 @@ def _some_weight(model: bytes) -> bytes:
     return bytes(weights[0, 0].tobytes())
 
 
-@pytest.mark.parametrize("rule", sorted(RULES))
+@pytest.mark.parametrize("rule", sorted(AUTOSCALE_RULES))
 def test_every_rule_is_served_with_an_example_within_its_bounds(tmp_path: Path, rule: str) -> None:
     for i, params in enumerate((AutoscaleParams(), AutoscaleParams(max_replicas=2, observe_clock=True, history_steps=1))):
         save_policy(make_rule(rule, params), tmp_path / f"{rule}{i}")

@@ -2,9 +2,10 @@
 
 from scalepilot_envs.autoscale.action import DEFAULT_MOVES, Move, MoveTable
 from scalepilot_envs.autoscale.env import ENV_ID, AutoscaleBatch, AutoscaleEnv, AutoscaleVectorEnv
-from scalepilot_envs.autoscale.observation import ObservationField, observation_fields
+from scalepilot_envs.autoscale.observation import observation_fields
 from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
 from scalepilot_envs.autoscale.surges import with_surges
+from scalepilot_envs.description import ObservationField
 
 __all__ = [
     "DEFAULT_MOVES",

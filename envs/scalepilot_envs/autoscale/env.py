@@ -253,7 +253,7 @@ class AutoscaleBatch(BatchEnv):
         self._step_index += 1
         return outcome
 
-    def render_one(self, index: int) -> str:
+    def render_one(self, index: int, mode: str = "ansi") -> str:
         """One line of text: time, rate, replicas, late share."""
         s = self.state
         return (

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot_envs.autoscale.latency import longest_wait_p95_seconds
 from scalepilot_envs.autoscale.params import AutoscaleParams
+from scalepilot_envs.description import ObservationField
 
 NUM_STARTING_QUARTERS = 4
 MAX_RATE_RPS = 1e6
@@ -17,38 +15,6 @@ CLOCK_FIELDS = ("clock_day_sin", "clock_day_cos", "clock_week_sin", "clock_week_
 _DAY_SECONDS, _WEEK_SECONDS = 86_400.0, 604_800.0
 # 1970-01-01 was a Thursday: weeks are counted from the Monday before it.
 _MONDAY_OFFSET_SECONDS = 3 * _DAY_SECONDS
-
-
-@dataclass(frozen=True)
-class ObservationField:
-    """One number an operator can look up.
-
-    Attributes:
-        name: stable identifier, unit included where there is one.
-        unit: what a person reads beside the number.
-        low: smallest possible value.
-        high: largest possible value.
-        description: what it is.
-        promql: a PromQL template with `$selector` and `$workload`; "" where it is a constant of the deployment.
-    """
-
-    name: str
-    unit: str
-    low: float
-    high: float
-    description: str
-    promql: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """The field as plain data, for artifacts and clients."""
-        return {
-            "name": self.name,
-            "unit": self.unit,
-            "low": self.low,
-            "high": self.high,
-            "description": self.description,
-            "promql": self.promql,
-        }
 
 
 def _seconds(value: float) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from scalepilot.errors import RunError
 from scalepilot.policy import Decision, NetworkPolicy, PolicySpec, State
-from scalepilot.policy.network import MoveDecoder
+from scalepilot.policy.decoder import MoveDecoder
 
 OPSET = 18
 PARITY_OBSERVATIONS = 1000

@@ -1,10 +1,10 @@
 """Policies: one protocol, one artifact, whoever made it."""
 
-from scalepilot.policy.artifact import find_policy_folder, load_policy, read_spec, save_policy
+from scalepilot.policy.artifact import describe_env, find_policy_folder, load_policy, read_spec, save_policy
 from scalepilot.policy.fields import FieldView, check_same_fields, observation_row
 from scalepilot.policy.network import NetworkPolicy
 from scalepilot.policy.protocol import Decision, Planner, Policy, State, state_from_json, state_to_json
-from scalepilot.policy.spec import ActionEntry, FieldEntry, PolicySpec, autoscale_fields
+from scalepilot.policy.spec import ActionEntry, FieldEntry, PolicySpec, autoscale_fields, env_actions, env_fields
 
 __all__ = [
     "ActionEntry",
@@ -18,6 +18,9 @@ __all__ = [
     "State",
     "autoscale_fields",
     "check_same_fields",
+    "describe_env",
+    "env_actions",
+    "env_fields",
     "find_policy_folder",
     "load_policy",
     "observation_row",

@@ -20,7 +20,7 @@ from scalepilot.policy.network import MODEL_FILE, NetworkPolicy
 from scalepilot.policy.protocol import Policy
 from scalepilot.policy.rules import Rule, make_rule
 from scalepilot.policy.spec import PolicySpec
-from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.registration import find_env
 
 SPEC_FILE = "policy.json"
@@ -120,25 +120,38 @@ def load_policy(path: Path | str) -> Policy:
     folder = find_policy_folder(Path(path))
     spec = read_spec(folder)
     contents = _read_files(folder, spec)
-    try:
-        find_env(spec.env_id)
-    except ValueError as error:
-        raise ArtifactError(f"{folder / SPEC_FILE}: env_id: {str(error).removeprefix('env: ')}") from None
-    try:
-        env_params = AutoscaleParams.from_mapping(spec.env_params)
-    except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{folder / SPEC_FILE}: env_params.{str(error).removeprefix('params.')}") from None
+    env = describe_env(spec, str(folder / SPEC_FILE))
     naming = {"name": spec.name, "version": spec.version, "provenance": spec.provenance}
     if spec.kind == "network":
         if set(contents) != {MODEL_FILE}:
             raise ArtifactError(f"{folder / SPEC_FILE}: a network needs {MODEL_FILE} alone, it lists {sorted(contents)}")
         return NetworkPolicy(spec, contents[MODEL_FILE])
     if spec.kind == "rule" and spec.rule and not contents:
-        rule = make_rule(str(spec.rule.get("name")), env_params, spec.rule.get("parameters"), **naming)
+        rule = make_rule(str(spec.rule.get("name")), env, spec.rule.get("parameters"), **naming)
         check_same_fields(str(folder / SPEC_FILE), spec.observation_fields, rule.spec.observation_fields)
         rule.spec = rule.spec.with_evaluation(spec.evaluation)
         return rule
     raise ArtifactError(f"{folder / SPEC_FILE}: kind {spec.kind!r} with files {sorted(contents)} cannot be loaded")
+
+
+def describe_env(spec: PolicySpec, where: str) -> EnvDescription:
+    """The environment a policy was made for.
+
+    Args:
+        spec: names it and its parameters.
+        where: what an error message begins with.
+
+    Raises:
+        ArtifactError: there is no such environment, or a parameter is not allowed.
+    """
+    try:
+        entry = find_env(spec.env_id)
+    except ValueError as error:
+        raise ArtifactError(f"{where}: env_id: {str(error).removeprefix('env: ')}") from None
+    try:
+        return entry.describe(spec.env_params)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{where}: env_params.{str(error).removeprefix('params.')}") from None
 
 
 def read_spec(folder: Path) -> PolicySpec:

@@ -11,20 +11,25 @@ from numpy.typing import NDArray
 
 from scalepilot.errors import ArtifactError, ObservationError
 from scalepilot.policy.spec import FieldEntry
+from scalepilot_envs.description import Signal
 
 _SHOWN_PROBLEMS = 3
 
 
 class FieldView:
-    """Columns of observations (n, num_fields) by field name.
+    """Columns of observations (n, num_fields) by field name, and the physical quantities computed from them.
+
+    Args:
+        fields: of the observation, in order.
+        signals: quantity → how the environment computes it from its fields.
 
     Raises:
-        ArtifactError: a rule asks for a field the observation does not have.
+        ArtifactError: a rule asks for a field or quantity the observation does not have.
     """
 
-    def __init__(self, fields: Sequence[FieldEntry]) -> None:
+    def __init__(self, fields: Sequence[FieldEntry], signals: Mapping[str, Signal] | None = None) -> None:
         self._index = {f.name: i for i, f in enumerate(fields)}
-        self._starting = [i for name, i in self._index.items() if name.startswith("starting_replicas_")]
+        self._signals = signals or {}
 
     def column(self, observation: NDArray[Any], name: str) -> NDArray[np.float64]:
         """(n,) float64 values of one field."""
@@ -32,16 +37,19 @@ class FieldView:
             raise ArtifactError(f"observation: field {name} is missing; this rule needs it")
         return observation[:, self._index[name]].astype(np.float64)
 
+    def signal(self, name: str, observation: NDArray[Any]) -> NDArray[np.float64]:
+        """(n,) float64 values of one quantity: total_replicas, utilisation, backlog_requests, demand and so on."""
+        if name not in self._signals:
+            raise ArtifactError(f"observation: shows no {name}; this policy needs it")
+        return self._signals[name](lambda field: self.column(observation, field))
+
     def ready(self, observation: NDArray[Any]) -> NDArray[np.float64]:
         """(n,) replicas that serve."""
-        return np.rint(self.column(observation, "ready_replicas"))
+        return self.signal("ready_replicas", observation)
 
     def total(self, observation: NDArray[Any]) -> NDArray[np.float64]:
         """(n,) ready + starting replicas."""
-        total = self.ready(observation)
-        for i in self._starting:
-            total += np.rint(observation[:, i])
-        return total
+        return self.signal("total_replicas", observation)
 
 
 def observation_row(fields: Sequence[FieldEntry], values: Mapping[str, Any]) -> list[float]:

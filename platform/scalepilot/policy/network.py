@@ -8,46 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import ArtifactError
-from scalepilot.policy.fields import FieldView
+from scalepilot.policy.decoder import MoveDecoder
 from scalepilot.policy.onnx_file import check_model_bytes
 from scalepilot.policy.protocol import Decision, State
 from scalepilot.policy.spec import PolicySpec
-from scalepilot_envs.autoscale import Move, MoveTable
 
 MODEL_FILE = "model.onnx"
-
-
-class MoveDecoder:
-    """Turns scores into decisions: the move an action index means, applied to the replicas shown, within the bounds.
-
-    Args:
-        spec: its fields, action table and bounds.
-
-    Raises:
-        ArtifactError: the action table does not make sense.
-    """
-
-    def __init__(self, spec: PolicySpec) -> None:
-        self._view = FieldView(spec.observation_fields)
-        try:
-            self._table = MoveTable(Move(a.kind, a.size) for a in spec.actions)
-        except ValueError as error:
-            raise ArtifactError(f"{spec.name}: actions: {error}") from None
-        self._bounds = (spec.env_params.get("min_replicas", 1), spec.env_params.get("max_replicas", np.inf))
-
-    def decision(
-        self, observation: NDArray[Any], scores: NDArray[np.float32], action: NDArray[np.int64] | None = None
-    ) -> Decision:
-        """The decision for `action` (n,), the greedy one if None.
-
-        Args:
-            observation: (n, num_fields).
-            scores: (n, num_actions).
-            action: (n,) indices of the action table.
-        """
-        chosen = scores.argmax(axis=1) if action is None else action
-        targets = self._table.targets(chosen, self._view.total(observation))
-        return Decision(np.clip(targets, *self._bounds), chosen, scores)
 
 
 class NetworkPolicy:

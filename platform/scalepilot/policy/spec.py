@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from scalepilot_envs.autoscale import AutoscaleParams, ObservationField, observation_fields
+from scalepilot_envs.autoscale import AutoscaleParams, observation_fields
+from scalepilot_envs.description import EnvDescription, ObservationField
 
 SCHEMA_VERSION = 1
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -17,10 +18,10 @@ Kind = Literal["network", "table", "rule"]
 
 @dataclass(frozen=True)
 class ActionEntry:
-    """One row of the action table: its index, the move it means and what a person reads."""
+    """One row of the action table: its index, the move it means ("plain": none) and what a person reads."""
 
     index: int
-    kind: Literal["absolute", "relative"]
+    kind: Literal["absolute", "relative", "plain"]
     size: float
     label: str
 
@@ -101,6 +102,16 @@ class PolicySpec:
     def with_evaluation(self, evaluation: dict[str, Any]) -> PolicySpec:
         """The same description with another evaluation summary."""
         return replace(self, evaluation=evaluation)
+
+
+def env_fields(env: EnvDescription) -> tuple[FieldEntry, ...]:
+    """An environment's fields as a policy stores them."""
+    return tuple(FieldEntry.of(f) for f in env.fields)
+
+
+def env_actions(env: EnvDescription) -> tuple[ActionEntry, ...]:
+    """An environment's actions as a policy stores them."""
+    return tuple(ActionEntry(i, a.kind, a.size, a.label) for i, a in enumerate(env.actions))
 
 
 def autoscale_fields(params: AutoscaleParams) -> tuple[FieldEntry, ...]:

@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from scalepilot.errors import ArtifactError
-from scalepilot.policy import FieldView, Policy, PolicySpec, find_policy_folder, load_policy
+from scalepilot.policy import FieldView, Policy, PolicySpec, describe_env, find_policy_folder, load_policy
 from scalepilot.serve.errors import RequestError
 from scalepilot.serve.example import example_observation
-from scalepilot_envs.autoscale import AutoscaleParams
 
 _SHOWN_NAMES = 10
 _SHOWN_CHARACTERS = 80
@@ -69,7 +68,8 @@ class ServedPolicy:
             raise
         except Exception as error:  # noqa: BLE001 - onnxruntime and numpy raise a dozen types of their own
             raise ArtifactError(f"{folder}: does not decide on an observation within its bounds: {str(error)[:200]}") from None
-        if decision.desired_replicas is None:
+        env = describe_env(spec, str(folder))
+        if decision.desired_replicas is None or not env.commands_targets:
             raise ArtifactError(f"{folder}: decides on no replicas; allowed: policies that scale replicas")
         scores = decision.desired_replicas if decision.scores is None else decision.scores
         if not np.isfinite(scores).all():
@@ -78,15 +78,14 @@ class ServedPolicy:
             json.dumps(asdict(spec), allow_nan=False)
         except ValueError:
             raise ArtifactError(f"{folder}: policy.json holds a number beyond a float; allowed: finite numbers") from None
-        params = AutoscaleParams.from_mapping(spec.env_params)
         return cls(
             policy=policy,
             folder=folder,
-            view=FieldView(spec.observation_fields),
+            view=FieldView(spec.observation_fields, env.signals),
             move_labels=_unique_labels([action.label for action in spec.actions]),
             state_shapes=None if state is None else {name: column.shape[1:] for name, column in state.items()},
             example=example,
-            replica_bounds=(params.min_replicas, params.max_replicas),
+            replica_bounds=(env.params.min_replicas, env.params.max_replicas),
         )
 
 

@@ -6,40 +6,84 @@ import difflib
 from typing import Any
 
 from scalepilot.errors import ArtifactError
-from scalepilot.policy.rules.base import Rule, parameters_from_json
+from scalepilot.policy.rules.base import MoveRule, Rule, parameters_from_json
 from scalepilot.policy.rules.hpa import Hpa, HpaParameters
+from scalepilot.policy.rules.kpa import Kpa, KpaParameters
 from scalepilot.policy.rules.look_ahead import LookAhead
+from scalepilot.policy.rules.never import Never, NeverParameters
+from scalepilot.policy.rules.random import Random, RandomParameters
+from scalepilot.policy.rules.reactive import ReactiveAverage, ReactiveMaximum, ReactiveParameters
 from scalepilot.policy.rules.static import Static, StaticParameters
 from scalepilot.policy.rules.threshold import Threshold, ThresholdParameters
+from scalepilot.policy.rules.tracking import Tracking, TrackingParameters
 from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.autoscale.description import describe as describe_autoscale
+from scalepilot_envs.description import EnvDescription
 
 __all__ = [
     "RULES",
     "Hpa",
     "HpaParameters",
+    "Kpa",
+    "KpaParameters",
     "LookAhead",
+    "MoveRule",
+    "Never",
+    "NeverParameters",
+    "Random",
+    "RandomParameters",
+    "ReactiveAverage",
+    "ReactiveMaximum",
+    "ReactiveParameters",
     "Rule",
     "Static",
     "StaticParameters",
     "Threshold",
     "ThresholdParameters",
+    "Tracking",
+    "TrackingParameters",
     "make_rule",
+    "rules_for",
 ]
 
-RULES: dict[str, type[Rule[Any]]] = {rule.rule_name: rule for rule in (Static, Threshold, Hpa)}
+RULES: dict[str, type[Rule[Any]]] = {
+    rule.rule_name: rule for rule in (Random, Static, Never, Threshold, Tracking, Hpa, Kpa, ReactiveAverage, ReactiveMaximum)
+}
 
 
 def make_rule(
-    rule_name: str, env_params: AutoscaleParams, parameters: dict[str, Any] | None = None, /, **naming: Any
+    rule_name: str, env: EnvDescription | AutoscaleParams, parameters: dict[str, Any] | None = None, /, **naming: Any
 ) -> Rule[Any]:
-    """Build a rule by name; `parameters` left out are the rule's defaults, `naming` is `name`, `version` and `provenance`.
+    """Build a rule by name; `parameters` left out are the environment's or the rule's defaults.
+
+    Args:
+        rule_name: key in RULES.
+        env: what it scales; `AutoscaleParams` stand for Autoscale-v0.
+        parameters: of the rule.
+        naming: `name`, `version` and `provenance`.
 
     Raises:
-        ArtifactError: unknown rule or unfit parameters.
+        ArtifactError: unknown rule, unfit parameters, or an environment that does not show what the rule reads.
     """
     if rule_name not in RULES:
         near = difflib.get_close_matches(rule_name, RULES, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ArtifactError(f"rule: {rule_name!r} is not allowed; allowed: {', '.join(RULES)}{hint}")
     rule = RULES[rule_name]
-    return rule(parameters_from_json(rule.parameters_type, parameters or {}), env_params, **naming)
+    description = env if isinstance(env, EnvDescription) else describe_autoscale(env)
+    if not isinstance(parameters or {}, dict):
+        raise ArtifactError(f"rule.parameters: {parameters!r} is not allowed; allowed: names and values")
+    values = {**description.rule_defaults.get(rule_name, {}), **(parameters or {})}
+    return rule(parameters_from_json(rule.parameters_type, values), description, **naming)
+
+
+def rules_for(env: EnvDescription) -> list[str]:
+    """Names of the rules an environment can be scaled with."""
+    fitting = []
+    for name in RULES:
+        try:
+            make_rule(name, env)
+        except ArtifactError:
+            continue
+        fitting.append(name)
+    return fitting

@@ -12,26 +12,32 @@ from numpy.typing import NDArray
 from scalepilot.errors import ArtifactError
 from scalepilot.policy.fields import FieldView
 from scalepilot.policy.protocol import Decision, State
-from scalepilot.policy.spec import PolicySpec, autoscale_fields
-from scalepilot_envs.autoscale import ENV_ID, AutoscaleParams
+from scalepilot.policy.spec import PolicySpec, env_fields
+from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.autoscale.description import describe as describe_autoscale
+from scalepilot_envs.description import EnvDescription
 
 ParametersT = TypeVar("ParametersT")
+Array = NDArray[np.float64]
 # Readings come as float32. What exceeds a threshold by less than this share meets it: 0.6 / 0.5 × 10 are 12 replicas, not 13.
 SLACK = 1e-6
 
 
-def ceil(replicas: NDArray[np.float64]) -> NDArray[np.float64]:
+def ceil(replicas: Array) -> Array:
     """⌈replicas⌉, forgiving what rounding added."""
-    whole: NDArray[np.float64] = np.ceil(replicas * (1.0 - SLACK))
+    whole: Array = np.ceil(replicas * (1.0 - SLACK))
     return whole
 
 
 class Rule(Generic[ParametersT]):
-    """A rule over named fields: a pure function of observation and state that commands a target.
+    """A rule over named fields: a pure function of observation and state.
+
+    Where an environment takes targets (Autoscale), a rule commands one; elsewhere it chooses the action that goes one
+    replica in its direction.
 
     Args:
         parameters: one set for all rows, or one a row (then every call must have that many rows).
-        env_params: the service it scales.
+        env: the environment it scales; `AutoscaleParams` stand for Autoscale-v0.
         name: of the policy; the rule's own name if None.
         version: of the policy.
         provenance: how the parameters were found.
@@ -39,35 +45,54 @@ class Rule(Generic[ParametersT]):
     Class attributes:
         rule_name: key in RULES.
         parameters_type: its frozen dataclass.
+        signals: quantities it reads; an environment that does not show one is refused.
+        fields: the same for fields read by name.
     """
 
     rule_name: ClassVar[str]
     parameters_type: ClassVar[type]
+    signals: ClassVar[tuple[str, ...]] = ()
+    fields: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
         parameters: ParametersT | Sequence[ParametersT],
-        env_params: AutoscaleParams,
+        env: EnvDescription | AutoscaleParams,
         *,
         name: str | None = None,
         version: str = "1",
         provenance: dict[str, Any] | None = None,
     ) -> None:
         rows: list[ParametersT] = list(parameters) if isinstance(parameters, list | tuple) else [parameters]  # type: ignore[list-item]
-        self.env_params = env_params
+        self.env = env if isinstance(env, EnvDescription) else describe_autoscale(env)
         self.parameters = rows[0]
         self._rows = rows
         self.spec = PolicySpec(
             name=name or self.rule_name,
             version=version,
             kind="rule",
-            env_id=ENV_ID,
-            env_params=asdict(env_params),
-            observation_fields=autoscale_fields(env_params),
+            env_id=self.env.env_id,
+            env_params=asdict(self.env.params),
+            observation_fields=env_fields(self.env),
             rule={"name": self.rule_name, "parameters": asdict(rows[0])},  # type: ignore[call-overload]
             provenance=provenance or {},
         )
-        self.view = FieldView(self.spec.observation_fields)
+        self.view = FieldView(self.spec.observation_fields, self.env.signals)
+        shown = {*self.env.signals, *(f.name for f in self.env.fields)}
+        for needed in (*self.signals, *self.fields):
+            if needed not in shown:
+                raise ArtifactError(f"rule: {self.rule_name} reads {needed}, which {self.env.env_id} does not show")
+        self._lowest = float(getattr(self.env.params, "min_replicas", -np.inf))
+        self._highest = float(getattr(self.env.params, "max_replicas", np.inf))
+        self._action_of_move = {int(a.size): i for i, a in enumerate(self.env.actions) if a.kind == "absolute"}
+        if not self.env.commands_targets and not {-1, 0, 1} <= set(self._action_of_move) and self.rule_name != "random":
+            raise ArtifactError(f"rule: {self.rule_name} moves replicas, and {self.env.env_id} has none")
+
+    @property
+    def interval_seconds(self) -> float:
+        """Seconds between two decisions; 1 where the environment has no unit of time."""
+        params = self.env.params
+        return float(getattr(params, "interval_seconds", getattr(params, "step_seconds", 1.0)))
 
     def by_row(self, name: str) -> NDArray[Any]:
         """A parameter as (1,) or (n,) array."""
@@ -75,7 +100,7 @@ class Rule(Generic[ParametersT]):
 
     def steps_by_row(self, name: str) -> NDArray[np.int64]:
         """A time parameter in whole decision steps, at least one."""
-        return np.maximum(1, (self.by_row(name) / self.env_params.interval_seconds).astype(np.int64))
+        return np.maximum(1, (self.by_row(name) / self.interval_seconds).astype(np.int64))
 
     def act(
         self,
@@ -86,14 +111,32 @@ class Rule(Generic[ParametersT]):
         rng: np.random.Generator | None = None,
     ) -> tuple[Decision, State | None]:
         """Decide; see `Policy.act`. Rules never sample."""
+        self.check_rows(observation)
+        desired, state = self.desired(observation, state)
+        return self.decision(observation, desired), state
+
+    def check_rows(self, observation: NDArray[Any]) -> None:
+        """Refuse observations that are not one a parameter set."""
         if len(self._rows) not in (1, len(observation)):
             raise ValueError(f"observation: {len(observation)} rows for {len(self._rows)} parameter sets")
-        desired, state = self.desired(observation, state)
-        bounded = np.clip(desired, self.env_params.min_replicas, self.env_params.max_replicas)
-        return Decision(desired_replicas=bounded), state
+
+    def decision(self, observation: NDArray[Any], desired: Array) -> Decision:
+        """A target where the environment takes one, else the action that goes its way."""
+        if self.env.commands_targets:
+            return Decision(desired_replicas=np.clip(desired, self._lowest, self._highest))
+        return self.decision_of_moves(observation, desired - self.view.signal("total_replicas", observation))
+
+    def decision_of_moves(self, observation: NDArray[Any], moves: Array) -> Decision:
+        """The decision that moves by so many replicas (n,), one at most where the environment takes actions."""
+        if self.env.commands_targets:
+            return Decision(desired_replicas=np.clip(self.view.total(observation) + moves, self._lowest, self._highest))
+        action = np.array([self._action_of_move[move] for move in (-1, 0, 1)])[np.sign(moves).astype(np.int64) + 1]
+        if "total_replicas" not in self.env.signals:
+            return Decision(action=action)
+        return Decision(self.view.signal("total_replicas", observation) + np.sign(moves), action)
 
     @staticmethod
-    def remembered(state: State, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def remembered(state: State, name: str, shape: tuple[int, ...]) -> Array:
         """A column of the state, which a client may have sent.
 
         Raises:
@@ -107,13 +150,34 @@ class Rule(Generic[ParametersT]):
             raise ValueError(f"state.{name}: {what} is not allowed; allowed: finite numbers {shape}")
         return column
 
-    def desired(self, observation: NDArray[Any], state: State | None) -> tuple[NDArray[np.float64], State | None]:
+    def desired(self, observation: NDArray[Any], state: State | None) -> tuple[Array, State | None]:
         """Unbounded targets (n,) and the next state."""
         raise NotImplementedError
 
 
+class MoveRule(Rule[ParametersT]):
+    """A rule that only says which way: it needs no count of replicas."""
+
+    def act(
+        self,
+        observation: NDArray[Any],
+        state: State | None = None,
+        *,
+        deterministic: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[Decision, State | None]:
+        """Decide; see `Policy.act`. Rules never sample."""
+        self.check_rows(observation)
+        moves, state = self.moves(observation, state)
+        return self.decision_of_moves(observation, moves), state
+
+    def moves(self, observation: NDArray[Any], state: State | None) -> tuple[Array, State | None]:
+        """Replicas to add or remove (n,) and the next state."""
+        raise NotImplementedError
+
+
 def parameters_from_json(parameters_type: type, values: Any) -> Any:
-    """Build a rule's parameters from an artifact.
+    """Build a rule's parameters from an artifact; lists become tuples.
 
     Raises:
         ArtifactError: unknown, missing or unfit parameters.
@@ -123,6 +187,10 @@ def parameters_from_json(parameters_type: type, values: Any) -> Any:
     if not isinstance(values, dict) or set(values) - allowed:
         raise ArtifactError(f"rule.parameters: {values!r} is not allowed; allowed keys: {', '.join(sorted(allowed))}")
     try:
-        return parameters_type(**values)
+        return parameters_type(**{name: _frozen(value) for name, value in values.items()})
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"rule.parameters: {error}") from None
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value

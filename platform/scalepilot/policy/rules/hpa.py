@@ -93,6 +93,7 @@ class Hpa(Rule[HpaParameters]):
 
     rule_name = "hpa"
     parameters_type = HpaParameters
+    signals = ("total_replicas", "ready_replicas", "utilisation")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -28,6 +28,7 @@ class Static(Rule[StaticParameters]):
 
     rule_name = "static"
     parameters_type = StaticParameters
+    signals = ("total_replicas",)
 
     def desired(self, observation: NDArray[Any], state: State | None) -> tuple[NDArray[np.float64], State | None]:
         """The constant."""

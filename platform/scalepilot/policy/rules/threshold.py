@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalepilot.errors import ArtifactError
 from scalepilot.policy.protocol import State
-from scalepilot.policy.rules.base import SLACK, Rule
+from scalepilot.policy.rules.base import SLACK, Array, MoveRule
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,16 @@ class ThresholdParameters:
         lower: CPU utilisation below which to remove.
         step: replicas a move.
         cooldown_seconds: no move for so long after one.
+        upper_backlog: also add when more requests than this wait; None looks at utilisation alone.
+        lower_backlog: remove only while no more than this wait.
     """
 
     upper: float = 0.8
     lower: float = 0.4
     step: int = 1
     cooldown_seconds: float = 60.0
+    upper_backlog: float | None = None
+    lower_backlog: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.lower < self.upper <= 1:
@@ -35,24 +40,41 @@ class ThresholdParameters:
             raise ValueError(f"step: {self.step!r} is not allowed; allowed: whole numbers from 1")
         if not 0 <= self.cooldown_seconds <= 86_400:
             raise ValueError(f"cooldown_seconds: {self.cooldown_seconds!r} is not allowed; allowed: 0 to 86400")
+        for name in ("upper_backlog", "lower_backlog"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name}: {value!r} is not allowed; allowed: from 0, or null")
 
 
-class Threshold(Rule[ThresholdParameters]):
-    """AWS-style step scaling.
+class Threshold(MoveRule[ThresholdParameters]):
+    """Step scaling as cloud providers have it, on utilisation and, where asked, on the backlog.
 
     State: `cooldown_steps` (n,): decisions still to skip.
     """
 
     rule_name = "threshold"
     parameters_type = ThresholdParameters
+    signals = ("utilisation",)
 
-    def desired(self, observation: NDArray[Any], state: State | None) -> tuple[NDArray[np.float64], State | None]:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        limits = [(p.upper_backlog, p.lower_backlog) for p in self._rows]
+        self._upper_backlog = np.array([np.inf if upper is None else upper for upper, _ in limits])
+        self._lower_backlog = np.array([np.inf if lower is None else lower for _, lower in limits])
+        self._reads_backlog = bool(np.isfinite([self._upper_backlog, self._lower_backlog]).any())
+        if self._reads_backlog and "backlog_requests" not in self.env.signals:
+            raise ArtifactError(f"rule.parameters: upper_backlog, lower_backlog: {self.env.env_id} shows no backlog")
+
+    def moves(self, observation: NDArray[Any], state: State | None) -> tuple[Array, State | None]:
         """One step up or down when out of the band and not cooling down."""
-        total = self.view.total(observation)
-        cpu = self.view.column(observation, "cpu_utilisation")
-        waiting = np.zeros(len(observation)) if state is None else self.remembered(state, "cooldown_steps", (len(observation),))
-        move = (cpu > self.by_row("upper") + SLACK).astype(np.float64) - (cpu < self.by_row("lower") - SLACK)
-        move = np.where(waiting > 0, 0.0, move)
-        pause = np.ceil(self.by_row("cooldown_seconds") / self.env_params.interval_seconds)
+        n = len(observation)
+        utilisation = self.view.signal("utilisation", observation)
+        waiting = np.zeros(n) if state is None else self.remembered(state, "cooldown_steps", (n,))
+        more, fewer = utilisation > self.by_row("upper") + SLACK, utilisation < self.by_row("lower") - SLACK
+        if self._reads_backlog:
+            backlog = self.view.signal("backlog_requests", observation)
+            more, fewer = more | (backlog > self._upper_backlog), fewer & (backlog <= self._lower_backlog)
+        move = np.where(waiting > 0, 0.0, np.where(more, 1.0, np.where(fewer, -1.0, 0.0)))
+        pause = np.ceil(self.by_row("cooldown_seconds") / self.interval_seconds)
         waiting = np.where(move != 0, pause, np.maximum(waiting - 1, 0))
-        return total + move * self.by_row("step"), {"cooldown_steps": waiting}
+        return move * self.by_row("step"), {"cooldown_steps": waiting}

@@ -1,0 +1,111 @@
+"""What a person, a policy and the documentation need to know of an environment: fields, actions, reward, parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Columns = Callable[[str], NDArray[np.float64]]
+Signal = Callable[[Columns], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class ObservationField:
+    """One number an operator can look up.
+
+    Attributes:
+        name: stable identifier, unit included where there is one.
+        unit: what a person reads beside the number.
+        low: smallest possible value.
+        high: largest possible value.
+        description: what it is.
+        promql: a PromQL template with `$selector` and `$workload`; "" where it is a constant of the deployment.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+    description: str
+    promql: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The field as plain data, for artifacts and clients."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Action:
+    """One action of a discrete action space.
+
+    Attributes:
+        kind: "absolute" adds `size` replicas, "relative" adds `size` × replicas, "plain" moves no replicas.
+        size: replicas or share; 0 for plain actions.
+        label: what a person reads.
+    """
+
+    kind: Literal["absolute", "relative", "plain"]
+    size: float
+    label: str
+
+
+@dataclass(frozen=True)
+class EnvDescription:
+    """An environment with given parameters.
+
+    Attributes:
+        env_id: versioned id.
+        params: the frozen dataclass of its physical constants.
+        fields: in the order of the observation vector (one field where the observation is one integer).
+        actions: index = action.
+        reward: a sentence or two.
+        end: when an episode terminates or is truncated.
+        commands_targets: policies command any number of replicas; otherwise they choose an action.
+        signals: physical quantities that rules read, computed from fields: total_replicas, utilisation (share of what the
+            replicas can do), backlog_requests, demand (requests of a step), replica_capacity (requests of a step).
+        rule_defaults: rule name → parameters that suit this environment better than the rule's own defaults.
+    """
+
+    env_id: str
+    params: Any
+    fields: tuple[ObservationField, ...]
+    actions: tuple[Action, ...]
+    reward: str
+    end: str
+    commands_targets: bool = False
+    signals: Mapping[str, Signal] = field(default_factory=dict)
+    rule_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def documented(kind: type) -> dict[str, str]:
+    """Name → sentence, from the `Attributes:` section of a class's docstring."""
+    meanings: dict[str, str] = {}
+    name = ""
+    for line in (kind.__doc__ or "").partition("Attributes:")[2].splitlines():
+        text = line.strip()
+        if line.startswith(" " * 8) and not line.startswith(" " * 9) and ": " in text:
+            name, _, meaning = text.partition(": ")
+            meanings[name] = meaning
+        elif text and name:
+            meanings[name] += f" {text}"
+    return meanings
+
+
+def params_from_mapping(params_type: type[Any], values: Mapping[str, Any] | Any | None) -> Any:
+    """Parameters from a plain mapping, as stored in an artifact; an instance passes through.
+
+    Raises:
+        ValueError: an unknown key, or a value that is not allowed.
+    """
+    if isinstance(values, params_type):
+        return values
+    names = list(params_type.__dataclass_fields__)
+    given = dict(values or {})
+    unknown = set(given) - set(names)
+    if unknown:
+        raise ValueError(f"params.{min(unknown)}: unknown key; allowed: {', '.join(names)}")
+    return params_type(**given)

@@ -1,0 +1,75 @@
+"""From an action index to a decision: the move it means, applied to the replicas shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalepilot.errors import ArtifactError
+from scalepilot.policy.fields import FieldView
+from scalepilot.policy.protocol import Decision
+from scalepilot.policy.spec import PolicySpec
+from scalepilot_envs.autoscale import Move, MoveTable
+from scalepilot_envs.description import Action, EnvDescription
+from scalepilot_envs.registration import find_env
+
+
+class ActionDecoder:
+    """What an environment's actions mean.
+
+    Args:
+        env: its action table, bounds and signals.
+        view: of its observation.
+
+    Raises:
+        ValueError: a move of the table does not make sense.
+    """
+
+    def __init__(self, env: EnvDescription, view: FieldView) -> None:
+        self._view = view
+        plain = any(a.kind == "plain" for a in env.actions) or "total_replicas" not in env.signals
+        self._table = None if plain else MoveTable(Move(a.kind, a.size) for a in env.actions)  # type: ignore[arg-type]
+        self._low = getattr(env.params, "min_replicas", -np.inf)
+        self._high = getattr(env.params, "max_replicas", np.inf)
+
+    def decision(self, observation: NDArray[Any], action: NDArray[np.int64]) -> Decision:
+        """The decision of actions (n,); without replicas where the environment has none or does not show them."""
+        if self._table is None:
+            return Decision(action=action)
+        targets = self._table.targets(action, self._view.total(observation))
+        return Decision(np.clip(targets, self._low, self._high), action)
+
+
+class MoveDecoder:
+    """Turns scores into decisions by a policy's own action table.
+
+    Args:
+        spec: its environment, fields and action table.
+
+    Raises:
+        ArtifactError: the action table does not make sense, or the environment's parameters are not allowed.
+    """
+
+    def __init__(self, spec: PolicySpec) -> None:
+        try:
+            described = find_env(spec.env_id).describe(spec.env_params)
+            env = replace(described, actions=tuple(Action(a.kind, a.size, a.label) for a in spec.actions))
+            self._decoder = ActionDecoder(env, FieldView(spec.observation_fields, env.signals))
+        except (TypeError, ValueError) as error:
+            raise ArtifactError(f"{spec.name}: actions: {error}") from None
+
+    def decision(
+        self, observation: NDArray[Any], scores: NDArray[np.float32], action: NDArray[np.int64] | None = None
+    ) -> Decision:
+        """The decision for `action` (n,), the greedy one if None.
+
+        Args:
+            observation: (n, num_fields).
+            scores: (n, num_actions).
+            action: (n,) indices of the action table.
+        """
+        chosen = scores.argmax(axis=1) if action is None else action
+        return replace(self._decoder.decision(observation, chosen), scores=scores)
