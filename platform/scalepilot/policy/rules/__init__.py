@@ -7,6 +7,8 @@ from typing import Any
 
 from scalepilot.errors import ArtifactError
 from scalepilot.policy.rules.base import MoveRule, Rule, parameters_from_json
+from scalepilot.policy.rules.forecast import Forecast, fit_forecast
+from scalepilot.policy.rules.forecast_mpc import ForecastMpc, ForecastMpcParameters
 from scalepilot.policy.rules.hpa import Hpa, HpaParameters
 from scalepilot.policy.rules.kpa import Kpa, KpaParameters
 from scalepilot.policy.rules.look_ahead import LookAhead
@@ -22,6 +24,9 @@ from scalepilot_envs.description import EnvDescription
 
 __all__ = [
     "RULES",
+    "Forecast",
+    "ForecastMpc",
+    "ForecastMpcParameters",
     "Hpa",
     "HpaParameters",
     "Kpa",
@@ -42,12 +47,14 @@ __all__ = [
     "ThresholdParameters",
     "Tracking",
     "TrackingParameters",
+    "fit_forecast",
     "make_rule",
     "rules_for",
 ]
 
 RULES: dict[str, type[Rule[Any]]] = {
-    rule.rule_name: rule for rule in (Random, Static, Never, Threshold, Tracking, Hpa, Kpa, ReactiveAverage, ReactiveMaximum)
+    rule.rule_name: rule
+    for rule in (Random, Static, Never, Threshold, Tracking, Hpa, Kpa, ForecastMpc, ReactiveAverage, ReactiveMaximum)
 }
 
 
@@ -74,7 +81,7 @@ def make_rule(
     if not isinstance(parameters or {}, dict):
         raise ArtifactError(f"rule.parameters: {parameters!r} is not allowed; allowed: names and values")
     values = {**description.rule_defaults.get(rule_name, {}), **(parameters or {})}
-    return rule(parameters_from_json(rule.parameters_type, values), description, **naming)
+    return rule(parameters_from_json(rule.parameters_type, rule.parameters_from_json(values)), description, **naming)
 
 
 def rules_for(env: EnvDescription) -> list[str]:

@@ -88,6 +88,11 @@ class Rule(Generic[ParametersT]):
         if not self.env.commands_targets and not {-1, 0, 1} <= set(self._action_of_move) and self.rule_name != "random":
             raise ArtifactError(f"rule: {self.rule_name} moves replicas, and {self.env.env_id} has none")
 
+    @staticmethod
+    def parameters_from_json(values: dict[str, Any]) -> dict[str, Any]:
+        """Stored parameters with nested parts as their own types."""
+        return values
+
     @property
     def interval_seconds(self) -> float:
         """Seconds between two decisions; 1 where the environment has no unit of time."""

@@ -1,0 +1,114 @@
+"""The cheapest plan of replicas for a forecast: a short dynamic programme over the simulator's own costs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalepilot.policy.rules.forecast import NODE_WEIGHTS
+from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.autoscale.latency import waiting_for
+
+Array = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+_LOADS, _SIGMAS = 320, 24
+_LEAST_SIGMA, _LARGEST_SIGMA = 0.02, 1.5
+_LOWEST_LOAD, _HIGHEST_LOAD = 0.05, 2.0
+
+
+class LateCosts:
+    """What late requests of one interval are expected to cost, by uncertainty, forecast rate and ready replicas.
+
+    Above capacity the interval is taken to begin with the backlog that the same rate left in the one before: an overload
+    lasts until what is ordered against it serves.
+
+    Args:
+        params: the service.
+        nodes: standardised errors of the rate's logarithm, each with its NODE_WEIGHTS.
+    """
+
+    def __init__(self, params: AutoscaleParams, nodes: tuple[float, ...]) -> None:
+        p = params
+        self.replicas = np.arange(p.min_replicas, p.max_replicas + 1, dtype=np.float64)
+        capacity = p.replica_capacity_rps
+        self._log_loads = np.linspace(
+            math.log(_LOWEST_LOAD * capacity), math.log(_HIGHEST_LOAD * capacity * p.max_replicas), _LOADS
+        )
+        self._log_sigmas = np.linspace(math.log(_LEAST_SIGMA), math.log(_LARGEST_SIGMA), _SIGMAS)
+        served = self.replicas * capacity
+        late = np.zeros((_SIGMAS, _LOADS, len(served)))
+        for node, weight in zip(nodes, NODE_WEIGHTS, strict=True):
+            rate = np.exp(self._log_loads[None, :] + np.exp(self._log_sigmas)[:, None] * node)[:, :, None]
+            carried = np.clip((rate - served) * p.interval_seconds, 0.0, p.max_wait_seconds * served)
+            with np.errstate(all="ignore"):
+                share = waiting_for(p, np.broadcast_to(rate, late.shape), served, self.replicas, carried).late_share
+            late += share * rate * weight
+        self._late: Float32 = (late * (p.interval_seconds * p.price_per_late_request)).astype(np.float32)
+
+    def expected(self, rate_rps: Array, sigma: Array) -> Float32:
+        """Currency an interval for forecasts (n,) and their standard deviations (n,), by replicas: (n, num_replicas)."""
+        row = _nearest(self._log_sigmas, np.log(np.maximum(sigma, _LEAST_SIGMA)))
+        column = _nearest(self._log_loads, np.log(np.maximum(rate_rps, 1e-6)))
+        costs: Float32 = self._late[row, column]
+        return costs
+
+
+def _nearest(grid: Array, values: Array) -> NDArray[np.int64]:
+    step = grid[1] - grid[0]
+    nearest: NDArray[np.int64] = np.clip(np.rint((values - grid[0]) / step), 0, len(grid) - 1).astype(np.int64)
+    return nearest
+
+
+def plan_target(
+    params: AutoscaleParams,
+    late: LateCosts,
+    rate_rps: Array,
+    sigma: Array,
+    total_replicas: Array,
+    horizon_steps: NDArray[np.int64],
+    late_weight: Array,
+) -> Array:
+    """The target that begins the cheapest plan.
+
+    The plan chooses ready replicas for every interval ahead. Fewer take effect at once; more serve after the start-up and
+    are paid meanwhile. What is starting counts as ready: it is, when what is ordered now serves.
+
+    Args:
+        params: the service.
+        late: expected cost of late requests.
+        rate_rps: (n, num_leads) forecast of the coming intervals.
+        sigma: (n, num_leads) standard deviation of its logarithm.
+        total_replicas: (n,) ready + starting.
+        horizon_steps: (1,) or (n,) intervals looked ahead; later ones cost nothing.
+        late_weight: (1,) or (n,) factor on the cost of late requests.
+
+    Returns:
+        (n,) targets.
+    """
+    p, y = params, late.replicas.astype(np.float32)
+    replica_cost = np.float32(p.price_per_replica_hour * p.interval_seconds / 3600.0)
+    down = np.float32(p.price_per_move)
+    up = replica_cost * p.startup_steps + down
+    weight = late_weight.astype(np.float32)[:, None]
+    value = np.zeros((len(rate_rps), len(y)), dtype=np.float32)
+    from_order = from_now = value
+    for lead in reversed(range(min(rate_rps.shape[1], int(horizon_steps.max())))):
+        # Cost of holding y replicas from this interval on.
+        held = late.expected(rate_rps[:, lead], sigma[:, lead]) * weight + replica_cost * y + value
+        held = np.where((horizon_steps > lead)[:, None], held, np.float32(0.0))
+        # The cheapest way there from y replicas before: a running minimum each way, less the price of each step of it.
+        value = np.minimum.accumulate(held - down * y, axis=1) + down * y
+        if lead >= p.startup_steps:
+            more = np.minimum.accumulate((held + up * y)[:, ::-1], axis=1)[:, ::-1] - up * y
+            value = np.minimum(value, more)
+        if lead == p.startup_steps:
+            from_order = held
+        from_now = held
+    at = np.clip(total_replicas - p.min_replicas, 0, len(y) - 1)[:, None]
+    index = np.arange(len(y))
+    fewer = np.where(index <= at, from_now + down * (at - index), np.inf).argmin(axis=1)
+    more_or_same = np.where(index >= at, from_order + up * (index - at), np.inf).argmin(axis=1)
+    chosen: Array = np.where(fewer < at[:, 0], fewer, more_or_same).astype(np.float64) + p.min_replicas
+    return chosen
