@@ -17,15 +17,15 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from scalepilot.errors import ConfigError
+from scalepilot.yaml_text import MAX_YAML_CHARACTERS, parse_yaml
 from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
 from scalepilot_envs.registration import find_env
-from scalepilot_envs.workloads import DiurnalWorkload, TraceWorkload
+from scalepilot_envs.workloads import WORKLOADS, AnyWorkload, DiurnalWorkload, TraceWorkload
 
 _STRICT: dict[str, Any] = {"extra": "forbid"}
-MAX_CONFIG_BYTES = 1_000_000
+MAX_CONFIG_BYTES = MAX_YAML_CHARACTERS
 # Protocol v1 scales every trace so that its 99.5 % quantile is this.
 PROTOCOL_PEAK_RPS = 500.0
-_MAX_YAML_NODES, _MAX_YAML_DEPTH = 10_000, 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ALGORITHMS = ("ppo",)
 ENGINES = ("rllib", "rllib-stock")
@@ -218,7 +218,7 @@ class ExperimentConfig:
         engine: rllib (batch-native) or rllib-stock (RLlib's own sampling, for comparison).
         seed: of everything random in training.
         env: the environment.
-        workload: what it serves: kind diurnal or trace.
+        workload: what it serves: one of the kinds of `scalepilot_envs.workloads.WORKLOADS`.
         ppo: hyperparameters of `algorithm: ppo`.
         resources: where it runs.
         evaluation: how it is judged.
@@ -231,7 +231,7 @@ class ExperimentConfig:
     engine: str = "rllib"
     seed: int = 0
     env: EnvConfig = field(default_factory=EnvConfig)
-    workload: Annotated[DiurnalWorkload | TraceWorkload, Field(discriminator="kind")] = field(default_factory=DiurnalWorkload)
+    workload: Annotated[AnyWorkload, Field(discriminator="kind")] = field(default_factory=DiurnalWorkload)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -267,67 +267,6 @@ class ExperimentConfig:
 _ADAPTER: TypeAdapter[ExperimentConfig] = TypeAdapter(ExperimentConfig)
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that counts nodes, refuses duplicate keys and aliases, and reads 1e-3 as a number."""
-
-    nodes = depth = 0
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        self.nodes += 1
-        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-        if self.nodes > _MAX_YAML_NODES:
-            raise yaml.MarkedYAMLError(problem=f"more than {_MAX_YAML_NODES} values", problem_mark=mark)
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed", problem_mark=mark)
-        if self.depth >= _MAX_YAML_DEPTH:
-            raise yaml.MarkedYAMLError(problem=f"nested more than {_MAX_YAML_DEPTH} deep", problem_mark=mark)
-        self.depth += 1
-        try:
-            return super().compose_node(parent, index)
-        finally:
-            self.depth -= 1
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key is a list or a mapping", problem_mark=key.start_mark)
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-# YAML 1.1 reads 1e-3 as a string; everyone who writes it means a number.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
-
-def parse_yaml(text: str, source: str) -> Any:
-    """Parse YAML without tags, aliases or duplicate keys.
-
-    Raises:
-        ConfigError: with line and reason.
-    """
-    if len(text) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{source}: {len(text)} characters; allowed: up to {MAX_CONFIG_BYTES}")
-    loader = None
-    try:
-        loader = _Loader(text)
-        return loader.get_single_data()
-    except yaml.MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(
-            f"{source}{line}: {error.problem or error.context}; allowed: plain YAML without tags and aliases"
-        ) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ConfigError(f"{source}: not plain YAML ({str(error).splitlines()[0][:120]})") from None
-    finally:
-        if loader is not None:
-            loader.dispose()
-
-
 def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """Read an experiment's YAML.
 
@@ -361,7 +300,7 @@ def config_from_mapping(values: Any, overrides: Sequence[str] = (), source: str 
     merged = _with_overrides(dict(values), overrides)
     workload = merged.get("workload")
     if isinstance(workload, Mapping) and "kind" not in workload:
-        raise ConfigError(f"{source}: workload.kind: is missing; allowed: diurnal, trace")
+        raise ConfigError(f"{source}: workload.kind: is missing; allowed: {', '.join(WORKLOADS)}")
     try:
         config = _ADAPTER.validate_python(merged)
     except ValidationError as error:
@@ -403,32 +342,47 @@ def _first_problem(error: ValidationError) -> str:
     """The most telling of pydantic's errors, in one line."""
     problems = error.errors(include_url=False)
     problem = problems[0]
-    where = ".".join(str(part) for part in problem["loc"] if part not in ("diurnal", "trace"))
+    where = ".".join(str(part) for part in _without_kinds(problem["loc"]))
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         names = _keys_at(problem["loc"][:-1])
         near = difflib.get_close_matches(str(problem["loc"][-1]), names, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{where}: unknown key; allowed: {', '.join(names)}{hint}"
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        kinds = [kind for kind in WORKLOADS if where == "workload" or kind != "mixture"]
         kind = problem["input"].get("kind") if isinstance(problem["input"], Mapping) else problem["input"]
-        return f"workload.kind: {kind!r} is not allowed; allowed: diurnal, trace"
+        near = difflib.get_close_matches(str(kind), kinds, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{where}.kind: {_shown(kind)} is not allowed; allowed: {', '.join(kinds)}{hint}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "value_error":
-        # Raised by a __post_init__, whose message begins with its own field's name.
-        return message if message.startswith(where + ".") or not where else f"{where}.{message}"
-    shown = repr(problem["input"])
-    return f"{where}: {shown if len(shown) <= 80 else shown[:77] + '…'} is not allowed; {message[0].lower()}{message[1:]}"
+        # Raised by a __post_init__: a workload's message begins with "workload.", any other with its own field's name.
+        outer = where.removesuffix("workload") if message.startswith("workload.") else f"{where}."
+        return f"{outer}{message}" if where else message
+    return f"{where}: {_shown(problem['input'])} is not allowed; {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "…"
+
+
+def _without_kinds(path: Sequence[Any]) -> list[Any]:
+    """A place as it is written in YAML: without the workload's kind, which pydantic adds behind its key."""
+    return [part for i, part in enumerate(path) if not (i and path[i - 1] == "workload" and part in WORKLOADS)]
 
 
 def _keys_at(path: Sequence[Any]) -> list[str]:
     """Names of the keys a section allows."""
     at: Any = ExperimentConfig
-    for part in path:
-        if part in ("diurnal", "trace"):
-            at = {"diurnal": DiurnalWorkload, "trace": TraceWorkload}[part]
-            continue
-        hint = get_type_hints(at).get(part) if is_dataclass(at) else None
-        at = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    for i, part in enumerate(path):
+        if i and path[i - 1] == "workload" and part in WORKLOADS:
+            at = WORKLOADS[part]
+        elif isinstance(part, int):
+            at = get_args(at)[0]
+        else:
+            hint = get_type_hints(at).get(part) if is_dataclass(at) else None
+            at = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     return [f.name for f in fields(at)] if is_dataclass(at) else []
 
 
@@ -466,6 +420,5 @@ __all__ = [
     "config_from_mapping",
     "json_schema",
     "load_config",
-    "parse_yaml",
     "with_trace",
 ]

@@ -18,12 +18,12 @@ from scalepilot.config import (
     config_from_mapping,
     json_schema,
     load_config,
-    parse_yaml,
     with_trace,
 )
 from scalepilot.errors import ConfigError
+from scalepilot.yaml_text import parse_yaml
 from scalepilot_envs.autoscale import AutoscaleParams
-from scalepilot_envs.workloads import DiurnalWorkload, TraceWorkload
+from scalepilot_envs.workloads import WORKLOADS, DiurnalWorkload, TraceWorkload, workload_from_mapping
 
 
 def refusal(text, *overrides, tmp_path=None):
@@ -76,6 +76,24 @@ def test_a_config_survives_the_way_through_its_own_yaml():
     assert config_from_mapping(parse_yaml(yaml.safe_dump(config.to_mapping()), "x")) == config
 
 
+MIXTURE = {
+    "kind": "mixture",
+    "components": [
+        {"weight": 0.7, "workload": {"kind": "diurnal", "events": [{"start_hours": 3, "factor": 0.5}]}},
+        {"weight": 0.3, "workload": {"kind": "phases", "rounds": 9, "phases": [{"low": 2, "high": 2}]}},
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", WORKLOADS)
+def test_every_kind_of_workload_can_be_configured_and_survives_its_own_yaml(kind):
+    values = MIXTURE if kind == "mixture" else {"kind": kind} | ({"path": "a.csv"} if kind == "trace" else {})
+    config = config_from_mapping({"workload": values})
+    assert type(config.workload) is WORKLOADS[kind]
+    assert config.workload == workload_from_mapping(values)
+    assert config_from_mapping(parse_yaml(config.to_yaml(), "x")) == config
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -91,6 +109,12 @@ def test_a_config_survives_the_way_through_its_own_yaml():
             "workload: {kind: trace, path: a.csv, days: 3}",
             "workload.days: unknown key; allowed: kind, path, peak_rps, gaps",
         ),
+        ("workload: {kind: phases, phases: [{sconds: 3}]}", "workload.phases.0.sconds: unknown key; allowed: kind, low, "),
+        (
+            "workload: {kind: mixture, components: [{workload: {kind: diurnal, day: 3}}]}",
+            "x.yaml: workload.components.0.workload.day: unknown key; allowed: kind, days, ",
+        ),
+        ("workload: {kind: mixture, components: [{wieght: 3}]}", "did you mean weight?"),
         ("evaluation: {window_step: 3}", "did you mean window_steps?"),
         ("resources: {gpus: 1}", "x.yaml: resources.gpus: unknown key"),
     ],
@@ -127,8 +151,12 @@ def test_a_number_that_is_none_or_out_of_range_is_named_with_its_range(value, me
         ("algorithm: pppo", "algorithm: 'pppo' is not allowed; allowed: ppo; did you mean ppo?"),
         ("algorithm: ray.rllib.algorithms.ppo.PPO", "algorithm: 'ray.rllib.algorithms.ppo.PPO' is not allowed; allowed: ppo"),
         ("engine: rlib", "engine: 'rlib' is not allowed; allowed: rllib, rllib-stock; did you mean rllib?"),
-        ("workload: {kind: diurnl}", "workload.kind: 'diurnl' is not allowed; allowed: diurnal, trace"),
-        ("workload: {days: 3}", "workload.kind: is missing; allowed: diurnal, trace"),
+        ("workload: {kind: diurnl}", "workload.kind: 'diurnl' is not allowed; allowed: steady, "),
+        (
+            "workload: {kind: mixture, components: [{workload: {kind: mixture}}]}",
+            "workload.components.0.workload.kind: 'mixture' is not allowed; allowed: steady, ",
+        ),
+        ("workload: {days: 3}", "workload.kind: is missing; allowed: steady, "),
         ("workload: 7", "workload"),
     ],
 )
@@ -172,6 +200,13 @@ def test_an_unknown_environment_algorithm_or_workload_is_named_with_the_allowed_
         ("workload: {kind: trace, path: a.csv, gaps: hide}", "workload.gaps: 'hide' is not allowed"),
         ("workload: {kind: diurnal, high_rps: 10, low_rps: 20}", "workload.high_rps: 10.0 is not allowed; allowed: from low_rps"),
         ("workload: {kind: diurnal, days: .nan}", "workload.days: nan is not allowed"),
+        ("workload: {kind: spike, num_steps: 1}", "workload.num_steps: 1 is not allowed; allowed: integers from 2"),
+        ("workload: {kind: spike, rise_steps: true}", "workload.rise_steps: True is not allowed"),
+        ("workload: {kind: sinusoidal, cycles: [{share: 0}]}", "workload.cycles.0.share: 0.0 is not allowed; allowed: above 0"),
+        (
+            "workload: {kind: mixture, components: [{workload: {kind: diurnal, days: -3}}]}",
+            "workload.components.0.workload.days: -3.0 is not allowed; allowed: from 0",
+        ),
     ],
 )
 def test_values_that_do_not_fit_each_other_or_their_range_are_named(text, message):
@@ -258,7 +293,7 @@ def test_settings_override_the_file_and_make_sections_that_are_not_there():
         ("ppo.lrr=1", "did you mean lr?"),
         ("ppo.lr=!!python/name:os.system", "--set ppo.lr"),
         ("ppo.lr=[", "--set ppo.lr"),
-        ("workload.days=3", "workload.kind: is missing; allowed: diurnal, trace"),
+        ("workload.days=3", "workload.kind: is missing; allowed: steady, "),
     ],
 )
 def test_an_unfit_setting_is_refused_in_one_line(override, message):
@@ -277,7 +312,7 @@ def test_a_trace_replaces_the_whole_workload_and_is_scaled_to_the_protocols_peak
 def test_the_json_schema_knows_every_key_and_refuses_others():
     schema = json.loads(json.dumps(json_schema()))
     definitions = schema["$defs"]
-    sections = (EnvConfig, PPOConfig, ResourcesConfig, EvaluationConfig, AutoscaleParams, DiurnalWorkload, TraceWorkload)
+    sections = (EnvConfig, PPOConfig, ResourcesConfig, EvaluationConfig, AutoscaleParams, *WORKLOADS.values())
     for section in sections:
         assert set(definitions[section.__name__]["properties"]) == {f.name for f in fields(section)}
         assert definitions[section.__name__]["additionalProperties"] is False

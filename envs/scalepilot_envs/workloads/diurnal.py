@@ -8,9 +8,34 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from scalepilot_envs.workloads.checks import check_number, parts_of
 from scalepilot_envs.workloads.series import RateSeries
 
 _MINUTE_SECONDS, _DAY_MINUTES = 60.0, 1440
+# Monday is 0; series begin at the Unix epoch.
+_FIRST_WEEKDAY, _SATURDAY = 3, 5
+
+
+@dataclass(frozen=True)
+class LoadEvent:
+    """A stretch in which the rate is multiplied, such as a sale or an outage of callers.
+
+    Attributes:
+        start_hours: beginning, hours from that of the series.
+        hours: length.
+        factor: the rate is multiplied by this; where events overlap, by each of theirs.
+    """
+
+    start_hours: float = 0.0
+    hours: float = 1.0
+    factor: float = 2.0
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        check_number(self, "start_hours", prefix="")
+        check_number(self, "hours", above=True, prefix="")
+        check_number(self, "factor", prefix="")
 
 
 @dataclass(frozen=True)
@@ -26,6 +51,8 @@ class DiurnalWorkload:
         flash_crowd_factor: the rate is multiplied by this while one lasts.
         flash_crowd_minutes: how long one lasts.
         flash_crowd_every_hours: mean time between two (a Poisson process); 0 for none.
+        weekend_factor: the rate is multiplied by this on Saturdays and Sundays; the series begins on Thursday 1970-01-01.
+        events: stretches in which the rate is multiplied.
         seed: of the noise and the crowds.
         peak_rps: scale so that the 99.5 % quantile is this; None keeps the rates.
     """
@@ -39,28 +66,28 @@ class DiurnalWorkload:
     flash_crowd_factor: float = 2.0
     flash_crowd_minutes: float = 10.0
     flash_crowd_every_hours: float = 6.0
+    weekend_factor: float = 1.0
+    events: tuple[LoadEvent, ...] = ()
     seed: int = 0
     peak_rps: float | None = None
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        for name in ("days", "low_rps", "high_rps", "noise_sigma", "flash_crowd_minutes", "flash_crowd_every_hours"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"workload.{name}: {value!r} is not allowed; allowed: finite numbers from 0")
-        if self.days * _DAY_MINUTES < 2 or self.days > 3660:
+        for name in ("low_rps", "high_rps", "noise_sigma", "flash_crowd_minutes", "flash_crowd_every_hours", "weekend_factor"):
+            check_number(self, name)
+        check_number(self, "days", 0, 3660)
+        if self.days * _DAY_MINUTES < 2:
             raise ValueError(f"workload.days: {self.days!r} is not allowed; allowed: two minutes to 3660 days")
         if self.high_rps < self.low_rps or self.high_rps == 0:
             raise ValueError(f"workload.high_rps: {self.high_rps!r} is not allowed; allowed: from low_rps, above 0")
-        if not 0 <= self.noise_correlation < 1:
+        check_number(self, "noise_correlation", 0, 1)
+        if self.noise_correlation == 1:
             raise ValueError(f"workload.noise_correlation: {self.noise_correlation!r} is not allowed; allowed: 0 to below 1")
-        if not (math.isfinite(self.flash_crowd_factor) and self.flash_crowd_factor > 0):
-            raise ValueError(f"workload.flash_crowd_factor: {self.flash_crowd_factor!r} is not allowed; allowed: above 0")
-        if self.seed < 0:
-            raise ValueError(f"workload.seed: {self.seed!r} is not allowed; allowed: integers from 0")
-        if self.peak_rps is not None and not (math.isfinite(self.peak_rps) and self.peak_rps > 0):
-            raise ValueError(f"workload.peak_rps: {self.peak_rps!r} is not allowed; allowed: above 0, or null")
+        check_number(self, "flash_crowd_factor", above=True)
+        parts_of(self, "events", LoadEvent)
+        check_number(self, "seed", whole=True)
+        check_number(self, "peak_rps", above=True, optional=True)
 
     def series(self) -> RateSeries:
         """One rate a minute."""
@@ -68,7 +95,7 @@ class DiurnalWorkload:
         noise_rng, crowd_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(self.seed).spawn(2))
         middle, swing = (self.high_rps + self.low_rps) / 2, (self.high_rps - self.low_rps) / 2
         rates = middle - swing * np.cos(2 * np.pi * np.arange(minutes) / _DAY_MINUTES)
-        rates = rates * self._noise(minutes, noise_rng) * self._crowds(minutes, crowd_rng)
+        rates = rates * self._noise(minutes, noise_rng) * self._crowds(minutes, crowd_rng) * self._calendar(minutes)
         series = RateSeries(rates, _MINUTE_SECONDS)
         return series if self.peak_rps is None else series.scaled_to_peak(self.peak_rps)
 
@@ -86,4 +113,11 @@ class DiurnalWorkload:
         if self.flash_crowd_every_hours:
             for start in np.flatnonzero(rng.random(minutes) < 1 / (60 * self.flash_crowd_every_hours)):
                 factor[start : start + round(self.flash_crowd_minutes)] = self.flash_crowd_factor
+        return factor
+
+    def _calendar(self, minutes: int) -> np.ndarray:
+        weekdays = (_FIRST_WEEKDAY + np.arange(minutes) // _DAY_MINUTES) % 7
+        factor = np.where(weekdays >= _SATURDAY, self.weekend_factor, 1.0)
+        for event in self.events:
+            factor[round(60 * event.start_hours) : round(60 * (event.start_hours + event.hours))] *= event.factor
         return factor

@@ -9,9 +9,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from scalepilot_envs.workloads.quantiles import quantiles
+
 Part = Literal["train", "validation", "test", "all"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test", "all")
 TRAIN_END, VALIDATION_END = 0.70, 0.85
+_RESAMPLED_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class RateSeries:
     """Mean request rates on a regular grid.
 
     Attributes:
-        rates_rps: (num_steps,) float64 requests/s, finite, from 0.
+        rates_rps: (num_steps,) float64 requests/s, finite, from 0; read-only, shared with the series cut from it.
         interval_seconds: grid.
         start_unix_seconds: beginning of the first interval.
     """
@@ -34,8 +37,12 @@ class RateSeries:
         rates = np.asarray(self.rates_rps, dtype=np.float64)
         if rates.ndim != 1 or not len(rates):
             raise ValueError(f"rates_rps: shape {rates.shape} is not allowed; allowed: (num_steps,) with at least one step")
-        if not (np.isfinite(rates).all() and (rates >= 0).all()):
+        # The extremes tell it without an array of truth values: NaN is the minimum of whatever holds one.
+        if not (rates.min() >= 0 and math.isfinite(rates.max())):
             raise ValueError("rates_rps: holds negative or non-finite values; allowed: finite numbers from 0")
+        rates = rates.view()
+        rates.flags.writeable = False
+        object.__setattr__(self, "rates_rps", rates)
 
     def __len__(self) -> int:
         return len(self.rates_rps)
@@ -90,19 +97,39 @@ class RateSeries:
         """
         if len(self) < 2:
             raise ValueError("rates_rps: one point cannot be resampled; allowed: at least two")
-        points = self.start_unix_seconds + np.arange(len(self)) * self.interval_seconds
-        grid = np.arange(points[0], points[-1], interval_seconds)
-        return RateSeries(np.interp(grid, points, self.rates_rps), interval_seconds, self.start_unix_seconds)
+        start, own = self.start_unix_seconds, self.interval_seconds
+        grid = np.arange(start, start + (len(self) - 1) * own, interval_seconds)
+        rates = np.empty(len(grid))
+        # A block at a time: the points' times are never held for the whole of a long recording.
+        last = 0
+        while last < len(grid):
+            first_point = max(0, int((grid[last] - start) / own) - 1)
+            points = start + np.arange(first_point, min(first_point + _RESAMPLED_AT_ONCE, len(self))) * own
+            upto = len(grid) if first_point + len(points) == len(self) else int(np.searchsorted(grid, points[-1]))
+            rates[last:upto] = np.interp(grid[last:upto], points, self.rates_rps[first_point : first_point + len(points)])
+            last = upto
+        return RateSeries(rates, interval_seconds, start)
 
-    def scaled_to_peak(self, peak_rps: float, quantile: float = 0.995) -> RateSeries:
+    def scaled_to_peak(self, peak_rps: float, quantile: float = 0.995, *, in_place: bool = False) -> RateSeries:
         """Scale so that `quantile` of the points is `peak_rps`.
+
+        Args:
+            peak_rps: requests/s.
+            quantile: share of the points at or below the peak.
+            in_place: overwrite this series' rates; only for who made it and hands it to nobody else.
 
         Raises:
             ValueError: the quantile is 0, so no factor reaches the peak.
         """
-        at_quantile = float(np.quantile(self.rates_rps, quantile))
+        at_quantile = quantiles(self.rates_rps, [quantile])[0]
         if at_quantile <= 0:
             raise ValueError(
                 f"peak_rps: the workload's {quantile:.1%} quantile is 0 requests/s; it cannot be scaled to {peak_rps:g}"
             )
-        return RateSeries(self.rates_rps * (peak_rps / at_quantile), self.interval_seconds, self.start_unix_seconds)
+        rates = self.rates_rps.view()
+        if in_place:
+            rates.flags.writeable = True
+            rates *= peak_rps / at_quantile
+        else:
+            rates = rates * (peak_rps / at_quantile)
+        return RateSeries(rates, self.interval_seconds, self.start_unix_seconds)

@@ -1,19 +1,20 @@
-"""`scalepilot workload show|import`: what a workload looks like, and whether a recorded one can be trained on."""
+"""`scalepilot workload show|import|generate`: what a workload looks like, whether one can be trained on, one to keep."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalepilot.cli import output
 
 if TYPE_CHECKING:
-    from scalepilot_envs.workloads import Part, RateSeries
+    from scalepilot_envs.workloads import AnyWorkload, Part, RateSeries
 
-HELP = "show a workload's statistics; check your own CSV and say how to train on it"
+HELP = "show a workload's statistics; check your own trace and say how to train on it; write one to a file"
 _PLOT_ROWS, _LABEL_COLUMNS = 8, 9
 _FEWEST_TO_SPLIT = 4
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -23,65 +24,145 @@ _STATISTICS = ("min", "p50", "mean", "p95", "p99", "max")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `workload`."""
-    what = parser.add_subparsers(dest="what", metavar="show|import", required=True)
+    what = parser.add_subparsers(dest="what", metavar="show|import|generate", required=True)
     showing = what.add_parser("show", help="statistics, split and a plot")
-    showing.add_argument("source", type=Path, metavar="CONFIG_OR_CSV", help="experiment YAML, or a trace's CSV")
-    importing = what.add_parser("import", help="check a CSV and print the command that trains on it")
-    importing.add_argument("source", type=Path, metavar="CSV", help="the trace: timestamp,requests_per_second")
-    importing.add_argument("-o", "--out", type=Path, metavar="CSV", help="write the checked trace here, in UTC on a regular grid")
-    filling = "fill missing rows of a CSV (default: refuse)"
+    showing.add_argument("source", metavar="SOURCE", help="experiment YAML, a trace's file, or a kind such as spike")
+    importing = what.add_parser("import", help="check a trace and print the command that trains on it")
+    importing.add_argument("source", type=Path, metavar="FILE", help="CSV (timestamp,requests_per_second), .parquet or .json")
+    importing.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="write the checked trace here, in UTC on a regular grid"
+    )
+    generating = what.add_parser("generate", help="write a workload to a file")
+    generating.add_argument("source", metavar="SOURCE", help="a kind such as diurnal, or experiment YAML")
+    generating.add_argument("--seed", type=int, metavar="N", help="other draws of a workload drawn by chance")
+    generating.add_argument("--peak-rps", type=float, metavar="RPS", help="scale the 99.5 %% quantile to this many requests/s")
+    generating.add_argument("-o", "--out", type=Path, metavar="FILE", required=True, help="a new .csv or .parquet")
+    for command in (showing, generating):
+        setting = "a key of the kind (num_steps=500), or of the YAML (workload.days=3)"
+        command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)
     for command in (showing, importing):
+        filling = "fill missing rows of a trace (default: refuse)"
         command.add_argument("--gaps", choices=("error", "linear", "previous"), default="error", help=filling)
+        averaging = "average a trace into intervals of this length while reading"
+        command.add_argument("--interval-seconds", type=float, metavar="SECONDS", help=averaging)
+        resetting = "a fall of requests_total: refuse it (default), or count from zero"
+        command.add_argument("--counter-resets", choices=("error", "restart"), default="error", help=resetting)
+    for command in (showing, importing, generating):
         command.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show or import."""
+    """Show, import or generate."""
     from scalepilot.errors import InputError
 
     try:
-        return _show(arguments) if arguments.what == "show" else _import(arguments)
+        return {"show": _show, "import": _import, "generate": _generate}[arguments.what](arguments)
     except ValueError as error:
         # Workloads name file, line or key, the value and what is allowed.
         raise InputError(str(error)) from None
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from scalepilot.config import load_config
-    from scalepilot_envs.workloads import read_csv
-
-    if arguments.source.suffix.lower() in (".yaml", ".yml"):
-        workload = load_config(arguments.source).workload
+    workload = _described(arguments.source, arguments.set)
+    if workload is None:
+        kind, series = "trace", _read(arguments, Path(arguments.source))
+    else:
         kind, series = workload.kind, workload.series()
-    else:
-        kind, series = "trace", read_csv(arguments.source, arguments.gaps)
-    figures = {"source": str(arguments.source), "kind": kind} | describe(series)
-    if arguments.json:
-        print(json.dumps(figures, indent=1))
-    else:
-        _print(figures, series)
+    _report(arguments, {"source": arguments.source, "kind": kind} | describe(series), series)
     return 0
 
 
 def _import(arguments: argparse.Namespace) -> int:
     from scalepilot.errors import InputError
-    from scalepilot_envs.workloads import read_csv
+    from scalepilot_envs.workloads import write_trace
 
-    if arguments.gaps != "error" and arguments.out is None:
-        raise InputError(f"--gaps {arguments.gaps}: needs --out CSV, where the filled trace is written")
-    series = read_csv(arguments.source, arguments.gaps)
+    changes = {
+        "--gaps": arguments.gaps,
+        "--interval-seconds": arguments.interval_seconds,
+        "--counter-resets": arguments.counter_resets,
+    }
+    for option, value in changes.items():
+        if value not in ("error", None) and arguments.out is None:
+            raise InputError(f"{option} {value}: needs --out CSV, where the changed trace is written")
+    series = _read(arguments, arguments.source)
     figures = {"source": str(arguments.source), "kind": "trace"} | describe(series)
     if arguments.out is not None:
-        _write(series, arguments.out)
+        write_trace(series, arguments.out)
     command = train_command(arguments.out or arguments.source, series)
-    if arguments.json:
-        print(json.dumps(figures | {"written": str(arguments.out) if arguments.out else None, "train": command}, indent=1))
-        return 0
-    _print(figures, series)
-    if arguments.out is not None:
-        print(f"written: {arguments.out}")
-    print(f"train on it:\n  {command}")
+    written = {"written": str(arguments.out) if arguments.out else None, "train": command}
+    _report(arguments, figures, series, written)
     return 0
+
+
+def _generate(arguments: argparse.Namespace) -> int:
+    from dataclasses import replace
+
+    from scalepilot.errors import InputError
+    from scalepilot_envs.workloads import reseeded, write_trace
+
+    workload = _described(arguments.source, arguments.set)
+    if workload is None:
+        raise InputError(
+            f"{arguments.source}: is a trace; allowed: a kind or an experiment's YAML (to convert it: workload import)"
+        )
+    if arguments.seed is not None:
+        workload = reseeded(workload, arguments.seed)
+    if arguments.peak_rps is not None:
+        workload = replace(workload, peak_rps=arguments.peak_rps)
+    series = workload.series()
+    write_trace(series, arguments.out)
+    figures = {"source": arguments.source, "kind": workload.kind} | describe(series)
+    _report(arguments, figures, series, {"written": str(arguments.out)})
+    return 0
+
+
+def _described(source: str, settings: Sequence[str]) -> AnyWorkload | None:
+    """The workload that a kind's name or an experiment's YAML describes; None for a trace's file."""
+    from scalepilot.errors import InputError
+
+    path = Path(source)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        from scalepilot.config import load_config
+
+        return load_config(path, settings).workload
+    if path.suffix or path.exists():
+        if settings:
+            raise InputError(f"--set {settings[0]}: {source} is a trace's file; allowed: with a kind or an experiment's YAML")
+        return None
+    import difflib
+
+    from scalepilot.config import config_from_mapping
+    from scalepilot_envs.workloads import WORKLOADS
+
+    if source not in WORKLOADS:
+        near = difflib.get_close_matches(source, WORKLOADS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"{source}: is no file and no kind; allowed: a file, or {', '.join(WORKLOADS)}{hint}")
+    for setting in settings:
+        if "=" not in setting:
+            raise InputError(f"--set {setting}: allowed: key=value, such as num_steps=500")
+    overrides = [f"workload.{setting.removeprefix('workload.')}" for setting in settings]
+    return config_from_mapping({"workload": {"kind": source}}, overrides, source=source).workload
+
+
+def _read(arguments: argparse.Namespace, path: Path) -> RateSeries:
+    from scalepilot_envs.workloads import read_trace
+
+    return read_trace(path, arguments.gaps, arguments.interval_seconds, arguments.counter_resets)
+
+
+def _report(
+    arguments: argparse.Namespace, figures: dict[str, Any], series: RateSeries, done: dict[str, str | None] | None = None
+) -> None:
+    done = done or {}
+    if arguments.json:
+        print(json.dumps(figures | done, indent=1))
+        return
+    _print(figures, series)
+    if done.get("written"):
+        print(f"written: {done['written']}")
+    if done.get("train"):
+        print(f"train on it:\n  {done['train']}")
 
 
 def describe(series: RateSeries) -> dict[str, Any]:
@@ -106,10 +187,10 @@ def _span(series: RateSeries) -> dict[str, Any]:
 
 
 def _rates(series: RateSeries) -> dict[str, float]:
-    import numpy as np
+    from scalepilot_envs.workloads.quantiles import quantiles
 
     rates = series.rates_rps
-    p50, p95, p99 = np.quantile(rates, [0.5, 0.95, 0.99])
+    p50, p95, p99 = quantiles(rates, [0.5, 0.95, 0.99])
     values = (rates.min(), p50, rates.mean(), p95, p99, rates.max())
     return {name: round(float(value), 6) for name, value in zip(_STATISTICS, values, strict=True)}
 
@@ -144,21 +225,6 @@ def train_command(path: Path, series: RateSeries) -> str:
     if episode < EPISODE_STEPS:
         command += f" --set env.episode_steps={episode}"
     return command
-
-
-def _write(series: RateSeries, path: Path) -> None:
-    from scalepilot.errors import InputError
-
-    if path.exists():
-        raise InputError(f"--out {path}: exists already; allowed: a new file")
-    times = (_time(series.start_unix_seconds + i * series.interval_seconds) for i in range(len(series)))
-    lines = [f"{time},{rate:.10g}\n" for time, rate in zip(times, series.rates_rps.tolist(), strict=True)]
-    aside = path.with_name(f".{path.name}.new")
-    try:
-        aside.write_text("timestamp,requests_per_second\n" + "".join(lines), encoding="utf-8")
-        aside.rename(path)
-    except OSError as error:
-        raise InputError(f"--out {path}: cannot be written ({error.strerror})") from None
 
 
 def _print(figures: dict[str, Any], series: RateSeries) -> None:

@@ -1,0 +1,72 @@
+"""Writes a series as a trace that `read_trace` gives back unchanged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalepilot_envs.workloads.series import RateSeries
+from scalepilot_envs.workloads.traces.grid import TraceError
+
+_ROWS_AT_ONCE = 1 << 16
+
+
+def write_trace(series: RateSeries, path: Path) -> None:
+    """Write `timestamp,requests_per_second`, in UTC; Parquet where the name ends in .parquet or .pq, CSV otherwise.
+
+    The file appears whole or not at all.
+
+    Args:
+        series: what to write; times are rounded to microseconds.
+        path: a new file.
+
+    Raises:
+        TraceError: the file exists or cannot be written.
+    """
+    if path.exists():
+        raise TraceError(f"{path}: exists already; allowed: a new file")
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            _write_parquet(series, aside)
+        else:
+            _write_csv(series, aside)
+        with aside.open("rb") as file:
+            os.fsync(file.fileno())
+        aside.rename(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise TraceError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def _blocks(series: RateSeries) -> Iterator[tuple[NDArray[np.datetime64], NDArray[np.float64]]]:
+    for first in range(0, len(series), _ROWS_AT_ONCE):
+        rates = series.rates_rps[first : first + _ROWS_AT_ONCE]
+        seconds = series.start_unix_seconds + np.arange(first, first + len(rates)) * series.interval_seconds
+        yield np.rint(seconds * 1e6).astype("datetime64[us]"), rates
+
+
+def _write_csv(series: RateSeries, path: Path) -> None:
+    whole = all(float(seconds).is_integer() for seconds in (series.start_unix_seconds, series.interval_seconds))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write("timestamp,requests_per_second\n")
+        for moments, rates in _blocks(series):
+            stamps = np.datetime_as_string(moments, unit="s" if whole else "us").tolist()
+            # repr is the shortest text that reads back as the same number.
+            pairs = zip(stamps, rates.tolist(), strict=True)
+            file.writelines(f"{stamp}Z,{int(rate) if rate.is_integer() else repr(rate)}\n" for stamp, rate in pairs)
+
+
+def _write_parquet(series: RateSeries, path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = pa.schema([("timestamp", pa.timestamp("us", "UTC")), ("requests_per_second", pa.float64())])
+    with parquet.ParquetWriter(path, schema) as file:
+        for moments, rates in _blocks(series):
+            columns = [pa.array(moments.astype(np.int64)).cast(schema.field(0).type), pa.array(rates)]
+            file.write_batch(pa.record_batch(columns, schema=schema))
