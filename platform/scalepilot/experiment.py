@@ -22,7 +22,7 @@ from scalepilot.policy import ActionEntry, Planner, Policy, PolicySpec, autoscal
 from scalepilot.policy.rules import Hpa, HpaParameters
 from scalepilot.policy.rules.hpa import METRICS
 from scalepilot.simulate import ProtocolData, protocol_v1, run_episodes
-from scalepilot.tuning import describe_parameters, tune_hpa, tune_look_ahead, tuned_hpa_rule
+from scalepilot.tuning import describe_parameters, tune_hpa, tune_look_ahead, tuned_rule
 from scalepilot_envs.autoscale import DEFAULT_MOVES, ENV_ID, AutoscaleParams, MoveTable
 from scalepilot_envs.workloads import TraceWorkload
 
@@ -125,7 +125,7 @@ def tuned_rivals(data: ProtocolData, params: AutoscaleParams, evaluations: int, 
         share = evaluations // len(METRICS)
         progress.begin(share)
         found = tune_hpa(data, params, metric=metric, evaluations=share, progress=progress.update)
-        rule = tuned_hpa_rule(found, params, name)
+        rule = tuned_rule("hpa", found, params, name)
         progress.end()
         if folder is not None:
             save_policy(rule, folder / name)

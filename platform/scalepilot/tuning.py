@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from scalepilot.policy import Planner, Policy
-from scalepilot.policy.rules import Hpa, HpaParameters, LookAhead
+from scalepilot.policy.rules import (
+    RULES,
+    Forecast,
+    ForecastMpcParameters,
+    HpaParameters,
+    KpaParameters,
+    LookAhead,
+    Rule,
+    StaticParameters,
+    ThresholdParameters,
+    TrackingParameters,
+    fit_forecast,
+)
 from scalepilot.simulate import EpisodeSet, ProtocolData, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 
@@ -24,6 +36,10 @@ _TARGETS = (0.3, 0.95)
 _TOLERANCES = (0.0, 0.02, 0.05, 0.1)
 _DOWN_SECONDS = (15, 60, 120, 180, 300, 600)
 _UP_SECONDS = (0, 30, 60)
+_COOLDOWN_SECONDS = (0, 15, 30, 60, 120, 300)
+_STABLE_SECONDS = (15, 30, 60, 120, 300, 600)
+_DELAY_SECONDS = (0, 60, 120, 300, 600)
+HORIZONS = (4, 28)
 _UTILISATIONS = tuple(float(u) for u in np.arange(0.5, 0.96, 0.05))
 
 
@@ -70,8 +86,13 @@ def mean_J(
     return scores
 
 
-def _hpa_rows(group: list[HpaParameters], rows: int, params: AutoscaleParams) -> Hpa:
-    return Hpa([candidate for candidate in group for _ in range(rows)], params)
+def _rows_of(rule_name: str, params: AutoscaleParams) -> Callable[[list[Any], int], Rule[Any]]:
+    """Builds one rule that flies several parameter sets side by side."""
+
+    def make(group: list[Any], rows: int) -> Rule[Any]:
+        return RULES[rule_name]([candidate for candidate in group for _ in range(rows)], params)
+
+    return make
 
 
 def draw_hpa(rng: np.random.Generator, metrics: Sequence[str]) -> HpaParameters:
@@ -85,6 +106,21 @@ def draw_hpa(rng: np.random.Generator, metrics: Sequence[str]) -> HpaParameters:
     )
 
 
+def search(
+    make: Callable[[list[CandidateT], int], Policy | Planner],
+    candidates: Sequence[CandidateT],
+    data: ProtocolData,
+    params: AutoscaleParams,
+    progress: Progress | None = None,
+) -> Tuned[CandidateT]:
+    """The best of the candidates: all on the training windows, the ten best again on validation; test is not touched."""
+    train = mean_J(make, candidates, data.train, params, progress)
+    finalists = [int(i) for i in np.argsort(train, kind="stable")[:FINALISTS]]
+    validation = mean_J(make, [candidates[i] for i in finalists], data.validation, params)
+    winner = int(np.argmin(validation))
+    return Tuned(candidates[finalists[winner]], train[finalists[winner]], validation[winner], len(candidates))
+
+
 def tune_hpa(
     data: ProtocolData,
     params: AutoscaleParams,
@@ -94,7 +130,7 @@ def tune_hpa(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tuned[HpaParameters]:
-    """Random search for the best HPA on one metric: training windows first, the ten best again on validation.
+    """Random search for the best HPA on one metric.
 
     Args:
         data: the protocol's episodes; test is not touched.
@@ -106,27 +142,102 @@ def tune_hpa(
     """
     rng = np.random.default_rng(seed)
     candidates = [draw_hpa(rng, [metric]) for _ in range(evaluations)]
-
-    def make(group: list[HpaParameters], rows: int) -> Hpa:
-        return _hpa_rows(group, rows, params)
-
-    train = mean_J(make, candidates, data.train, params, progress)
-    finalists = [int(i) for i in np.argsort(train)[:FINALISTS]]
-    validation = mean_J(make, [candidates[i] for i in finalists], data.validation, params)
-    winner = int(np.argmin(validation))
-    return Tuned(candidates[finalists[winner]], train[finalists[winner]], validation[winner], evaluations)
+    return search(_rows_of("hpa", params), candidates, data, params, progress)
 
 
-def tuned_hpa_rule(found: Tuned[HpaParameters], params: AutoscaleParams, name: str) -> Hpa:
+def tune_rule(
+    rule_name: str,
+    data: ProtocolData,
+    params: AutoscaleParams,
+    *,
+    evaluations: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tuned[Any]:
+    """Random search over a rule's whole parameter space.
+
+    Args:
+        rule_name: key in SPACES.
+        data: the protocol's episodes; test is not touched.
+        params: the service.
+        evaluations: points drawn; a space with fewer points is searched whole.
+        seed: of the draw.
+        progress: called with the candidates done.
+    """
+    rng = np.random.default_rng(seed)
+    if rule_name == "static":
+        every = range(params.min_replicas, params.max_replicas + 1)
+        chosen = every if len(every) <= evaluations else sorted(rng.choice(np.array(every), evaluations, replace=False).tolist())
+        return search(_rows_of("static", params), [StaticParameters(n) for n in chosen], data, params, progress)
+    draw = SPACES[rule_name]
+    candidates = [draw(rng) for _ in range(evaluations)]
+    if rule_name == "forecast_mpc":
+        forecast = fitted_forecast(data, params)
+        candidates = [replace(c, forecast=forecast) for c in candidates]
+    return search(_rows_of(rule_name, params), candidates, data, params, progress)
+
+
+def fitted_forecast(data: ProtocolData, params: AutoscaleParams) -> Forecast:
+    """The forecast of forecast_mpc, from the training part."""
+    return fit_forecast(
+        data.train_series,
+        history_steps=params.history_steps,
+        window_steps=params.window_steps,
+        num_leads=params.startup_steps + HORIZONS[1],
+        with_season=params.observe_clock,
+    )
+
+
+def draw_threshold(rng: np.random.Generator) -> ThresholdParameters:
+    """One point of the threshold rule's parameter space."""
+    lower, upper = np.sort(rng.uniform(0.1, 0.95, 2)).tolist()
+    return ThresholdParameters(upper, lower, int(rng.integers(1, 6)), float(rng.choice(_COOLDOWN_SECONDS)))
+
+
+def draw_tracking(rng: np.random.Generator) -> TrackingParameters:
+    """One point of target tracking's parameter space."""
+    return TrackingParameters(float(rng.uniform(*_TARGETS)))
+
+
+def draw_kpa(rng: np.random.Generator) -> KpaParameters:
+    """One point of KPA's parameter space."""
+    return KpaParameters(
+        target=float(rng.uniform(*_TARGETS)),
+        stable_window_seconds=float(rng.choice(_STABLE_SECONDS)),
+        panic_threshold=float(rng.uniform(1.1, 4.0)),
+        max_scale_down_rate=float(rng.choice((1.1, 1.5, 2.0, 10.0))),
+        scale_down_delay_seconds=float(rng.choice(_DELAY_SECONDS)),
+    )
+
+
+def draw_forecast_mpc(rng: np.random.Generator) -> ForecastMpcParameters:
+    """One point of forecast_mpc's parameter space; the forecast itself is fitted."""
+    return ForecastMpcParameters(
+        caution=float(rng.uniform(0.7, 1.6)),
+        late_weight=float(np.exp(rng.uniform(np.log(0.5), np.log(4.0)))),
+        horizon_steps=int(rng.integers(HORIZONS[0], HORIZONS[1] + 1)),
+        drain_steps=float(rng.choice((1.0, 2.0, 4.0))),
+    )
+
+
+SPACES: dict[str, Callable[[np.random.Generator], Any]] = {
+    "threshold": draw_threshold,
+    "tracking": draw_tracking,
+    "kpa": draw_kpa,
+    "forecast_mpc": draw_forecast_mpc,
+}
+
+
+def tuned_rule(rule_name: str, found: Tuned[Any], params: AutoscaleParams, name: str) -> Rule[Any]:
     """The found parameters as a policy whose provenance says how they were found."""
     provenance = {
         "algorithm": "random_search",
         "evaluations": found.evaluations,
         "train_J_per_hour": found.train_J,
         "validation_J_per_hour": found.validation_J,
-        "parameters": asdict(found.best),
+        "parameters": {key: value for key, value in asdict(found.best).items() if key != "forecast"},
     }
-    return Hpa(found.best, params, name=name, provenance=provenance)
+    return RULES[rule_name](found.best, params, name=name, provenance=provenance)
 
 
 def tune_look_ahead(data: ProtocolData, params: AutoscaleParams) -> LookAhead:
@@ -146,4 +257,18 @@ def describe_parameters(parameters: Any) -> str:
             f"{parameters.metric} {parameters.target:.2f}, tolerance {parameters.tolerance:g},"
             f" down {parameters.stabilisation_down_seconds:g} s, up {parameters.stabilisation_up_seconds:g} s"
         )
-    return ", ".join(f"{key} {value}" for key, value in asdict(parameters).items())
+    shown = {key: value for key, value in asdict(parameters).items() if key != "forecast" and value is not None}
+    return ", ".join(
+        f"{key.removesuffix('_seconds').replace('_', ' ')} {_short(value)}{' s' if key.endswith('_seconds') else ''}"
+        for key, value in shown.items()
+    )
+
+
+def _short(value: Any) -> str:
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and abs(value) < 100
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )

@@ -1,13 +1,18 @@
-"""Episodes: policies × workloads × seeds, in batches."""
+"""Episodes: policies × workloads × seeds, in batches; and what they would cost at best."""
 
 from scalepilot.simulate.episodes import EpisodeResults, EpisodeSet, Playback, poisson_episodes, run_episodes
+from scalepilot.simulate.optimum import Optimum, OptimumCache, PlannedTargets, autoscale_optimum
 from scalepilot.simulate.protocol import ProtocolData, protocol_v1
 
 __all__ = [
     "EpisodeResults",
     "EpisodeSet",
+    "Optimum",
+    "OptimumCache",
+    "PlannedTargets",
     "Playback",
     "ProtocolData",
+    "autoscale_optimum",
     "poisson_episodes",
     "protocol_v1",
     "run_episodes",

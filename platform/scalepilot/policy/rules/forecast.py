@@ -133,7 +133,8 @@ def fit_forecast(
         raise ValueError(f"forecast: the training part has {len(series)} steps; allowed: from {fewest}")
     rates: Array = np.random.default_rng(seed).poisson(series.rates_rps * interval) / interval
     # An interval is observed at its end.
-    day_share: Array = ((series.start_unix_seconds + (np.arange(len(rates)) + 1) * interval) % _DAY_SECONDS) / _DAY_SECONDS
+    ends = series.start_unix_seconds + (np.arange(len(rates)) + 1) * interval
+    day_share = np.asarray(ends % _DAY_SECONDS / _DAY_SECONDS, dtype=np.float64)
     long_enough = len(rates) * interval >= _FEWEST_DAYS_OF_SEASON * _DAY_SECONDS
     season = _fitted_season(rates, day_share) if with_season and long_enough else np.empty(0)
     offset = season_at(season, day_share)

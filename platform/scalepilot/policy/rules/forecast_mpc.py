@@ -38,14 +38,14 @@ class ForecastMpcParameters:
     Attributes:
         caution: factor on the forecast's standard deviation.
         late_weight: factor on the price of late requests in the plan.
-        horizon_steps: intervals planned ahead.
+        horizon_steps: intervals planned beyond the start-up.
         drain_steps: intervals within which a backlog is to be worked off.
         forecast: fitted on training traffic; None takes the newest rates to go on.
     """
 
     caution: float = 1.0
     late_weight: float = 1.0
-    horizon_steps: int = 24
+    horizon_steps: int = 20
     drain_steps: float = 2.0
     forecast: Forecast | None = None
 
@@ -83,17 +83,13 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
             raise ArtifactError(
                 f"rule: forecast_mpc plans over at most {_MOST_REPLICAS} replicas; max_replicas is {p.max_replicas}"
             )
-        horizon = max(row.horizon_steps for row in self._rows)
-        if horizon <= p.startup_steps:
-            raise ArtifactError(
-                f"rule.parameters: horizon_steps: {horizon} is not allowed; allowed: from {p.startup_steps + 1}, the start-up"
-            )
+        horizon = p.startup_steps + max(row.horizon_steps for row in self._rows)
         # The forecast is fitted, not searched: rows differ in the rest.
         forecast = self.parameters.forecast or persistence(horizon, p.history_steps)
         if len(forecast.weights) < horizon or len(forecast.weights[0]) != p.history_steps + 4:
             raise ArtifactError(
                 f"rule.parameters: forecast.weights: {len(forecast.weights)} leads of {len(forecast.weights[0])} features;"
-                f" allowed: {horizon} (horizon_steps) of {p.history_steps + 4}"
+                f" allowed: {horizon} (start-up + horizon_steps) of {p.history_steps + 4}"
             )
         self._season = np.array(forecast.season)
         if len(self._season) and not p.observe_clock:
@@ -123,7 +119,7 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
             self._with_backlog(np.expm1(log_rate), backlog, self.view.ready(observation)),
             sigma * widened[:, None],
             self.view.total(observation),
-            self.by_row("horizon_steps"),
+            p.startup_steps + self.by_row("horizon_steps"),
             self.by_row("late_weight").astype(np.float64),
         )
         return target, followed
