@@ -187,6 +187,7 @@ class EvaluationConfig:
         tuning_evaluations: random-search evaluations of the tuned rules, shared equally by the metrics.
         validate_every_share: of the budget, between two validations (0.02 = 50 validations a run).
         bootstrap_samples: resamples behind the intervals.
+        optimum: judge against the clairvoyant optimum too (a second or two an episode).
     """
 
     window_steps: int = 1920
@@ -195,6 +196,7 @@ class EvaluationConfig:
     tuning_evaluations: int = 400
     validate_every_share: float = 0.02
     bootstrap_samples: int = 2000
+    optimum: bool = True
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 

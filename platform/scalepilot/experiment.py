@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -13,20 +14,18 @@ from typing import Any
 
 from scalepilot.cluster import connected
 from scalepilot.config import ExperimentConfig
-from scalepilot.errors import ArtifactError
-from scalepilot.evaluate.compare import Comparison, Contestant, compare, write_evaluation
+from scalepilot.evaluate.compare import Comparison, write_evaluation
 from scalepilot.evaluate.report import ReportData, write_report
-from scalepilot.learn.progress import Progress
+from scalepilot.judge import HPA_DEFAULT, OptimumOptions, judge, tuned_rivals
 from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions
-from scalepilot.policy import ActionEntry, Planner, Policy, PolicySpec, autoscale_fields, load_policy, save_policy
-from scalepilot.policy.rules import Hpa, HpaParameters
-from scalepilot.policy.rules.hpa import METRICS
+from scalepilot.policy import PolicySpec, env_actions, env_fields, load_policy
+from scalepilot.policy.rules import Hpa, HpaParameters, Rule
+from scalepilot.progress import Progress
 from scalepilot.simulate import ProtocolData, protocol_v1, run_episodes
-from scalepilot.tuning import describe_parameters, tune_hpa, tune_look_ahead, tuned_rule
-from scalepilot_envs.autoscale import DEFAULT_MOVES, ENV_ID, AutoscaleParams, MoveTable
+from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.autoscale.description import describe
 from scalepilot_envs.workloads import TraceWorkload
 
-HPA_DEFAULT = "hpa-default"
 INTERRUPTED = "interrupted"
 
 
@@ -89,14 +88,15 @@ def load_data(config: ExperimentConfig) -> ProtocolData:
 
 def policy_spec(config: ExperimentConfig, folder: RunFolder) -> PolicySpec:
     """Description of the policy this run will export."""
+    env = describe(config.env.params)
     return PolicySpec(
         name=f"{config.name}-{config.algorithm}"[:64],
         version=folder.run_id,
         kind="network",
-        env_id=ENV_ID,
-        env_params=asdict(config.env.params),
-        observation_fields=autoscale_fields(config.env.params),
-        actions=tuple(ActionEntry(**entry) for entry in MoveTable(DEFAULT_MOVES).to_json()),
+        env_id=env.env_id,
+        env_params=asdict(env.params),
+        observation_fields=env_fields(env),
+        actions=env_actions(env),
         decision_rule="argmax_p",
         provenance={
             "algorithm": config.algorithm,
@@ -108,82 +108,6 @@ def policy_spec(config: ExperimentConfig, folder: RunFolder) -> PolicySpec:
             "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         },
     )
-
-
-def tuned_rivals(data: ProtocolData, params: AutoscaleParams, evaluations: int, folder: Path | None) -> list[Hpa]:
-    """HPA tuned on each metric, from `folder` where a run was resumed, else searched and stored there."""
-    rivals: list[Hpa] = []
-    for metric in METRICS:
-        name = f"hpa-tuned-{metric}"
-        if folder is not None and (folder / name).exists():
-            with contextlib.suppress(ArtifactError):
-                stored = load_policy(folder / name)
-                assert isinstance(stored, Hpa)
-                rivals.append(stored)
-                continue
-        progress = Progress(f"tuning HPA on {metric}", "evaluations")
-        share = evaluations // len(METRICS)
-        progress.begin(share)
-        found = tune_hpa(data, params, metric=metric, evaluations=share, progress=progress.update)
-        rule = tuned_rule("hpa", found, params, name)
-        progress.end()
-        if folder is not None:
-            save_policy(rule, folder / name)
-        rivals.append(rule)
-    return rivals
-
-
-def judge(
-    data: ProtocolData,
-    params: AutoscaleParams,
-    policies: list[tuple[str, Policy]],
-    rivals: list[Hpa],
-    *,
-    bootstrap_samples: int,
-) -> Comparison:
-    """Fly policies, default and tuned HPA and the look-ahead through the test windows.
-
-    Args:
-        data: the protocol's episodes.
-        params: the service.
-        policies: (row label, policy).
-        rivals: tuned rules.
-        bootstrap_samples: resamples behind the intervals.
-    """
-    default = Hpa(HpaParameters(), params, name=HPA_DEFAULT)
-    look_ahead = tune_look_ahead(data, params)
-    entries: list[tuple[str, str, str, Policy | Planner]] = [
-        (label, "policy", describe_policy(policy), policy) for label, policy in policies
-    ]
-    entries += [(rule.spec.name, "baseline", describe_parameters(rule.parameters), rule) for rule in (default, *rivals)]
-    entries.append(
-        (look_ahead.name, "reference", f"knows the coming mean rates, utilisation {look_ahead.utilisation:.2f}", look_ahead)
-    )
-    contestants, played_back = [], _busiest_window(data)
-    progress = Progress("evaluating", "policies")
-    progress.begin(len(entries))
-    for done, (name, role, detail, actor) in enumerate(entries, start=1):
-        results, playback = run_episodes(actor, data.test, params, playback_of=played_back)
-        contestants.append(Contestant(name, role, detail, results, playback))  # type: ignore[arg-type]
-        progress.update(done)
-    progress.end()
-    return compare(data.test.workload, data.test, contestants, bootstrap_samples=bootstrap_samples)
-
-
-def _busiest_window(data: ProtocolData) -> int:
-    """The test episode worth playing back: the one whose rate varies most."""
-    return int(data.test.rates_rps[data.test.seed == data.test.seed[0]].std(axis=1).argmax())
-
-
-def describe_policy(policy: Policy) -> str:
-    """One phrase for a table: how it came to be."""
-    provenance = policy.spec.provenance
-    if policy.spec.kind == "rule":
-        parameters = getattr(policy, "parameters", None)
-        return describe_parameters(parameters) if parameters is not None else "rule"
-    steps = provenance.get("env_steps")
-    trained = f", {steps / 1e6:.1f} M steps" if isinstance(steps, int) else ""
-    return f"{provenance.get('algorithm', policy.spec.kind)}, seed {provenance.get('seed', '?')}{trained}"
 
 
 def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool = False) -> ExperimentResult:
@@ -234,11 +158,16 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
         folder.close()
 
 
-def evaluate_run(config: ExperimentConfig, folder: RunFolder, data: ProtocolData, rivals: list[Hpa]) -> Comparison:
+def evaluate_run(config: ExperimentConfig, folder: RunFolder, data: ProtocolData, rivals: list[Rule[Any]]) -> Comparison:
     """Judge the run's policy on the test windows, write evaluation/ and report.html."""
     policy = load_policy(folder.policy)
     comparison = judge(
-        data, config.env.params, [(policy.spec.name, policy)], rivals, bootstrap_samples=config.evaluation.bootstrap_samples
+        data,
+        config.env.params,
+        [(policy.spec.name, policy)],
+        rivals,
+        bootstrap_samples=config.evaluation.bootstrap_samples,
+        optimum=OptimumOptions(processes=os.cpu_count() or 1) if config.evaluation.optimum else None,
     )
     write_evaluation(comparison, folder.evaluation)
     lines = {HPA_DEFAULT: _validation_J(Hpa(HpaParameters(), config.env.params), data, config.env.params)}

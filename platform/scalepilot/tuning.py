@@ -39,7 +39,7 @@ _UP_SECONDS = (0, 30, 60)
 _COOLDOWN_SECONDS = (0, 15, 30, 60, 120, 300)
 _STABLE_SECONDS = (15, 30, 60, 120, 300, 600)
 _DELAY_SECONDS = (0, 60, 120, 300, 600)
-HORIZONS = (4, 28)
+HORIZONS = (2, 12)
 _UTILISATIONS = tuple(float(u) for u in np.arange(0.5, 0.96, 0.05))
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import statistics
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scalepilot.config import ExperimentConfig
     from scalepilot.evaluate.compare import Comparison
+    from scalepilot.policy import Policy
 
 HELP = "judge policies on held-out traffic against default and tuned HPA (protocol v1)"
 
@@ -25,7 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the config; repeatable"
     )
-    parser.add_argument("--trace", type=Path, metavar="CSV", help="judge on this trace (timestamp,requests_per_second)")
+    parser.add_argument(
+        "--trace",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="CSV",
+        help="judge on these traces (timestamp,requests_per_second), one after the other",
+    )
     parser.add_argument(
         "--peak-rps",
         type=float,
@@ -36,8 +45,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evaluations", type=int, default=600, help="random-search evaluations of the tuned rules (default: 600)"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write summary.json and episodes.parquet here")
-    parser.add_argument("--json", action="store_true", help="print summary.json instead of the table")
+    parser.add_argument(
+        "--rules",
+        choices=["hpa", "all"],
+        default="hpa",
+        help="rivals: HPA default and tuned, or every rule default and tuned (minutes a trace)",
+    )
+    parser.add_argument("--no-optimum", action="store_true", help="leave the clairvoyant optimum out")
+    parser.add_argument(
+        "--cache", type=Path, metavar="FOLDER", help="keep tuned rules and optima here and use what is there already"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write summary.json and episodes.parquet here (a folder a trace with several)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print summary.json instead of the table (a list with several)"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print one Markdown table of everything instead")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,42 +69,70 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot import config as configuration
     from scalepilot.errors import InputError
     from scalepilot.evaluate.compare import write_evaluation
-    from scalepilot.experiment import judge, load_data, tuned_rivals
+    from scalepilot.evaluate.files import summary
     from scalepilot.policy import load_policy
 
     if arguments.evaluations < 2:
         raise InputError(f"--evaluations: {arguments.evaluations} is not allowed; allowed: whole numbers from 2")
+    names = [path.stem for path in arguments.trace]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"--trace: {name} is given twice; allowed: files with different names")
     policies = [load_policy(path) for path in arguments.policies]
-    config = _config(arguments, configuration.config_from_mapping({}))
-    data = load_data(config)
-    params = config.env.params
+    base = _config(arguments, configuration.config_from_mapping({}))
     labels = _labels([p.spec.name for p in policies], [str(p.spec.provenance.get("seed", p.spec.version)) for p in policies])
-    rivals = tuned_rivals(data, params, arguments.evaluations, None)
-    comparison = judge(
-        data,
-        params,
-        list(zip(labels, policies, strict=True)),
-        rivals,
-        bootstrap_samples=config.evaluation.bootstrap_samples,
-    )
-    if arguments.out:
-        write_evaluation(comparison, arguments.out)
+    configs = [configuration.with_trace(base, path, arguments.peak_rps) for path in arguments.trace] or [base]
+    comparisons = []
+    for config in configs:
+        comparison = _judged(config, list(zip(labels, policies, strict=True)), arguments)
+        comparisons.append(comparison)
+        if arguments.out:
+            write_evaluation(comparison, arguments.out / comparison.workload if len(configs) > 1 else arguments.out)
+        if not arguments.json and not arguments.markdown:
+            _print(comparison)
     if arguments.json:
-        with tempfile.TemporaryDirectory() as scratch:
-            write_evaluation(comparison, Path(scratch) / "evaluation")
-            print((Path(scratch) / "evaluation" / "summary.json").read_text(encoding="utf-8"))
-        return 0
+        summaries = [summary(comparison) for comparison in comparisons]
+        print(json.dumps(summaries if len(configs) > 1 else summaries[0], indent=1, ensure_ascii=False, allow_nan=False))
+    elif arguments.markdown:
+        from scalepilot.evaluate.markdown import markdown_table
+
+        print(markdown_table(comparisons))
+    elif arguments.out:
+        print(f"written: {arguments.out}")
+    return 0
+
+
+def _judged(config: ExperimentConfig, policies: list[tuple[str, Policy]], arguments: argparse.Namespace) -> Comparison:
+    import os
+
+    from scalepilot.experiment import load_data
+    from scalepilot.judge import OptimumOptions, judge, other_rules, tuned_rivals
+
+    data, params = load_data(config), config.env.params
+    cache = arguments.cache
+    if cache is not None:
+        # Found parameters hold for one workload, service and effort.
+        key = json.dumps([config.to_mapping()[part] for part in ("workload", "env", "evaluation")] + [arguments.evaluations])
+        rules = cache / "rules" / f"{data.test.workload}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    else:
+        rules = None
+    rivals = tuned_rivals(data, params, arguments.evaluations, rules)
+    if arguments.rules == "all":
+        rivals += other_rules(data, params, arguments.evaluations, rules)
+    optimum = OptimumOptions(os.cpu_count() or 1, cache / "optimum" if cache else None)
+    samples = config.evaluation.bootstrap_samples
+    return judge(data, params, policies, rivals, bootstrap_samples=samples, optimum=None if arguments.no_optimum else optimum)
+
+
+def _print(comparison: Comparison) -> None:
     from scalepilot.cli.output import print_comparison
 
     print_comparison(comparison)
     _print_median(comparison)
-    if arguments.out:
-        print(f"written: {arguments.out / 'summary.json'}, {arguments.out / 'episodes.parquet'}")
-    return 0
 
 
 def _config(arguments: argparse.Namespace, default: ExperimentConfig) -> ExperimentConfig:
-    """What names workload and service: --config, else a policy's own, else the defaults; --trace replaces the workload."""
+    """What names workload and service: --config, else a policy's own, else the defaults."""
     from scalepilot import config as configuration
     from scalepilot.policy import find_policy_folder, read_spec
 
@@ -94,7 +146,7 @@ def _config(arguments: argparse.Namespace, default: ExperimentConfig) -> Experim
         )
     elif arguments.set:
         config = configuration.config_from_mapping({}, arguments.set)
-    return config if arguments.trace is None else configuration.with_trace(config, arguments.trace, arguments.peak_rps)
+    return config
 
 
 def _labels(names: list[str], seeds: list[str]) -> list[str]:

@@ -8,16 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import InputError
-from scalepilot.evaluate.comparison import METRICS, ROLES, Comparison, Contestant, PlayedBack, Scope
+from scalepilot.evaluate.comparison import METRICS, ROLES, Comparison, Contestant, GapReference, PlayedBack, Scope
 from scalepilot.evaluate.files import read_evaluation, write_evaluation
-from scalepilot.evaluate.statistics import Interval, block_bootstrap, gap_closed, paired_difference
+from scalepilot.evaluate.statistics import GapClosed, Interval, block_bootstrap, gap_closed, paired_difference
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
 
 _SECONDS_PER_DAY = 86400
 
 
 def compare(
-    workload: str, episodes: EpisodeSet, contestants: Sequence[Contestant], *, bootstrap_samples: int = 2000
+    workload: str,
+    episodes: EpisodeSet,
+    contestants: Sequence[Contestant],
+    *,
+    bootstrap_samples: int = 2000,
+    lower_bound_J_per_hour: NDArray[np.float64] | None = None,
 ) -> Comparison:
     """Judge contestants by J and its parts, each policy against each baseline over the same pairs.
 
@@ -26,6 +31,8 @@ def compare(
         episodes: what all of them flew through.
         contestants: with results for exactly these episodes.
         bootstrap_samples: resamples behind the intervals.
+        lower_bound_J_per_hour: (n,) what no policy can cost less than, one an episode: the gap is closed towards it. Without
+            one it is closed towards the first reference.
 
     Raises:
         InputError: no contestants, a name twice, an unknown role, or results or playbacks of other episodes.
@@ -47,16 +54,19 @@ def compare(
         }
         for p in policies
     }
-    closed = {
-        p.name: {
-            b.name: gap_closed(
-                p.results.J_per_hour, b.results.J_per_hour, reference.results.J_per_hour, blocks, samples=bootstrap_samples
-            )
-            for b in baselines
+    closed: dict[str, dict[str, GapClosed]] = {}
+    gap_reference = None
+    if reference is not None:
+        gap_reference = GapReference(reference.name, lower_bound_J_per_hour is not None)
+        towards = reference.results.J_per_hour if lower_bound_J_per_hour is None else lower_bound_J_per_hour
+        closed = {
+            c.name: {
+                b.name: gap_closed(c.results.J_per_hour, b.results.J_per_hour, towards, blocks, samples=bootstrap_samples)
+                for b in baselines
+                if b is not c
+            }
+            for c in (*policies, *baselines)
         }
-        for p in policies
-        if reference is not None
-    }
     shown = _played_back(episodes, contestants)
     scope = Scope(
         windows=windows,
@@ -69,7 +79,7 @@ def compare(
         mean_rps=float(episodes.rates_rps.mean()),
         peak_rps=float(episodes.rates_rps.max()),
     )
-    return Comparison(workload, episodes, tuple(contestants), rows, closed, versus, scope, shown)
+    return Comparison(workload, episodes, tuple(contestants), rows, closed, versus, scope, shown, gap_reference)
 
 
 def _check(episodes: EpisodeSet, contestants: Sequence[Contestant]) -> None:

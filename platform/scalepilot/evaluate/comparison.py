@@ -74,6 +74,19 @@ class Scope:
 
 
 @dataclass(frozen=True)
+class GapReference:
+    """What the gap is closed towards.
+
+    Attributes:
+        name: of the reference's row.
+        is_bound: its figures are a lower bound of what any policy can cost, not what the row itself cost.
+    """
+
+    name: str
+    is_bound: bool
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The verdict's material.
 
@@ -83,7 +96,8 @@ class Comparison:
         contestants: in the order given.
         rows: contestant → metric (METRICS) → interval. J, cost (replicas), penalty (late requests) and move_cost in
             currency per hour, late_share a share, latency weighted by requests, actions per window.
-        gap_closed: policy → baseline → gap closed towards the first reference; empty without one.
+        gap_closed: policy or baseline → baseline → gap closed towards `gap_reference`; empty without one.
+        gap_reference: the optimum's lower bound, else the first reference; None without either.
         versus: policy → baseline → difference of J per hour.
         scope: what the episodes amount to.
         played_back: which episode the playbacks show; None without playbacks.
@@ -97,6 +111,7 @@ class Comparison:
     versus: Mapping[str, Mapping[str, PairedDifference]]
     scope: Scope
     played_back: PlayedBack | None
+    gap_reference: GapReference | None = None
 
     def of_role(self, role: Role) -> tuple[Contestant, ...]:
         """Contestants of one role, cheapest first."""

@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
 from scalepilot.errors import InputError
-from scalepilot.evaluate.comparison import ROLES, Comparison, Contestant, PlayedBack, Scope
+from scalepilot.evaluate.comparison import ROLES, Comparison, Contestant, GapReference, PlayedBack, Scope
 from scalepilot.evaluate.statistics import GapClosed, Interval, PairedDifference
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
 
 SUMMARY_FILE, EPISODES_FILE, PLAYBACK_FILE = "summary.json", "episodes.parquet", "playback.parquet"
 _SCOPE: TypeAdapter[Scope] = TypeAdapter(Scope)
 _PLAYED_BACK: TypeAdapter[PlayedBack | None] = TypeAdapter(PlayedBack | None)
+_GAP_REFERENCE: TypeAdapter[GapReference | None] = TypeAdapter(GapReference | None)
 _MAX_SUMMARY_BYTES = 10_000_000
 
 
@@ -47,7 +48,6 @@ def write_evaluation(comparison: Comparison, folder: Path) -> None:
 
 def summary(comparison: Comparison) -> dict[str, Any]:
     """The machine-readable result; an unknown number is null."""
-    reference = next((c.name for c in comparison.contestants if c.role == "reference"), None)
     return {
         "workloads": [comparison.workload],
         "episodes": len(comparison.episodes),
@@ -58,7 +58,7 @@ def summary(comparison: Comparison) -> dict[str, Any]:
             name: {b: _interval_json(g.share) | {"pairs": g.pairs, "left_out": g.left_out} for b, g in against.items()}
             for name, against in comparison.gap_closed.items()
         },
-        "gap_reference": {"name": reference, "is_bound": False} if reference else None,
+        "gap_reference": asdict(comparison.gap_reference) if comparison.gap_reference else None,
         "versus": {
             name: {
                 b: _interval_json(d.difference)
@@ -145,6 +145,7 @@ def _comparison(stored: dict[str, Any], table: Any, playback: Any) -> Comparison
         },
         scope=scope,
         played_back=_PLAYED_BACK.validate_python(stored["played_back"]),
+        gap_reference=_GAP_REFERENCE.validate_python(stored["gap_reference"]),
     )
 
 

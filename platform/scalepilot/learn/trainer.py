@@ -19,9 +19,9 @@ from scalepilot.config import ExperimentConfig
 from scalepilot.errors import RunError
 from scalepilot.learn.encoder import ScoresNetwork
 from scalepilot.learn.export import PARITY_OBSERVATIONS, TorchPolicy, exported_policy
-from scalepilot.learn.progress import Progress
 from scalepilot.learn.run_folder import RunFolder, write_json
 from scalepilot.policy import PolicySpec, save_policy
+from scalepilot.progress import Progress
 from scalepilot.simulate import ProtocolData, run_episodes
 from scalepilot_envs.autoscale import AutoscaleBatch
 

@@ -45,7 +45,7 @@ class ForecastMpcParameters:
 
     caution: float = 1.0
     late_weight: float = 1.0
-    horizon_steps: int = 20
+    horizon_steps: int = 8
     drain_steps: float = 2.0
     forecast: Forecast | None = None
 
