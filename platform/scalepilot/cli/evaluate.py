@@ -58,9 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="write summary.json and episodes.parquet here (a folder a trace with several)"
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print summary.json instead of the table (a list with several)"
-    )
+    parser.add_argument("--json", action="store_true", help="print summary.json instead of the table (a list with several)")
     parser.add_argument("--markdown", action="store_true", help="print one Markdown table of everything instead")
 
 

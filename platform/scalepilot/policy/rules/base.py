@@ -67,6 +67,7 @@ class Rule(Generic[ParametersT]):
         self.env = env if isinstance(env, EnvDescription) else describe_autoscale(env)
         self.parameters = rows[0]
         self._rows = rows
+        self._columns: dict[str, NDArray[Any]] = {}
         self.spec = PolicySpec(
             name=name or self.rule_name,
             version=version,
@@ -101,7 +102,9 @@ class Rule(Generic[ParametersT]):
 
     def by_row(self, name: str) -> NDArray[Any]:
         """A parameter as (1,) or (n,) array."""
-        return np.array([getattr(p, name) for p in self._rows])
+        if name not in self._columns:
+            self._columns[name] = np.array([getattr(p, name) for p in self._rows])
+        return self._columns[name]
 
     def steps_by_row(self, name: str) -> NDArray[np.int64]:
         """A time parameter in whole decision steps, at least one."""

@@ -10,7 +10,8 @@ with y <= y' for t < D. The minimum over y is a lower envelope of two slopes, so
 A target below the total cancels what is starting before it stops what is ready, so nothing can become ready in the D steps
 after a removal. Leaving that out matters in a corner only: keeping a replica for up to D steps is no dearer than starting it
 anew, and a ready replica makes no request late. But the room to wait shrinks with the replicas and drops what does not fit,
-so it may pay to be without them for a moment. Where the bounds differ, a second pass counts those steps as part of the state.
+so it may pay to be without them for a moment. Where the bounds differ, a second pass counts those steps as part of the state;
+where they still do (a service at its most replicas for hours, with a queue that hardly moves), a third has a finer grid.
 """
 
 from __future__ import annotations
@@ -26,11 +27,13 @@ from scalepilot_envs.autoscale.latency import waiting_for
 
 Array = NDArray[np.float64]
 
-BACKLOG_POINTS, _EVEN_POINTS = 200, 64
+BACKLOG_POINTS = 200
+_EVEN_SHARE = 1 / 3
 _UNITS_A_STEP, _MOST_UNITS = 256.0, 2**21
 _KEPT_BYTES = 128_000_000
-# A gap between the bounds, as a share, beyond which the second pass is worth its time.
-_CLOSE_ENOUGH = 0.002
+# Gaps between the bounds, as shares, beyond which the second and the third pass are worth their time.
+_CLOSE_ENOUGH, _ACCEPTABLE = 0.002, 0.02
+_FINER = 8
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,19 @@ class BacklogGrid:
     Args:
         most: largest backlog, requests.
         capacity: requests one replica serves in a step; the fine spacing is a small power of two relative to it.
+        num_points: about as many, or fewer where that is all there are.
     """
 
-    def __init__(self, most: float, capacity: float) -> None:
+    def __init__(self, most: float, capacity: float, num_points: int = BACKLOG_POINTS) -> None:
         unit = 2.0 ** np.floor(np.log2(capacity / _UNITS_A_STEP))
         while most / unit > _MOST_UNITS:
             unit *= 2.0
         units = int(most / unit)
         places = np.arange(units + 1)
-        if units >= BACKLOG_POINTS:
-            beyond = np.geomspace(_EVEN_POINTS, units, BACKLOG_POINTS - _EVEN_POINTS + 1).astype(np.int64)
-            places = np.unique(np.concatenate([np.arange(_EVEN_POINTS), beyond]))
+        if units >= num_points:
+            even = int(_EVEN_SHARE * num_points)
+            beyond = np.geomspace(even, units, num_points - even + 1).astype(np.int64)
+            places = np.unique(np.concatenate([np.arange(even), beyond]))
         self.points: Array = places * unit
         # Multiplying by a power of two is exact, so truncation never rounds a backlog up.
         self._per_unit = 1.0 / unit
@@ -81,6 +86,7 @@ class Service:
     """What the recursion needs to know of a service; arrays (num_choices,) over the possible ready replicas."""
 
     params: AutoscaleParams
+    num_points: int = BACKLOG_POINTS
 
     @cached_property
     def ready(self) -> Array:
@@ -96,7 +102,8 @@ class Service:
     def grid(self) -> BacklogGrid:
         """Of the backlog."""
         p = self.params
-        return BacklogGrid(float(p.max_wait_seconds * self.served_rps[-1]), p.replica_capacity_rps * p.interval_seconds)
+        most = float(p.max_wait_seconds * self.served_rps[-1])
+        return BacklogGrid(most, p.replica_capacity_rps * p.interval_seconds, self.num_points)
 
     @property
     def replica_price(self) -> float:
@@ -133,13 +140,15 @@ def plan_ready_replicas(
         ready_at_start: replicas after the reset.
         kept_bytes: for the values of a segment; with less, more is computed twice.
     """
-    service = Service(params)
-    first = _plan(service, arrived, ready_at_start, 0, kept_bytes)
-    if first.upper_J <= first.lower_J * (1.0 + _CLOSE_ENOUGH):
-        return first
-    second = _plan(service, arrived, ready_at_start, params.startup_steps, kept_bytes)
-    cheaper = min(first, second, key=lambda plan: plan.upper_J)
-    return ReadyPlan(max(first.lower_J, second.lower_J), cheaper.upper_J, cheaper.ready)
+    coarse, fine = Service(params), Service(params, BACKLOG_POINTS * _FINER)
+    best = _plan(coarse, arrived, ready_at_start, 0, kept_bytes)
+    for service, lock, tolerance in ((coarse, params.startup_steps, _CLOSE_ENOUGH), (fine, 0, _ACCEPTABLE)):
+        if best.upper_J <= best.lower_J * (1.0 + tolerance):
+            break
+        other = _plan(service, arrived, ready_at_start, lock, kept_bytes)
+        cheaper = min(best, other, key=lambda plan: plan.upper_J)
+        best = ReadyPlan(max(best.lower_J, other.lower_J), cheaper.upper_J, cheaper.ready)
+    return best
 
 
 def plan_J(params: AutoscaleParams, arrived: Array, ready_at_start: float, ready: Array) -> float:
