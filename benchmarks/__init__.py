@@ -5,6 +5,8 @@ from __future__ import annotations
 # name → module with `run() -> (figures, ratios)`: plain numbers, ratios measured in one run and named for the rival.
 BENCHMARKS = {
     "env_step": "benchmarks.env_step",
+    "latency_model": "benchmarks.latency_model",
+    "optimum": "benchmarks.optimum",
     "cli_start": "benchmarks.cli_start",
     "train_ppo_autoscale": "benchmarks.train_ppo_autoscale",
 }

@@ -178,7 +178,7 @@ def test_every_environment_and_kind_of_randomness_has_a_stream_of_its_own():
     batch = AutoscaleBatch(50, workload=STEADY, episode_steps=10)
     batch.seed_streams(list(range(50)))
     first = [generator.random() for streams in batch._generators.values() for generator in streams.values()]
-    assert len(first) == len(set(first)) == 150
+    assert len(first) == len(set(first)) == 200
 
 
 def test_arrivals_never_depend_on_actions():
@@ -320,6 +320,10 @@ def test_the_clock_shows_the_time_of_day_and_of_the_week():
         ({"window_steps": 10**9}, "window_steps: 1000000000 is not allowed; allowed: up to 10000"),
         ({"startup_seconds": 1e9}, "startup_seconds: 1000000000.0 is not allowed; allowed: up to 10000 intervals of 15 s"),
         ({"history_steps": 41}, "history_steps: 41 is not allowed; allowed: 1 to window_steps (40)"),
+        ({"load_balancing": "round_robin"}, "load_balancing: 'round_robin' is not allowed; allowed: central, random"),
+        ({"waiting_probability": "exact"}, "waiting_probability: 'exact' is not allowed; allowed: sakasegawa, erlang_c"),
+        ({"metric_lag_steps": -1}, "metric_lag_steps: -1 is not allowed; allowed: whole numbers from 0 to 10000"),
+        ({"metric_lag_steps": 1.5}, "metric_lag_steps: 1.5 is not allowed; allowed: whole numbers"),
         ({"max_replica": 3}, "params.max_replica: unknown key; allowed: "),
     ],
 )
@@ -377,3 +381,96 @@ def test_the_python_loop_that_benchmarks_are_measured_against_does_the_same_work
         costs.append(service.step(target, float(rate), float(arrived))["J"])
     np.testing.assert_allclose(costs, at("J"), rtol=1e-9)
     assert len(service.observe()) == 21
+
+
+MEASURED = slice(0, 15)  # rates, their mean and deviation, utilisation, latency, late and error share, backlog
+COUNTED = slice(15, 21)  # replicas and capacity
+
+
+def flown(steps=60, **arguments):
+    """(1 + steps, num_fields) fields of one environment whose targets wander, and what each step cost."""
+    env = make_env(workload={"kind": "diurnal", "days": 1}, episode_steps=60, **arguments)
+    seen, costs = [env.reset(seed=3)[0]], []
+    targets = np.random.default_rng(0).integers(4, 30, 60)
+    for target in targets[:steps]:
+        observation, *_, info = env.step_targets(int(target))
+        seen.append(observation)
+        costs.append(info["J"])
+    return np.array(seen), np.array(costs)
+
+
+@pytest.mark.parametrize("lag", [1, 4, 50])
+def test_a_metric_lag_shows_what_was_measured_so_many_steps_ago_and_current_replicas(lag):
+    prompt, costs = flown()
+    late, same_costs = flown(params={"metric_lag_steps": lag})
+    np.testing.assert_array_equal(late[:, COUNTED], prompt[:, COUNTED])
+    # Sums over a window are rounded by its order in memory.
+    np.testing.assert_allclose(late[lag:, MEASURED], prompt[: len(prompt) - lag, MEASURED], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(late[:lag, MEASURED], np.tile(prompt[0, MEASURED], (lag, 1)), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(same_costs, costs)
+    assert (prompt[lag:, 0] != late[lag:, 0]).all()
+
+
+def test_a_metric_lag_forgets_the_last_episode_where_one_begins():
+    envs = make_vector_env(2, autoreset_mode="Disabled", workload=STEADY, params={"metric_lag_steps": 3}, episode_steps=20)
+    first = envs.reset(seed=[1, 2], options={"rates_rps": np.full((2, 20), 100.0)})[0]
+    for _ in range(5):
+        running = envs.step_targets(np.array([2, 2]))[0]
+    again = envs.reset(
+        options={"rates_rps": np.full((2, 20), 40.0), "reset_mask": np.array([True, False])},
+    )[0]
+    np.testing.assert_array_equal(again[1], running[1])
+    assert again[0, :9].tolist() == [40.0] * 9
+    assert again[0, 10:15] == pytest.approx([40 / 60, 0.05, 0, 0, 0])
+    assert first[0, 0] == 100.0
+
+
+def test_measurement_noise_blurs_rate_utilisation_and_latency_and_nothing_else():
+    clear, costs = flown()
+    noisy, same_costs = flown(randomisation={"measurement_noise": (0.2, 0.2)})
+    np.testing.assert_array_equal(same_costs, costs)
+    exact = [12, 13, 14, *range(15, 21)]  # late and error share, backlog, replicas, capacity
+    np.testing.assert_array_equal(noisy[:, exact], clear[:, exact])
+    for field in (0, 11):
+        assert (noisy[:, field] != clear[:, field]).all(), field
+    busy = clear[:, 10] < 0.99
+    assert (noisy[busy, 10] != clear[busy, 10]).mean() > 0.8, "utilisation, up to its bound of 1"
+    # A rate is measured once: it keeps its error while it grows old.
+    np.testing.assert_array_equal(noisy[1:, 1], noisy[:-1, 0])
+
+
+def test_measurement_noise_has_the_deviation_asked_for_mean_1_and_is_independent():
+    batch = AutoscaleBatch(40, workload=STEADY, randomisation={"measurement_noise": (0.2, 0.2)}, episode_steps=60)
+    batch.seed_streams(list(range(40)))
+    batch.reset_batch()
+    factors = np.moveaxis(batch._noise, 1, 0).reshape(3, -1)
+    assert factors.mean(axis=1) == pytest.approx([1, 1, 1], abs=0.015)
+    assert factors.std(axis=1) == pytest.approx([0.2] * 3, abs=0.015)
+    assert np.abs(np.corrcoef(factors) - np.eye(3)).max() < 0.06
+    assert abs(np.corrcoef(factors[0, :-40], factors[0, 40:])[0, 1]) < 0.06, "from step to step"
+
+
+def test_measurement_noise_is_drawn_apart_from_everything_else_and_anew_each_episode():
+    plain, _ = starts()
+    np.testing.assert_array_equal(starts(randomisation={"measurement_noise": (0.1, 0.3)})[0], plain)
+    batch = AutoscaleBatch(2, workload=STEADY, randomisation={"measurement_noise": (0.1, 0.3)}, episode_steps=8)
+    batch.seed_streams([0, 1])
+    batch.reset_batch()
+    first = batch._noise.copy()
+    batch.reset_batch()
+    assert (first != batch._noise).all()
+    assert (first[..., 0] != first[..., 1]).all()
+
+
+def test_given_episodes_are_measured_without_noise():
+    env = make_env(workload=STEADY, randomisation={"measurement_noise": (0.5, 0.5)}, arrivals="exact", episode_steps=4)
+    env.reset(seed=0)
+    observation, _ = env.reset(options={"rates_rps": np.full((1, 4), 100.0)})
+    assert observation[:9].tolist() == [100.0] * 9
+    assert env.step_targets(8)[0][0] == 100.0
+
+
+@pytest.mark.parametrize("wrong", [(-0.1, 0.1), (0.2, 0.1), (0.0, float("inf")), (float("nan"), 0.1)])
+def test_an_unfit_range_of_measurement_noise_is_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=r"measurement_noise: .* is not allowed; allowed: 0 <= low <= high"):
+        Randomisation(measurement_noise=wrong)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot_envs.autoscale.latency import waiting
+from scalepilot_envs.autoscale.latency import waiting_for
+from scalepilot_envs.autoscale.measurement import Measurements, Record
 from scalepilot_envs.autoscale.objective import StepCost, step_cost
 from scalepilot_envs.autoscale.observation import NUM_STARTING_QUARTERS, clock_columns
 from scalepilot_envs.autoscale.params import AutoscaleParams
@@ -37,7 +38,8 @@ class AutoscaleState:
         ready: (num_envs,) replicas that serve.
         starting: (longest start-up, num_envs) replicas by steps still to go; row 0 serves from the next step.
         backlog: (num_envs,) requests waiting.
-        cpu, late_share, error_share, latency_p95_seconds: (num_envs,) of the newest interval.
+        cpu, late_share, error_share, latency_p95_seconds: (num_envs,) of the newest interval, as they are.
+        measurements: the same and the rates as monitoring shows them: late or noisy, if asked for.
         capacity_rps: (num_envs,) requests/s of one replica.
         startup_steps: (num_envs,) integers.
     """
@@ -55,10 +57,7 @@ class AutoscaleState:
         self.latency_p95_seconds = np.zeros(num_envs)
         self.capacity_rps = np.full(num_envs, params.replica_capacity_rps)
         self.startup_steps = np.full(num_envs, params.startup_steps)
-        # Ring of the newest rates, its newest row shared by all. Two columns at least: numpy sums a single column
-        # pairwise and several row by row, and a batch of one must round like any other.
-        self._rates = np.zeros((params.window_steps, max(num_envs, 2)))
-        self._newest = 0
+        self.measurements = Measurements(params, num_envs)
         self._columns = np.arange(num_envs)
         self._share_startup()
 
@@ -74,6 +73,7 @@ class AutoscaleState:
         first_rate_rps: Array,
         capacity_rps: Array | None = None,
         startup_steps: NDArray[np.int64] | None = None,
+        noise: Array | None = None,
     ) -> None:
         """Start episodes where `mask` is true: idle pipeline, no backlog, replicas for 70 % utilisation.
 
@@ -82,6 +82,7 @@ class AutoscaleState:
             first_rate_rps: (num_envs,) rate of the first interval; it also fills the history.
             capacity_rps: (num_envs,) drawn capacities; unchanged if None.
             startup_steps: (num_envs,) drawn start-up times, at most the pipeline's length; unchanged if None.
+            noise: (3, num_envs) factors on the measured rate, utilisation and latency; None for none.
         """
         p = self.params
         if capacity_rps is not None:
@@ -97,7 +98,7 @@ class AutoscaleState:
         self.late_share = np.where(mask, 0.0, self.late_share)
         self.error_share = np.where(mask, 0.0, self.error_share)
         self.latency_p95_seconds = np.where(mask, p.service_time_seconds, self.latency_p95_seconds)
-        self._rates[:, : self.num_envs][:, mask] = first_rate_rps[mask]
+        self.measurements.fill(mask, first_rate_rps, self._record(), noise)
 
     @property
     def total(self) -> Array:
@@ -107,12 +108,16 @@ class AutoscaleState:
             total += row
         return total
 
-    def step(self, target: Array, arrived: Array) -> StepOutcome:
+    def _record(self) -> Record:
+        return Record(self.cpu, self.latency_p95_seconds, self.late_share, self.error_share, self.backlog)
+
+    def step(self, target: Array, arrived: Array, noise: Array | None = None) -> StepOutcome:
         """Advance one interval.
 
         Args:
             target: (num_envs,) desired replicas; clipped to [min_replicas, max_replicas].
             arrived: (num_envs,) requests that arrive in the interval.
+            noise: (3, num_envs) factors on the measured rate, utilisation and latency; None for none.
 
         Source:
             shared specification `golden/autoscale.py`, replayed by the tests to 1e-9.
@@ -130,14 +135,7 @@ class AutoscaleState:
         backlog = np.minimum(left, p.max_wait_seconds * served_rps)
         dropped = left - backlog
         with np.errstate(all="ignore"):
-            wait = waiting(
-                arrival_rps,
-                served_rps,
-                self.ready,
-                self.backlog,
-                wait_slo_seconds=p.wait_slo_seconds,
-                interval_seconds=p.interval_seconds,
-            )
+            wait = waiting_for(p, arrival_rps, served_rps, self.ready, self.backlog)
             error_share = np.where(arrived > 0, dropped / arrived, 0.0)
         late = arrived * wait.late_share
 
@@ -146,8 +144,7 @@ class AutoscaleState:
         self.error_share = error_share
         self.latency_p95_seconds = p.service_time_seconds + wait.wait_p95_seconds + backlog / served_rps
         self.backlog = backlog
-        self._newest = (self._newest + 1) % p.window_steps
-        self._rates[self._newest, : self.num_envs] = arrival_rps
+        self.measurements.add(arrival_rps, self._record(), noise)
         self.ready = self.ready + self.starting[0]
         self.starting[:-1] = self.starting[1:]
         self.starting[-1] = 0.0
@@ -171,8 +168,8 @@ class AutoscaleState:
 
     @property
     def newest_rate_rps(self) -> Array:
-        """(num_envs,) arrival rate of the newest interval."""
-        return self._rates[self._newest, : self.num_envs]
+        """(num_envs,) measured arrival rate of the newest interval."""
+        return self.measurements.newest_rate_rps
 
     def observe(self, unix_seconds: Array | None = None) -> NDArray[np.float64]:
         """The named fields, in the order of `observation_fields`.
@@ -186,19 +183,8 @@ class AutoscaleState:
         p, n = self.params, self.num_envs
         num_fields = p.history_steps + 9 + NUM_STARTING_QUARTERS
         out = np.empty((num_fields + (4 if p.observe_clock else 0), n))
-        for i in range(p.history_steps):
-            out[i] = self._rates[self._newest - i, :n]
-        mean = self._rates.sum(axis=0) / p.window_steps
-        deviation = self._rates - mean
-        deviation *= deviation
         at = p.history_steps
-        out[at] = mean[:n]
-        out[at + 1] = np.sqrt(deviation.sum(axis=0) / p.window_steps)[:n]
-        out[at + 2] = self.cpu
-        out[at + 3] = self.latency_p95_seconds
-        out[at + 4] = self.late_share
-        out[at + 5] = self.error_share
-        out[at + 6] = self.backlog
+        self.measurements.write(out[: at + 7])
         out[at + 7] = self.ready
         quarters = out[at + 8 : at + 8 + NUM_STARTING_QUARTERS]
         quarters[:] = 0.0

@@ -13,6 +13,8 @@ Observation (named physical fields; `scalepilot env show Autoscale-v0` prints un
 | replica_capacity_rps | requests/s |
 | clock_day_sin, clock_day_cos, clock_week_sin, clock_week_cos (option `observe_clock`) | 1 |
 
+With the option `metric_lag_steps` everything measured (all but replicas, capacity and clock) is shown so many steps late.
+
 Actions: Discrete(8), a move table: −25 %, −2, −1, hold, +1, +2, +25 %, +100 % of ready + starting. Rules and planners
 command any target through `step_targets(desired_replicas)`.
 Reward: −J of the step (replica, late-request and move cost, in currency) × `reward_per_currency`.
@@ -32,6 +34,7 @@ from numpy.typing import NDArray
 
 from scalepilot_envs.autoscale.action import DEFAULT_MOVES, Move, MoveTable
 from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
+from scalepilot_envs.autoscale.measurement import NOISE_KINDS, drawn_noise
 from scalepilot_envs.autoscale.observation import observation_fields
 from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
 from scalepilot_envs.autoscale.surges import with_surges
@@ -40,7 +43,7 @@ from scalepilot_envs.workloads import Part, RateSeries, Workload, part_of, workl
 
 ENV_ID = "scalepilot/Autoscale-v0"
 # One stream an environment and kind: a draw of one never shifts another's.
-_STREAMS = ("window", "arrivals", "randomisation")
+_STREAMS = ("window", "arrivals", "randomisation", "measurement")
 EPISODE_STEPS = 1920
 
 
@@ -109,6 +112,8 @@ class AutoscaleBatch(BatchEnv):
         self.state = AutoscaleState(self.params, num_envs, longest)
         self._rates = np.zeros((episode_steps, num_envs))
         self._arrived = np.zeros((episode_steps, num_envs))
+        # Factors of each interval, the one before the first step included.
+        self._noise = np.ones((episode_steps + 1, NOISE_KINDS, num_envs)) if self.randomisation.measurement_noise[1] else None
         self._start_seconds = np.zeros(num_envs)
         self._step_index = np.zeros(num_envs, dtype=np.int64)
         self._columns = np.arange(num_envs)
@@ -128,7 +133,7 @@ class AutoscaleBatch(BatchEnv):
         Args:
             mask: (num_envs,) which to reset; all if None.
             options: {"rates_rps": (num_envs, episode_steps), "arrived": the same shape, "start_unix_seconds": (num_envs,)}
-                replaces the draw; `arrived` alone may be left out.
+                replaces the draw; `arrived` alone may be left out. Given episodes are measured without noise.
         """
         mask = np.ones(self.num_envs, dtype=np.bool_) if mask is None else mask
         if options and "rates_rps" in options:
@@ -137,7 +142,7 @@ class AutoscaleBatch(BatchEnv):
         else:
             capacity, startup = self._draw(np.flatnonzero(mask))
         self._step_index[mask] = 0
-        self.state.reset(mask, self._rates[0], capacity, startup)
+        self.state.reset(mask, self._rates[0], capacity, startup, None if self._noise is None else self._noise[0])
         return self.observe()
 
     def _load(self, mask: BoolArray, options: dict[str, Any]) -> None:
@@ -153,6 +158,8 @@ class AutoscaleBatch(BatchEnv):
             else:
                 scale = 1.0 if "arrived" in options else self.params.interval_seconds
                 self._arrived[:, mask] = values.T[:, mask] * scale
+        if self._noise is not None:
+            self._noise[:, :, mask] = 1.0
         begin = np.asarray(options.get("start_unix_seconds", self.series.start_unix_seconds), dtype=np.float64)
         self._start_seconds[mask] = np.broadcast_to(begin, (self.num_envs,))[mask]
 
@@ -181,6 +188,10 @@ class AutoscaleBatch(BatchEnv):
             self._arrived[:, i] = (
                 self._generators["arrivals"][i].poisson(requests) if self.arrivals_kind == "poisson" else requests
             )
+            if self._noise is not None:
+                self._noise[:, :, i] = drawn_noise(
+                    steps + 1, self.randomisation.measurement_noise, self._generators["measurement"][i]
+                )
             self._start_seconds[i] = series.start_unix_seconds + start * p.interval_seconds
             capacity[i] = p.replica_capacity_rps * capacity_scale
             startup[i] = int(np.ceil(p.startup_seconds * startup_scale / p.interval_seconds))
@@ -249,7 +260,8 @@ class AutoscaleBatch(BatchEnv):
         at = np.minimum(self._step_index, self.episode_steps - 1)
         # A copy either way: the caller may keep it past the reset that overwrites these rows.
         arrived = self._arrived[at[0]].copy() if (at == at[0]).all() else self._arrived[at, self._columns]
-        outcome = self.state.step(desired_replicas, arrived)
+        noise = None if self._noise is None else self._noise[at + 1, :, self._columns].T
+        outcome = self.state.step(desired_replicas, arrived, noise)
         self._step_index += 1
         return outcome
 

@@ -1,4 +1,7 @@
-"""Late requests and waiting time of one interval: a fluid backlog and, for the rest, the tail of M/M/c."""
+"""Late requests and waiting time of one interval: a fluid backlog and, for the rest, the tail of M/M/c or M/M/1.
+
+docs/latency.md compares it with a simulation of every request.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scalepilot_envs.autoscale import erlang
+from scalepilot_envs.autoscale.params import AutoscaleParams, LoadBalancing, WaitingProbability
 
 Array = NDArray[np.float64]
 
@@ -52,8 +58,10 @@ def waiting(
     *,
     wait_slo_seconds: float,
     interval_seconds: float,
+    load_balancing: LoadBalancing = "central",
+    waiting_probability: WaitingProbability = "sakasegawa",
 ) -> Waiting:
-    """Late share and 95 % waiting time of one interval behind a central queue.
+    """Late share and 95 % waiting time of one interval behind a load balancer.
 
     Divisions by zero and log(0) are meant (an idle service never waits): call under `np.errstate(all="ignore")`.
 
@@ -64,19 +72,46 @@ def waiting(
         backlog_requests: (num_envs,) requests waiting when the interval begins.
         wait_slo_seconds: a longer wait is late.
         interval_seconds: length of the interval.
+        load_balancing: "central": one queue before all replicas, M/M/c; "random": a queue before each, M/M/1 with its share
+            of the arrivals and of the backlog.
+        waiting_probability: of the central queue, approximate or exact.
 
     Returns:
         Late share in [0, 1] and waiting time in seconds.
 
     Source:
         Waiting probability ρ^(√(2(c+1)) − 1): H. Sakasegawa, "An approximation formula L_q ≅ α ρ^β / (1 − ρ)",
-        Annals of the Institute of Statistical Mathematics 29 (1977). The tail of M/M/c is exponential in μc − λ.
+        Annals of the Institute of Statistical Mathematics 29 (1977). Erlang C: see `erlang`. The tail of M/M/c is
+        exponential in μc − λ.
     """
     slope = arrival_rps - served_rps
     fluid = fluid_late_share(slope, wait_slo_seconds * served_rps - backlog_requests, interval_seconds)
     load = np.minimum(arrival_rps / served_rps, _MAX_LOAD)
-    log_wait_probability = (np.sqrt(2.0 * (ready_replicas + 1.0)) - 1.0) * np.log(load)
     drain = np.maximum(-slope, 0.0)
+    least_drain = _MIN_DRAIN_SHARE * served_rps
+    if load_balancing == "random":
+        log_wait_probability = np.log(load)
+        drain, least_drain = drain / ready_replicas, least_drain / ready_replicas
+    elif waiting_probability == "erlang_c":
+        log_wait_probability = np.log(erlang.waiting_probability(ready_replicas, load))
+    else:
+        log_wait_probability = (np.sqrt(2.0 * (ready_replicas + 1.0)) - 1.0) * np.log(load)
     tail = np.exp(log_wait_probability - drain * wait_slo_seconds)
-    wait_p95 = np.maximum(log_wait_probability - _LOG_TAIL, 0.0) / np.maximum(drain, _MIN_DRAIN_SHARE * served_rps)
+    wait_p95 = np.maximum(log_wait_probability - _LOG_TAIL, 0.0) / np.maximum(drain, least_drain)
     return Waiting(fluid + (1.0 - fluid) * tail, wait_p95)
+
+
+def waiting_for(
+    params: AutoscaleParams, arrival_rps: Array, served_rps: Array, ready_replicas: Array, backlog_requests: Array
+) -> Waiting:
+    """`waiting` with all that `params` say: what the environment and every planner that predicts it call."""
+    return waiting(
+        arrival_rps,
+        served_rps,
+        ready_replicas,
+        backlog_requests,
+        wait_slo_seconds=params.wait_slo_seconds,
+        interval_seconds=params.interval_seconds,
+        load_balancing=params.load_balancing,
+        waiting_probability=params.waiting_probability,
+    )

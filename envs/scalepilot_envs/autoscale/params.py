@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 # An artifact or a config may come from anywhere: what is allocated by them has a bound.
 MAX_REPLICAS, MAX_STEPS = 1_000_000, 10_000
 _FORBID_UNKNOWN_KEYS = {"extra": "forbid"}
+
+LoadBalancing = Literal["central", "random"]
+WaitingProbability = Literal["sakasegawa", "erlang_c"]
 
 
 def check_positive(owner: object, *names: str, allow_zero: bool = False) -> None:
@@ -26,7 +29,7 @@ def check_positive(owner: object, *names: str, allow_zero: bool = False) -> None
 
 @dataclass(frozen=True)
 class AutoscaleParams:
-    """A replicated HTTP service behind one central queue, its prices and what monitoring shows of it.
+    """A replicated HTTP service behind a load balancer, its prices and what monitoring shows of it.
 
     Attributes:
         interval_seconds: time between two decisions.
@@ -44,6 +47,11 @@ class AutoscaleParams:
         window_steps: steps behind the shown mean and standard deviation of the rate.
         observe_clock: append sin and cos of the time of day and of the week.
         reward_per_currency: reward = −J of the step × this constant; with 24, ten replicas for 15 s at 1.0 an hour are −1.
+        load_balancing: "central": one queue, a free replica takes its head; "random": each request goes to a ready replica
+            drawn uniformly and queues there.
+        waiting_probability: how a central queue's is computed: "sakasegawa" (the approximation of the specification) or
+            "erlang_c" (exact for M/M/c); without a say in random balancing, where it is the load. docs/latency.md has errors.
+        metric_lag_steps: steps by which everything measured is shown late (a scrape delay); replica counts are current.
     """
 
     interval_seconds: float = 15.0
@@ -61,6 +69,9 @@ class AutoscaleParams:
     window_steps: int = 40
     observe_clock: bool = False
     reward_per_currency: float = 24.0
+    load_balancing: LoadBalancing = "central"
+    waiting_probability: WaitingProbability = "sakasegawa"
+    metric_lag_steps: int = 0
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
 
@@ -77,10 +88,17 @@ class AutoscaleParams:
             "price_per_move",
             allow_zero=True,
         )
-        for name in ("min_replicas", "max_replicas", "history_steps", "window_steps"):
+        for name in ("min_replicas", "max_replicas", "history_steps", "window_steps", "metric_lag_steps"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise ValueError(f"{name}: {value!r} is not allowed; allowed: whole numbers")
+        for name, allowed in (("load_balancing", LoadBalancing), ("waiting_probability", WaitingProbability)):
+            if getattr(self, name) not in get_args(allowed):
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; allowed: {', '.join(get_args(allowed))}")
+        if not 0 <= self.metric_lag_steps <= MAX_STEPS:
+            raise ValueError(
+                f"metric_lag_steps: {self.metric_lag_steps} is not allowed; allowed: whole numbers from 0 to {MAX_STEPS}"
+            )
         if self.min_replicas < 1:
             raise ValueError(f"min_replicas: {self.min_replicas} is not allowed; allowed: whole numbers from 1")
         if self.max_replicas < self.min_replicas:
@@ -136,6 +154,8 @@ class Randomisation:
             them, and a policy that is to survive the next one must have met more.
         surge_factor: (low, high) by which one multiplies the rate, uniform.
         surge_minutes: (low, high) how long one lasts, uniform; it comes and goes within a minute.
+        measurement_noise: (low, high) of the relative standard deviation, uniform an episode, of independent lognormal
+            factors (mean 1) on each measured rate, CPU utilisation and latency; costs and replica counts stay exact.
     """
 
     workload_scale: tuple[float, float] = (1.0, 1.0)
@@ -144,6 +164,7 @@ class Randomisation:
     surges_per_hour: float = 0.0
     surge_factor: tuple[float, float] = (1.5, 2.5)
     surge_minutes: tuple[float, float] = (5.0, 15.0)
+    measurement_noise: tuple[float, float] = (0.0, 0.0)
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
 
@@ -153,3 +174,6 @@ class Randomisation:
             low, high = getattr(self, name)
             if not (math.isfinite(high) and 0 < low <= high):
                 raise ValueError(f"{name}: [{low}, {high}] is not allowed; allowed: 0 < low <= high, finite")
+        low, high = self.measurement_noise
+        if not (math.isfinite(high) and 0 <= low <= high):
+            raise ValueError(f"measurement_noise: [{low}, {high}] is not allowed; allowed: 0 <= low <= high, finite")
