@@ -19,7 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from scalepilot.errors import ConfigError
 from scalepilot.yaml_text import MAX_YAML_CHARACTERS, parse_yaml
 from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
-from scalepilot_envs.registration import find_env
+from scalepilot_envs.registration import MODULE_PREFIX, NAMESPACE
 from scalepilot_envs.workloads import WORKLOADS, AnyWorkload, DiurnalWorkload, TraceWorkload
 
 _STRICT: dict[str, Any] = {"extra": "forbid"}
@@ -28,6 +28,8 @@ MAX_CONFIG_BYTES = MAX_YAML_CHARACTERS
 PROTOCOL_PEAK_RPS = 500.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 ALGORITHMS = ("ppo",)
+# The other environments are there for rules, baselines and your own training loop; `params` here are Autoscale's.
+TRAINED_ENVS = ("Autoscale-v0",)
 ENGINES = ("rllib", "rllib-stock")
 
 
@@ -65,10 +67,8 @@ class EnvConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
     def __post_init__(self) -> None:
-        try:
-            find_env(self.id)
-        except ValueError as error:
-            raise ValueError(str(error).replace("env: ", "id: ", 1)) from None
+        name = self.id.removeprefix(MODULE_PREFIX).removeprefix(f"{NAMESPACE}/")
+        _allowed("id", name, TRAINED_ENVS)
         _between(self, "episode_steps", 1, 10_000_000)
 
 

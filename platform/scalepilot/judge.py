@@ -14,7 +14,7 @@ from scalepilot.errors import ArtifactError
 from scalepilot.evaluate.compare import Comparison, Contestant, compare
 from scalepilot.evaluate.comparison import Role
 from scalepilot.policy import Planner, Policy, load_policy, save_policy
-from scalepilot.policy.rules import ForecastMpcParameters, Hpa, HpaParameters, Rule, make_rule
+from scalepilot.policy.rules import Hpa, HpaParameters, Rule, make_rule
 from scalepilot.policy.rules.hpa import METRICS
 from scalepilot.progress import Progress
 from scalepilot.simulate import Optimum, OptimumCache, ProtocolData, autoscale_optimum, run_episodes
@@ -71,9 +71,11 @@ def tuned_rivals(data: ProtocolData, params: AutoscaleParams, evaluations: int, 
 
 def other_rules(data: ProtocolData, params: AutoscaleParams, evaluations: int, folder: Path | None) -> list[Rule[Any]]:
     """Every other rule for Autoscale: as it comes, and tuned with so many evaluations where there is something to tune."""
-    rules: list[Rule[Any]] = [make_rule(name, params) for name in ("random", "never", "static", "threshold", "tracking", "kpa")]
-    forecast = ForecastMpcParameters(forecast=fitted_forecast(data, params))
-    rules.append(make_rule("forecast_mpc", params, {"forecast": forecast.forecast}))
+    rules: list[Rule[Any]] = [make_rule(name, params) for name in ("random", "never")]
+    rules += [make_rule(name, params, name=f"{name}-default") for name in ("static", "threshold", "tracking", "kpa")]
+    # Fitted but not searched.
+    fitted = {"forecast": fitted_forecast(data, params)}
+    rules.append(make_rule("forecast_mpc", params, fitted, name="forecast_mpc-default"))
     for name in ("static", *SPACES):
 
         def find(progress: Progress, name: str = name) -> Rule[Any]:

@@ -251,17 +251,19 @@ def tune_look_ahead(data: ProtocolData, params: AutoscaleParams) -> LookAhead:
 
 
 def describe_parameters(parameters: Any) -> str:
-    """Parameters in one short phrase for a table: "rps 0.57, tolerance 0.02, down 600 s, up 60 s"."""
+    """Parameters in one short phrase for a table: "rps 0.57, tolerance 0.02, up 60 s"; defaults left out but HPA's."""
     if isinstance(parameters, HpaParameters):
         return (
             f"{parameters.metric} {parameters.target:.2f}, tolerance {parameters.tolerance:g},"
             f" down {parameters.stabilisation_down_seconds:g} s, up {parameters.stabilisation_up_seconds:g} s"
         )
-    shown = {key: value for key, value in asdict(parameters).items() if key != "forecast" and value is not None}
+    ordinary = asdict(type(parameters)())
+    values = {key: value for key, value in asdict(parameters).items() if key != "forecast"}
+    shown = {key: value for key, value in values.items() if value != ordinary[key]}
     return ", ".join(
         f"{key.removesuffix('_seconds').replace('_', ' ')} {_short(value)}{' s' if key.endswith('_seconds') else ''}"
         for key, value in shown.items()
-    )
+    ) or ("defaults" if values else "")
 
 
 def _short(value: Any) -> str:

@@ -10,7 +10,7 @@ import pytest
 from scalepilot.policy import load_policy, save_policy
 from scalepilot.policy.rules import Hpa, HpaParameters
 from scalepilot.simulate import protocol_v1, run_episodes
-from scalepilot.tuning import describe_parameters, draw_hpa, mean_J, tune_hpa, tune_look_ahead, tuned_hpa_rule
+from scalepilot.tuning import describe_parameters, draw_hpa, mean_J, tune_hpa, tune_look_ahead, tuned_rule
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import DiurnalWorkload
 
@@ -88,7 +88,7 @@ def test_draws_cover_the_whole_space_of_the_specification():
 
 
 def test_a_tuned_rule_keeps_how_it_was_found_in_its_artifact(tuned, tmp_path):
-    save_policy(tuned_hpa_rule(tuned, PARAMS, "hpa-rps-tuned"), tmp_path / "p")
+    save_policy(tuned_rule("hpa", tuned, PARAMS, "hpa-rps-tuned"), tmp_path / "p")
     loaded = load_policy(tmp_path / "p")
     assert loaded.spec.name == "hpa-rps-tuned"
     assert loaded.parameters == tuned.best

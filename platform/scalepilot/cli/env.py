@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from scalepilot.cli import output
@@ -11,7 +12,7 @@ from scalepilot.cli import output
 if TYPE_CHECKING:
     from scalepilot_envs import EnvEntry
 
-HELP = "list environments; show an environment's fields, actions and parameters"
+HELP = "list environments; show an environment's fields, actions, reward, rules and parameters"
 _DEFAULT_ID = "Autoscale-v0"
 
 
@@ -19,10 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `env`."""
     what = parser.add_subparsers(dest="what", metavar="list|show", required=True)
     listing = what.add_parser("list", help="every environment, in one line each")
-    showing = what.add_parser("show", help="fields with unit, bounds and PromQL; actions; parameters with defaults")
+    showing = what.add_parser("show", help="fields with unit, bounds and PromQL; actions; reward; parameters with defaults")
     showing.add_argument("id", nargs="?", default=_DEFAULT_ID, metavar="ID", help=f"environment id (default: {_DEFAULT_ID})")
     for command in (listing, showing):
         command.add_argument("--json", action="store_true", help="print JSON")
+        command.add_argument("--markdown", action="store_true", help="print Markdown; `list` prints docs/environments.md")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -31,7 +33,11 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot_envs import ENVS, find_env
 
     if arguments.what == "list":
-        _list(list(ENVS.values()), as_json=arguments.json)
+        entries = list(ENVS.values())
+        if arguments.markdown:
+            print(markdown_page([describe(entry) for entry in entries]))
+        else:
+            _list(entries, as_json=arguments.json)
         return 0
     try:
         entry = find_env(arguments.id)
@@ -40,47 +46,52 @@ def run(arguments: argparse.Namespace) -> int:
     description = describe(entry)
     if arguments.json:
         print(json.dumps(description, indent=1, ensure_ascii=False))
+    elif arguments.markdown:
+        print("\n".join(_markdown(description)))
     else:
         _show(description)
     return 0
 
 
 def describe(entry: EnvEntry) -> dict[str, Any]:
-    """An environment as plain data: spaces, fields, actions and parameters."""
-    from dataclasses import asdict, replace
+    """An environment as plain data: spaces, fields, actions, reward, rules and parameters."""
+    from dataclasses import asdict, is_dataclass
 
-    from scalepilot_envs.autoscale import observation_fields
+    from scalepilot.policy.rules import rules_for
+    from scalepilot_envs.description import documented
 
     env = entry.maker()()
+    shown = entry.describe()
+    fields = [f.to_json() | {"option": None} for f in shown.fields]
+    # A field that only an option shows is worth knowing of, too.
+    if hasattr(shown.params, "observe_clock"):
+        names = {f.name for f in shown.fields}
+        more = entry.describe({**asdict(shown.params), "observe_clock": True}).fields
+        fields += [f.to_json() | {"option": "observe_clock"} for f in more if f.name not in names]
+    meanings = documented(type(shown.params)) if is_dataclass(shown.params) else {}
     batch: Any = env.unwrapped.batch  # type: ignore[attr-defined]
-    params = batch.params
-    shown = [f.name for f in batch.fields]
-    fields = [f.to_json() for f in observation_fields(replace(params, observe_clock=True))]
-    meanings = documented(type(params))
     return {
         "id": entry.env_id,
         "summary": entry.summary,
-        "observation_space": {"type": "Box", "shape": list(env.observation_space.shape or ()), "dtype": "float32"},
-        "action_space": {"type": "Discrete", "n": len(batch.move_table)},
+        "observation_space": _space(env.observation_space),
+        "action_space": _space(env.action_space),
         "episode_steps": batch.episode_steps,
-        "fields": [f | {"option": None if f["name"] in shown else "observe_clock"} for f in fields],
-        "actions": batch.move_table.to_json(),
-        "params": {name: {"default": value, "description": meanings.get(name, "")} for name, value in asdict(params).items()},
+        "fields": fields,
+        "actions": [{"index": i, **asdict(action)} for i, action in enumerate(shown.actions)],
+        "reward": shown.reward,
+        "end": shown.end,
+        "commands_targets": shown.commands_targets,
+        "rules": rules_for(shown),
+        "params": {
+            name: {"default": value, "description": meanings.get(name, "")} for name, value in asdict(shown.params).items()
+        },
     }
 
 
-def documented(kind: type) -> dict[str, str]:
-    """Name → sentence, from the `Attributes:` section of a class's docstring."""
-    meanings: dict[str, str] = {}
-    name = ""
-    for line in (kind.__doc__ or "").partition("Attributes:")[2].splitlines():
-        text = line.strip()
-        if line.startswith(" " * 8) and not line.startswith(" " * 9) and ": " in text:
-            name, _, meaning = text.partition(": ")
-            meanings[name] = meaning
-        elif text and name:
-            meanings[name] += f" {text}"
-    return meanings
+def _space(space: Any) -> dict[str, Any]:
+    if hasattr(space, "n"):
+        return {"type": "Discrete", "n": int(space.n)}
+    return {"type": "Box", "shape": list(space.shape), "dtype": str(space.dtype)}
 
 
 def _list(entries: list[EnvEntry], *, as_json: bool) -> None:
@@ -93,7 +104,39 @@ def _list(entries: list[EnvEntry], *, as_json: bool) -> None:
 
 
 def _number(value: Any) -> str:
-    return f"{value:,.0f}" if isinstance(value, float) and abs(value) >= 1000 else f"{value:g}"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_number(item) for item in value) or "none"
+    return str(value)
+
+
+def _space_text(space: dict[str, Any]) -> str:
+    if space["type"] == "Discrete":
+        return f"Discrete({space['n']})"
+    return f"Box({', '.join(str(n) for n in space['shape'])}) {space['dtype']}"
+
+
+def _spaces_text(description: dict[str, Any]) -> str:
+    spaces = (
+        f"observation {_space_text(description['observation_space'])} · action {_space_text(description['action_space'])}"
+        f" · {description['episode_steps']:,} steps an episode"
+    )
+    return spaces + (" · takes targets in replicas, too" if description["commands_targets"] else "")
+
+
+def _actions_text(description: dict[str, Any]) -> str:
+    return ", ".join(f"{action['index']} {action['label']}" for action in description["actions"])
+
+
+def _meaning(field: dict[str, Any]) -> str:
+    return str(field["description"] + (f" (option {field['option']})" if field["option"] else ""))
+
+
+def _bounds(field: dict[str, Any]) -> str:
+    return f"{_number(field['low'])} to {_number(field['high'])}"
 
 
 def _show(description: dict[str, Any]) -> None:
@@ -102,11 +145,14 @@ def _show(description: dict[str, Any]) -> None:
 
     console = output.console()
     console.print(f"[bold]{description['id']}[/bold]\n{description['summary']}")
-    shape, actions = description["observation_space"]["shape"][0], description["action_space"]["n"]
-    steps = description["episode_steps"]
-    console.print(f"observation Box({shape}) float32 · action Discrete({actions}) · {steps} steps an episode")
-    moves = ", ".join(action["label"] for action in description["actions"])
-    console.print(f"action 0 to {actions - 1}, of ready + starting replicas:  {moves}\n")
+    for line in (
+        _spaces_text(description),
+        f"actions: {_actions_text(description)}",
+        f"reward:  {description['reward']}",
+        f"end:     {description['end']}",
+        f"rules:   {', '.join(description['rules'])}\n",
+    ):
+        console.print(line, markup=False)
 
     table = Table(box=box.SIMPLE_HEAD, title="Observation", title_justify="left", pad_edge=False, padding=(0, 1))
     table.add_column("field", no_wrap=True)
@@ -114,22 +160,66 @@ def _show(description: dict[str, Any]) -> None:
     table.add_column("bounds", justify="right", no_wrap=True)
     table.add_column("what it is")
     for f in description["fields"]:
-        meaning = f["description"] + (f" (option {f['option']})" if f["option"] else "")
-        table.add_row(f["name"], f["unit"], f"{_number(f['low'])} to {_number(f['high'])}", meaning)
+        table.add_row(f["name"], f["unit"], _bounds(f), _meaning(f))
     console.print(table)
 
-    table = Table(box=box.SIMPLE_HEAD, title="Parameters (env.params.…)", title_justify="left", pad_edge=False, padding=(0, 1))
+    table = Table(box=box.SIMPLE_HEAD, title="Parameters (params=…)", title_justify="left", pad_edge=False, padding=(0, 1))
     table.add_column("name", no_wrap=True)
-    table.add_column("default", justify="right", no_wrap=True)
+    table.add_column("default", justify="right")
     table.add_column("what it is")
     for name, entry in description["params"].items():
-        default = str(entry["default"]).lower() if isinstance(entry["default"], bool) else _number(entry["default"])
-        table.add_row(name, default, entry["description"].removesuffix("."))
-    console.print(table)
+        table.add_row(name, _number(entry["default"]), entry["description"].removesuffix("."))
+    if description["params"]:
+        console.print(table)
 
-    console.print("[italic]PromQL[/italic]  ($selector: labels of the service; $workload: its deployment)")
+    if any(f["promql"] for f in description["fields"]):
+        console.print("[italic]PromQL[/italic]  ($selector: labels of the service; $workload: its deployment)")
     for f in description["fields"]:
         if f["promql"]:
             console.print(f["name"])
             # One line each, whatever the width: a query is copied, not read.
             console.print(f"    {f['promql']}", markup=False, soft_wrap=True, style="dim")
+
+
+def markdown_page(descriptions: Sequence[dict[str, Any]]) -> str:
+    """docs/environments.md: every environment from the same source as `env show`."""
+    lines = [
+        "# Environments",
+        "",
+        "Generated by `scalepilot env list --markdown`; a test holds this page to the code.",
+        "",
+        "| id | what it is |",
+        "|---|---|",
+    ]
+    for d in descriptions:
+        anchor = d["id"].lower().replace("/", "")
+        lines.append(f"| [{d['id']}](#{anchor}) | {d['summary']} |")
+    for d in descriptions:
+        lines += ["", *_markdown(d)]
+    return "\n".join(lines)
+
+
+def _markdown(description: dict[str, Any]) -> list[str]:
+    lines = [
+        f"## {description['id']}",
+        "",
+        f"{description['summary'][0].upper()}{description['summary'][1:]}.",
+        "",
+        f"- {_spaces_text(description)}",
+        f"- actions: {_actions_text(description)}",
+        f"- reward: {description['reward']}",
+        f"- end: {description['end']}",
+        f"- rules: {', '.join(description['rules'])}",
+        "",
+        "| field | unit | bounds | what it is |",
+        "|---|---|---|---|",
+    ]
+    for f in description["fields"]:
+        lines.append(f"| `{f['name']}` | {f['unit']} | {_bounds(f)} | {_meaning(f).replace('|', '/')} |")
+    if description["params"]:
+        lines += ["", "| parameter | default | what it is |", "|---|---|---|"]
+        for name, entry in description["params"].items():
+            lines.append(
+                f"| `{name}` | {_number(entry['default'])} | {entry['description'].removesuffix('.').replace('|', '/')} |"
+            )
+    return lines
