@@ -123,10 +123,18 @@ def seeds_of(seed: int | list[int | None] | None, num_envs: int, *, fresh: bool)
     return seeds
 
 
+def _zeroed(column: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
+    """A copy with zeros in `rows`: the batch may still hold the column itself."""
+    column = column.copy()
+    column[rows] = 0
+    return column
+
+
 def _masked(columns: dict[str, NDArray[Any]], mask: BoolArray) -> dict[str, Any]:
     """Gymnasium's form of a vector info: zeros where the mask is false, and the mask itself under "_name"."""
-    if not mask.all():
-        columns = {name: np.where(mask, column, np.zeros((), column.dtype)) for name, column in columns.items()}
+    if np.count_nonzero(mask) < len(mask):
+        (rows,) = (~mask).nonzero()
+        columns = {name: _zeroed(column, rows) for name, column in columns.items()}
     return {**columns, **{f"_{name}": mask for name in columns}}
 
 
@@ -151,6 +159,8 @@ class BatchVectorEnv(gym.vector.VectorEnv[ObsArray, ObsArray, NDArray[Any]], Gen
         self.action_space = batch_space(batch.single_action_space, self.num_envs)
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**batch.metadata, "autoreset_mode": self.autoreset_mode}
+        self._next_step = self.autoreset_mode is AutoresetMode.NEXT_STEP
+        self._same_step = self.autoreset_mode is AutoresetMode.SAME_STEP
         self._ended = np.zeros(self.num_envs, dtype=np.bool_)
         self._seeded = False
 
@@ -195,21 +205,25 @@ class BatchVectorEnv(gym.vector.VectorEnv[ObsArray, ObsArray, NDArray[Any]], Gen
     def _finish(self, step: BatchStep) -> tuple[ObsArray, NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
         observation, reward, terminated, truncated = step.observation, step.reward, step.terminated, step.truncated
         # Where an environment was reset in this call, `info` is the reset's (empty), as gymnasium's own vector envs have it.
-        fresh = np.zeros(self.num_envs, dtype=np.bool_)
-        if self.autoreset_mode is AutoresetMode.NEXT_STEP and self._ended.any():
-            fresh = self._ended
-            observation = self.batch.reset_batch(fresh)
-            reward = np.where(fresh, 0.0, reward)
-            terminated, truncated = terminated & ~fresh, truncated & ~fresh
+        stepped: BoolArray | None = None
+        # Counting is several times as fast as any() on arrays of this size.
+        if self._next_step and np.count_nonzero(self._ended):
+            observation = self.batch.reset_batch(self._ended)
+            stepped = ~self._ended
+            reward = _zeroed(reward, self._ended.nonzero()[0])
+            terminated, truncated = terminated & stepped, truncated & stepped
         ended = terminated | truncated
         final: dict[str, Any] = {}
-        if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
-            fresh = ended
+        if self._same_step and np.count_nonzero(ended):
+            stepped = ~ended
             final = {"final_obs": observation, "_final_obs": ended}
             final |= {"final_info": _masked(step.info, ended), "_final_info": ended}
             observation = self.batch.reset_batch(ended)
-        self._ended = np.zeros_like(ended) if self.autoreset_mode is AutoresetMode.SAME_STEP else ended
-        return observation, reward, terminated, truncated, _masked(step.info, ~fresh) | final
+        self._ended = np.zeros_like(ended) if self._same_step else ended
+        if not step.info:
+            return observation, reward, terminated, truncated, final
+        stepped = np.ones(self.num_envs, dtype=np.bool_) if stepped is None else stepped
+        return observation, reward, terminated, truncated, _masked(step.info, stepped) | final
 
     def close_extras(self, **kwargs: Any) -> None:
         """Close the batch."""

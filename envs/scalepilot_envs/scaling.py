@@ -20,8 +20,9 @@ def check_actions(actions: NDArray[Any], num_envs: int, num_actions: int) -> NDA
     actions = np.asarray(actions)
     if actions.shape != (num_envs,) or actions.dtype.kind not in "iu":
         raise ValueError(f"actions: {actions.dtype} {actions.shape} is not allowed; allowed: integers ({num_envs},)")
-    lowest, highest = actions.min(), actions.max()
-    if lowest < 0 or highest >= num_actions:
+    # As unsigned numbers negative ones are huge: one comparison finds both, and counting is cheaper than a minimum.
+    if np.count_nonzero(actions.view(f"u{actions.itemsize}") >= num_actions):
+        lowest, highest = actions.min(), actions.max()
         raise ValueError(f"actions: {lowest if lowest < 0 else highest} is not allowed; allowed: 0 to {num_actions - 1}")
     return actions
 

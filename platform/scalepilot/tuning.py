@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from scalepilot.errors import InputError
 from scalepilot.policy import Planner, Policy
 from scalepilot.policy.rules import (
     RULES,
@@ -178,14 +179,21 @@ def tune_rule(
 
 
 def fitted_forecast(data: ProtocolData, params: AutoscaleParams) -> Forecast:
-    """The forecast of forecast_mpc, from the training part."""
-    return fit_forecast(
-        data.train_series,
-        history_steps=params.history_steps,
-        window_steps=params.window_steps,
-        num_leads=params.startup_steps + HORIZONS[1],
-        with_season=params.observe_clock,
-    )
+    """The forecast of forecast_mpc, from the training part.
+
+    Raises:
+        InputError: it is too short.
+    """
+    try:
+        return fit_forecast(
+            data.train_series,
+            history_steps=params.history_steps,
+            window_steps=params.window_steps,
+            num_leads=params.startup_steps + HORIZONS[1],
+            with_season=params.observe_clock,
+        )
+    except ValueError as error:
+        raise InputError(f"{data.train.workload}: {error}") from None
 
 
 def draw_threshold(rng: np.random.Generator) -> ThresholdParameters:

@@ -177,7 +177,8 @@ def test_randomness_of_one_kind_never_shifts_that_of_another():
 def test_every_environment_and_kind_of_randomness_has_a_stream_of_its_own():
     batch = AutoscaleBatch(50, workload=STEADY, episode_steps=10)
     batch.seed_streams(list(range(50)))
-    first = [generator.random() for streams in batch._generators.values() for generator in streams.values()]
+    kinds = ("window", "arrivals", "randomisation", "measurement")
+    first = [batch._streams.of(kind, i).random() for kind in kinds for i in range(50)]
     assert len(first) == len(set(first)) == 200
 
 

@@ -39,7 +39,7 @@ class Countdown(BatchEnv):
         seen = self.at[:, None].astype(np.float32)
         return BatchStep(seen, np.ones(self.num_envs), self.at <= 0, self.steps >= 5, {"at": self.at.copy()})
 
-    def render_one(self, index):
+    def render_one(self, index, mode):
         return f"at {self.at[index]:g}"
 
     def close(self):

@@ -33,21 +33,25 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from scalepilot_envs.autoscale.action import DEFAULT_MOVES, Move, MoveTable
+from scalepilot_envs.autoscale.description import ENV_ID as ENV_ID
 from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
 from scalepilot_envs.autoscale.measurement import NOISE_KINDS, drawn_noise
 from scalepilot_envs.autoscale.observation import observation_fields
 from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
+from scalepilot_envs.autoscale.render import as_picture, as_text, drawn_columns
 from scalepilot_envs.autoscale.surges import with_surges
-from scalepilot_envs.batch_env import BatchEnv, BatchStep, BatchVectorEnv, BoolArray, SingleEnv
+from scalepilot_envs.batch_env import BatchStep, BoolArray
+from scalepilot_envs.drawing import History
+from scalepilot_envs.scaling import ScalingBatch, ScalingEnv, ScalingVectorEnv, check_actions
+from scalepilot_envs.streams import Streams
 from scalepilot_envs.workloads import Part, RateSeries, Workload, part_of, workload_from_mapping
 
-ENV_ID = "scalepilot/Autoscale-v0"
 # One stream an environment and kind: a draw of one never shifts another's.
 _STREAMS = ("window", "arrivals", "randomisation", "measurement")
 EPISODE_STEPS = 1920
 
 
-class AutoscaleBatch(BatchEnv):
+class AutoscaleBatch(ScalingBatch):
     """`num_envs` services over windows of one workload.
 
     Args:
@@ -64,7 +68,7 @@ class AutoscaleBatch(BatchEnv):
         ValueError: the workload's part is shorter than an episode, or a parameter is out of range.
     """
 
-    metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012
 
     def __init__(
         self,
@@ -117,15 +121,13 @@ class AutoscaleBatch(BatchEnv):
         self._start_seconds = np.zeros(num_envs)
         self._step_index = np.zeros(num_envs, dtype=np.int64)
         self._columns = np.arange(num_envs)
-        self._generators: dict[str, dict[int, np.random.Generator]] = {kind: {} for kind in _STREAMS}
+        self._streams = Streams(_STREAMS)
+        self._history = History(num_envs)
+        self._cost_per_hour = np.zeros(num_envs)
 
     def seed_streams(self, seeds: Sequence[int | None]) -> None:
         """One generator an environment and kind of randomness; None keeps an environment's own."""
-        for k, kind in enumerate(_STREAMS):
-            generators = self._generators[kind]
-            for i, seed in enumerate(seeds):
-                if seed is not None:
-                    generators[i] = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(k,)))
+        self._streams.seed(seeds)
 
     def reset_batch(self, mask: BoolArray | None = None, options: dict[str, Any] | None = None) -> NDArray[np.float32]:
         """Draw a window, its scale and its arrivals for each reset environment.
@@ -142,6 +144,8 @@ class AutoscaleBatch(BatchEnv):
         else:
             capacity, startup = self._draw(np.flatnonzero(mask))
         self._step_index[mask] = 0
+        self._history.clear(mask)
+        self._cost_per_hour[mask] = 0.0
         self.state.reset(mask, self._rates[0], capacity, startup, None if self._noise is None else self._noise[0])
         return self.observe()
 
@@ -168,9 +172,9 @@ class AutoscaleBatch(BatchEnv):
         capacity, startup = self.state.capacity_rps.copy(), self.state.startup_steps.copy()
         last_start = len(series.rates_rps) - steps
         for i in rows:
-            start = int(self._generators["window"][i].integers(0, last_start + 1))
+            start = int(self._streams.of("window", i).integers(0, last_start + 1))
             scale, capacity_scale, startup_scale = (
-                self._generators["randomisation"][i].uniform(low, high)
+                self._streams.of("randomisation", i).uniform(low, high)
                 for low, high in (
                     self.randomisation.workload_scale,
                     self.randomisation.capacity_scale,
@@ -181,16 +185,16 @@ class AutoscaleBatch(BatchEnv):
                 series.rates_rps[start : start + steps] * scale,
                 self.randomisation,
                 p.interval_seconds,
-                self._generators["randomisation"][i],
+                self._streams.of("randomisation", i),
             )
             requests = rates * p.interval_seconds
             self._rates[:, i] = rates
             self._arrived[:, i] = (
-                self._generators["arrivals"][i].poisson(requests) if self.arrivals_kind == "poisson" else requests
+                self._streams.of("arrivals", i).poisson(requests) if self.arrivals_kind == "poisson" else requests
             )
             if self._noise is not None:
                 self._noise[:, :, i] = drawn_noise(
-                    steps + 1, self.randomisation.measurement_noise, self._generators["measurement"][i]
+                    steps + 1, self.randomisation.measurement_noise, self._streams.of("measurement", i)
                 )
             self._start_seconds[i] = series.start_unix_seconds + start * p.interval_seconds
             capacity[i] = p.replica_capacity_rps * capacity_scale
@@ -213,12 +217,7 @@ class AutoscaleBatch(BatchEnv):
         Raises:
             ValueError: another shape or dtype, or an index outside the table.
         """
-        actions = np.asarray(actions)
-        if actions.shape != (self.num_envs,) or actions.dtype.kind not in "iu":
-            raise ValueError(f"actions: {actions.dtype} {actions.shape} is not allowed; allowed: integers ({self.num_envs},)")
-        if actions.min() < 0 or actions.max() >= len(self.move_table):
-            wrong = actions[(actions < 0) | (actions >= len(self.move_table))][0]
-            raise ValueError(f"actions: {wrong} is not allowed; allowed: 0 to {len(self.move_table) - 1}")
+        actions = check_actions(actions, self.num_envs, len(self.move_table))
         return self.step_targets(self.move_table.targets(actions, self.state.total))
 
     def step_targets(self, desired_replicas: NDArray[Any]) -> BatchStep:
@@ -230,13 +229,10 @@ class AutoscaleBatch(BatchEnv):
         Raises:
             ValueError: another shape, or not a number.
         """
-        desired = np.asarray(desired_replicas, dtype=np.float64)
-        if desired.shape != (self.num_envs,) or np.isnan(desired).any():
-            raise ValueError(
-                f"desired_replicas: {desired.tolist() if desired.size < 5 else desired.shape} is not allowed;"
-                f" allowed: ({self.num_envs},) numbers"
-            )
-        outcome = self.advance(np.rint(desired))
+        outcome = self.advance(self.check_targets(desired_replicas))
+        if self._history:
+            self._cost_per_hour = outcome.cost.total * self.params.steps_per_hour
+            self._history.add(*drawn_columns(self.state))
         truncated = self._step_index >= self.episode_steps
         total = outcome.cost.total
         info = {
@@ -265,33 +261,21 @@ class AutoscaleBatch(BatchEnv):
         self._step_index += 1
         return outcome
 
-    def render_one(self, index: int, mode: str = "ansi") -> str:
-        """One line of text: time, rate, replicas, late share."""
-        s = self.state
-        return (
-            f"step {self._step_index[index]:4d}  rate {s.newest_rate_rps[index]:7.1f} rps  ready {s.ready[index]:3.0f}"
-            f"  starting {s.starting[:, index].sum():3.0f}  late {s.late_share[index]:7.3%}"
-        )
+    def render_one(self, index: int, mode: str) -> str | NDArray[np.uint8]:
+        """A line of text, or rate, capacity, replicas and late share over time."""
+        step = int(self._step_index[index])
+        if mode == "ansi":
+            return as_text(self.state, index, step)
+        past = self._history.of(index, *drawn_columns(self.state))
+        return as_picture(past, step, self.params.interval_seconds, float(self._cost_per_hour[index]))
 
 
-class AutoscaleVectorEnv(BatchVectorEnv[AutoscaleBatch]):
+class AutoscaleVectorEnv(ScalingVectorEnv[AutoscaleBatch]):
     """Native vector environment of Autoscale-v0."""
 
-    def step_targets(
-        self, desired_replicas: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[np.float64], BoolArray, BoolArray, dict[str, Any]]:
-        """Like `step`, with targets (num_envs,) in replicas instead of action indices."""
-        self.require_reset()
-        return self._finish(self.batch.step_targets(np.asarray(desired_replicas)))
 
-
-class AutoscaleEnv(SingleEnv[AutoscaleBatch]):
+class AutoscaleEnv(ScalingEnv[AutoscaleBatch]):
     """Autoscale-v0 as a `gymnasium.Env`."""
-
-    def step_targets(self, desired_replicas: float) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
-        """Like `step`, with a target in replicas instead of an action index."""
-        self.require_reset()
-        return self._single(self.batch.step_targets(np.asarray([desired_replicas])))
 
 
 def make_env(render_mode: str | None = None, **kwargs: Any) -> AutoscaleEnv:

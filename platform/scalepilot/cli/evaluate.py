@@ -149,11 +149,9 @@ def _config(arguments: argparse.Namespace, default: ExperimentConfig) -> Experim
 
 def _labels(names: list[str], seeds: list[str]) -> list[str]:
     """Row labels that differ: the name, with the training seed or version where a name comes twice, numbered if still equal."""
-    labels: list[str] = []
-    for name, seed in zip(names, seeds, strict=True):
-        label = name if names.count(name) == 1 else f"{name}·{seed}"
-        labels.append(label if label not in labels else f"{label}#{labels.count(label) + 2}")
-    return labels
+    seeded = [name if names.count(name) == 1 else f"{name}·{seed}" for name, seed in zip(names, seeds, strict=True)]
+    earlier = [seeded[:i].count(label) for i, label in enumerate(seeded)]
+    return [label if not count else f"{label}#{count + 1}" for label, count in zip(seeded, earlier, strict=True)]
 
 
 def _print_median(comparison: Comparison) -> None:

@@ -33,9 +33,13 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
                 cells = [workload, f"{name} ({c.detail})" if c.detail else name, f"{row['J'].mean:.3f}", interval]
                 cells += [f"{row['replicas'].mean:.2f}", percent(row["late_share"].mean)]
                 cells += [_gap(comparison, c, default), _gap(comparison, c, tuned)]
-                lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+                lines.append(f"| {' | '.join(_escaped(cell) for cell in cells)} |")
                 workload = ""
     return "\n".join(lines)
+
+
+def _escaped(cell: str) -> str:
+    return " ".join(cell.split()).replace("|", "\\|")
 
 
 def _best(comparison: Comparison, prefix: str) -> Contestant | None:

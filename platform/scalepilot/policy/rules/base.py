@@ -108,7 +108,7 @@ class Rule(Generic[ParametersT]):
 
     def steps_by_row(self, name: str) -> NDArray[np.int64]:
         """A time parameter in whole decision steps, at least one."""
-        return np.maximum(1, (self.by_row(name) / self.interval_seconds).astype(np.int64))
+        return np.maximum(1, (self.by_row(name) / self.interval_seconds * (1 + SLACK)).astype(np.int64))
 
     def act(
         self,

@@ -57,6 +57,8 @@ class Forecast:
         numbers = [*self.nodes, *self.season, *(x for row in (*self.weights, *self.spread) for x in row)]
         if not np.isfinite(np.array(numbers, dtype=np.float64)).all():
             raise ValueError("forecast: holds a value that is not finite; allowed: finite numbers")
+        if min(x for row in self.spread for x in row) < 0 or list(self.nodes) != sorted(self.nodes):
+            raise ValueError("forecast: a negative spread or falling nodes; allowed: spread from 0, nodes rising")
 
 
 _NUM_VARIABILITIES = 5
@@ -69,7 +71,7 @@ def persistence(num_leads: int, history_steps: int) -> Forecast:
     weights[1 : used + 1] = [1.0 / used] * used
     spread = (0.005, 0.3, 0.1, 0.3, 0.1)
     # Normal quantiles at _NODE_LEVELS.
-    nodes = (-1.2816, -0.5244, 0.0, 0.5244, 1.0364, 1.4395, 1.8119, 2.1701, 2.4324, 2.6968, 2.9677, 3.1947, 3.4808)
+    nodes = (-1.2816, -0.5244, 0.0, 0.5244, 1.0364, 1.4395, 1.8119, 2.1701, 2.4324, 2.6968, 2.9677, 3.1747, 3.4808)
     return Forecast((tuple(weights),) * num_leads, (spread,) * num_leads, nodes)
 
 

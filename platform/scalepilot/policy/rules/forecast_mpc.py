@@ -57,6 +57,8 @@ class ForecastMpcParameters:
         if not isinstance(self.horizon_steps, int) or not 1 <= self.horizon_steps <= _MOST_LEADS:
             allowed = f"whole numbers from 1 to {_MOST_LEADS}"
             raise ValueError(f"horizon_steps: {self.horizon_steps!r} is not allowed; allowed: {allowed}")
+        if not isinstance(self.forecast, Forecast | None):
+            raise ValueError(f"forecast: {self.forecast!r:.60} is not allowed; allowed: a fitted forecast, or null")
 
 
 class ForecastMpc(Rule[ForecastMpcParameters]):
@@ -85,6 +87,8 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
             )
         horizon = p.startup_steps + max(row.horizon_steps for row in self._rows)
         # The forecast is fitted, not searched: rows differ in the rest.
+        if any(row.forecast is not self.parameters.forecast and row.forecast != self.parameters.forecast for row in self._rows):
+            raise ArtifactError("rule.parameters: forecast: differs between parameter sets; allowed: the same in all")
         forecast = self.parameters.forecast or persistence(horizon, p.history_steps)
         if len(forecast.weights) < horizon or len(forecast.weights[0]) != p.history_steps + 4:
             raise ArtifactError(

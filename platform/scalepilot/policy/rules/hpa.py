@@ -49,25 +49,41 @@ class HpaParameters:
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; allowed: 0 to 3600")
 
 
-def cpu_recommendation(cpu: Array, ready: Array, total: Array, target: Array, tolerance: Array) -> Array:
+def cpu_recommendation(
+    cpu: Array, ready: Array, total: Array, target: Array, tolerance: Array, missing: Array | None = None
+) -> Array:
     """Desired replicas from CPU utilisation, unready replicas counted as idle when growing and left out when shrinking.
 
     Args:
-        cpu: (n,) mean utilisation of ready replicas.
+        cpu: (n,) mean utilisation of the ready replicas that are measured.
         ready: (n,) replicas that serve.
         total: (n,) ready + starting.
         target: (1,) or (n,) utilisation aimed at.
         tolerance: (1,) or (n,).
+        missing: (n,) ready replicas without a measurement: idle when growing, fully used (or on a target above 1) when
+            shrinking; where none is measured the count is kept. None where all are, as in the simulator.
 
     Source:
-        Kubernetes documentation, "Horizontal Pod Autoscaling", algorithm details.
+        Kubernetes documentation, "Horizontal Pod Autoscaling", algorithm details; `replica_calculator.go`.
     """
+    if missing is not None:
+        return _with_missing(cpu, ready, total, target, tolerance, missing)
     ratio = cpu / target
     shrunk = np.minimum(ceil(ratio * ready), total)
     ratio_with_unready = cpu * ready / total / target
     grown = np.where(ratio_with_unready > 1 + tolerance + SLACK, ceil(ratio_with_unready * total), total)
     desired = np.where(ratio > 1, np.maximum(grown, total), shrunk)
     return np.where(np.abs(1 - ratio) <= tolerance + SLACK, total, desired)
+
+
+def _with_missing(cpu: Array, ready: Array, total: Array, target: Array, tolerance: Array, missing: Array) -> Array:
+    measured = ready - missing
+    known = measured > 0
+    cpu = np.where(known, cpu, target)
+    grown = cpu_recommendation(cpu, measured, total, target, tolerance)
+    ratio = (cpu * measured + np.maximum(1.0, target) * missing) / np.maximum(ready, 1.0) / target
+    shrunk = np.where(ratio < 1 - tolerance - SLACK, ceil(ratio * ready), total)
+    return np.where(known, np.where(cpu > target, grown, shrunk), total)
 
 
 def rate_recommendation(rate_rps: Array, capacity_rps: Array, total: Array, target: Array, tolerance: Array) -> Array:

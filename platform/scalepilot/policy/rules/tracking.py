@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.policy.protocol import State
-from scalepilot.policy.rules.base import SLACK, Array, Rule
+from scalepilot.policy.rules.base import SLACK, Array, Rule, ceil
 
 
 @dataclass(frozen=True)
@@ -42,4 +42,4 @@ class Tracking(Rule[TrackingParameters]):
         )
         wanted = (demand + backlog) / (capacity * self.by_row("utilisation"))
         more, fewer = wanted > total * (1 + SLACK), wanted < (total - 1) * (1 - SLACK)
-        return np.where(more, np.ceil(wanted), np.where(fewer, np.floor(wanted) + 1, total)), None
+        return np.where(more, ceil(wanted), np.where(fewer, np.floor(wanted * (1 + SLACK)) + 1, total)), None
