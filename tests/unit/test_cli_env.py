@@ -1,4 +1,4 @@
-"""`scalepilot env` and `scalepilot workload`, as a person types them."""
+"""`scalepilot env`, as a person types it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import pytest
 
 from scalepilot.cli import main
+from scalepilot_envs import ENVS
 from scalepilot_envs.autoscale import AutoscaleParams, observation_fields
 
 
@@ -21,15 +22,10 @@ def said(capsys, *arguments, code=0):
     return out
 
 
-def csv(tmp_path, minutes=10, name="mine.csv", text=None):
-    path = tmp_path / name
-    stamps = [f"2024-01-{1 + i // 1440:02d}T{i // 60 % 24:02d}:{i % 60:02d}:00Z,{i % 17}\n" for i in range(minutes)]
-    path.write_text(text or "timestamp,requests_per_second\n" + "".join(stamps))
-    return path
-
-
 def test_every_environment_is_listed_in_one_line(capsys):
-    assert said(capsys, "env", "list").splitlines()[0].startswith("scalepilot/Autoscale-v0  a replicated HTTP service")
+    lines = said(capsys, "env", "list").splitlines()
+    assert [line.split()[0] for line in lines] == list(ENVS)
+    assert "a replicated HTTP service" in lines[0]
     assert json.loads(said(capsys, "env", "list", "--json"))[0]["id"] == "scalepilot/Autoscale-v0"
 
 
@@ -39,7 +35,7 @@ def test_an_environment_is_shown_with_every_field_action_and_parameter(capsys):
         assert f.name in text
         if f.promql:
             assert f"    {f.promql}\n" in text
-    for words in ("Box(21)", "Discrete(8)", "+25 %, +100 %", "price_per_late_request", "0.001", "option observe_clock"):
+    for words in ("Box(21)", "Discrete(8)", "6 +25 %, 7 +100 %", "price_per_late_request", "0.001", "option observe_clock"):
         assert words in text
     lines = text[: text.index("PromQL")].splitlines()
     assert max(len(line) for line in lines) <= 100
@@ -70,3 +66,20 @@ def test_a_command_without_its_verb_is_refused_in_one_line(capsys):
             main([command])
         assert caught.value.code == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("env_id", ENVS)
+def test_every_environment_is_described_in_full(capsys, env_id):
+    described = json.loads(said(capsys, "env", "show", env_id, "--json"))
+    assert described["id"] == env_id
+    assert {"fields", "actions", "reward", "end", "rules", "params", "observation_space", "action_space"} <= set(described)
+    assert all(entry["description"] for entry in described["params"].values())
+    text = said(capsys, "env", "show", env_id)
+    for f in described["fields"]:
+        assert f["name"] in text
+        assert f["unit"] in text or " " in f["unit"]
+
+
+def test_the_page_of_environments_is_what_the_code_says(capsys, repo):
+    page = (repo / "docs" / "environments.md").read_text(encoding="utf-8")
+    assert page == said(capsys, "env", "list", "--markdown"), "run: scalepilot env list --markdown > docs/environments.md"
