@@ -21,9 +21,10 @@ served and the instances and the queue after it.
 Start: 50 instances, no queue, load 0; the first observation shows f(0).
 End: terminates when the queue exceeds 10 · `max_influx_requests`; truncation after `episode_steps` (200).
 Info: cost (price × instances that served, billed once a step), influx_requests, queue_requests, load_percent,
- instances, change_instances, refused_changes.
+instances, change_instances, refused_changes.
 Arguments: `workload` (a kind such as "sine_curve", a mapping, a `Workload` or a `RateSeries`; influx = rate × interval, rounded;
-kinds with a `seed` draw a new series each episode), `random_phase` (each episode begins at a random step of the series),
+poisson, random and random_walk draw a new series each episode; of a longer story, such as diurnal, mixture or trace, there is
+one), `random_phase` (each episode begins at a random step of the series),
 `params` (`QueueScalingParams` or a mapping), `episode_steps`, `bounded_observation`.
 Reset options: `influx` (num_envs, episode_steps + 1) requests, rounded, replaces the workload.
 Source: the "Smart AutoScaler" project on adobe/gym-scaling; its $87 per instance-hour, charged again for the whole age at each
@@ -155,8 +156,10 @@ class QueueScalingBatch(UnitMoveBatch):
         self.random_phase, self.bounded_observation = random_phase, bounded_observation
         if not isinstance(workload, RateSeries):
             workload = workload_from_mapping({"kind": workload} if isinstance(workload, str) else workload)
-        self.workload = workload
-        self._seeded = dataclasses.is_dataclass(workload) and "seed" in {f.name for f in dataclasses.fields(workload)}
+        self.workload: Any = workload
+        names = {f.name for f in dataclasses.fields(workload)} if dataclasses.is_dataclass(workload) else set()
+        # Kinds that are nothing but draws, one a step: cheap enough to draw anew each episode.
+        self._seeded = {"seed", "num_steps"} <= names
         self._series = self._influx_of(workload)
 
         self.fields = _fields(self.params, bounded_observation)
@@ -270,9 +273,11 @@ class QueueScalingBatch(UnitMoveBatch):
         if not self._seeded:
             windows: NDArray[np.float64] = self._series[first[:, None] + steps]
             return windows
+        # Only as many steps as are flown, where no scale depends on the others.
+        changes = {"num_steps": self.episode_steps + 1} if self.workload.peak_rps is None and not self.random_phase else {}
         influx = np.empty((len(rows), self.episode_steps + 1))
         for k, seed in enumerate(self._seeds.take(rows)[:, 0].tolist()):
-            series = self._influx_of(dataclasses.replace(self.workload, seed=seed))  # type: ignore[type-var]
+            series = self._influx_of(dataclasses.replace(self.workload, seed=seed, **changes))
             influx[k] = series[first[k] : first[k] + self.episode_steps + 1]
         return influx
 
