@@ -15,6 +15,11 @@ CPU_REWARDS = ((0.3, (-0.1, -0.2, 0.2)), (0.7, (0.3, 0.1, 0.1)), (0.85, (0.0, 0.
 Observation = tuple[float, ...]
 
 
+def base_load(step: int, noise: float = 0.0) -> float:
+    """Requests of a step on a weekday without spikes."""
+    return max(50.0, 500.0 * (1.0 + 0.3 * math.sin(2.0 * math.pi * step / 1440)) + noise)
+
+
 class ClusterDeployment:
     """A single deployment."""
 

@@ -1,12 +1,13 @@
 """One environment at a time in a Python loop: the rival of every environment, and the actions both sides take.
 
-A loop draws its inputs beforehand, as the batch draws them in blocks, and starts an episode anew where one ends.
+A loop starts an episode anew where one ends. Actions and, unless its function says otherwise, inputs are drawn beforehand.
 """
 
 from __future__ import annotations
 
 import importlib
 import math
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -108,21 +109,19 @@ def _function_workflow(scalar: Any, rng: np.random.Generator, steps: int) -> flo
 
 
 def _cluster_deployment(scalar: Any, rng: np.random.Generator, steps: int) -> float:
-    columns = (
-        rng.integers(0, 3, steps),
-        np.maximum(50.0, 500.0 + rng.normal(0, 25, steps)),
-        rng.uniform(-0.05, 0.05, steps),
-        rng.uniform(-10e6, 10e6, steps),
-        rng.random(steps) < 0.05,
-    )
+    """Load, noise and failures belong to this world and change every step: the loop draws them, as the batch does."""
+    base_load = getattr(sys.modules[scalar.__module__], "base_load")  # noqa: B009 - of whichever module the class is from
+    actions = rng.integers(0, 3, steps).tolist()
+    draw = random.Random(0)
     deployment = scalar()
     deployment.reset(500.0)
-    inputs = list(zip(*(column.tolist() for column in columns), strict=True))
     begin = time.perf_counter()
-    for action, load, cpu_noise, memory_noise, failed in inputs:
-        _, _, terminated, truncated = deployment.step(action, load, cpu_noise, memory_noise, failed)
+    for action in actions:
+        load = base_load(deployment.step_index + 1, noise=draw.gauss(0.0, 25.0))
+        noise = draw.uniform(-0.05, 0.05), draw.uniform(-10e6, 10e6)
+        _, _, terminated, truncated = deployment.step(action, load, *noise, draw.random() < 0.05)
         if terminated or truncated:
-            deployment.reset(load)
+            deployment.reset(base_load(0, noise=draw.gauss(0.0, 25.0)))
     return time.perf_counter() - begin
 
 

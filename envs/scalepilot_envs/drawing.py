@@ -169,14 +169,23 @@ class Chart:
             raise ValueError(f"series: {len(self.series)} are not allowed; allowed: 1 to {len(SERIES_COLOURS)} in a chart")
 
 
-def draw_charts(canvas: Canvas, charts: Sequence[Chart], *, num_steps: int, step: int | None = None, top: float = 40.0) -> None:
+def draw_charts(
+    canvas: Canvas,
+    charts: Sequence[Chart],
+    *,
+    num_steps: int,
+    step: int | None = None,
+    first_step: int = 0,
+    top: float = 40.0,
+) -> None:
     """Draw charts below each other, over one axis of steps.
 
     Args:
         canvas: to draw on; the charts fill it from `top` down.
         charts: what to show.
         num_steps: right end of the axis.
-        step: of the newest values; None where the first values are of step 0.
+        step: of the newest values; None where the first values are at the left end.
+        first_step: what the left end is called.
         top: room above, for a heading.
     """
     left, right, bottom = 54.0, canvas.width - 16.0, canvas.height - 34.0
@@ -184,7 +193,9 @@ def draw_charts(canvas: Canvas, charts: Sequence[Chart], *, num_steps: int, step
     for i, chart in enumerate(charts):
         _draw_chart(canvas, chart, (left, top + i * height, right, top + (i + 1) * height - 14), num_steps, step)
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        canvas.text((left + share * (right - left), bottom), f"{share * num_steps:g}", MUTED, size=11, align="centre")
+        canvas.text(
+            (left + share * (right - left), bottom), f"{first_step + round(share * num_steps)}", MUTED, size=11, align="centre"
+        )
     canvas.text(((left + right) / 2, bottom + 18), "step", MUTED, size=11, align="centre")
 
 

@@ -43,5 +43,5 @@ def as_picture(past: NDArray[np.float64], step: int, interval_seconds: float, co
         Chart([Series("ready and starting", total), Series("ready", ready)], "replicas"),
         Chart([Series("late", 100.0 * late)], "%", high=100.0),
     ]
-    draw_charts(canvas, charts, num_steps=max(len(rate), 20))
+    draw_charts(canvas, charts, num_steps=max(len(rate), 20), first_step=step + 1 - len(rate))
     return canvas.array()
