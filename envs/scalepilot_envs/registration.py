@@ -74,7 +74,7 @@ def add_env(entry: EnvEntry) -> None:
 
 
 def find_env(name: str) -> EnvEntry:
-    """Look an id up, with or without namespace and module prefix.
+    """Look an id up, with or without namespace and module prefix; what gymnasium knows is found, too.
 
     Raises:
         ValueError: unknown, with the nearest known id.
@@ -83,6 +83,10 @@ def find_env(name: str) -> EnvEntry:
     for candidate in (wanted, f"{NAMESPACE}/{wanted}"):
         if candidate in ENVS:
             return ENVS[candidate]
+    if wanted in gym.registry and ":" not in name:
+        from scalepilot_envs.foreign import ForeignEntry
+
+        return ForeignEntry(wanted, "", "", f"{wanted}, registered with gymnasium")
     short = {env_id.removeprefix(f"{NAMESPACE}/"): env_id for env_id in ENVS}
     near = difflib.get_close_matches(wanted.removeprefix(f"{NAMESPACE}/"), short, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]}?" if near else ""

@@ -6,7 +6,6 @@ Every key is documented here; `scalepilot train --schema` prints the JSON Schema
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -14,12 +13,23 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from scalepilot.errors import ConfigError
+from scalepilot.settings import (
+    ENV_TAGS,
+    DQNConfig,
+    EnvConfig,
+    EvaluationConfig,
+    OtherEnvConfig,
+    PPOConfig,
+    ResourcesConfig,
+    TabularConfig,
+    check_allowed,
+    check_between,
+    env_tag,
+)
 from scalepilot.yaml_text import MAX_YAML_CHARACTERS, parse_yaml
-from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
-from scalepilot_envs.registration import MODULE_PREFIX, NAMESPACE
 from scalepilot_envs.workloads import WORKLOADS, AnyWorkload, DiurnalWorkload, TraceWorkload
 
 _STRICT: dict[str, Any] = {"extra": "forbid"}
@@ -27,187 +37,10 @@ MAX_CONFIG_BYTES = MAX_YAML_CHARACTERS
 # Protocol v1 scales every trace so that its 99.5 % quantile is this.
 PROTOCOL_PEAK_RPS = 500.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-ALGORITHMS = ("ppo",)
-# The other environments are there for rules, baselines and your own training loop; `params` here are Autoscale's.
-TRAINED_ENVS = ("Autoscale-v0",)
+# Algorithm → its section; Stable-Baselines3 takes the same hyperparameters as ours, so that both can be compared.
+SECTIONS = {"ppo": "ppo", "dqn": "dqn", "q_learning": "tabular", "sarsa": "tabular", "sb3_ppo": "ppo", "sb3_dqn": "dqn"}
+ALGORITHMS = tuple(SECTIONS)
 ENGINES = ("rllib", "rllib-stock")
-
-
-def _allowed(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{name}: {value!r} is not allowed; allowed: {', '.join(choices)}{hint}")
-
-
-def _between(owner: object, name: str, low: float, high: float, *, above: bool = False) -> None:
-    value = getattr(owner, name)
-    if not (math.isfinite(value) and low <= value <= high) or (above and value == low):
-        bound = f"above {low:g}" if above else f"from {low:g}"
-        limit = "" if math.isinf(high) else f" to {high:g}"
-        raise ValueError(f"{name}: {value!r} is not allowed; allowed: {bound}{limit}")
-
-
-@dataclass(frozen=True)
-class EnvConfig:
-    """Which environment, and its physical constants.
-
-    Attributes:
-        id: of a registered environment.
-        params: see `AutoscaleParams`.
-        randomisation: drawn anew each training episode, off in evaluation.
-        episode_steps: steps of a training episode.
-    """
-
-    id: str = "Autoscale-v0"
-    params: AutoscaleParams = field(default_factory=AutoscaleParams)
-    randomisation: Randomisation = field(default_factory=Randomisation)
-    episode_steps: int = 1920
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-
-    def __post_init__(self) -> None:
-        name = self.id.removeprefix(MODULE_PREFIX).removeprefix(f"{NAMESPACE}/")
-        _allowed("id", name, TRAINED_ENVS)
-        _between(self, "episode_steps", 1, 10_000_000)
-
-
-@dataclass(frozen=True)
-class PPOConfig:
-    """Proximal Policy Optimisation (Schulman et al. 2017) on batch-native rollouts.
-
-    Attributes:
-        total_env_steps: training budget.
-        num_envs: environments stepped together, over all env runners.
-        rollout_steps: steps of each environment between two updates.
-        num_epochs: passes over each rollout.
-        minibatch_size: transitions of one gradient step; at most num_envs × rollout_steps.
-        lr: Adam's learning rate at the start.
-        lr_final_share: learning rate at the end as a share of `lr`, linear in between.
-        gamma: discount.
-        gae_lambda: λ of generalised advantage estimation.
-        clip: of the probability ratio.
-        entropy_coefficient: weight of the entropy bonus, decayed linearly to 0.
-        value_coefficient: weight of the value loss.
-        value_clip: the squared value error is cut here.
-        grad_clip: global norm of the gradient.
-        reward_clip: rewards are cut at ± this before learning (never in results).
-        envs_per_input: environments that meet the same traffic, so that luck with it cancels in their advantages; 1 is plain PPO.
-        hidden: units of the hidden layers, policy and value apart.
-    """
-
-    total_env_steps: int = 4_000_000
-    num_envs: int = 128
-    rollout_steps: int = 64
-    num_epochs: int = 4
-    minibatch_size: int = 1024
-    lr: float = 1e-3
-    lr_final_share: float = 0.0
-    gamma: float = 0.98
-    gae_lambda: float = 0.95
-    clip: float = 0.2
-    entropy_coefficient: float = 0.005
-    value_coefficient: float = 0.5
-    value_clip: float = 1e6
-    grad_clip: float = 0.5
-    reward_clip: float = 100.0
-    envs_per_input: int = 8
-    hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-
-    def __post_init__(self) -> None:
-        for name in ("total_env_steps", "num_envs", "rollout_steps", "num_epochs", "minibatch_size"):
-            _between(self, name, 1, 1e12)
-        _between(self, "lr", 0, 1, above=True)
-        _between(self, "lr_final_share", 0, 1)
-        _between(self, "gamma", 0, 1)
-        _between(self, "gae_lambda", 0, 1)
-        _between(self, "clip", 0, 10, above=True)
-        _between(self, "entropy_coefficient", 0, 10)
-        _between(self, "value_coefficient", 0, 1000)
-        for name in ("value_clip", "grad_clip", "reward_clip"):
-            _between(self, name, 0, 1e12, above=True)
-        if self.minibatch_size > self.batch_size:
-            raise ValueError(
-                f"minibatch_size: {self.minibatch_size} is larger than the batch, num_envs × rollout_steps ="
-                f" {self.batch_size}; allowed: 1 to {self.batch_size}"
-            )
-        if self.envs_per_input < 1 or self.num_envs % self.envs_per_input:
-            raise ValueError(
-                f"envs_per_input: {self.envs_per_input} does not divide num_envs {self.num_envs}; allowed: its divisors"
-            )
-        if not self.hidden:
-            raise ValueError("hidden: is empty; allowed: at least one layer, such as [64, 64]")
-
-    @property
-    def batch_size(self) -> int:
-        """Transitions of one iteration."""
-        return self.num_envs * self.rollout_steps
-
-    @property
-    def num_iterations(self) -> int:
-        """Iterations that use up the budget, the last one whole."""
-        return math.ceil(self.total_env_steps / self.batch_size)
-
-
-@dataclass(frozen=True)
-class ResourcesConfig:
-    """Where training runs.
-
-    Attributes:
-        num_env_runners: parallel env-runner processes; 0 steps the environments in the trainer's own process.
-        address: of a Ray cluster ("ray://…", "auto"); null starts a local one.
-        num_gpus_per_learner: GPUs the learner gets; asked for and missing is an error.
-        torch_threads: of the learner; null for the number of cores.
-    """
-
-    num_env_runners: int = 0
-    address: str | None = None
-    num_gpus_per_learner: float = 0
-    torch_threads: int | None = None
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-
-    def __post_init__(self) -> None:
-        _between(self, "num_env_runners", 0, 100_000)
-        _between(self, "num_gpus_per_learner", 0, 64)
-        if self.torch_threads is not None:
-            _between(self, "torch_threads", 1, 1024)
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """Protocol v1 and what is compared under it.
-
-    Attributes:
-        window_steps: steps of a validation or test window (1,920 of 15 s are 8 hours).
-        drawn_windows: training and validation windows drawn.
-        test_seeds: arrival seeds of the test windows.
-        tuning_evaluations: random-search evaluations of the tuned rules, shared equally by the metrics.
-        validate_every_share: of the budget, between two validations (0.02 = 50 validations a run).
-        bootstrap_samples: resamples behind the intervals.
-        optimum: judge against the clairvoyant optimum too (a second or two an episode).
-    """
-
-    window_steps: int = 1920
-    drawn_windows: int = 24
-    test_seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
-    tuning_evaluations: int = 400
-    validate_every_share: float = 0.02
-    bootstrap_samples: int = 2000
-    optimum: bool = True
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-
-    def __post_init__(self) -> None:
-        _between(self, "window_steps", 2, 1_000_000)
-        _between(self, "drawn_windows", 1, 10_000)
-        _between(self, "tuning_evaluations", 2, 1_000_000)
-        _between(self, "validate_every_share", 0, 1, above=True)
-        _between(self, "bootstrap_samples", 10, 1_000_000)
-        if not self.test_seeds:
-            raise ValueError("test_seeds: is empty; allowed: at least one seed")
 
 
 @dataclass(frozen=True)
@@ -220,8 +53,10 @@ class ExperimentConfig:
         engine: rllib (batch-native) or rllib-stock (RLlib's own sampling, for comparison).
         seed: of everything random in training.
         env: the environment.
-        workload: what it serves: one of the kinds of `scalepilot_envs.workloads.WORKLOADS`.
+        workload: what Autoscale serves: one of the kinds of `scalepilot_envs.workloads.WORKLOADS`.
         ppo: hyperparameters of `algorithm: ppo`.
+        dqn: hyperparameters of `algorithm: dqn`.
+        tabular: hyperparameters of `algorithm: q_learning` and `sarsa`.
         resources: where it runs.
         evaluation: how it is judged.
         output: folder that collects runs.
@@ -232,9 +67,13 @@ class ExperimentConfig:
     algorithm: str = "ppo"
     engine: str = "rllib"
     seed: int = 0
-    env: EnvConfig = field(default_factory=EnvConfig)
+    env: Annotated[Annotated[EnvConfig, Tag("autoscale")] | Annotated[OtherEnvConfig, Tag("other")], Discriminator(env_tag)] = (
+        field(default_factory=EnvConfig)
+    )
     workload: Annotated[AnyWorkload, Field(discriminator="kind")] = field(default_factory=DiurnalWorkload)
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    dqn: DQNConfig = field(default_factory=DQNConfig)
+    tabular: TabularConfig = field(default_factory=TabularConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     output: str = "runs"
@@ -245,16 +84,34 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"name: {self.name!r} is not allowed; allowed: 1–64 letters, digits, '.', '_', '-'")
-        _allowed("algorithm", self.algorithm, ALGORITHMS)
-        _allowed("engine", self.engine, ENGINES)
-        _between(self, "seed", 0, 2**31 - 1)
-        _between(self, "checkpoint_every_share", 0, 1, above=True)
-        runners, group = self.resources.num_env_runners, self.ppo.envs_per_input
-        if runners and self.ppo.num_envs % (runners * group):
+        check_allowed("algorithm", self.algorithm, ALGORITHMS)
+        check_allowed("engine", self.engine, ENGINES)
+        check_between(self, "seed", 0, 2**31 - 1)
+        check_between(self, "checkpoint_every_share", 0, 1, above=True)
+        runners, learner = self.resources.num_env_runners, self.learning
+        group = getattr(learner, "envs_per_input", 1)
+        if runners and learner.num_envs % (runners * group):
             raise ValueError(
-                f"ppo.num_envs: {self.ppo.num_envs} cannot be shared by {runners} env runners in groups of {group};"
-                f" allowed: multiples of resources.num_env_runners × ppo.envs_per_input = {runners * group}"
+                f"{SECTIONS[self.algorithm]}.num_envs: {learner.num_envs} cannot be shared by {runners} env runners in groups of {group};"
+                f" allowed: multiples of resources.num_env_runners × {SECTIONS[self.algorithm]}.envs_per_input = {runners * group}"
             )
+
+    @property
+    def learning(self) -> PPOConfig | DQNConfig | TabularConfig:
+        """The section of the algorithm that trains."""
+        section: PPOConfig | DQNConfig | TabularConfig = getattr(self, SECTIONS[self.algorithm])
+        return section
+
+    @property
+    def autoscale(self) -> EnvConfig:
+        """The environment's section where it is Autoscale-v0.
+
+        Raises:
+            ConfigError: it is another one.
+        """
+        if not isinstance(self.env, EnvConfig):
+            raise ConfigError(f"env.id: {self.env.id!r} is not allowed; allowed: Autoscale-v0")
+        return self.env
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain data, as `config.yaml` in a run folder holds it."""
@@ -370,16 +227,22 @@ def _shown(value: Any) -> str:
 
 
 def _without_kinds(path: Sequence[Any]) -> list[Any]:
-    """A place as it is written in YAML: without the workload's kind, which pydantic adds behind its key."""
-    return [part for i, part in enumerate(path) if not (i and path[i - 1] == "workload" and part in WORKLOADS)]
+    """A place as it is written in YAML: without the tags that pydantic adds behind the keys of a union."""
+    return [part for i, part in enumerate(path) if not (i and _tagged(path[i - 1], part))]
+
+
+def _tagged(key: Any, part: Any) -> Any:
+    """The section that a tag behind a key stands for; None for no tag."""
+    return {"workload": WORKLOADS, "env": ENV_TAGS}.get(key, {}).get(part) if isinstance(key, str) else None
 
 
 def _keys_at(path: Sequence[Any]) -> list[str]:
     """Names of the keys a section allows."""
     at: Any = ExperimentConfig
     for i, part in enumerate(path):
-        if i and path[i - 1] == "workload" and part in WORKLOADS:
-            at = WORKLOADS[part]
+        section = _tagged(path[i - 1], part) if i else None
+        if section is not None:
+            at = section
         elif isinstance(part, int):
             at = get_args(at)[0]
         else:
@@ -414,11 +277,14 @@ def json_schema() -> dict[str, Any]:
 __all__ = [
     "ALGORITHMS",
     "ENGINES",
+    "DQNConfig",
     "EnvConfig",
     "EvaluationConfig",
     "ExperimentConfig",
+    "OtherEnvConfig",
     "PPOConfig",
     "ResourcesConfig",
+    "TabularConfig",
     "config_from_mapping",
     "json_schema",
     "load_config",

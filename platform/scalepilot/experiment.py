@@ -10,23 +10,29 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from scalepilot.cluster import connected
-from scalepilot.config import ExperimentConfig
+from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
+from scalepilot.errors import ConfigError
 from scalepilot.evaluate.compare import Comparison, write_evaluation
 from scalepilot.evaluate.report import ReportData, write_report
-from scalepilot.judge import HPA_DEFAULT, OptimumOptions, judge, tuned_rivals
+from scalepilot.evaluate.returns import ReturnComparison, compare_returns, write_returns
+from scalepilot.judge import HPA_DEFAULT, OptimumOptions, describe_policy, judge, tuned_rivals
 from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions
-from scalepilot.policy import PolicySpec, env_actions, env_fields, load_policy
-from scalepilot.policy.rules import Hpa, HpaParameters, Rule
+from scalepilot.learn.task import TEST_SEED, AutoscaleTask, ReturnTask, Task
+from scalepilot.policy import Policy, PolicySpec, env_actions, env_fields, load_policy
+from scalepilot.policy.rules import Hpa, HpaParameters, Rule, make_rule, rules_for
 from scalepilot.progress import Progress
 from scalepilot.simulate import ProtocolData, protocol_v1, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
-from scalepilot_envs.autoscale.description import describe
 from scalepilot_envs.workloads import TraceWorkload
 
+if TYPE_CHECKING:
+    from scalepilot.learn.trainer import Trainer
+
 INTERRUPTED = "interrupted"
+RAY_ALGORITHMS = ("ppo", "dqn")
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class ExperimentResult:
 
     folder: RunFolder
     finished: bool
-    comparison: Comparison | None
+    comparison: Comparison | ReturnComparison | None
 
 
 class StopFlag:
@@ -79,16 +85,39 @@ def load_data(config: ExperimentConfig) -> ProtocolData:
     return protocol_v1(
         workload_name(config),
         config.workload,
-        config.env.params,
+        config.autoscale.params,
         window_steps=evaluation.window_steps,
         drawn_windows=evaluation.drawn_windows,
         test_seeds=evaluation.test_seeds,
     )
 
 
-def policy_spec(config: ExperimentConfig, folder: RunFolder) -> PolicySpec:
+def make_task(config: ExperimentConfig, data: ProtocolData | None) -> Task:
+    """What the experiment trains on; `data` is needed for Autoscale."""
+    if data is not None:
+        return AutoscaleTask(config, data)
+    return ReturnTask(config)
+
+
+def make_trainer(config: ExperimentConfig, task: Task) -> Trainer:
+    """The algorithm in training; for Ray's, Ray must be up.
+
+    Raises:
+        ConfigError: the algorithm does not train on this environment.
+    """
+    trainer: Trainer
+    if config.algorithm in RAY_ALGORITHMS:
+        from scalepilot.learn.rllib.trainer import RLlibTrainer
+
+        trainer = RLlibTrainer(config, task)
+    else:
+        raise ConfigError(f"algorithm: {config.algorithm} is not there yet; allowed: {', '.join(RAY_ALGORITHMS)}")
+    return trainer
+
+
+def policy_spec(config: ExperimentConfig, folder: RunFolder, task: Task) -> PolicySpec:
     """Description of the policy this run will export."""
-    env = describe(config.env.params)
+    env = task.description
     return PolicySpec(
         name=f"{config.name}-{config.algorithm}"[:64],
         version=folder.run_id,
@@ -97,7 +126,7 @@ def policy_spec(config: ExperimentConfig, folder: RunFolder) -> PolicySpec:
         env_params=asdict(env.params),
         observation_fields=env_fields(env),
         actions=env_actions(env),
-        decision_rule="argmax_p",
+        decision_rule="argmax_q" if config.algorithm == "dqn" else "argmax_p",
         provenance={
             "algorithm": config.algorithm,
             "engine": config.engine,
@@ -118,21 +147,24 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
         folder: its run folder.
         resume: continue from the newest checkpoint.
     """
-    data = load_data(config)
+    data = load_data(config) if isinstance(config.env, EnvConfig) else None
+    task = make_task(config, data)
     folder.start_logging()
     folder.write_status("running")
     stop = StopFlag()
     try:
-        rivals = tuned_rivals(data, config.env.params, config.evaluation.tuning_evaluations, folder.baselines)
+        rivals = []
+        if data is not None:
+            rivals = tuned_rivals(data, config.autoscale.params, config.evaluation.tuning_evaluations, folder.baselines)
         trained = json_outcome = None
-        with connected(config.resources):
-            from scalepilot.learn.rllib.trainer import RLlibTrainer
+        with connected(config.resources) if config.algorithm in RAY_ALGORITHMS else contextlib.nullcontext():
             from scalepilot.learn.trainer import TrainingLoop
 
-            trainer = RLlibTrainer(config)
+            trainer = make_trainer(config, task)
             try:
-                spec = policy_spec(config, folder)
-                loop = TrainingLoop(config, trainer, folder, data, spec, Progress(f"training {config.algorithm}"))
+                spec = policy_spec(config, folder, task)
+                progress = Progress(f"training {config.algorithm}", value_label=task.value_label)
+                loop = TrainingLoop(config, trainer, folder, task, spec, progress)
                 if resume:
                     loop.resume()
                 with stop.listening():
@@ -145,7 +177,8 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
             folder.write_status(INTERRUPTED, training=json_outcome)
             return ExperimentResult(folder, False, None)
         folder.write_status("evaluating", training=json_outcome)
-        comparison = evaluate_run(config, folder, data, rivals)
+        comparison: Comparison | ReturnComparison
+        comparison = evaluate_run(config, folder, data, rivals) if data is not None else evaluate_returns(config, folder, task)
         folder.write_status("finished", training=json_outcome)
         return ExperimentResult(folder, True, comparison)
     except KeyboardInterrupt:
@@ -163,14 +196,14 @@ def evaluate_run(config: ExperimentConfig, folder: RunFolder, data: ProtocolData
     policy = load_policy(folder.policy)
     comparison = judge(
         data,
-        config.env.params,
+        config.autoscale.params,
         [(policy.spec.name, policy)],
         rivals,
         bootstrap_samples=config.evaluation.bootstrap_samples,
         optimum=OptimumOptions(processes=os.cpu_count() or 1) if config.evaluation.optimum else None,
     )
     write_evaluation(comparison, folder.evaluation)
-    lines = {HPA_DEFAULT: _validation_J(Hpa(HpaParameters(), config.env.params), data, config.env.params)}
+    lines = {HPA_DEFAULT: _validation_J(Hpa(HpaParameters(), config.autoscale.params), data, config.autoscale.params)}
     lines |= {r.spec.name: float(r.spec.provenance["validation_J_per_hour"]) for r in rivals}
     provenance: dict[str, Any] = {
         "run": folder.run_id,
@@ -194,6 +227,28 @@ def evaluate_run(config: ExperimentConfig, folder: RunFolder, data: ProtocolData
         ),
         folder.report,
     )
+    return comparison
+
+
+def evaluate_returns(config: ExperimentConfig, folder: RunFolder, task: Task) -> ReturnComparison:
+    """Judge the run's policy on test episodes beside every rule that fits, write evaluation/."""
+    assert isinstance(config.env, OtherEnvConfig)
+    policy, env = load_policy(folder.policy), task.description
+    entries: list[tuple[str, Literal["policy", "baseline"], str, Policy]] = [
+        (policy.spec.name, "policy", describe_policy(policy), policy)
+    ]
+    for name in rules_for(env):
+        rule = make_rule(name, env)
+        entries.append((name, "baseline", describe_policy(rule), rule))
+    comparison = compare_returns(
+        env.env_id,
+        entries,
+        arguments=config.env.arguments,
+        num_episodes=config.evaluation.test_episodes,
+        first_seed=TEST_SEED,
+        bootstrap_samples=config.evaluation.bootstrap_samples,
+    )
+    write_returns(comparison, folder.evaluation)
     return comparison
 
 

@@ -27,10 +27,13 @@ class Progress:
         label: what is going on.
         unit: what is counted.
         stream: standard error by default, so that results can be piped.
+        value_label: what `value` and `kept` are.
     """
 
-    def __init__(self, label: str, unit: str = "steps", stream: TextIO | None = None) -> None:
-        self.label, self.unit = label, unit
+    def __init__(
+        self, label: str, unit: str = "steps", stream: TextIO | None = None, value_label: str = "validation J/h"
+    ) -> None:
+        self.label, self.unit, self.value_label = label, unit, value_label
         self.stream = stream or sys.stderr
         self._live = self.stream.isatty()
         self._total = 1
@@ -45,7 +48,7 @@ class Progress:
         self._drawn = 0.0 if self._live else self._began
 
     def update(self, done: int, rate: float | None = None, value: float | None = None, kept: float | None = None) -> None:
-        """Show `done`, and where given the rate a second, the latest validation J and that of the policy kept so far."""
+        """Show `done`, and where given the rate a second, the latest value and that of the policy kept so far."""
         now = time.monotonic()
         if now - self._drawn < (_REFRESH_SECONDS if self._live else _PIPED_SECONDS) and done < self._total:
             return
@@ -59,7 +62,7 @@ class Progress:
         if done > self._from:
             parts.append(f"{duration((now - self._began) * (self._total - done) / (done - self._from))} left")
         if value is not None and kept is not None:
-            parts.append(f"validation J/h {value:.2f} (kept {kept:.2f})")
+            parts.append(f"{self.value_label} {value:.2f} (kept {kept:.2f})")
         self._write(" · ".join(parts))
 
     def end(self) -> None:

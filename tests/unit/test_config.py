@@ -145,10 +145,10 @@ def test_a_number_that_is_none_or_out_of_range_is_named_with_its_range(value, me
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("env: {id: Autoscal-v0}", "env.id: 'Autoscal-v0' is not allowed; allowed: Autoscale-v0; did you mean Autoscale-v0?"),
+        ("env: {id: Autoscal-v0}", "env.id: 'Autoscal-v0' is not allowed; allowed: Autoscale-v0, "),
         ("env: {id: os.system}", "env.id: 'os.system' is not allowed; allowed: Autoscale-v0"),
         ("env: {id: 'my.module:Env'}", "env.id: 'my.module:Env' is not allowed"),
-        ("algorithm: pppo", "algorithm: 'pppo' is not allowed; allowed: ppo; did you mean ppo?"),
+        ("algorithm: pppo", "algorithm: 'pppo' is not allowed; allowed: ppo, dqn, "),
         ("algorithm: ray.rllib.algorithms.ppo.PPO", "algorithm: 'ray.rllib.algorithms.ppo.PPO' is not allowed; allowed: ppo"),
         ("engine: rlib", "engine: 'rlib' is not allowed; allowed: rllib, rllib-stock; did you mean rllib?"),
         ("workload: {kind: diurnl}", "workload.kind: 'diurnl' is not allowed; allowed: steady, "),

@@ -106,7 +106,7 @@ def _judged(config: ExperimentConfig, policies: list[tuple[str, Policy]], argume
     from scalepilot.experiment import load_data
     from scalepilot.judge import OptimumOptions, judge, other_rules, tuned_rivals
 
-    data, params = load_data(config), config.env.params
+    data, params = load_data(config), config.autoscale.params
     cache = arguments.cache
     if cache is not None:
         # Found parameters hold for one workload, service and effort.

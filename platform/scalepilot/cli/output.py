@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from scalepilot.evaluate.compare import Comparison
+    from scalepilot.evaluate.returns import ReturnComparison
 
 _PIPED_COLUMNS = 100
 
@@ -27,4 +28,14 @@ def print_comparison(comparison: Comparison) -> None:
     out = console()
     out.print(comparison_table(comparison))
     out.print(verdict(comparison))
+    out.print()
+
+
+def print_returns(comparison: ReturnComparison) -> None:
+    """The same for returns."""
+    from scalepilot.evaluate.returns import returns_table, returns_verdict
+
+    out = console()
+    out.print(returns_table(comparison))
+    out.print(returns_verdict(comparison))
     out.print()

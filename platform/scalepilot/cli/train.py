@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         from scalepilot.experiment import load_data
         from scalepilot.learn.devices import check_gpus
 
-        load_data(config)
+        if isinstance(config.env, configuration.EnvConfig):
+            load_data(config)
         if config.resources.address is None:
             check_gpus(config.resources.num_gpus_per_learner)
         folder = RunFolder.create(config)
@@ -71,10 +72,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print((folder.evaluation / "summary.json").read_text(encoding="utf-8"))
         return 0
-    from scalepilot.cli.output import print_comparison
+    from scalepilot.cli.output import print_comparison, print_returns
+    from scalepilot.evaluate.comparison import Comparison
 
-    print_comparison(result.comparison)
-    print(f"report:  {folder.report}")
+    if isinstance(result.comparison, Comparison):
+        print_comparison(result.comparison)
+        print(f"report:  {folder.report}")
+    else:
+        print_returns(result.comparison)
+        print(f"results: {folder.evaluation / 'summary.json'}")
     print(f"policy:  {folder.policy}")
     print(f"serve:   scalepilot serve {folder.path}")
     return 0

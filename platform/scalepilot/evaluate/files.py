@@ -35,15 +35,15 @@ def write_evaluation(comparison: Comparison, folder: Path) -> None:
         folder: made if missing; files of an earlier evaluation are replaced, each in one step.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / EPISODES_FILE, lambda aside: pq.write_table(_episodes_table(comparison), aside))
+    replace_file(folder / EPISODES_FILE, lambda aside: pq.write_table(_episodes_table(comparison), aside))
     playback = _playback_table(comparison)
     if playback is None:
         (folder / PLAYBACK_FILE).unlink(missing_ok=True)
     else:
-        _replace(folder / PLAYBACK_FILE, lambda aside: pq.write_table(playback, aside))
+        replace_file(folder / PLAYBACK_FILE, lambda aside: pq.write_table(playback, aside))
     # Last: whoever finds a summary finds the episodes behind it.
     text = json.dumps(summary(comparison), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    _replace(folder / SUMMARY_FILE, lambda aside: aside.write_text(text, encoding="utf-8"))
+    replace_file(folder / SUMMARY_FILE, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def summary(comparison: Comparison) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _playback_table(comparison: Comparison) -> Any | None:
     return pa.concat_tables(parts) if parts else None
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write aside, rename into place: readers see the old file or the new one, never half of it."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:

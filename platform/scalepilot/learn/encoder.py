@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -95,13 +95,32 @@ class FlatEncoder(nn.Module):
         return observation.float()
 
 
-def make_encoder(
-    field_names: Sequence[str], num_fields: int, interval_seconds: float, max_replicas: int
-) -> ScaleFreeEncoder | FlatEncoder:
-    """The encoder for an environment: scale-free where the fields are a service's, else flat."""
-    if "replica_capacity_rps" in field_names:
-        return ScaleFreeEncoder(field_names, interval_seconds, max_replicas)
-    return FlatEncoder(num_fields)
+class OneHotEncoder(nn.Module):
+    """A numbered state as one feature a state."""
+
+    states: torch.Tensor
+
+    def __init__(self, num_states: int) -> None:
+        super().__init__()
+        self.num_features = num_states
+        self.register_buffer("states", torch.arange(num_states, dtype=torch.float32))
+
+    def forward(self, observation: torch.Tensor) -> torch.Tensor:
+        """(n,) or (n, 1) state numbers → (n, num_states)."""
+        return (observation.reshape(-1, 1).float() == self.states).float()
+
+
+def make_encoder(inputs: Mapping[str, Any]) -> ScaleFreeEncoder | FlatEncoder | OneHotEncoder:
+    """The encoder for an environment: scale-free where the fields are a service's, one-hot for numbered states, else flat.
+
+    Args:
+        inputs: field_names, num_states (None unless states are numbered), interval_seconds, max_replicas.
+    """
+    if "replica_capacity_rps" in inputs["field_names"]:
+        return ScaleFreeEncoder(inputs["field_names"], inputs["interval_seconds"], inputs["max_replicas"])
+    if inputs["num_states"] is not None:
+        return OneHotEncoder(int(inputs["num_states"]))
+    return FlatEncoder(len(inputs["field_names"]))
 
 
 class RunningNormaliser(nn.Module):

@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,15 +20,61 @@ from scalepilot.errors import RunError
 from scalepilot.learn.encoder import ScoresNetwork
 from scalepilot.learn.export import PARITY_OBSERVATIONS, TorchPolicy, exported_policy
 from scalepilot.learn.run_folder import RunFolder, write_json
-from scalepilot.policy import PolicySpec, save_policy
+from scalepilot.learn.task import Task, sample_observations
+from scalepilot.policy import Policy, PolicySpec, save_policy
 from scalepilot.progress import Progress
-from scalepilot.simulate import ProtocolData, run_episodes
-from scalepilot_envs.autoscale import AutoscaleBatch
 
 logger = logging.getLogger("scalepilot.training")
 KEPT_CHECKPOINTS = 2
 # The learning rate has fallen to nearly nothing by then; what came earlier still moves.
 _CANDIDATES_FROM = 0.95
+
+
+class Snapshot(Protocol):
+    """What acts, as it was at one moment of training."""
+
+    def policy(self, spec: PolicySpec) -> Policy:
+        """To be validated: greedy, before any export."""
+        ...
+
+    def exported(self, spec: PolicySpec, observations: NDArray[np.float32]) -> Policy:
+        """To be stored, held to `policy` on real observations.
+
+        Raises:
+            RunError: it decides otherwise.
+        """
+        ...
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its weights by name."""
+        ...
+
+    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what `arrays` gave."""
+        ...
+
+
+class NetworkSnapshot:
+    """A copied network, raw observation → scores, on the CPU."""
+
+    def __init__(self, network: ScoresNetwork) -> None:
+        self.network = network
+
+    def policy(self, spec: PolicySpec) -> Policy:
+        """The network itself."""
+        return TorchPolicy(spec, self.network)
+
+    def exported(self, spec: PolicySpec, observations: NDArray[np.float32]) -> Policy:
+        """As one ONNX file."""
+        return exported_policy(spec, self.network, observations)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Weights, normaliser included."""
+        return {name: value.numpy() for name, value in self.network.state_dict().items()}
+
+    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Weights back."""
+        self.network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 class Trainer(Protocol):
@@ -38,8 +84,8 @@ class Trainer(Protocol):
         """Sample and learn once; metrics under the documented names."""
         ...
 
-    def scores_network(self) -> ScoresNetwork:
-        """A copy, on the CPU, of the network that acts."""
+    def snapshot(self) -> Snapshot:
+        """A copy of what acts."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -62,15 +108,14 @@ class TrainingOutcome:
     Attributes:
         finished: the budget was used up; false when it was stopped early.
         env_steps: transitions sampled.
-        best_validation_J_per_hour: of the kept policy, the best of the last twentieth on training and validation windows;
-            None when none was validated.
+        best_value: what validation said of the kept policy, the best of the last twentieth; None when none was validated.
         best_env_steps: where it stood.
         train_seconds: time in training, validation included.
     """
 
     finished: bool
     env_steps: int
-    best_validation_J_per_hour: float | None
+    best_value: float | None
     best_env_steps: int
     train_seconds: float
 
@@ -82,7 +127,7 @@ class TrainingLoop:
         config: the experiment.
         trainer: the algorithm.
         folder: the run.
-        data: the protocol's episodes; test is not touched.
+        task: what it trains on and is validated by.
         spec: description of the policy to export.
         progress: the line a person watches.
     """
@@ -92,25 +137,25 @@ class TrainingLoop:
         config: ExperimentConfig,
         trainer: Trainer,
         folder: RunFolder,
-        data: ProtocolData,
+        task: Task,
         spec: PolicySpec,
         progress: Progress,
     ) -> None:
         self.config, self.trainer, self.folder = config, trainer, folder
-        self.spec, self.progress = spec, progress
-        self.windows, self.num_validation_windows = data.validation.joined(data.train), len(data.validation)
+        self.task, self.spec, self.progress = task, spec, progress
+        self.learning = config.learning
         self.iteration = 0
         self.train_seconds = 0.0
-        self.best: ScoresNetwork | None = None
-        self.best_J: float | None = None
+        self.best: Snapshot | None = None
+        self.best_value: float | None = None
         self.best_score: tuple[bool, float] | None = None
         self.best_env_steps = 0
-        self.last_J: float | None = None
+        self.last_value: float | None = None
 
     @property
     def env_steps(self) -> int:
         """Transitions sampled so far."""
-        return self.iteration * self.config.ppo.batch_size
+        return self.iteration * self.learning.rollout_size
 
     def run(self, stop: Callable[[], bool]) -> TrainingOutcome:
         """Train; checkpoint and export in the end, however it ends.
@@ -118,11 +163,11 @@ class TrainingLoop:
         Args:
             stop: asked after each iteration; true ends training early.
         """
-        total = self.config.ppo.num_iterations
+        total = self.learning.num_iterations
         validate_every = max(1, round(total * self.config.evaluation.validate_every_share))
         checkpoint_every = max(1, round(total * self.config.checkpoint_every_share))
         resumed_at, began = self.train_seconds, time.perf_counter()
-        self.progress.begin(total * self.config.ppo.batch_size, self.env_steps)
+        self.progress.begin(total * self.learning.rollout_size, self.env_steps)
         while self.iteration < total and not stop():
             iteration_began = time.perf_counter()
             metrics = self.trainer.iterate()
@@ -134,7 +179,7 @@ class TrainingLoop:
             self.train_seconds = resumed_at + time.perf_counter() - began
             row = self._row(metrics, iteration_seconds, validated)
             self.folder.log_metrics(row)
-            self.progress.update(self.env_steps, self.config.ppo.batch_size / iteration_seconds, self.last_J, self.best_J)
+            self.progress.update(self.env_steps, self.learning.rollout_size / iteration_seconds, self.last_value, self.best_value)
             if self.iteration % checkpoint_every == 0 and self.iteration < total:
                 self.checkpoint()
         self.progress.end()
@@ -142,34 +187,30 @@ class TrainingLoop:
             self._validate()
         self.checkpoint()
         self.export()
-        return TrainingOutcome(self.iteration >= total, self.env_steps, self.best_J, self.best_env_steps, self.train_seconds)
+        return TrainingOutcome(self.iteration >= total, self.env_steps, self.best_value, self.best_env_steps, self.train_seconds)
 
     def _row(self, metrics: dict[str, float], iteration_seconds: float, validated: bool) -> dict[str, float | None]:
-        params = self.config.env.params
-        hours = self.config.env.episode_steps / params.steps_per_hour
         episode_return = metrics.get("episode_return_mean")
         return {
             "iteration": self.iteration,
             "env_steps": self.env_steps,
             "time_seconds": self.train_seconds,
-            "steps_per_second": self.config.ppo.batch_size / iteration_seconds,
-            "validation_J_per_hour": self.last_J if validated else None,
-            "train_J_per_hour": None if episode_return is None else -episode_return / params.reward_per_currency / hours,
+            "steps_per_second": self.learning.rollout_size / iteration_seconds,
+            self.task.value_metric: self.last_value if validated else None,
+            **({} if episode_return is None else self.task.train_metrics(episode_return)),
             **metrics,
         }
 
     def _validate(self) -> None:
-        network = self.trainer.scores_network()
-        results, _ = run_episodes(TorchPolicy(self.spec, network), self.windows, self.config.env.params)
-        self.last_J = float(results.J_per_hour[: self.num_validation_windows].mean())
-        train_J = float(results.J_per_hour[self.num_validation_windows :].mean())
-        logger.info("iteration %d: J %.4f an hour on validation, %.4f on training windows", self.iteration, self.last_J, train_J)
-        # Few validation windows hold few of the rare hours that decide: the training windows, with arrivals of their own,
-        # steady the choice. Early policies are wild and sometimes lucky: any of the last twentieth goes before them.
-        late = self.iteration > _CANDIDATES_FROM * self.config.ppo.num_iterations
-        score = (not late, (self.last_J + train_J) / 2)
+        snapshot = self.trainer.snapshot()
+        measured = self.task.measure(snapshot.policy(self.spec))
+        self.last_value = measured.value
+        logger.info("iteration %d: %s %.4f", self.iteration, self.task.value_label, measured.value)
+        # Early policies are wild and sometimes lucky: any of the last twentieth goes before them.
+        late = self.iteration > _CANDIDATES_FROM * self.learning.num_iterations
+        score = (not late, measured.score)
         if self.best_score is None or score < self.best_score:
-            self.best, self.best_score, self.best_J, self.best_env_steps = network, score, self.last_J, self.env_steps
+            self.best, self.best_score, self.best_value, self.best_env_steps = snapshot, score, self.last_value, self.env_steps
 
     def checkpoint(self) -> None:
         """Write a checkpoint aside, rename it into place, drop the oldest."""
@@ -178,16 +219,16 @@ class TrainingLoop:
         aside.mkdir(parents=True)
         self.trainer.save(aside / "trainer")
         if self.best is not None:
-            np.savez(aside / "best.npz", **{name: value.numpy() for name, value in self.best.state_dict().items()})
+            np.savez(aside / "best.npz", **self.best.arrays())
         write_json(
             aside / "loop.json",
             {
                 "iteration": self.iteration,
                 "train_seconds": self.train_seconds,
-                "best_J": self.best_J,
+                "best_value": self.best_value,
                 "best_score": self.best_score,
                 "best_env_steps": self.best_env_steps,
-                "last_J": self.last_J,
+                "last_value": self.last_value,
             },
         )
         final = self.folder.checkpoints / f"{self.iteration:06d}"
@@ -211,14 +252,18 @@ class TrainingLoop:
             loop: dict[str, Any] = json.loads((checkpoint / "loop.json").read_text())
             self.trainer.restore(checkpoint / "trainer")
             if (checkpoint / "best.npz").exists():
-                self.best = self.trainer.scores_network()
+                self.best = self.trainer.snapshot()
                 with np.load(checkpoint / "best.npz", allow_pickle=False) as arrays:
-                    self.best.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
+                    self.best.load({name: arrays[name] for name in arrays.files})
         except (OSError, ValueError, KeyError) as error:
             raise RunError(f"{checkpoint}: the checkpoint cannot be read ({error})") from error
         self.iteration = int(loop["iteration"])
         self.train_seconds = float(loop["train_seconds"])
-        self.best_J, self.last_J, self.best_env_steps = loop["best_J"], loop["last_J"], int(loop["best_env_steps"])
+        self.best_value, self.last_value, self.best_env_steps = (
+            loop["best_value"],
+            loop["last_value"],
+            int(loop["best_env_steps"]),
+        )
         self.best_score = None if loop["best_score"] is None else (bool(loop["best_score"][0]), float(loop["best_score"][1]))
         self.folder.truncate_metrics(self.iteration)
         logger.info("resumed at iteration %d", self.iteration)
@@ -227,23 +272,11 @@ class TrainingLoop:
         """Write the best policy and the final one as artifacts."""
         if self.best is None:
             return
-        observations = sample_observations(self.config)
-        for folder, network, env_steps, validation_J in (
-            (self.folder.policy, self.best, self.best_env_steps, self.best_J),
-            (self.folder.policy_final, self.trainer.scores_network(), self.env_steps, self.last_J),
+        observations = sample_observations(self.task, self.spec.env_id, PARITY_OBSERVATIONS)
+        for folder, snapshot, env_steps, value in (
+            (self.folder.policy, self.best, self.best_env_steps, self.best_value),
+            (self.folder.policy_final, self.trainer.snapshot(), self.env_steps, self.last_value),
         ):
-            provenance = {**self.spec.provenance, "env_steps": env_steps, "validation_J_per_hour": validation_J}
+            provenance = {**self.spec.provenance, "env_steps": env_steps, self.task.value_metric: value}
             spec = replace(self.spec, provenance=provenance)
-            save_policy(exported_policy(spec, network, observations), folder)
-
-
-def sample_observations(config: ExperimentConfig) -> NDArray[np.float32]:
-    """(1000, num_fields) observations from random play, for the parity of exports."""
-    steps, envs = 25, PARITY_OBSERVATIONS // 25
-    env = AutoscaleBatch(envs, workload=config.workload, params=config.env.params, episode_steps=steps)
-    env.seed_streams(list(range(envs)))
-    rng = np.random.default_rng(0)
-    observations = [env.reset_batch()]
-    for _ in range(steps - 1):
-        observations.append(env.step_batch(rng.integers(0, len(env.move_table), envs)).observation)
-    return np.concatenate(observations).astype(np.float32)
+            save_policy(snapshot.exported(spec, observations), folder)

@@ -20,14 +20,13 @@ _POLICY_GAIN, _VALUE_GAIN = 0.01, 1.0
 class ActorCriticModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     """Policy and value networks apart, behind one encoder without weights.
 
-    `model_config`: {"field_names": […], "interval_seconds": …, "max_replicas": …, "hidden": […]}.
+    `model_config`: what `make_encoder` takes, and "hidden": […].
     """
 
     def setup(self) -> None:
         """Build the networks."""
         config = self.model_config
-        num_fields = int(self.observation_space.shape[0])
-        self.encoder = make_encoder(config["field_names"], num_fields, config["interval_seconds"], config["max_replicas"])
+        self.encoder = make_encoder(config)
         self.normaliser = RunningNormaliser(self.encoder.num_features)
         self.policy_head = mlp(self.encoder.num_features, config["hidden"], int(self.action_space.n), _POLICY_GAIN)
         self.value_head = mlp(self.encoder.num_features, config["hidden"], 1, _VALUE_GAIN)

@@ -17,11 +17,11 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from scalepilot.config import ExperimentConfig
 from scalepilot.learn.devices import check_gpus
-from scalepilot.learn.encoder import ScoresNetwork
 from scalepilot.learn.rllib.env_runner import VectorEnvRunner
 from scalepilot.learn.rllib.module import ActorCriticModule
 from scalepilot.learn.rllib.ppo import RolloutPPO, RolloutPPOLearner, StockPPO
-from scalepilot_envs.autoscale import observation_fields
+from scalepilot.learn.task import Task
+from scalepilot.learn.trainer import NetworkSnapshot
 from scalepilot_envs.registration import find_env
 
 # RLlib's result key → ours.
@@ -51,18 +51,7 @@ def register_with_ray(env_id: str) -> str:
     return entry.env_id
 
 
-def env_arguments(config: ExperimentConfig) -> dict[str, Any]:
-    """What the environment is made with for training: the training part of the workload, randomised."""
-    return {
-        "workload": config.workload,
-        "part": "train",
-        "params": config.env.params,
-        "randomisation": config.env.randomisation,
-        "episode_steps": config.env.episode_steps,
-    }
-
-
-def algorithm_config(config: ExperimentConfig) -> RLlibPPOConfig:
+def algorithm_config(config: ExperimentConfig, task: Task) -> RLlibPPOConfig:
     """The experiment as RLlib's configuration.
 
     Raises:
@@ -72,15 +61,10 @@ def algorithm_config(config: ExperimentConfig) -> RLlibPPOConfig:
     check_gpus(resources.num_gpus_per_learner)
     stock = config.engine == "rllib-stock"
     runners = resources.num_env_runners
-    model = {
-        "field_names": [f.name for f in observation_fields(config.env.params)],
-        "interval_seconds": config.env.params.interval_seconds,
-        "max_replicas": config.env.params.max_replicas,
-        "hidden": list(ppo.hidden),
-    }
+    model = {**task.network_inputs(), "hidden": list(ppo.hidden)}
     horizon = ppo.num_iterations * ppo.batch_size
     rllib = RLlibPPOConfig(algo_class=StockPPO if stock else RolloutPPO)
-    rllib.environment(register_with_ray(config.env.id), env_config=env_arguments(config))
+    rllib.environment(register_with_ray(config.env.id), env_config=task.training_arguments())
     rllib.env_runners(
         num_env_runners=runners,
         num_envs_per_env_runner=ppo.num_envs // max(1, runners),
@@ -123,14 +107,15 @@ class RLlibTrainer:
 
     Args:
         config: the experiment; `engine` chooses batch-native or stock sampling.
+        task: what it trains on.
     """
 
-    def __init__(self, config: ExperimentConfig) -> None:
+    def __init__(self, config: ExperimentConfig, task: Task) -> None:
         if config.resources.torch_threads is not None:
             torch.set_num_threads(config.resources.torch_threads)
         # RLlib warns at each start that its new API stack is new.
         logging.getLogger("ray.rllib").setLevel(logging.ERROR)
-        rllib = algorithm_config(config)
+        rllib = algorithm_config(config, task)
         with warnings.catch_warnings():
             # RLlib registers its one environment id anew for every runner in a process, and gymnasium says so.
             warnings.filterwarnings("ignore", message=".*Overriding environment.*")
@@ -152,7 +137,7 @@ class RLlibTrainer:
                     metrics[name] = float(value)
         return metrics
 
-    def scores_network(self) -> ScoresNetwork:
+    def snapshot(self) -> NetworkSnapshot:
         """A copy on the CPU of the learner's policy."""
         state = self.algorithm.learner_group.get_state(components="learner/rl_module")["learner"]["rl_module"][DEFAULT_MODULE_ID]
         network = copy.deepcopy(self._module().scores_network()).cpu()
@@ -161,7 +146,7 @@ class RLlibTrainer:
             for name in network.state_dict()
         }
         network.load_state_dict(wanted)
-        return network
+        return NetworkSnapshot(network)
 
     def _module(self) -> ActorCriticModule:
         module: ActorCriticModule = self.algorithm.env_runner_group.local_env_runner.module

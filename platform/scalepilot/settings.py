@@ -1,0 +1,414 @@
+"""The sections of an experiment's configuration: one frozen dataclass each, every key documented and checked."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
+from scalepilot_envs.registration import MODULE_PREFIX, NAMESPACE, find_env
+
+_STRICT: dict[str, Any] = {"extra": "forbid"}
+AUTOSCALE = "Autoscale-v0"
+
+
+def check_allowed(name: str, value: object, choices: Sequence[str]) -> None:
+    """Refuse a value that is none of the choices, naming the nearest."""
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{name}: {value!r} is not allowed; allowed: {', '.join(choices)}{hint}")
+
+
+def check_between(owner: object, name: str, low: float, high: float, *, above: bool = False) -> None:
+    """Refuse a field outside [low, high], or not above low."""
+    value = getattr(owner, name)
+    if not (math.isfinite(value) and low <= value <= high) or (above and value == low):
+        bound = f"above {low:g}" if above else f"from {low:g}"
+        limit = "" if math.isinf(high) else f" to {high:g}"
+        raise ValueError(f"{name}: {value!r} is not allowed; allowed: {bound}{limit}")
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Autoscale-v0, and its physical constants.
+
+    Attributes:
+        id: Autoscale-v0.
+        params: see `AutoscaleParams`.
+        randomisation: drawn anew each training episode, off in evaluation.
+        episode_steps: steps of a training episode.
+    """
+
+    id: str = AUTOSCALE
+    params: AutoscaleParams = field(default_factory=AutoscaleParams)
+    randomisation: Randomisation = field(default_factory=Randomisation)
+    episode_steps: int = 1920
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    def __post_init__(self) -> None:
+        if not is_autoscale(self.id):
+            raise ValueError(f"id: {self.id!r} is not allowed here; allowed: {AUTOSCALE}")
+        check_between(self, "episode_steps", 1, 10_000_000)
+
+
+@dataclass(frozen=True)
+class OtherEnvConfig:
+    """Any other environment: one of ours (`scalepilot env list`) or one that gymnasium knows.
+
+    Attributes:
+        id: of the environment, such as QueueScaling-v0 or CartPole-v1.
+        params: its physical constants (`scalepilot env show ID`); only ours have any.
+        options: its other arguments, such as {workload: spike, random_phase: true}.
+    """
+
+    id: str
+    params: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    def __post_init__(self) -> None:
+        try:
+            entry = find_env(self.id)
+        except ValueError as error:
+            raise ValueError(str(error).replace("env: ", "id: ", 1)) from None
+        try:
+            entry.describe(self.params)
+        except (TypeError, ValueError) as error:
+            message = str(error)
+            raise ValueError(message if message.startswith("params.") else f"params.{message}") from None
+        # The environment itself says what is wrong with an option.
+        try:
+            entry.maker()(**self.arguments)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"options: {str(error).removeprefix('options.')}") from None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What it is made with."""
+        return {**({"params": self.params} if self.params else {}), **self.options}
+
+
+def is_autoscale(env_id: object) -> bool:
+    """Whether an id, with or without namespace and module prefix, is Autoscale-v0's."""
+    return str(env_id).removeprefix(MODULE_PREFIX).removeprefix(f"{NAMESPACE}/") == AUTOSCALE
+
+
+def env_tag(value: Any) -> str:
+    """Which of the two sections `env` is: told by its id."""
+    env_id = value.get("id", AUTOSCALE) if isinstance(value, Mapping) else getattr(value, "id", AUTOSCALE)
+    return "autoscale" if is_autoscale(env_id) else "other"
+
+
+ENV_TAGS = {"autoscale": EnvConfig, "other": OtherEnvConfig}
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Proximal Policy Optimisation (Schulman et al. 2017) on batch-native rollouts.
+
+    Attributes:
+        total_env_steps: training budget.
+        num_envs: environments stepped together, over all env runners.
+        rollout_steps: steps of each environment between two updates.
+        num_epochs: passes over each rollout.
+        minibatch_size: transitions of one gradient step; at most num_envs × rollout_steps.
+        lr: Adam's learning rate at the start.
+        lr_final_share: learning rate at the end as a share of `lr`, linear in between.
+        gamma: discount.
+        gae_lambda: λ of generalised advantage estimation.
+        clip: of the probability ratio.
+        entropy_coefficient: weight of the entropy bonus, decayed linearly to 0.
+        value_coefficient: weight of the value loss.
+        value_clip: the squared value error is cut here.
+        grad_clip: global norm of the gradient.
+        reward_clip: rewards are cut at ± this before learning (never in results).
+        envs_per_input: environments that meet the same traffic, so that luck with it cancels in their advantages; 1 is plain PPO.
+        hidden: units of the hidden layers, policy and value apart.
+    """
+
+    total_env_steps: int = 4_000_000
+    num_envs: int = 128
+    rollout_steps: int = 64
+    num_epochs: int = 4
+    minibatch_size: int = 1024
+    lr: float = 1e-3
+    lr_final_share: float = 0.0
+    gamma: float = 0.98
+    gae_lambda: float = 0.95
+    clip: float = 0.2
+    entropy_coefficient: float = 0.005
+    value_coefficient: float = 0.5
+    value_clip: float = 1e6
+    grad_clip: float = 0.5
+    reward_clip: float = 100.0
+    envs_per_input: int = 8
+    hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    def __post_init__(self) -> None:
+        for name in ("total_env_steps", "num_envs", "rollout_steps", "num_epochs", "minibatch_size"):
+            check_between(self, name, 1, 1e12)
+        check_between(self, "lr", 0, 1, above=True)
+        check_between(self, "lr_final_share", 0, 1)
+        check_between(self, "gamma", 0, 1)
+        check_between(self, "gae_lambda", 0, 1)
+        check_between(self, "clip", 0, 10, above=True)
+        check_between(self, "entropy_coefficient", 0, 10)
+        check_between(self, "value_coefficient", 0, 1000)
+        for name in ("value_clip", "grad_clip", "reward_clip"):
+            check_between(self, name, 0, 1e12, above=True)
+        if self.minibatch_size > self.batch_size:
+            raise ValueError(
+                f"minibatch_size: {self.minibatch_size} is larger than the batch, num_envs × rollout_steps ="
+                f" {self.batch_size}; allowed: 1 to {self.batch_size}"
+            )
+        if self.envs_per_input < 1 or self.num_envs % self.envs_per_input:
+            raise ValueError(
+                f"envs_per_input: {self.envs_per_input} does not divide num_envs {self.num_envs}; allowed: its divisors"
+            )
+        if not self.hidden:
+            raise ValueError("hidden: is empty; allowed: at least one layer, such as [64, 64]")
+
+    @property
+    def batch_size(self) -> int:
+        """Transitions of one iteration."""
+        return self.num_envs * self.rollout_steps
+
+    @property
+    def rollout_size(self) -> int:
+        """Transitions of one iteration."""
+        return self.batch_size
+
+    @property
+    def num_iterations(self) -> int:
+        """Iterations that use up the budget, the last one whole."""
+        return math.ceil(self.total_env_steps / self.batch_size)
+
+
+@dataclass(frozen=True)
+class DQNConfig:
+    """Deep Q-learning (Mnih et al. 2015; double: van Hasselt et al. 2016) on batch-native rollouts.
+
+    Attributes:
+        total_env_steps: training budget.
+        num_envs: environments stepped together, over all env runners.
+        rollout_steps: steps of each environment between two updates.
+        updates_per_step: gradient steps for each environment step.
+        batch_size: transitions of one gradient step.
+        buffer_size: transitions remembered.
+        learning_starts: transitions sampled before the first gradient step.
+        lr: Adam's learning rate.
+        gamma: discount.
+        n_step: rewards summed before bootstrapping.
+        double: the online network chooses the next action, the target network values it.
+        dueling: state value and advantages apart.
+        target_update_steps: gradient steps between two updates of the target network.
+        tau: share of the online network taken over at each of them; 1 copies it.
+        epsilon_start: share of random actions in the beginning.
+        epsilon_end: in the end.
+        epsilon_decay_share: of the budget, over which it falls linearly.
+        prioritised_alpha: exponent of the priorities (Schaul et al. 2016); 0 draws uniformly.
+        prioritised_beta: exponent of the weights that make up for it, rising to 1.
+        grad_clip: global norm of the gradient.
+        reward_clip: rewards are cut at ± this before learning (never in results).
+        hidden: units of the hidden layers.
+    """
+
+    total_env_steps: int = 100_000
+    num_envs: int = 8
+    rollout_steps: int = 4
+    updates_per_step: float = 0.25
+    batch_size: int = 64
+    buffer_size: int = 100_000
+    learning_starts: int = 1000
+    lr: float = 1e-3
+    gamma: float = 0.99
+    n_step: int = 1
+    double: bool = True
+    dueling: bool = False
+    target_update_steps: int = 250
+    tau: float = 1.0
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.05
+    epsilon_decay_share: float = 0.3
+    prioritised_alpha: float = 0.0
+    prioritised_beta: float = 0.4
+    grad_clip: float = 10.0
+    reward_clip: float = 1e9
+    hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    def __post_init__(self) -> None:
+        for name in (
+            "total_env_steps",
+            "num_envs",
+            "rollout_steps",
+            "batch_size",
+            "buffer_size",
+            "n_step",
+            "target_update_steps",
+        ):
+            check_between(self, name, 1, 1e12)
+        check_between(self, "target_update_steps", 1, 1e12)
+        check_between(self, "learning_starts", 0, 1e12)
+        check_between(self, "lr", 0, 1, above=True)
+        check_between(self, "tau", 0, 1, above=True)
+        check_between(self, "updates_per_step", 0, 1000, above=True)
+        for name in ("gamma", "epsilon_start", "epsilon_end", "epsilon_decay_share", "prioritised_alpha", "prioritised_beta"):
+            check_between(self, name, 0, 1)
+        for name in ("grad_clip", "reward_clip"):
+            check_between(self, name, 0, 1e12, above=True)
+        if self.batch_size > self.buffer_size:
+            raise ValueError(
+                f"batch_size: {self.batch_size} is larger than buffer_size {self.buffer_size}; allowed: 1 to {self.buffer_size}"
+            )
+        if not self.hidden:
+            raise ValueError("hidden: is empty; allowed: at least one layer, such as [64, 64]")
+
+    @property
+    def rollout_size(self) -> int:
+        """Transitions of one iteration."""
+        return self.num_envs * self.rollout_steps
+
+    @property
+    def num_iterations(self) -> int:
+        """Iterations that use up the budget, the last one whole."""
+        return math.ceil(self.total_env_steps / self.rollout_size)
+
+
+@dataclass(frozen=True)
+class TabularConfig:
+    """Q-learning (Watkins 1989) and SARSA(λ) (Sutton and Barto, 2nd ed., 12.7) on a discretised observation.
+
+    Attributes:
+        total_env_steps: training budget.
+        num_envs: environments stepped together, all on one table.
+        alpha: step size.
+        gamma: discount.
+        trace_decay: λ of SARSA(λ); Q-learning has none.
+        trace_threshold: traces smaller than this are dropped.
+        epsilon_start: share of random actions in the first episode.
+        epsilon_end: never fewer.
+        epsilon_decay: factor an episode.
+        initial_q: of every entry.
+        bins: observation field → equal bins between its bounds; fields left out are not seen. Empty: numbered states.
+        edges: observation field → rising edges, instead of bins.
+    """
+
+    total_env_steps: int = 200_000
+    num_envs: int = 16
+    alpha: float = 0.1
+    gamma: float = 0.99
+    trace_decay: float = 0.6
+    trace_threshold: float = 1e-3
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.01
+    epsilon_decay: float = 0.9995
+    initial_q: float = 0.0
+    bins: dict[str, int] = field(default_factory=dict)
+    edges: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    def __post_init__(self) -> None:
+        for name in ("total_env_steps", "num_envs"):
+            check_between(self, name, 1, 1e12)
+        check_between(self, "alpha", 0, 1, above=True)
+        for name in ("gamma", "trace_decay", "epsilon_start", "epsilon_end", "epsilon_decay"):
+            check_between(self, name, 0, 1)
+        check_between(self, "trace_threshold", 0, 1)
+        check_between(self, "initial_q", -1e12, 1e12)
+        for name, count in self.bins.items():
+            if not 1 <= count <= 1000:
+                raise ValueError(f"bins.{name}: {count} is not allowed; allowed: 1 to 1000")
+        for name, edges in self.edges.items():
+            if not edges or not all(math.isfinite(e) for e in edges) or any(b <= a for a, b in pairwise(edges)):
+                raise ValueError(f"edges.{name}: {list(edges)} is not allowed; allowed: finite numbers that rise")
+            if name in self.bins:
+                raise ValueError(f"edges.{name}: has bins, too; allowed: one of both")
+
+    @property
+    def rollout_size(self) -> int:
+        """Transitions of one iteration: a hundred steps of every environment."""
+        return 100 * self.num_envs
+
+    @property
+    def num_iterations(self) -> int:
+        """Iterations that use up the budget, the last one whole."""
+        return math.ceil(self.total_env_steps / self.rollout_size)
+
+
+@dataclass(frozen=True)
+class ResourcesConfig:
+    """Where training runs.
+
+    Attributes:
+        num_env_runners: parallel env-runner processes; 0 steps the environments in the trainer's own process.
+        address: of a Ray cluster ("ray://…", "auto"); null starts a local one.
+        num_gpus_per_learner: GPUs the learner gets; asked for and missing is an error.
+        torch_threads: of the learner; null for the number of cores.
+    """
+
+    num_env_runners: int = 0
+    address: str | None = None
+    num_gpus_per_learner: float = 0
+    torch_threads: int | None = None
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    def __post_init__(self) -> None:
+        check_between(self, "num_env_runners", 0, 100_000)
+        check_between(self, "num_gpus_per_learner", 0, 64)
+        if self.torch_threads is not None:
+            check_between(self, "torch_threads", 1, 1024)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Protocol v1 and what is compared under it.
+
+    Attributes:
+        window_steps: steps of a validation or test window (1,920 of 15 s are 8 hours).
+        drawn_windows: training and validation windows drawn.
+        test_seeds: arrival seeds of the test windows.
+        tuning_evaluations: random-search evaluations of the tuned rules, shared equally by the metrics.
+        validate_every_share: of the budget, between two validations (0.02 = 50 validations a run).
+        bootstrap_samples: resamples behind the intervals.
+        optimum: judge against the clairvoyant optimum too (a second or two an episode).
+        validation_episodes: of environments other than Autoscale, each validation.
+        test_episodes: likewise, in the end.
+    """
+
+    window_steps: int = 1920
+    drawn_windows: int = 24
+    test_seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
+    tuning_evaluations: int = 400
+    validate_every_share: float = 0.02
+    bootstrap_samples: int = 2000
+    optimum: bool = True
+    validation_episodes: int = 64
+    test_episodes: int = 200
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+
+    def __post_init__(self) -> None:
+        check_between(self, "window_steps", 2, 1_000_000)
+        check_between(self, "drawn_windows", 1, 10_000)
+        check_between(self, "tuning_evaluations", 2, 1_000_000)
+        check_between(self, "validate_every_share", 0, 1, above=True)
+        check_between(self, "bootstrap_samples", 10, 1_000_000)
+        check_between(self, "validation_episodes", 1, 100_000)
+        check_between(self, "test_episodes", 2, 100_000)
+        if not self.test_seeds:
+            raise ValueError("test_seeds: is empty; allowed: at least one seed")
