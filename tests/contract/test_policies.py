@@ -1,66 +1,122 @@
-"""Every kind of policy keeps the protocol: pure, batched, described, stored and loaded alike."""
+"""Every kind of policy keeps the protocol on every environment: pure, batched, described, stored and loaded alike."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from scalepilot.policy import Policy, load_policy, save_policy, state_from_json, state_to_json
-from scalepilot.policy.rules import make_rule, rules_for
+from scalepilot.errors import ArtifactError
+from scalepilot.policy import Policy, env_fields, load_policy, save_policy, state_from_json, state_to_json
+from scalepilot.policy.fields import FieldView
+from scalepilot.policy.rules import RULES, make_rule, rules_for
 from scalepilot.simulate import poisson_episodes, run_episodes
-from scalepilot_envs.autoscale import AutoscaleBatch, AutoscaleParams
-from scalepilot_envs.autoscale.description import describe
+from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.registration import ENVS
 from scalepilot_envs.workloads import DiurnalWorkload, part_of
 
-PARAMS = AutoscaleParams(max_replicas=40)
-AUTOSCALE_RULES = rules_for(describe(PARAMS))
-KINDS = [*AUTOSCALE_RULES, "network"]
+AUTOSCALE = "scalepilot/Autoscale-v0"
+PARAMS = {AUTOSCALE: {"max_replicas": 40}}
+DESCRIPTIONS = {env_id: entry.describe(PARAMS.get(env_id)) for env_id, entry in ENVS.items()}
+# Every rule on every environment that can feed it, and a network on the flagship.
+KINDS = [(env_id, name) for env_id, env in DESCRIPTIONS.items() for name in rules_for(env)] + [(AUTOSCALE, "network")]
+STEPS, ROWS = 30, 8
 
 
-@pytest.fixture(params=KINDS)
-def policy(request, tiny_network):
-    return tiny_network() if request.param == "network" else make_rule(request.param, PARAMS)
+@pytest.fixture(params=KINDS, ids=[f"{env_id.removeprefix('scalepilot/')}:{name}" for env_id, name in KINDS])
+def kind(request):
+    return request.param
 
 
-@pytest.fixture(scope="module")
-def observations():
-    """Whole batches as a flight shows them, (steps, n, fields)."""
-    env = AutoscaleBatch(8, workload={"kind": "diurnal", "days": 1}, params=PARAMS, episode_steps=30)
-    env.seed_streams(list(range(8)))
-    seen, rng = [env.reset_batch()], np.random.default_rng(0)
-    for _ in range(29):
-        seen.append(env.step_batch(rng.integers(0, 8, 8)).observation)
-    return np.array(seen)
+@pytest.fixture
+def env(kind):
+    return DESCRIPTIONS[kind[0]]
+
+
+@pytest.fixture
+def policy(kind, env, tiny_network):
+    return tiny_network() if kind[1] == "network" else make_rule(kind[1], env)
+
+
+_flown = {}
+
+
+@pytest.fixture
+def observations(kind):
+    """Whole batches as a flight of the native batch shows them, (steps, n, fields)."""
+    env_id = kind[0]
+    if env_id not in _flown:
+        arguments = {"params": DESCRIPTIONS[env_id].params} if env_id in PARAMS else {}
+        envs, rng = ENVS[env_id].vector_maker()(ROWS, **arguments), np.random.default_rng(0)
+        seen = [envs.reset(seed=0)[0]]
+        for _ in range(STEPS - 1):
+            seen.append(envs.step(rng.integers(0, envs.single_action_space.n, ROWS))[0])
+        _flown[env_id] = np.array(seen).reshape(STEPS, ROWS, -1)
+        _flown[env_id].flags.writeable = False
+    return _flown[env_id]
 
 
 def fly(policy, observations):
-    """Decisions (steps, n) along given observations."""
-    state, desired = None, []
+    """Decisions (steps, n, 1 or 2) along given observations: desired replicas and action, where there are such."""
+    state, decided = None, []
     for observation in observations:
         decision, state = policy.act(observation, state)
-        desired.append(decision.desired_replicas)
-    return np.array(desired)
+        decided.append(parts_of(decision))
+    return np.array(decided)
 
 
-def test_it_satisfies_the_protocol_and_its_description_is_complete(policy):
+def parts_of(decision):
+    parts = [part for part in (decision.desired_replicas, decision.action) if part is not None]
+    assert parts
+    return np.stack(parts, axis=1).astype(np.float64)
+
+
+def test_every_rule_serves_some_environment_and_every_environment_has_a_rule():
+    assert {name for _, name in KINDS} == {*RULES, "network"}
+    assert {env_id for env_id, _ in KINDS} == set(ENVS)
+
+
+def test_the_observations_are_those_of_the_description(env, observations):
+    assert observations.shape == (STEPS, ROWS, len(env.fields))
+    assert len(np.unique(observations.reshape(-1, len(env.fields)), axis=0)) > 5
+
+
+def test_it_satisfies_the_protocol_and_its_description_is_complete(kind, env, policy):
     assert isinstance(policy, Policy)
     spec = policy.spec
     assert spec.kind == ("network" if spec.actions else "rule")
-    assert spec.env_id == "scalepilot/Autoscale-v0"
-    assert set(spec.env_params) == {f.name for f in fields(AutoscaleParams)}
+    assert spec.env_id == kind[0]
+    assert set(spec.env_params) == set(asdict(env.params))
     assert all(f.unit and f.description and f.low <= f.high for f in spec.observation_fields)
     assert (spec.decision_rule == "target") == (not spec.actions)
+    if spec.kind == "rule":
+        assert spec.env_params == asdict(env.params)
+        assert spec.observation_fields == env_fields(env)
+        assert spec.rule == {"name": kind[1], "parameters": asdict(policy.parameters)}
+        json.dumps(asdict(spec), allow_nan=False)
 
 
-def test_it_decides_whole_replicas_within_the_bounds(policy, observations):
-    desired = fly(policy, observations)
-    assert desired.shape == observations.shape[:2]
-    assert (desired == np.rint(desired)).all()
-    assert desired.min() >= policy.spec.env_params["min_replicas"]
-    assert desired.max() <= policy.spec.env_params["max_replicas"]
+def test_it_decides_what_the_environment_takes(env, policy, observations):
+    state = None
+    for observation in observations:
+        decision, state = policy.act(observation, state)
+        desired, action = decision.desired_replicas, decision.action
+        if env.commands_targets:
+            assert desired.shape == (ROWS,)
+            assert (desired == np.rint(desired)).all()
+            assert desired.min() >= policy.spec.env_params["min_replicas"]
+            assert desired.max() <= policy.spec.env_params["max_replicas"]
+        else:
+            assert action.shape == (ROWS,)
+            assert action.dtype == np.int64
+            assert action.min() >= 0
+            assert action.max() < len(env.actions)
+            assert (desired is None) == ("total_replicas" not in env.signals)
+        if desired is not None and not env.commands_targets:
+            total = FieldView(env_fields(env), env.signals).total(observation)
+            np.testing.assert_array_equal(desired - total, [env.actions[a].size for a in action])
 
 
 def test_the_same_observations_give_the_same_decisions(policy, observations):
@@ -69,40 +125,69 @@ def test_the_same_observations_give_the_same_decisions(policy, observations):
 
 def test_a_batch_decides_as_each_row_alone(policy, observations):
     together = fly(policy, observations)
-    for i in range(observations.shape[1]):
+    for i in range(ROWS):
         np.testing.assert_array_equal(fly(policy, observations[:, i : i + 1])[:, 0], together[:, i])
 
 
 def test_a_client_that_carries_the_state_as_json_gets_the_same_decisions(policy, observations):
-    through_json, desired = None, []
-    for observation in observations[:, :1]:
-        decision, state = policy.act(observation, state_from_json([through_json]))
-        through_json = json.loads(json.dumps(state_to_json(state), allow_nan=False))
-        desired.append(decision.desired_replicas)
-    np.testing.assert_array_equal(np.array(desired), fly(policy, observations[:, :1]))
+    through_json, decided = [None] * ROWS, []
+    for observation in observations:
+        decision, state = policy.act(observation, state_from_json(through_json))
+        split = [None if state is None else {name: column[i : i + 1] for name, column in state.items()} for i in range(ROWS)]
+        through_json = [json.loads(json.dumps(state_to_json(own), allow_nan=False)) for own in split]
+        decided.append(parts_of(decision))
+    np.testing.assert_array_equal(np.array(decided), fly(policy, observations))
 
 
-def test_it_leaves_its_inputs_alone(policy, observations):
-    before = observations[3].copy()
-    _, state = policy.act(observations[3])
+def test_it_leaves_its_inputs_alone_and_remembers_nothing_by_itself(policy, observations):
+    observation = observations[3].copy()
+    _, state = policy.act(observations[2])
     kept = None if state is None else {name: column.copy() for name, column in state.items()}
-    policy.act(observations[3], state)
-    np.testing.assert_array_equal(observations[3], before)
+    first, after_first = policy.act(observation, state)
+    policy.act(observations[9], state)
+    second, after_second = policy.act(observation, state)
+    np.testing.assert_array_equal(parts_of(first), parts_of(second))
+    np.testing.assert_array_equal(observation, observations[3])
     for name, column in (state or {}).items():
         np.testing.assert_array_equal(column, kept[name])
+        np.testing.assert_array_equal(after_first[name], after_second[name])
+
+
+def test_its_state_is_one_row_an_observation_and_finite(policy, observations):
+    state, shapes = None, set()
+    for observation in observations:
+        _, state = policy.act(observation, state)
+        shapes.add(json.dumps({name: column.shape for name, column in (state or {}).items()}, sort_keys=True))
+        assert all(len(column) == ROWS and np.isfinite(column).all() for column in (state or {}).values())
+    assert len(shapes) == 1
 
 
 def test_stored_and_loaded_it_is_the_same_policy(policy, observations, tmp_path):
     written = save_policy(policy, tmp_path / "p")
     loaded = load_policy(tmp_path / "p")
     assert loaded.spec == written
+    assert getattr(loaded, "parameters", None) == getattr(policy, "parameters", None)
     np.testing.assert_array_equal(fly(loaded, observations), fly(policy, observations))
 
 
-def test_it_flies_episodes_and_its_figures_are_finite(policy):
-    series = part_of(DiurnalWorkload(days=1), "test", PARAMS.interval_seconds)
+@pytest.mark.parametrize(("env_id", "name"), [kind for kind in KINDS if kind[1] in RULES])
+def test_a_rules_artifact_of_another_observation_is_refused(env_id, name, tmp_path):
+    save_policy(make_rule(name, DESCRIPTIONS[env_id]), tmp_path / "p")
+    path = tmp_path / "p" / "policy.json"
+    stored = json.loads(path.read_text())
+    stored["observation_fields"][0]["name"] = "something_else"
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ArtifactError, match="something_else"):
+        load_policy(tmp_path / "p")
+
+
+@pytest.mark.parametrize("name", [name for env_id, name in KINDS if env_id == AUTOSCALE])
+def test_it_flies_episodes_and_its_figures_are_finite(name, tiny_network):
+    policy = tiny_network() if name == "network" else make_rule(name, DESCRIPTIONS[AUTOSCALE])
+    params = AutoscaleParams(**policy.spec.env_params)
+    series = part_of(DiurnalWorkload(days=1), "test", params.interval_seconds)
     episodes = poisson_episodes("diurnal", series, series.window_starts(200), 200, (0,))
-    results, _ = run_episodes(policy, episodes, AutoscaleParams(**policy.spec.env_params))
+    results, _ = run_episodes(policy, episodes, params)
     for name, column in results.columns().items():
         assert column.shape == (len(episodes),), name
         assert np.isfinite(column).all(), name

@@ -92,11 +92,11 @@ def test_negative_control_termination_must_not_reach_that_value():
 
 def test_ppo_beats_the_default_hpa_on_the_demo_over_three_seeds(tmp_path: Path, repo: Path):
     from scalepilot.experiment import load_data, policy_spec
-    from scalepilot.learn.progress import Progress
     from scalepilot.learn.rllib.trainer import RLlibTrainer
     from scalepilot.learn.run_folder import RunFolder
     from scalepilot.learn.trainer import TrainingLoop
     from scalepilot.policy import load_policy
+    from scalepilot.progress import Progress
 
     gains = []
     for seed in range(3):

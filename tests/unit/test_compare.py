@@ -20,6 +20,7 @@ from scalepilot.evaluate import (
     verdict,
     write_evaluation,
 )
+from scalepilot.evaluate.comparison import GapReference
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
 
 DAY = 86400.0
@@ -115,6 +116,69 @@ def test_the_gap_is_closed_towards_the_reference():
     comparison = compare("shop", episodes(), contestants(episodes(), 7.0))
     assert comparison.gap_closed["ppo"]["hpa-tuned"].share.mean == pytest.approx(0.6)
     assert comparison.gap_closed["ppo"]["hpa-default"].share.mean == pytest.approx(13 / 15)
+
+
+def with_optimum(of, policy_J, plan_J=6.0):
+    optimum = Contestant("optimum", "reference", "clairvoyant", results(of, plan_J), playback(of))
+    return [*contestants(of, policy_J)[:3], optimum, contestants(of, policy_J)[3]]
+
+
+def test_the_gap_is_closed_towards_the_lower_bound_where_there_is_one_not_towards_the_plan():
+    of = episodes()
+    comparison = compare("shop", of, with_optimum(of, 7.0), lower_bound_J_per_hour=np.full(len(of), 4.0))
+    assert comparison.gap_reference == GapReference("optimum", is_bound=True)
+    # From 10 to 4, and 7 is half of the way; towards the plan at 6 it would be three quarters.
+    assert comparison.gap_closed["ppo"]["hpa-tuned"].share.mean == pytest.approx(0.5)
+    assert comparison.gap_closed["ppo"]["hpa-default"].share.mean == pytest.approx(13 / 16)
+    without = compare("shop", of, with_optimum(of, 7.0))
+    assert without.gap_reference == GapReference("optimum", is_bound=False)
+    assert without.gap_closed["ppo"]["hpa-tuned"].share.mean == pytest.approx(0.75)
+
+
+def test_baselines_close_the_gap_too_but_never_their_own_and_references_none():
+    of = episodes()
+    closed = compare("shop", of, with_optimum(of, 7.0), lower_bound_J_per_hour=np.full(len(of), 4.0)).gap_closed
+    assert {name: set(against) for name, against in closed.items()} == {
+        "ppo": {"hpa-default", "hpa-tuned"},
+        "hpa-default": {"hpa-tuned"},
+        "hpa-tuned": {"hpa-default"},
+    }
+    assert closed["hpa-tuned"]["hpa-default"].share.mean == pytest.approx(10 / 16)
+    assert closed["hpa-default"]["hpa-tuned"].share.mean == pytest.approx(-10 / 6)
+
+
+def test_a_bound_that_differs_by_episode_is_taken_episode_by_episode():
+    of = episodes()
+    # Where the bound is at the baseline there is no gap to close: half of the pairs.
+    bound = np.where(of.seed == 0, 5.0, 10.0)
+    closed = compare("shop", of, with_optimum(of, 7.0), lower_bound_J_per_hour=bound).gap_closed["ppo"]["hpa-tuned"]
+    assert (closed.pairs, closed.left_out) == (WINDOWS, WINDOWS)
+    assert closed.share.mean == pytest.approx(0.6)
+
+
+def test_without_a_reference_no_gap_is_closed():
+    of = episodes()
+    comparison = compare("shop", of, contestants(of, 9.0)[:3])
+    assert (comparison.gap_reference, comparison.gap_closed) == (None, {})
+
+
+def test_the_bound_is_said_to_be_one_in_the_summary_and_read_back(tmp_path):
+    of = episodes()
+    written = compare("shop", of, with_optimum(of, noisy(7.0)), lower_bound_J_per_hour=noisy(4.0, 0.1))
+    write_evaluation(written, tmp_path)
+    stored = json.loads((tmp_path / "summary.json").read_text())
+    assert stored["gap_reference"] == {"name": "optimum", "is_bound": True}
+    read = read_evaluation(tmp_path)
+    assert read.gap_reference == written.gap_reference
+    assert read.gap_closed == written.gap_closed
+    assert read.rows == written.rows
+
+
+def test_without_a_reference_the_summary_says_null_and_reads_back(tmp_path):
+    of = episodes()
+    write_evaluation(compare("shop", of, contestants(of, 9.0)[:3]), tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text())["gap_reference"] is None
+    assert read_evaluation(tmp_path).gap_reference is None
 
 
 def test_windows_of_one_day_are_resampled_themselves_and_that_is_said():

@@ -10,8 +10,8 @@ import pytest
 
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import InputError
-from scalepilot.learn.progress import Progress, duration
 from scalepilot.learn.run_folder import METRICS, RunFolder
+from scalepilot.progress import Progress, duration
 
 
 @pytest.fixture

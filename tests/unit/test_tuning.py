@@ -7,10 +7,35 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from scalepilot.errors import InputError
 from scalepilot.policy import load_policy, save_policy
-from scalepilot.policy.rules import Hpa, HpaParameters
+from scalepilot.policy.rules import (
+    RULES,
+    ForecastMpcParameters,
+    Hpa,
+    HpaParameters,
+    KpaParameters,
+    NeverParameters,
+    Static,
+    StaticParameters,
+    ThresholdParameters,
+    TrackingParameters,
+    make_rule,
+)
+from scalepilot.policy.rules.forecast import persistence
 from scalepilot.simulate import protocol_v1, run_episodes
-from scalepilot.tuning import describe_parameters, draw_hpa, mean_J, tune_hpa, tune_look_ahead, tuned_rule
+from scalepilot.tuning import (
+    HORIZONS,
+    SPACES,
+    describe_parameters,
+    draw_hpa,
+    fitted_forecast,
+    mean_J,
+    tune_hpa,
+    tune_look_ahead,
+    tune_rule,
+    tuned_rule,
+)
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import DiurnalWorkload
 
@@ -114,3 +139,129 @@ def test_the_look_ahead_of_nasa_july_is_tuned_to_the_published_utilisation(trace
 
 def test_parameters_are_described_in_one_phrase():
     assert describe_parameters(HpaParameters("rps", 0.567, 0.02, 600, 60)) == "rps 0.57, tolerance 0.02, down 600 s, up 60 s"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "phrase"),
+    [
+        (StaticParameters(7), "replicas 7"),
+        (NeverParameters(), ""),
+        (TrackingParameters(0.8512), "utilisation 0.851"),
+        (ThresholdParameters(), "defaults"),
+        (ThresholdParameters(step=2, cooldown_seconds=120.0, upper_backlog=50.0), "step 2, cooldown 120 s, upper backlog 50"),
+        (KpaParameters(target=0.6, scale_down_delay_seconds=300.0), "target 0.6, scale down delay 300 s"),
+        (ForecastMpcParameters(1.234, horizon_steps=5, forecast=persistence(12, 8)), "caution 1.23, horizon steps 5"),
+        (ForecastMpcParameters(forecast=persistence(12, 8)), "defaults"),
+    ],
+)
+def test_every_rules_parameters_are_a_phrase_without_the_fitted_forecast(parameters, phrase):
+    assert describe_parameters(parameters) == phrase
+
+
+# What each space spans: parameter → lowest and highest, or all of its values.
+SPANS = {
+    "threshold": {
+        "upper": (0.1, 0.95),
+        "lower": (0.1, 0.95),
+        "step": {1, 2, 3, 4, 5},
+        "cooldown_seconds": {0, 15, 30, 60, 120, 300},
+    },
+    "tracking": {"utilisation": (0.3, 0.95)},
+    "kpa": {
+        "target": (0.3, 0.95),
+        "stable_window_seconds": {15, 30, 60, 120, 300, 600},
+        "panic_threshold": (1.1, 4.0),
+        "max_scale_down_rate": {1.1, 1.5, 2.0, 10.0},
+        "scale_down_delay_seconds": {0, 60, 120, 300, 600},
+    },
+    "forecast_mpc": {
+        "caution": (0.7, 1.6),
+        "late_weight": (0.5, 4.0),
+        "horizon_steps": set(range(2, 13)),
+        "drain_steps": {1.0, 2.0, 4.0},
+    },
+}
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_each_space_draws_parameters_its_rule_takes_over_their_whole_range(name):
+    rng = np.random.default_rng(0)
+    drawn = [SPACES[name](rng) for _ in range(3000)]
+    assert {type(d) for d in drawn} == {RULES[name].parameters_type}
+    for parameter, span in SPANS[name].items():
+        values = [getattr(d, parameter) for d in drawn]
+        if isinstance(span, set):
+            assert set(values) == span, parameter
+        else:
+            margin = 0.03 * (span[1] - span[0])
+            assert span[0] <= min(values) <= span[0] + margin, parameter
+            assert span[1] - margin <= max(values) <= span[1], parameter
+    # What is not searched stays as it comes.
+    for other in set(RULES[name].parameters_type.__dataclass_fields__) - set(SPANS[name]):
+        assert {repr(getattr(d, other)) for d in drawn} == {repr(getattr(RULES[name].parameters_type(), other))}
+
+
+def test_every_space_is_spanned_above():
+    assert set(SPANS) == set(SPACES)
+
+
+@pytest.mark.parametrize("name", ["static", *SPACES])
+def test_a_search_is_repeatable_and_never_looks_at_the_test_windows(data, name):
+    blind = replace(data, test=None)
+    found = tune_rule(name, blind, PARAMS, evaluations=12, seed=5)
+    assert tune_rule(name, blind, PARAMS, evaluations=12, seed=5) == found
+    assert tune_rule(name, blind, PARAMS, evaluations=12, seed=6).best != found.best
+    assert found.evaluations == 12
+    rule = RULES[name](found.best, PARAMS)
+    assert run_episodes(rule, data.validation, PARAMS)[0].J_per_hour.mean() == pytest.approx(found.validation_J, rel=1e-12)
+    assert run_episodes(rule, data.train, PARAMS)[0].J_per_hour.mean() == pytest.approx(found.train_J, rel=1e-12)
+
+
+def test_a_static_count_is_searched_over_the_whole_range_where_it_fits(data):
+    service = replace(PARAMS, min_replicas=2, max_replicas=30)
+    found = tune_rule("static", data, service, evaluations=400)
+    assert found.evaluations == 29
+    scores = {
+        n: run_episodes(Static(StaticParameters(n), service), data.train, service)[0].J_per_hour.mean() for n in range(2, 31)
+    }
+    finalists = sorted(scores, key=scores.get)[:10]
+    assert found.best.replicas in finalists
+    validated = {
+        n: run_episodes(Static(StaticParameters(n), service), data.validation, service)[0].J_per_hour.mean() for n in finalists
+    }
+    assert found.best.replicas == min(validated, key=validated.get)
+
+
+def test_a_static_count_is_drawn_without_repeats_where_it_does_not_fit(data):
+    seen = []
+    assert tune_rule("static", data, PARAMS, evaluations=20, progress=seen.append).evaluations == 20
+    assert seen[-1] == 20
+
+
+def test_the_forecast_is_fitted_on_the_training_part_and_reaches_the_longest_horizon(data):
+    forecast = fitted_forecast(data, PARAMS)
+    assert len(forecast.weights) == PARAMS.startup_steps + HORIZONS[1]
+    assert forecast.season == ()
+    other = replace(data, train_series=data.train_series.between(0, 2000))
+    assert fitted_forecast(other, PARAMS) != forecast
+    found = tune_rule("forecast_mpc", data, PARAMS, evaluations=2)
+    assert found.best.forecast == forecast
+
+
+def test_a_training_part_too_short_for_a_forecast_is_the_users_error_in_one_line(data):
+    short = replace(data, train_series=data.train_series.between(0, 900))
+    with pytest.raises(InputError) as caught:
+        tune_rule("forecast_mpc", short, PARAMS, evaluations=2)
+    assert str(caught.value) == "short: forecast: the training part has 900 steps; allowed: from 1024"
+
+
+@pytest.mark.parametrize("name", ["static", *SPACES])
+def test_every_tuned_rule_is_stored_with_how_it_was_found_and_without_the_forecast_in_it(data, name, tmp_path):
+    found = tune_rule(name, data, PARAMS, evaluations=2)
+    save_policy(tuned_rule(name, found, PARAMS, f"{name}-tuned"), tmp_path / "p")
+    loaded = load_policy(tmp_path / "p")
+    assert loaded.parameters == found.best
+    provenance = loaded.spec.provenance
+    assert (provenance["algorithm"], provenance["evaluations"]) == ("random_search", 2)
+    assert "forecast" not in provenance["parameters"]
+    assert make_rule(name, PARAMS, provenance["parameters"]).rule_name == name

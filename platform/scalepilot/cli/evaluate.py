@@ -109,9 +109,10 @@ def _judged(config: ExperimentConfig, policies: list[tuple[str, Policy]], argume
     data, params = load_data(config), config.autoscale.params
     cache = arguments.cache
     if cache is not None:
-        # Found parameters hold for one workload, service and effort.
+        # Found parameters hold for one workload, service and effort; a trace may be recorded anew under its old name.
         key = json.dumps([config.to_mapping()[part] for part in ("workload", "env", "evaluation")] + [arguments.evaluations])
-        rules = cache / "rules" / f"{data.test.workload}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+        digest = hashlib.sha256(key.encode() + data.train_series.rates_rps.tobytes() + data.validation.arrived.tobytes())
+        rules = cache / "rules" / f"{data.test.workload}-{digest.hexdigest()[:12]}"
     else:
         rules = None
     rivals = tuned_rivals(data, params, arguments.evaluations, rules)

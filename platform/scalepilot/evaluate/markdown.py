@@ -15,7 +15,8 @@ _HEADINGS = ("workload", "rule", "J an hour", "95 % interval", "replicas", "late
 def markdown_table(comparisons: Sequence[Comparison]) -> str:
     """One row a workload and contestant, cheapest first within its role, with the gap each one closes.
 
-    The gap is that to the optimum's lower bound, from the default HPA and from the best tuned HPA of that workload.
+    The gap is that to the optimum's lower bound (a line below says where there is none), from the default HPA and from the
+    best tuned HPA of that workload.
     """
     lines = [
         f"| {' | '.join((*_HEADINGS, 'G against HPA default', 'G against best tuned HPA'))} |",
@@ -35,6 +36,10 @@ def markdown_table(comparisons: Sequence[Comparison]) -> str:
                 cells += [_gap(comparison, c, default), _gap(comparison, c, tuned)]
                 lines.append(f"| {' | '.join(_escaped(cell) for cell in cells)} |")
                 workload = ""
+    towards = {c.workload: c.gap_reference.name for c in comparisons if c.gap_reference and not c.gap_reference.is_bound}
+    if towards:
+        named = ", ".join(f"{reference} ({_escaped(workload)})" for workload, reference in towards.items())
+        lines += ["", f"Without the optimum G is the gap closed towards a reference that is no bound: {named}."]
     return "\n".join(lines)
 
 

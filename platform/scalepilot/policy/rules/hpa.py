@@ -55,7 +55,7 @@ def cpu_recommendation(
     """Desired replicas from CPU utilisation, unready replicas counted as idle when growing and left out when shrinking.
 
     Args:
-        cpu: (n,) mean utilisation of the ready replicas that are measured.
+        cpu: (n,) mean utilisation of the ready replicas that are measured; NaN where none is.
         ready: (n,) replicas that serve.
         total: (n,) ready + starting.
         target: (1,) or (n,) utilisation aimed at.
@@ -73,17 +73,17 @@ def cpu_recommendation(
     ratio_with_unready = cpu * ready / total / target
     grown = np.where(ratio_with_unready > 1 + tolerance + SLACK, ceil(ratio_with_unready * total), total)
     desired = np.where(ratio > 1, np.maximum(grown, total), shrunk)
-    return np.where(np.abs(1 - ratio) <= tolerance + SLACK, total, desired)
+    # Without a ready replica there is no utilisation to go by, and what starts is left alone.
+    return np.where((np.abs(1 - ratio) <= tolerance + SLACK) | (ready == 0), total, desired)
 
 
 def _with_missing(cpu: Array, ready: Array, total: Array, target: Array, tolerance: Array, missing: Array) -> Array:
     measured = ready - missing
-    known = measured > 0
-    cpu = np.where(known, cpu, target)
     grown = cpu_recommendation(cpu, measured, total, target, tolerance)
     ratio = (cpu * measured + np.maximum(1.0, target) * missing) / np.maximum(ready, 1.0) / target
-    shrunk = np.where(ratio < 1 - tolerance - SLACK, ceil(ratio * ready), total)
-    return np.where(known, np.where(cpu > target, grown, shrunk), total)
+    shrunk = np.where((ratio < 1 - tolerance - SLACK) & (ready > 0), ceil(ratio * ready), total)
+    # NaN, where none is measured, is neither above the target nor below it.
+    return np.where(cpu > target, grown, shrunk)
 
 
 def rate_recommendation(rate_rps: Array, capacity_rps: Array, total: Array, target: Array, tolerance: Array) -> Array:

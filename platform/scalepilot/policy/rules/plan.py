@@ -94,28 +94,31 @@ def plan_target(
     down = np.float32(p.price_per_move)
     up = replica_cost * p.startup_steps + down
     weight = late_weight.astype(np.float32)
+    at = np.clip(total_replicas - p.min_replicas, 0, len(y) - 1).astype(np.int64)
     value = np.zeros((len(y), n), dtype=np.float32)
     from_order = from_now = value
+    staying = np.zeros(n, dtype=np.float32)
     shortest = int(horizon_steps.min())
     for lead in reversed(range(min(rate_rps.shape[1], int(horizon_steps.max())))):
         # Cost of holding y replicas from this interval on.
         held = np.multiply(late.expected(rate_rps[:, lead], sigma[:, lead]).T, weight, order="C")
         held += replica_cost * y
+        if lead < p.startup_steps:
+            staying += held[at, np.arange(n)]
         held += value
         if lead >= shortest:
             held *= horizon_steps > lead
         # The cheapest way there from y replicas before: a running minimum each way, less the price of each step of it.
         value = _running_minimum(held, down * y)
-        if lead >= p.startup_steps:
+        if lead > p.startup_steps:
             np.minimum(value, _running_minimum(held[::-1], up * y[::-1] * np.float32(-1.0))[::-1], out=value)
         if lead == p.startup_steps:
             from_order = held
         from_now = held
-    at = np.clip(total_replicas - p.min_replicas, 0, len(y) - 1)
+    # One target cannot do both: who removes replicas now orders the next ones later, and who orders now keeps what there is.
     index = np.arange(len(y))[:, None]
-    fewer = np.where(index <= at, from_now + down * (at - index), np.inf).argmin(axis=0)
-    more_or_same = np.where(index >= at, from_order + up * (index - at), np.inf).argmin(axis=0)
-    chosen: Array = np.where(fewer < at, fewer, more_or_same).astype(np.float64) + p.min_replicas
+    costs = np.where(index <= at, from_now + down * (at - index), staying + from_order + up * (index - at))
+    chosen: Array = costs.argmin(axis=0).astype(np.float64) + p.min_replicas
     return chosen
 
 
