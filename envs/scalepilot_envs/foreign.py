@@ -48,7 +48,7 @@ class ForeignEntry(EnvEntry):
             ValueError: spaces that are not one-dimensional numbers and numbered actions, or a parameter.
         """
         known = params_from_mapping(ForeignParams, params)
-        env = gym.make(self.env_id)
+        env: Any = gym.make(self.env_id)
         space, actions = env.observation_space, env.action_space
         env.close()
         if not isinstance(actions, gym.spaces.Discrete):

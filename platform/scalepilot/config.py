@@ -88,12 +88,12 @@ class ExperimentConfig:
         check_allowed("engine", self.engine, ENGINES)
         check_between(self, "seed", 0, 2**31 - 1)
         check_between(self, "checkpoint_every_share", 0, 1, above=True)
-        runners, learner = self.resources.num_env_runners, self.learning
+        runners, learner, section = self.resources.num_env_runners, self.learning, SECTIONS[self.algorithm]
         group = getattr(learner, "envs_per_input", 1)
         if runners and learner.num_envs % (runners * group):
             raise ValueError(
-                f"{SECTIONS[self.algorithm]}.num_envs: {learner.num_envs} cannot be shared by {runners} env runners in groups of {group};"
-                f" allowed: multiples of resources.num_env_runners × {SECTIONS[self.algorithm]}.envs_per_input = {runners * group}"
+                f"{section}.num_envs: {learner.num_envs} cannot be shared by {runners} env runners in groups of {group};"
+                f" allowed: multiples of resources.num_env_runners × {section}.envs_per_input = {runners * group}"
             )
 
     @property

@@ -219,7 +219,8 @@ class TrainingLoop:
         aside.mkdir(parents=True)
         self.trainer.save(aside / "trainer")
         if self.best is not None:
-            np.savez(aside / "best.npz", **self.best.arrays())
+            arrays: dict[str, Any] = self.best.arrays()
+            np.savez(aside / "best.npz", **arrays)
         write_json(
             aside / "loop.json",
             {

@@ -60,10 +60,8 @@ def run_returns(
     state, rng = None, np.random.default_rng(first_seed)
     for _ in range(_MOST_STEPS):
         decision, state = policy.act(as_rows(observation), state, rng=rng)
-        if decision.action is not None:
-            step = envs.step(decision.action)
-        else:
-            step = envs.step_targets(decision.desired_replicas)  # type: ignore[attr-defined]
+        takes: Any = envs
+        step = takes.step(decision.action) if decision.action is not None else takes.step_targets(decision.desired_replicas)
         observation, reward, terminated, truncated, info = step
         returns += np.where(running, reward, 0.0)
         lengths += running
