@@ -9,6 +9,9 @@ BENCHMARKS = {
     "optimum": "benchmarks.optimum",
     "cli_start": "benchmarks.cli_start",
     "train_ppo_autoscale": "benchmarks.train_ppo_autoscale",
+    "train_dqn": "benchmarks.train_dqn",
+    "train_ppo_cartpole": "benchmarks.train_ppo_cartpole",
+    "solve_cartpole": "benchmarks.solve_cartpole",
 }
 
 __all__ = ["BENCHMARKS"]

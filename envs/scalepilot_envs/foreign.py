@@ -41,20 +41,21 @@ class ForeignEntry(EnvEntry):
 
         return make
 
-    def describe(self, params: Mapping[str, Any] | None = None) -> EnvDescription:
+    def describe(self, params: Mapping[str, Any] | None = None, **options: Any) -> EnvDescription:
         """Fields and actions from the spaces of the environment.
 
         Raises:
             ValueError: spaces that are not one-dimensional numbers and numbered actions, or a parameter.
         """
         known = params_from_mapping(ForeignParams, params)
-        env: Any = gym.make(self.env_id)
+        env: Any = gym.make(self.env_id, **options)
         space, actions = env.observation_space, env.action_space
         env.close()
         if not isinstance(actions, gym.spaces.Discrete):
             raise ValueError(f"id: {self.env_id} takes {type(actions).__name__} actions; allowed: Discrete")
         if isinstance(space, gym.spaces.Discrete):
-            fields = [ObservationField("observation", "1", float(space.start), float(space.start + space.n - 1), "its state")]
+            first = int(space.start)
+            fields = [ObservationField("observation", "1", float(first), float(first + int(space.n) - 1), "its state")]
         elif isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
             low, high = np.clip(space.low, -_LARGEST, _LARGEST), np.clip(space.high, -_LARGEST, _LARGEST)
             fields = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,13 +45,19 @@ class EnvEntry:
         maker: Callable[..., gym.Env[Any, Any]] = _imported(self.entry_point)
         return maker
 
-    def describe(self, params: Mapping[str, Any] | None = None) -> EnvDescription:
+    def describe(self, params: Mapping[str, Any] | None = None, **options: Any) -> EnvDescription:
         """Fields, actions, reward and parameters.
+
+        Args:
+            params: the environment's constants; its defaults if None.
+            options: its other arguments; those that change what it shows count.
 
         Raises:
             ValueError: a parameter is unknown or out of range.
         """
-        description: EnvDescription = _imported(self.description)(params)
+        make = _imported(self.description)
+        shown = {name: value for name, value in options.items() if name in inspect.signature(make).parameters}
+        description: EnvDescription = make(params, **shown)
         return description
 
 

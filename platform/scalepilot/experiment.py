@@ -16,12 +16,14 @@ from scalepilot.cluster import connected
 from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
 from scalepilot.errors import ConfigError
 from scalepilot.evaluate.compare import Comparison, write_evaluation
+from scalepilot.evaluate.q_table import q_table_picture
 from scalepilot.evaluate.report import ReportData, write_report
 from scalepilot.evaluate.returns import ReturnComparison, compare_returns, write_returns
 from scalepilot.judge import HPA_DEFAULT, OptimumOptions, describe_policy, judge, tuned_rivals
+from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions
 from scalepilot.learn.task import TEST_SEED, AutoscaleTask, ReturnTask, Task
-from scalepilot.policy import Policy, PolicySpec, env_actions, env_fields, load_policy
+from scalepilot.policy import Policy, PolicySpec, TablePolicy, env_actions, env_fields, load_policy
 from scalepilot.policy.rules import Hpa, HpaParameters, Rule, make_rule, rules_for
 from scalepilot.progress import Progress
 from scalepilot.simulate import ProtocolData, protocol_v1, run_episodes
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted"
 RAY_ALGORITHMS = ("ppo", "dqn")
+TABULAR_ALGORITHMS = ("q_learning", "sarsa")
+SB3_ALGORITHMS = ("sb3_ppo", "sb3_dqn")
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,15 @@ def load_data(config: ExperimentConfig) -> ProtocolData:
     )
 
 
-def make_task(config: ExperimentConfig, data: ProtocolData | None) -> Task:
-    """What the experiment trains on; `data` is needed for Autoscale."""
-    if data is not None:
-        return AutoscaleTask(config, data)
+def make_task(config: ExperimentConfig, data: ProtocolData | None = None) -> Task:
+    """What the experiment trains on.
+
+    Args:
+        config: the experiment.
+        data: of Autoscale's workload; loaded if None.
+    """
+    if isinstance(config.env, EnvConfig):
+        return AutoscaleTask(config, load_data(config) if data is None else data)
     return ReturnTask(config)
 
 
@@ -110,6 +119,16 @@ def make_trainer(config: ExperimentConfig, task: Task) -> Trainer:
         from scalepilot.learn.rllib.trainer import RLlibTrainer
 
         trainer = RLlibTrainer(config, task)
+    elif config.algorithm in SB3_ALGORITHMS:
+        try:
+            from scalepilot.learn.sb3.trainer import make_sb3_trainer
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"algorithm: {config.algorithm} needs {error.name}: pip install 'scalepilot[sb3]'") from None
+        trainer = make_sb3_trainer(config, task)
+    elif config.algorithm in TABULAR_ALGORITHMS:
+        from scalepilot.learn.tabular import TabularTrainer
+
+        trainer = TabularTrainer(config, task)
     else:
         raise ConfigError(f"algorithm: {config.algorithm} is not there yet; allowed: {', '.join(RAY_ALGORITHMS)}")
     return trainer
@@ -121,12 +140,12 @@ def policy_spec(config: ExperimentConfig, folder: RunFolder, task: Task) -> Poli
     return PolicySpec(
         name=f"{config.name}-{config.algorithm}"[:64],
         version=folder.run_id,
-        kind="network",
+        kind="table" if config.algorithm in TABULAR_ALGORITHMS else "network",
         env_id=env.env_id,
         env_params=asdict(env.params),
         observation_fields=env_fields(env),
         actions=env_actions(env),
-        decision_rule="argmax_q" if config.algorithm == "dqn" else "argmax_p",
+        decision_rule="argmax_q" if config.algorithm in ("dqn", "sb3_dqn", *TABULAR_ALGORITHMS) else "argmax_p",
         provenance={
             "algorithm": config.algorithm,
             "engine": config.engine,
@@ -149,6 +168,7 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
     """
     data = load_data(config) if isinstance(config.env, EnvConfig) else None
     task = make_task(config, data)
+    check_environment(task.description.env_id, task.training_arguments())
     folder.start_logging()
     folder.write_status("running")
     stop = StopFlag()
@@ -173,6 +193,8 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
             finally:
                 trainer.close()
         folder.write_metrics_parquet()
+        if config.algorithm in TABULAR_ALGORITHMS:
+            draw_table(folder)
         if not trained.finished:
             folder.write_status(INTERRUPTED, training=json_outcome)
             return ExperimentResult(folder, False, None)
@@ -189,6 +211,14 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
         raise
     finally:
         folder.close()
+
+
+def draw_table(folder: RunFolder) -> None:
+    """Draw the run's Q-table into plots/; nothing where no policy was kept."""
+    if folder.policy.exists():
+        policy = load_policy(folder.policy)
+        assert isinstance(policy, TablePolicy)
+        q_table_picture(policy, folder.path / "plots" / "q_table.svg")
 
 
 def evaluate_run(config: ExperimentConfig, folder: RunFolder, data: ProtocolData, rivals: list[Rule[Any]]) -> Comparison:

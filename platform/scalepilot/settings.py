@@ -81,7 +81,7 @@ class OtherEnvConfig:
         except ValueError as error:
             raise ValueError(str(error).replace("env: ", "id: ", 1)) from None
         try:
-            entry.describe(self.params)
+            entry.describe(self.params, **self.options)
         except (TypeError, ValueError) as error:
             message = str(error)
             raise ValueError(message if message.startswith("params.") else f"params.{message}") from None
@@ -207,7 +207,8 @@ class DQNConfig:
         batch_size: transitions of one gradient step.
         buffer_size: transitions remembered.
         learning_starts: transitions sampled before the first gradient step.
-        lr: Adam's learning rate.
+        lr: Adam's learning rate at the start.
+        lr_final_share: learning rate at the end as a share of `lr`, linear in between.
         gamma: discount.
         n_step: rewards summed before bootstrapping.
         double: the online network chooses the next action, the target network values it.
@@ -217,6 +218,7 @@ class DQNConfig:
         epsilon_start: share of random actions in the beginning.
         epsilon_end: in the end.
         epsilon_decay_share: of the budget, over which it falls linearly.
+        epsilon_decay_per_episode: instead, the factor by which each finished episode multiplies it; null for the linear fall.
         prioritised_alpha: exponent of the priorities (Schaul et al. 2016); 0 draws uniformly.
         prioritised_beta: exponent of the weights that make up for it, rising to 1.
         grad_clip: global norm of the gradient.
@@ -232,6 +234,7 @@ class DQNConfig:
     buffer_size: int = 100_000
     learning_starts: int = 1000
     lr: float = 1e-3
+    lr_final_share: float = 1.0
     gamma: float = 0.99
     n_step: int = 1
     double: bool = True
@@ -241,6 +244,7 @@ class DQNConfig:
     epsilon_start: float = 1.0
     epsilon_end: float = 0.05
     epsilon_decay_share: float = 0.3
+    epsilon_decay_per_episode: float | None = None
     prioritised_alpha: float = 0.0
     prioritised_beta: float = 0.4
     grad_clip: float = 10.0
@@ -263,10 +267,13 @@ class DQNConfig:
         check_between(self, "target_update_steps", 1, 1e12)
         check_between(self, "learning_starts", 0, 1e12)
         check_between(self, "lr", 0, 1, above=True)
+        check_between(self, "lr_final_share", 0, 1)
         check_between(self, "tau", 0, 1, above=True)
         check_between(self, "updates_per_step", 0, 1000, above=True)
         for name in ("gamma", "epsilon_start", "epsilon_end", "epsilon_decay_share", "prioritised_alpha", "prioritised_beta"):
             check_between(self, name, 0, 1)
+        if self.epsilon_decay_per_episode is not None:
+            check_between(self, "epsilon_decay_per_episode", 0, 1)
         for name in ("grad_clip", "reward_clip"):
             check_between(self, name, 0, 1e12, above=True)
         if self.batch_size > self.buffer_size:

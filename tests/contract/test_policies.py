@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 from scalepilot.errors import ArtifactError
-from scalepilot.policy import Policy, env_fields, load_policy, save_policy, state_from_json, state_to_json
+from scalepilot.policy import (
+    Discretiser,
+    Policy,
+    PolicySpec,
+    TablePolicy,
+    env_actions,
+    env_fields,
+    load_policy,
+    save_policy,
+    state_from_json,
+    state_to_json,
+)
 from scalepilot.policy.fields import FieldView
 from scalepilot.policy.rules import RULES, make_rule, rules_for
 from scalepilot.simulate import poisson_episodes, run_episodes
@@ -20,8 +31,19 @@ from scalepilot_envs.workloads import DiurnalWorkload, part_of
 AUTOSCALE = "scalepilot/Autoscale-v0"
 PARAMS = {AUTOSCALE: {"max_replicas": 40}}
 DESCRIPTIONS = {env_id: entry.describe(PARAMS.get(env_id)) for env_id, entry in ENVS.items()}
-# Every rule on every environment that can feed it, and a network on the flagship.
-KINDS = [(env_id, name) for env_id, env in DESCRIPTIONS.items() for name in rules_for(env)] + [(AUTOSCALE, "network")]
+GRID_WORLD = "scalepilot/GridWorld-v0"
+# A table's field → edges, by environment; GridWorld's states are numbered.
+TABLE_EDGES = {
+    AUTOSCALE: {"ready_replicas": [5, 10, 20]},
+    "scalepilot/QueueScaling-v0": {"load_share": [0.3, 0.6]},
+    GRID_WORLD: {},
+}
+# Every rule on every environment that can feed it, a network on the flagship, and tables on numbered and other states.
+KINDS = [
+    *((env_id, name) for env_id, env in DESCRIPTIONS.items() for name in rules_for(env)),
+    (AUTOSCALE, "network"),
+    *((env_id, "table") for env_id in TABLE_EDGES),
+]
 STEPS, ROWS = 30, 8
 
 
@@ -37,7 +59,30 @@ def env(kind):
 
 @pytest.fixture
 def policy(kind, env, tiny_network):
-    return tiny_network() if kind[1] == "network" else make_rule(kind[1], env)
+    return policy_of(*kind, tiny_network)
+
+
+def policy_of(env_id, name, tiny_network):
+    """A policy of one kind: random weights or Q-values, or the rule of that name."""
+    if name == "network":
+        return tiny_network()
+    env = DESCRIPTIONS[env_id]
+    return tiny_table(env, TABLE_EDGES[env_id]) if name == "table" else make_rule(name, env)
+
+
+def tiny_table(env, edges):
+    spec = PolicySpec(
+        name="tiny",
+        version="1",
+        kind="table",
+        env_id=env.env_id,
+        env_params=asdict(env.params),
+        observation_fields=env_fields(env),
+        actions=env_actions(env),
+        decision_rule="argmax_q",
+    )
+    grid = Discretiser(spec.observation_fields, edges)
+    return TablePolicy(spec, np.random.default_rng(0).normal(size=(grid.num_states, len(env.actions))), grid)
 
 
 _flown = {}
@@ -74,7 +119,7 @@ def parts_of(decision):
 
 
 def test_every_rule_serves_some_environment_and_every_environment_has_a_rule():
-    assert {name for _, name in KINDS} == {*RULES, "network"}
+    assert {name for _, name in KINDS} == {*RULES, "network", "table"}
     assert {env_id for env_id, _ in KINDS} == set(ENVS)
 
 
@@ -86,7 +131,7 @@ def test_the_observations_are_those_of_the_description(env, observations):
 def test_it_satisfies_the_protocol_and_its_description_is_complete(kind, env, policy):
     assert isinstance(policy, Policy)
     spec = policy.spec
-    assert spec.kind == ("network" if spec.actions else "rule")
+    assert spec.kind == (kind[1] if spec.actions else "rule")
     assert spec.env_id == kind[0]
     assert set(spec.env_params) == set(asdict(env.params))
     assert all(f.unit and f.description and f.low <= f.high for f in spec.observation_fields)
@@ -183,7 +228,7 @@ def test_a_rules_artifact_of_another_observation_is_refused(env_id, name, tmp_pa
 
 @pytest.mark.parametrize("name", [name for env_id, name in KINDS if env_id == AUTOSCALE])
 def test_it_flies_episodes_and_its_figures_are_finite(name, tiny_network):
-    policy = tiny_network() if name == "network" else make_rule(name, DESCRIPTIONS[AUTOSCALE])
+    policy = policy_of(AUTOSCALE, name, tiny_network)
     params = AutoscaleParams(**policy.spec.env_params)
     series = part_of(DiurnalWorkload(days=1), "test", params.interval_seconds)
     episodes = poisson_episodes("diurnal", series, series.window_starts(200), 200, (0,))

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.experiment import ExperimentResult, run_experiment
+from scalepilot.experiment import ExperimentResult, make_task, run_experiment
 from scalepilot.learn.run_folder import METRICS, TIME_COLUMNS, RunFolder
 from scalepilot.policy import load_policy
 
@@ -97,7 +97,8 @@ def test_parallel_env_runners_sample_different_experience_and_train(tmp_path: Pa
     from scalepilot.learn.rllib.algorithm import _sample_by_reference
     from scalepilot.learn.rllib.trainer import RLlibTrainer
 
-    trainer = RLlibTrainer(small(tmp_path, resources={"num_env_runners": 2}))
+    config = small(tmp_path, resources={"num_env_runners": 2})
+    trainer = RLlibTrainer(config, make_task(config))
     try:
         metrics = [trainer.iterate() for _ in range(2)]
         assert metrics[1]["entropy"] > 0
@@ -116,11 +117,12 @@ def test_parallel_env_runners_sample_different_experience_and_train(tmp_path: Pa
 def test_stock_rllib_trains_the_same_config_for_comparison(tmp_path: Path):
     from scalepilot.learn.rllib.trainer import RLlibTrainer
 
-    trainer = RLlibTrainer(small(tmp_path, engine="rllib-stock"))
+    config = small(tmp_path, engine="rllib-stock")
+    trainer = RLlibTrainer(config, make_task(config))
     try:
         metrics = trainer.iterate()
         assert metrics["entropy"] > 0
-        assert trainer.scores_network()(torch.ones((2, 21))).shape == (2, 8)
+        assert trainer.snapshot().network(torch.ones((2, 21))).shape == (2, 8)
     finally:
         trainer.close()
 
@@ -144,14 +146,15 @@ def test_a_stopped_run_goes_on_where_it_was_and_keeps_its_metrics(tmp_path: Path
 
 def run_until(config: ExperimentConfig, folder: RunFolder, iterations: int) -> int:
     """Train some iterations and stop as Ctrl-C does; returns the iterations logged."""
-    from scalepilot.experiment import load_data, policy_spec
+    from scalepilot.experiment import policy_spec
     from scalepilot.learn.rllib.trainer import RLlibTrainer
     from scalepilot.learn.trainer import TrainingLoop
     from scalepilot.progress import Progress
 
     folder.start_logging()
-    trainer = RLlibTrainer(config)
-    loop = TrainingLoop(config, trainer, folder, load_data(config), policy_spec(config, folder), Progress("test"))
+    task = make_task(config)
+    trainer = RLlibTrainer(config, task)
+    loop = TrainingLoop(config, trainer, folder, task, policy_spec(config, folder, task), Progress("test"))
     try:
         outcome = loop.run(lambda: loop.iteration >= iterations)
     finally:

@@ -66,7 +66,7 @@ def learnt_value(*, terminates: bool) -> float:
         lr=3e-3, gamma=GAMMA, train_batch_size_per_learner=2048, minibatch_size=512, num_epochs=4,
         vf_clip_param=1e6, use_kl_loss=False, learner_class=RolloutPPOLearner,
     )  # fmt: skip
-    model = {"field_names": ["x", "y", "z"], "interval_seconds": 1.0, "max_replicas": 1, "hidden": [16]}
+    model = {"field_names": ["x", "y", "z"], "num_states": None, "interval_seconds": 1.0, "max_replicas": 1, "hidden": [16]}
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=ActorCriticModule, model_config=model))
     config.learners(num_learners=0).debugging(seed=0, log_level="ERROR")
     algorithm = config.build_algo()
@@ -91,7 +91,7 @@ def test_negative_control_termination_must_not_reach_that_value():
 
 
 def test_ppo_beats_the_default_hpa_on_the_demo_over_three_seeds(tmp_path: Path, repo: Path):
-    from scalepilot.experiment import load_data, policy_spec
+    from scalepilot.experiment import load_data, make_task, policy_spec
     from scalepilot.learn.rllib.trainer import RLlibTrainer
     from scalepilot.learn.run_folder import RunFolder
     from scalepilot.learn.trainer import TrainingLoop
@@ -103,16 +103,17 @@ def test_ppo_beats_the_default_hpa_on_the_demo_over_three_seeds(tmp_path: Path, 
         settings = [f"seed={seed}", f"output={tmp_path}", "ppo.total_env_steps=1500000"]
         config = load_config(repo / "tune_configs" / "demo.yaml", settings)
         data, folder = load_data(config), RunFolder.create(config)
-        trainer = RLlibTrainer(config)
+        task = make_task(config, data)
+        trainer = RLlibTrainer(config, task)
         try:
-            spec = policy_spec(config, folder)
-            TrainingLoop(config, trainer, folder, data, spec, Progress("ppo")).run(lambda: False)
+            spec = policy_spec(config, folder, task)
+            TrainingLoop(config, trainer, folder, task, spec, Progress("ppo")).run(lambda: False)
         finally:
             trainer.close()
-        rule = Hpa(HpaParameters(), config.env.params)
+        rule = Hpa(HpaParameters(), config.autoscale.params)
         # Every drawn validation window: the test windows are too few for a sharp interval here.
         learnt, default = (
-            run_episodes(policy, data.validation, config.env.params)[0] for policy in (load_policy(folder.path), rule)
+            run_episodes(policy, data.validation, config.autoscale.params)[0] for policy in (load_policy(folder.path), rule)
         )
         gains.append(default.J_per_hour - learnt.J_per_hour)
     blocks = np.tile(np.arange(len(gains[0])), len(gains))

@@ -60,14 +60,22 @@ def test_the_declared_number_of_features_is_the_real_one():
     for clock in (True, False):
         params = AutoscaleParams(observe_clock=clock)
         names = [f.name for f in observation_fields(params)]
-        encoder = make_encoder(names, len(names), params.interval_seconds, params.max_replicas)
+        inputs = {"field_names": names, "num_states": None, "interval_seconds": 15.0, "max_replicas": params.max_replicas}
+        encoder = make_encoder(inputs)
         assert encoder(torch.ones((3, len(names)))).shape == (3, encoder.num_features)
 
 
 def test_other_environments_get_their_observation_as_it_is():
-    encoder = make_encoder(["x", "y"], 2, 1.0, 1)
+    encoder = make_encoder({"field_names": ["x", "y"], "num_states": None, "interval_seconds": 1.0, "max_replicas": 1})
     values = torch.tensor([[1.0, -2.0]])
     assert torch.equal(encoder(values), values)
+
+
+def test_numbered_states_become_one_feature_each():
+    encoder = make_encoder({"field_names": ["cell"], "num_states": 4, "interval_seconds": 1.0, "max_replicas": 1})
+    expected = torch.tensor([[0.0, 0, 1, 0], [1, 0, 0, 0]])
+    assert torch.equal(encoder(torch.tensor([2, 0])), expected)
+    assert torch.equal(encoder(torch.tensor([[2.0], [0.0]])), expected)
 
 
 def test_running_statistics_equal_those_of_all_data_at_once():

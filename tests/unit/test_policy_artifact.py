@@ -269,7 +269,7 @@ def test_an_ordinary_model_of_the_same_making_is_accepted(tiny_artifact):
         (lambda s: s.update(version=""), "version: '' is not allowed"),
         (lambda s: s.update(kind="pickle"), "kind: "),
         (lambda s: s.update(kind="rule"), "cannot be loaded"),
-        (lambda s: s.update(kind="table"), "kind 'table' with files ['model.onnx'] cannot be loaded"),
+        (lambda s: s.update(kind="table"), "a table needs table.npz alone, it lists ['model.onnx']"),
         (lambda s: s.update(surprise=1), "surprise: "),
         (lambda s: s.pop("actions"), "policy.json has 0 actions"),
         (lambda s: s.pop("env_id"), "env_id: "),

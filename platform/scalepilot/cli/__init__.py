@@ -15,6 +15,7 @@ from scalepilot.errors import ScalepilotError
 COMMANDS = {
     "train": "scalepilot.cli.train",
     "evaluate": "scalepilot.cli.evaluate",
+    "crosscheck": "scalepilot.cli.crosscheck",
     "serve": "scalepilot.cli.serve",
     "workload": "scalepilot.cli.workload",
     "env": "scalepilot.cli.env",

@@ -82,5 +82,6 @@ def run(arguments: argparse.Namespace) -> int:
         print_returns(result.comparison)
         print(f"results: {folder.evaluation / 'summary.json'}")
     print(f"policy:  {folder.policy}")
-    print(f"serve:   scalepilot serve {folder.path}")
+    if isinstance(config.env, configuration.EnvConfig):
+        print(f"serve:   scalepilot serve {folder.path}")
     return 0

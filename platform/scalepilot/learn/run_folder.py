@@ -40,6 +40,8 @@ METRICS = (
     "q_loss",
     "q_mean",
     "epsilon",
+    "active_traces",
+    "largest_trace",
     "gradient_updates",
     "learning_rate",
     "sample_seconds",

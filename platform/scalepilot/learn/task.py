@@ -130,7 +130,7 @@ class ReturnTask:
         self.config, self.env = config, config.env
         entry = find_env(self.env.id)
         self.env_id = entry.env_id
-        self.description = entry.describe(self.env.params)
+        self.description = entry.describe(self.env.params, **self.env.options)
         env = entry.maker()(**self.env.arguments)
         self.num_states = int(env.observation_space.n) if hasattr(env.observation_space, "n") else None
 

@@ -1,14 +1,17 @@
 """Policies: one protocol, one artifact, whoever made it."""
 
 from scalepilot.policy.artifact import describe_env, find_policy_folder, load_policy, read_spec, save_policy
+from scalepilot.policy.discretiser import Discretiser
 from scalepilot.policy.fields import FieldView, check_same_fields, observation_row
 from scalepilot.policy.network import NetworkPolicy
 from scalepilot.policy.protocol import Decision, Planner, Policy, State, state_from_json, state_to_json
 from scalepilot.policy.spec import ActionEntry, FieldEntry, PolicySpec, autoscale_fields, env_actions, env_fields
+from scalepilot.policy.table import TablePolicy
 
 __all__ = [
     "ActionEntry",
     "Decision",
+    "Discretiser",
     "FieldEntry",
     "FieldView",
     "NetworkPolicy",
@@ -16,6 +19,7 @@ __all__ = [
     "Policy",
     "PolicySpec",
     "State",
+    "TablePolicy",
     "autoscale_fields",
     "check_same_fields",
     "describe_env",

@@ -20,6 +20,7 @@ from scalepilot.policy.network import MODEL_FILE, NetworkPolicy
 from scalepilot.policy.protocol import Policy
 from scalepilot.policy.rules import Rule, make_rule
 from scalepilot.policy.spec import PolicySpec
+from scalepilot.policy.table import TABLE_FILE, TablePolicy
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.registration import find_env
 
@@ -35,7 +36,7 @@ def save_policy(policy: Policy, folder: Path) -> PolicySpec:
     """Write a policy's artifact.
 
     Args:
-        policy: a network or a rule.
+        policy: a network, a table or a rule.
         folder: where; an artifact already there is replaced in one step.
 
     Returns:
@@ -47,6 +48,8 @@ def save_policy(policy: Policy, folder: Path) -> PolicySpec:
     files: dict[str, bytes] = {}
     if isinstance(policy, NetworkPolicy):
         files[MODEL_FILE] = policy.model
+    elif isinstance(policy, TablePolicy):
+        files[TABLE_FILE] = policy.to_bytes()
     elif not isinstance(policy, Rule):
         raise ArtifactError(f"{policy.spec.name}: a {type(policy).__name__} cannot be stored")
     spec = replace(policy.spec, files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
@@ -126,6 +129,10 @@ def load_policy(path: Path | str) -> Policy:
         if set(contents) != {MODEL_FILE}:
             raise ArtifactError(f"{folder / SPEC_FILE}: a network needs {MODEL_FILE} alone, it lists {sorted(contents)}")
         return NetworkPolicy(spec, contents[MODEL_FILE])
+    if spec.kind == "table":
+        if set(contents) != {TABLE_FILE}:
+            raise ArtifactError(f"{folder / SPEC_FILE}: a table needs {TABLE_FILE} alone, it lists {sorted(contents)}")
+        return TablePolicy.from_bytes(spec, contents[TABLE_FILE])
     if spec.kind == "rule" and spec.rule and not contents:
         rule = make_rule(str(spec.rule.get("name")), env, spec.rule.get("parameters"), **naming)
         check_same_fields(str(folder / SPEC_FILE), spec.observation_fields, rule.spec.observation_fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from ray.rllib.utils.metrics import (
 from scalepilot.learn.rllib.rollout import Rollout
 
 
-def _sample_by_reference(runner: Any) -> tuple[Any, Any]:
+def _sample_by_reference(runner: Any, **arguments: Any) -> tuple[Any, Any]:
     """On a remote runner: leave the rollout in its node's object store, return the reference."""
-    return ray.put(runner.sample()), runner.get_metrics()
+    return ray.put(runner.sample(**arguments)), runner.get_metrics()
 
 
 class NoHomeFolder:
@@ -65,17 +66,23 @@ class RolloutAlgorithm(NoHomeFolder):
 
     def _sample(self) -> dict[str, Any]:
         """Keyword arguments for `LearnerGroup.update`; empty when every runner failed."""
+        arguments = self.sample_arguments()
         if self.env_runner_group.num_remote_workers() == 0:
             runner = self.env_runner_group.local_env_runner
-            rollout: Rollout = runner.sample()
+            rollout: Rollout = runner.sample(**arguments)
             self.metrics.aggregate([runner.get_metrics()], key=ENV_RUNNER_RESULTS)
             return {"batch": rollout}
-        sampled = self.env_runner_group.foreach_env_runner(_sample_by_reference, local_env_runner=False)
+        sample = partial(_sample_by_reference, **arguments)
+        sampled = self.env_runner_group.foreach_env_runner(sample, local_env_runner=False)
         if not sampled:
             return {}
         self.metrics.aggregate([metrics for _, metrics in sampled], key=ENV_RUNNER_RESULTS)
         return {"batch_refs": [reference for reference, _ in sampled]}
 
+    def sample_arguments(self) -> dict[str, Any]:
+        """What exploration on the runners needs to know now."""
+        return {}
+
     def update_arguments(self) -> dict[str, Any]:
         """What the learner's update takes besides the data."""
-        raise NotImplementedError
+        return {}

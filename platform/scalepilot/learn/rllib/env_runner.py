@@ -65,24 +65,51 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         self._needs_initial_reset = False
 
+    @property
+    def num_actions(self) -> int:
+        """Actions to choose from."""
+        return int(self.env.single_action_space.n)
+
+    def _prepare_actions(self, num_steps: int, **kwargs: Any) -> Rollout:
+        """An empty rollout; everything random that its actions need is drawn at once."""
+        rollout = Rollout.empty(num_steps, self.num_envs, self._observation, self.num_actions)
+        # The Gumbel-max trick: noise for the whole rollout at once and an argmax a step, instead of distribution objects.
+        shape = (num_steps, self.num_envs, self.num_actions)
+        self._noise = torch.empty(shape).exponential_(generator=self._generator).log_()
+        return rollout
+
+    def _choose_actions(self, rollout: Rollout, t: int, scores: torch.Tensor) -> None:
+        """Fill the actions of step t from the network's scores (num_envs, num_actions)."""
+        assert rollout.action_dist_inputs is not None
+        rollout.action_dist_inputs[t] = scores.numpy()
+        rollout.action[t] = (scores - self._noise[t]).argmax(dim=-1).numpy()
+
+    def _describe_actions(self, rollout: Rollout) -> None:
+        """Fill what is computed from all actions together."""
+        assert rollout.action_dist_inputs is not None
+        assert rollout.action_logp is not None
+        log_probabilities = torch.log_softmax(torch.from_numpy(rollout.action_dist_inputs), dim=-1)
+        taken = log_probabilities.gather(2, torch.from_numpy(rollout.action)[..., None])
+        rollout.action_logp[:] = taken[..., 0].numpy()
+
     def sample(self, **kwargs: Any) -> Rollout:
-        """Step every environment `rollout_fragment_length` times with the exploring policy."""
+        """Step every environment `rollout_fragment_length` times with the exploring policy.
+
+        Args:
+            **kwargs: what exploration needs to know, such as `epsilon`.
+        """
         if self._needs_initial_reset:
             self._start()
         num_steps = self.config.get_rollout_fragment_length(self.worker_index)
-        rollout = Rollout.empty(num_steps, self.num_envs, self._observation, int(self.env.single_action_space.n))
+        rollout = self._prepare_actions(num_steps, **kwargs)
         ended_returns: list[np.ndarray] = []
         ended_lengths: list[np.ndarray] = []
         with torch.inference_mode():
-            # The Gumbel-max trick: noise for the whole rollout at once and an argmax a step, instead of distribution objects.
-            noise = torch.empty(rollout.action_dist_inputs.shape).exponential_(generator=self._generator).log_()
             for t in range(num_steps):
                 rollout.observation[t] = self._observation
                 rollout.valid[t] = ~self._ended
                 batch = {Columns.OBS: torch.from_numpy(rollout.observation[t])}
-                logits = self.module._forward(batch)[Columns.ACTION_DIST_INPUTS]
-                rollout.action_dist_inputs[t] = logits.numpy()
-                rollout.action[t] = (logits - noise[t]).argmax(dim=-1).numpy()
+                self._choose_actions(rollout, t, self.module._forward(batch)[Columns.ACTION_DIST_INPUTS])
                 self._observation, reward, terminated, truncated, _ = self.env.step(rollout.action[t])
                 rollout.reward[t], rollout.terminated[t], rollout.truncated[t] = reward, terminated, truncated
                 self._returns += reward * rollout.valid[t]
@@ -93,9 +120,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
                     ended_lengths.append(self._lengths[self._ended])
                     self._returns = np.where(self._ended, 0.0, self._returns)
                     self._lengths = np.where(self._ended, 0, self._lengths)
-            log_probabilities = torch.log_softmax(torch.from_numpy(rollout.action_dist_inputs), dim=-1)
-            taken = log_probabilities.gather(2, torch.from_numpy(rollout.action)[..., None])
-        rollout.action_logp[:] = taken[..., 0].numpy()
+            self._describe_actions(rollout)
         rollout.observation[num_steps] = self._observation
         self._log(rollout, ended_returns, ended_lengths)
         return rollout

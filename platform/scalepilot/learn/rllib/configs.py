@@ -1,0 +1,126 @@
+"""An experiment as RLlib's configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import tune
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.dqn import DQNConfig as RLlibDQNConfig
+from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from scalepilot.config import ExperimentConfig
+from scalepilot.errors import ConfigError
+from scalepilot.learn.devices import check_gpus
+from scalepilot.learn.rllib.dqn import RolloutDQN, RolloutDQNLearner
+from scalepilot.learn.rllib.env_runner import VectorEnvRunner
+from scalepilot.learn.rllib.exploration import EpsilonGreedyRunner
+from scalepilot.learn.rllib.module import ActorCriticModule
+from scalepilot.learn.rllib.ppo import RolloutPPO, RolloutPPOLearner, StockPPO
+from scalepilot.learn.rllib.q_module import QModule
+from scalepilot.learn.task import Task
+from scalepilot_envs.registration import find_env
+
+_RUNNER_RESTARTS, _RESTART_DELAY_SECONDS = 3, 1
+
+
+def register_with_ray(env_id: str) -> str:
+    """Register an environment with Ray, so that every worker of a cluster can make it; returns the name to train on."""
+    entry = find_env(env_id)
+
+    def create(context: Any) -> Any:
+        arguments = dict(context)
+        num_envs = arguments.pop("num_envs", None)
+        return entry.maker()(**arguments) if num_envs is None else entry.vector_maker()(num_envs=num_envs, **arguments)
+
+    tune.register_env(entry.env_id, create)
+    return entry.env_id
+
+
+def algorithm_config(config: ExperimentConfig, task: Task) -> AlgorithmConfig:
+    """The experiment as RLlib's configuration.
+
+    Raises:
+        InputError: GPUs asked for and none there.
+        ConfigError: the engine does not go with the algorithm.
+    """
+    check_gpus(config.resources.num_gpus_per_learner)
+    rllib = _dqn(config, task) if config.algorithm == "dqn" else _ppo(config, task)
+    rllib.environment(register_with_ray(config.env.id), env_config=task.training_arguments())
+    rllib.debugging(seed=config.seed, log_level="ERROR")
+    # A deterministic bug in an environment must not burn hours in restarts (RLlib's defaults: 1,000, a minute apart).
+    rllib.fault_tolerance(
+        max_num_env_runner_restarts=_RUNNER_RESTARTS, delay_between_env_runner_restarts_s=_RESTART_DELAY_SECONDS
+    )
+    return rllib
+
+
+def _ppo(config: ExperimentConfig, task: Task) -> RLlibPPOConfig:
+    ppo, resources = config.ppo, config.resources
+    stock = config.engine == "rllib-stock"
+    runners = resources.num_env_runners
+    model = {**task.network_inputs(), "hidden": list(ppo.hidden)}
+    horizon = ppo.num_iterations * ppo.batch_size
+    rllib = RLlibPPOConfig(algo_class=StockPPO if stock else RolloutPPO)
+    rllib.env_runners(
+        num_env_runners=runners,
+        num_envs_per_env_runner=ppo.num_envs // max(1, runners),
+        rollout_fragment_length=ppo.rollout_steps,
+        gym_env_vectorize_mode="vector_entry_point",
+        **({} if stock else {"env_runner_cls": VectorEnvRunner}),
+    )
+    rllib.training(
+        lr=[[0, ppo.lr], [horizon, ppo.lr * ppo.lr_final_share]],
+        entropy_coeff=[[0, ppo.entropy_coefficient], [horizon, 0.0]],
+        train_batch_size_per_learner=ppo.batch_size,
+        minibatch_size=ppo.minibatch_size,
+        num_epochs=ppo.num_epochs,
+        gamma=ppo.gamma,
+        lambda_=ppo.gae_lambda,
+        clip_param=ppo.clip,
+        vf_clip_param=ppo.value_clip,
+        vf_loss_coeff=ppo.value_coefficient,
+        use_kl_loss=False,
+        grad_clip=ppo.grad_clip,
+        grad_clip_by="global_norm",
+        **({} if stock else {"learner_class": RolloutPPOLearner}),
+    )
+    rllib.learners(
+        num_learners=0,
+        num_gpus_per_learner=resources.num_gpus_per_learner,
+        learner_config_dict={"reward_clip": ppo.reward_clip, "envs_per_input": ppo.envs_per_input},
+    )
+    rllib.rl_module(rl_module_spec=RLModuleSpec(module_class=ActorCriticModule, model_config=model))
+    return rllib
+
+
+def _dqn(config: ExperimentConfig, task: Task) -> RLlibDQNConfig:
+    if config.engine == "rllib-stock":
+        raise ConfigError("engine: rllib-stock is not allowed for algorithm dqn; allowed: rllib")
+    dqn, runners = config.dqn, config.resources.num_env_runners
+    rllib = RLlibDQNConfig(algo_class=RolloutDQN)
+    rllib.env_runners(
+        num_env_runners=runners,
+        num_envs_per_env_runner=dqn.num_envs // max(1, runners),
+        rollout_fragment_length=dqn.rollout_steps,
+        gym_env_vectorize_mode="vector_entry_point",
+        env_runner_cls=EpsilonGreedyRunner,
+    )
+    # Replay, n steps, target and loss are the learner's own: RLlib's settings for them are out of use.
+    rllib.training(
+        lr=[[0, dqn.lr], [dqn.num_iterations * dqn.rollout_size, dqn.lr * dqn.lr_final_share]],
+        gamma=dqn.gamma,
+        learner_class=RolloutDQNLearner,
+        replay_buffer_config={"no_local_replay_buffer": True},
+    )
+    # RLlib's DQN would repeat training steps until it has 1,000 environment steps.
+    rllib.reporting(min_sample_timesteps_per_iteration=0, min_time_s_per_iteration=None)
+    rllib.learners(
+        num_learners=0,
+        num_gpus_per_learner=config.resources.num_gpus_per_learner,
+        learner_config_dict={"dqn": dqn},
+    )
+    model = {**task.network_inputs(), "hidden": list(dqn.hidden), "dueling": dqn.dueling}
+    rllib.rl_module(rl_module_spec=RLModuleSpec(module_class=QModule, model_config=model))
+    return rllib

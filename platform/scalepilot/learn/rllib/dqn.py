@@ -1,0 +1,112 @@
+"""RLlib's DQN, fed with rollouts: its learner owns the replay ring, on its own device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.rllib.algorithms.dqn import DQN as RLlibDQN
+from ray.rllib.algorithms.dqn.torch.dqn_torch_learner import DQNTorchLearner
+from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
+from ray.rllib.core.learner.training_data import TrainingData
+from ray.rllib.utils.metrics import (
+    ENV_RUNNER_RESULTS,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES_LIFETIME,
+    NUM_MODULE_STEPS_TRAINED_LIFETIME,
+)
+
+from scalepilot.config import DQNConfig
+from scalepilot.learn.rllib.algorithm import RolloutAlgorithm
+from scalepilot.learn.rllib.exploration import EpsilonSchedule
+from scalepilot.learn.rllib.q_learning import QLearner
+from scalepilot.learn.rllib.rollout import Rollout
+
+_REPLAY = "replay"
+EPSILON = "epsilon"
+
+
+def settings_of(config: Any) -> DQNConfig:
+    """The experiment's hyperparameters, which travel in `learner_config_dict`."""
+    settings: DQNConfig = config.learner_config_dict["dqn"]
+    return settings
+
+
+class RolloutDQNLearner(DQNTorchLearner):
+    """DQN's learner over `Rollout`s.
+
+    RLlib's update takes one ready minibatch and spends most of its time around the gradient; this one takes experience and
+    does all gradient steps that are due for it.
+    """
+
+    q: QLearner
+
+    @classmethod
+    def rl_module_required_apis(cls) -> list[type]:
+        """None of RLlib's: the target network belongs to `QModule` and is updated by `QLearner`."""
+        return []
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Adam over the Q-network as one vector."""
+        module = self.module[module_id].unwrapped()
+        self.q = QLearner(module, settings_of(self.config), self._device, int(self.config.seed or 0))
+        self.register_optimizer(
+            module_id=module_id, optimizer=self.q.optimizer, params=[self.q.online.vector], lr_or_lr_schedule=config.lr
+        )
+
+    def update(self, *, training_data: TrainingData, timesteps: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        """Remember the rollouts, then take the gradient steps due.
+
+        Args:
+            training_data: one rollout (`batch`) or references to several (`batch_refs`), equal in length.
+            timesteps: environment steps so far.
+            **kwargs: what else RLlib hands to its own learners; not needed here.
+        """
+        self._check_is_built()
+        timesteps = timesteps or {}
+        self.before_gradient_based_update(timesteps=timesteps)
+        training_data.validate()
+        training_data.solve_refs()
+        rollouts = training_data.batches if training_data.batches is not None else [training_data.batch]
+        self._weights_seq_no += 1
+        self.q.add(Rollout.concatenate(rollouts))
+        before = self.q.gradient_updates
+        metrics = self.q.learn(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0) / self.q.settings.total_env_steps)
+        trained = (self.q.gradient_updates - before) * self.q.settings.batch_size
+        self.metrics.log_value((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), trained, reduce="lifetime_sum")
+        if metrics:
+            self.metrics.log_dict(metrics, key=DEFAULT_MODULE_ID, window=1)
+        self.after_gradient_based_update(timesteps=timesteps)
+        return self.metrics.reduce()
+
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's state and, where everything is asked for, the replay ring and all counters."""
+        state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(_REPLAY, components, not_components):
+            state[_REPLAY] = self.q.get_state()
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What `get_state` gave."""
+        super().set_state(state)
+        if _REPLAY in state:
+            self.q.set_state(state[_REPLAY])
+
+
+class RolloutDQN(RolloutAlgorithm, RLlibDQN):
+    """RLlib's DQN, fed with rollouts."""
+
+    def sample_arguments(self) -> dict[str, Any]:
+        """ε by the steps and episodes sampled so far; it stays for one rollout."""
+        settings = settings_of(self.config)
+        schedule = EpsilonSchedule(
+            settings.epsilon_start,
+            settings.epsilon_end,
+            settings.epsilon_decay_share * settings.total_env_steps,
+            settings.epsilon_decay_per_episode,
+        )
+        epsilon = schedule.at(
+            self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME), default=0),
+            self.metrics.peek((ENV_RUNNER_RESULTS, NUM_EPISODES_LIFETIME), default=0),
+        )
+        self.metrics.log_value(EPSILON, epsilon, window=1)
+        return {EPSILON: epsilon}

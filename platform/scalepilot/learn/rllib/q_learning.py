@@ -1,0 +1,222 @@
+"""Deep Q-learning on a replay ring: a lean loop of gradient steps, everything on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.functional import huber_loss
+
+from scalepilot.config import DQNConfig
+from scalepilot.errors import RunError
+from scalepilot.learn.rllib.q_module import QModule
+from scalepilot.learn.rllib.replay import Priorities, ReplayRing
+from scalepilot.learn.rllib.rollout import Rollout
+from scalepilot.learn.rllib.transitions import NStepBuilder
+
+# Minibatches are gathered many at a time, up to so many bytes of observations.
+_GATHER_BYTES = 32 * 1024**2
+
+
+class FlatParameters:
+    """All parameters of a network as views of one vector, and their gradients of another.
+
+    Clipping, Adam and the target's update are then one kernel each; on networks this small they would otherwise take longer
+    than the gradient itself.
+
+    Args:
+        network: its parameters are moved; loading a state copies into them, so they stay views.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        parameters = list(network.parameters())
+        self.vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
+        self.gradient = torch.zeros_like(self.vector)
+        self.vector.grad = self.gradient
+        at = 0
+        for parameter in parameters:
+            end = at + parameter.numel()
+            parameter.data = self.vector.data[at:end].view_as(parameter)
+            if parameter.requires_grad:
+                parameter.grad = self.gradient[at:end].view_as(parameter)
+            at = end
+
+
+class _Minibatches(NamedTuple):
+    """Several minibatches: (count, batch_size, …)."""
+
+    features: torch.Tensor
+    next_features: torch.Tensor
+    action: torch.Tensor
+    reward: torch.Tensor
+    discount: torch.Tensor
+    weight: torch.Tensor | None
+    indices: torch.Tensor
+
+
+class QLearner:
+    """Q-learning's whole state beside the network: replay, target, optimiser, counters, random stream.
+
+    Args:
+        module: the network; trained in place.
+        settings: the experiment's hyperparameters.
+        device: of the module.
+        seed: of the draws from replay.
+
+    Source:
+        Mnih et al. 2015 (replay, target network); van Hasselt et al. 2016 (double).
+    """
+
+    def __init__(self, module: QModule, settings: DQNConfig, device: torch.device, seed: int) -> None:
+        self.module, self.settings, self.device = module, settings, device
+        self.online, self.target = FlatParameters(module.q_head), FlatParameters(module.target_head)
+        self.optimizer = torch.optim.Adam([self.online.vector], lr=settings.lr, fused=True)
+        self.ring = ReplayRing(settings.buffer_size, device)
+        self.priorities = Priorities(settings.buffer_size, settings.prioritised_alpha, device)
+        self.builder = NStepBuilder(settings.n_step, settings.gamma, settings.reward_clip, device)
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+        self.transitions = self.gradient_updates = 0
+        self._owed_updates = 0.0
+
+    def add(self, rollout: Rollout) -> None:
+        """Remember a rollout's transitions and owe the gradient steps for them."""
+        transitions = self.builder(rollout)
+        count = len(transitions.reward)
+        if not count:
+            return
+        self.module.normaliser.update(self.module.encoder(transitions.observation))
+        indices = self.ring.add(transitions)
+        if self.settings.prioritised_alpha > 0:
+            self.priorities.add(indices)
+        self.transitions += count
+        if self.transitions >= self.settings.learning_starts:
+            self._owed_updates += self.settings.updates_per_step * count
+
+    def learn(self, budget_share: float) -> dict[str, float]:
+        """Take the gradient steps that are owed; a fraction of one is carried over.
+
+        Args:
+            budget_share: of the training budget used so far, for the priorities' weights.
+
+        Returns:
+            q_loss (mean of the steps), q_mean (of the last minibatch), gradient_updates; empty when none was due.
+
+        Raises:
+            RunError: the loss is no longer finite.
+        """
+        count = int(self._owed_updates)
+        self._owed_updates -= count
+        if not count:
+            return {}
+        settings = self.settings
+        prioritised = settings.prioritised_alpha > 0
+        beta = settings.prioritised_beta + (1.0 - settings.prioritised_beta) * min(1.0, budget_share)
+        losses: list[torch.Tensor] = []
+        q_mean = torch.zeros(())
+        while count:
+            # Priorities change with each step, so the next minibatch is drawn after it.
+            gathered = 1 if prioritised else min(count, self._gathered_at_once())
+            minibatches = self._draw(gathered, beta if prioritised else None)
+            q_mean = self._learn_from(minibatches, losses)
+            count -= gathered
+        loss = float(torch.stack(losses).mean())
+        if loss != loss or loss == float("inf"):
+            raise RunError("training has diverged: the loss is not finite; a smaller dqn.lr may help")
+        return {"q_loss": loss, "q_mean": float(q_mean), "gradient_updates": float(self.gradient_updates)}
+
+    def _gathered_at_once(self) -> int:
+        columns = self.ring.columns
+        assert columns is not None
+        size = columns.observation[0].numel() * columns.observation.element_size()
+        return max(1, _GATHER_BYTES // (size * self.settings.batch_size))
+
+    @torch.no_grad()
+    def _draw(self, count: int, beta: float | None) -> _Minibatches:
+        """Minibatches, uniform if `beta` is None, else by priority and with weights to the power of β that make up for it."""
+        size = self.settings.batch_size
+        weight = None
+        if beta is None:
+            indices = torch.randint(self.ring.size, (count * size,), generator=self.generator, device=self.device)
+        else:
+            indices, probability = self.priorities.draw(size, self.ring.size, self.generator)
+            weight = (probability * self.ring.size).pow(-beta)
+            weight = (weight / weight.max()).float().reshape(count, size)
+        drawn, shape = self.ring[indices], (count, size)
+        return _Minibatches(
+            self.module.features(drawn.observation).reshape(*shape, -1),
+            self.module.features(drawn.next_observation).reshape(*shape, -1),
+            drawn.action.reshape(*shape, 1),
+            drawn.reward.reshape(*shape, 1),
+            drawn.discount.reshape(*shape, 1),
+            weight,
+            indices,
+        )
+
+    def _learn_from(self, minibatches: _Minibatches, losses: list[torch.Tensor]) -> torch.Tensor:
+        """One gradient step a minibatch; returns the mean Q-value of the last."""
+        interval = self.settings.target_update_steps
+        count, first = len(minibatches.reward), 0
+        q_value = minibatches.reward
+        while first < count:
+            # Until the target network changes, it values all minibatches at once.
+            end = min(count, first + interval - self.gradient_updates % interval)
+            with torch.no_grad():
+                next_values = self.module.target_head(minibatches.next_features[first:end])
+            for i in range(first, end):
+                with torch.no_grad():
+                    target = self.td_target(minibatches, i, next_values[i - first])
+                q_value = self.module.q_head(minibatches.features[i]).gather(1, minibatches.action[i])
+                losses.append(self._step(q_value, target, minibatches, i))
+            self.gradient_updates += end - first
+            if self.gradient_updates % interval == 0:
+                self.target.vector.data.lerp_(self.online.vector.data, self.settings.tau)
+            first = end
+        return q_value.detach().mean()
+
+    def td_target(self, minibatches: _Minibatches, i: int, next_values: torch.Tensor) -> torch.Tensor:
+        """(batch_size, 1) r + γⁿ · Q_target(s', a'), where the online network chooses a' if double, else the target network."""
+        if self.settings.double:
+            chosen = self.module.q_head(minibatches.next_features[i]).argmax(dim=1, keepdim=True)
+            value = next_values.gather(1, chosen)
+        else:
+            value = next_values.amax(dim=1, keepdim=True)
+        return torch.addcmul(minibatches.reward[i], minibatches.discount[i], value)
+
+    def _step(self, q_value: torch.Tensor, target: torch.Tensor, minibatches: _Minibatches, i: int) -> torch.Tensor:
+        """One step down the Huber loss; returns it."""
+        weight = minibatches.weight
+        if weight is None:
+            loss = huber_loss(q_value, target)
+        else:
+            loss = (huber_loss(q_value, target, reduction="none").squeeze(1) * weight[i]).mean()
+            self.priorities.update(minibatches.indices, (q_value.detach() - target).abs().squeeze(1))
+        gradient = self.online.gradient
+        gradient.zero_()
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradient.mul_((self.settings.grad_clip / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp_(max=1.0))
+        self.optimizer.step()
+        return loss.detach()
+
+    def get_state(self) -> dict[str, Any]:
+        """All but the module and the optimiser, as arrays and numbers; the ring is most of it (see `ReplayRing`)."""
+        return {
+            "ring": self.ring.get_state(),
+            "priorities": self.priorities.get_state() if self.settings.prioritised_alpha > 0 else None,
+            "builder": self.builder.get_state(),
+            "generator": self.generator.get_state().numpy(),
+            "transitions": self.transitions,
+            "gradient_updates": self.gradient_updates,
+            "owed_updates": self._owed_updates,
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """What `get_state` gave."""
+        self.ring.set_state(state["ring"])
+        if state["priorities"] is not None:
+            self.priorities.set_state(state["priorities"])
+        self.builder.set_state(state["builder"])
+        self.generator.set_state(torch.from_numpy(state["generator"].copy()))
+        self.transitions, self.gradient_updates = int(state["transitions"]), int(state["gradient_updates"])
+        self._owed_updates = float(state["owed_updates"])

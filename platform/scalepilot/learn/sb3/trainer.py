@@ -1,0 +1,272 @@
+"""Stable-Baselines3's PPO and DQN as `Trainer`s with the same configuration as our own.
+
+What has no counterpart there and is left out (`unmatched` names what a configuration uses of it):
+
+| key | instead |
+|---|---|
+| ppo.envs_per_input | every environment meets traffic of its own; advantages are compared with the value network alone |
+| ppo.value_clip | the squared value error is not cut |
+| ppo.grad_clip | the norm of policy and value gradients together, not apart |
+| dqn.double, dqn.dueling | the target network chooses and values; one stream |
+| dqn.prioritised_alpha, dqn.prioritised_beta | drawn uniformly |
+| dqn.target_update_steps | counted in environment steps that cause as many gradient steps |
+| resources.num_env_runners | environments are stepped in the trainer's process |
+
+Rewards reach PPO scaled by 1 − γ as in our learner, so that its joint gradient clipping meets values of the same size.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
+
+from scalepilot.config import ExperimentConfig
+from scalepilot.learn.devices import check_gpus
+from scalepilot.learn.encoder import Tanh
+from scalepilot.learn.run_folder import write_json
+from scalepilot.learn.sb3.networks import EncodedFeatures, scores_network
+from scalepilot.learn.sb3.replay import load_replay, newest_observations, save_replay
+from scalepilot.learn.sb3.vec_env import RowsVecEnv, make_same_step_env
+from scalepilot.learn.task import Task
+from scalepilot.learn.trainer import NetworkSnapshot
+
+logger = logging.getLogger(__name__)
+_MIN_VALUE_SCALE = 1e-3
+_PARAMETERS, _COUNTERS, _REPLAY = "parameters.pt", "counters.json", "replay.npz"
+
+
+def unmatched(config: ExperimentConfig) -> list[str]:
+    """Settings in use that Stable-Baselines3 knows nothing of, as "key=value"."""
+    if config.algorithm in ("ppo", "sb3_ppo"):
+        return [f"ppo.envs_per_input={config.ppo.envs_per_input}"] if config.ppo.envs_per_input > 1 else []
+    dqn = config.dqn
+    used = {"double": dqn.double, "dueling": dqn.dueling, "prioritised_alpha": dqn.prioritised_alpha}
+    return [f"dqn.{name}={value}" for name, value in used.items() if value]
+
+
+class Sb3Trainer(ABC):
+    """One Stable-Baselines3 algorithm in training.
+
+    Args:
+        config: the experiment.
+        task: what it trains on.
+    """
+
+    counters: tuple[str, ...] = ("num_timesteps", "_n_updates", "_episode_num")
+
+    def __init__(self, config: ExperimentConfig, task: Task) -> None:
+        check_gpus(config.resources.num_gpus_per_learner)
+        if config.resources.torch_threads is not None:
+            torch.set_num_threads(config.resources.torch_threads)
+        for setting in unmatched(config):
+            logger.info("%s has no counterpart in Stable-Baselines3 and is left out", setting)
+        self.config = config
+        env = make_same_step_env(task.description.env_id, config.learning.num_envs, task.training_arguments())
+        self.env = RowsVecEnv(
+            env,
+            len(task.description.fields),
+            seed=config.seed,
+            reward_clip=config.ppo.reward_clip if config.algorithm == "sb3_ppo" else config.dqn.reward_clip,
+            reward_scale=self.reward_scale_of(config),
+        )
+        self._kwargs = {
+            "features_extractor_class": EncodedFeatures,
+            "features_extractor_kwargs": {"inputs": task.network_inputs()},
+            # Elementwise the same function as torch's, in a fifth of the time.
+            "activation_fn": Tanh,
+        }
+        self._device = "cuda" if config.resources.num_gpus_per_learner else "cpu"
+        with warnings.catch_warnings():
+            # A last smaller minibatch, and MLPs on a GPU: both are the configuration's choice.
+            warnings.filterwarnings("ignore", category=UserWarning, module="stable_baselines3")
+            self.model = self.make_model()
+        self.model.set_logger(Logger(folder=None, output_formats=[]))
+        total = config.learning.num_iterations * config.learning.rollout_size
+        self.total_env_steps, self._callback = self.model._setup_learn(total, callback=None)
+
+    @staticmethod
+    def reward_scale_of(config: ExperimentConfig) -> float:
+        """Factor on rewards before learning."""
+        return 1.0
+
+    @abstractmethod
+    def make_model(self) -> Any:
+        """The algorithm with the experiment's hyperparameters."""
+
+    @abstractmethod
+    def iterate(self) -> dict[str, float]:
+        """Sample and learn once; metrics under the documented names."""
+
+    @abstractmethod
+    def snapshot(self) -> NetworkSnapshot:
+        """A copy of what acts."""
+
+    def logged(self, names: dict[str, str]) -> dict[str, float]:
+        """Finite values that Stable-Baselines3 logged, under our names; forgets them."""
+        values = {ours: self.model.logger.name_to_value.get(theirs) for theirs, ours in names.items()}
+        self.model.logger.name_to_value.clear()
+        return {name: float(v) for name, v in values.items() if v is not None and math.isfinite(float(v))}
+
+    def save(self, folder: Path) -> None:
+        """Weights, optimiser and counters: tensors and JSON, so that reading them back runs no code."""
+        folder.mkdir(parents=True)
+        torch.save(self.model.get_parameters(), folder / _PARAMETERS)
+        write_json(folder / _COUNTERS, {name: int(getattr(self.model, name)) for name in self.counters})
+
+    def restore(self, folder: Path) -> None:
+        """Continue from what `save` wrote; environments begin new episodes on streams of their own."""
+        self.model.set_parameters(torch.load(folder / _PARAMETERS, map_location=self.model.device, weights_only=True))
+        for name, value in json.loads((folder / _COUNTERS).read_text()).items():
+            setattr(self.model, name, value)
+        self.model._update_current_progress_remaining(self.model.num_timesteps, self.total_env_steps)
+        # Beginning with the old streams would show the same traffic twice.
+        self.env.restart(int(np.random.SeedSequence((self.config.seed, self.model.num_timesteps)).generate_state(1)[0]))
+        self.model._last_obs = self.env.reset()
+        self.model._last_episode_starts = np.ones(self.env.num_envs, dtype=np.bool_)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.env.close()
+
+
+class Sb3Ppo(Sb3Trainer):
+    """Stable-Baselines3's PPO."""
+
+    @staticmethod
+    def reward_scale_of(config: ExperimentConfig) -> float:
+        """1 − γ, as in our learner."""
+        return max(1.0 - config.ppo.gamma, _MIN_VALUE_SCALE)
+
+    def make_model(self) -> Any:
+        """PPO from the `ppo` section."""
+        ppo = self.config.ppo
+        return PPO(
+            "MlpPolicy",
+            self.env,
+            # Stable-Baselines3 gives the share of the budget that remains.
+            learning_rate=lambda remaining: ppo.lr * (ppo.lr_final_share + (1.0 - ppo.lr_final_share) * remaining),
+            n_steps=ppo.rollout_steps,
+            batch_size=ppo.minibatch_size,
+            n_epochs=ppo.num_epochs,
+            gamma=ppo.gamma,
+            gae_lambda=ppo.gae_lambda,
+            clip_range=ppo.clip,
+            ent_coef=ppo.entropy_coefficient,
+            vf_coef=ppo.value_coefficient,
+            max_grad_norm=ppo.grad_clip,
+            policy_kwargs=self._kwargs | {"net_arch": {"pi": list(ppo.hidden), "vf": list(ppo.hidden)}},
+            seed=self.config.seed,
+            device=self._device,
+        )
+
+    def iterate(self) -> dict[str, float]:
+        """One rollout and its epochs."""
+        model = self.model
+        model.collect_rollouts(self.env, self._callback, model.rollout_buffer, model.n_steps)
+        model._update_current_progress_remaining(model.num_timesteps, self.total_env_steps)
+        model.ent_coef = self.config.ppo.entropy_coefficient * max(0.0, model._current_progress_remaining)
+        model.train()
+        buffer = model.rollout_buffer
+        rows = torch.from_numpy(buffer.observations.reshape(-1, *self.env.observation_space.shape))
+        model.policy.features_extractor.learn_statistics(rows.to(model.device))
+        metrics = self.logged(
+            {
+                "train/policy_gradient_loss": "policy_loss",
+                "train/value_loss": "value_loss",
+                "train/explained_variance": "explained_variance",
+                "train/entropy_loss": "entropy",
+                "train/approx_kl": "kl",
+                "train/learning_rate": "learning_rate",
+            }
+        )
+        # Theirs is the loss: the negative entropy.
+        return metrics | {"entropy": -metrics["entropy"]} | self.env.take_episodes()
+
+    def snapshot(self) -> NetworkSnapshot:
+        """The policy head behind its features."""
+        policy = self.model.policy
+        layers = (policy.mlp_extractor.policy_net, policy.action_net)
+        return NetworkSnapshot(scores_network(policy.features_extractor, *layers))
+
+
+class Sb3Dqn(Sb3Trainer):
+    """Stable-Baselines3's DQN."""
+
+    counters = (*Sb3Trainer.counters, "_n_calls")
+
+    def make_model(self) -> Any:
+        """DQN from the `dqn` section."""
+        dqn = self.config.dqn
+        return DQN(
+            "MlpPolicy",
+            self.env,
+            learning_rate=dqn.lr,
+            buffer_size=dqn.buffer_size,
+            learning_starts=dqn.learning_starts,
+            batch_size=dqn.batch_size,
+            tau=dqn.tau,
+            gamma=dqn.gamma,
+            n_steps=dqn.n_step,
+            target_update_interval=max(1, round(dqn.target_update_steps / dqn.updates_per_step)),
+            exploration_fraction=max(dqn.epsilon_decay_share, 1e-9),
+            exploration_initial_eps=dqn.epsilon_start,
+            exploration_final_eps=dqn.epsilon_end,
+            max_grad_norm=dqn.grad_clip,
+            policy_kwargs=self._kwargs | {"net_arch": list(dqn.hidden)},
+            seed=self.config.seed,
+            device=self._device,
+        )
+
+    def iterate(self) -> dict[str, float]:
+        """Some steps of every environment, then the gradient steps they are worth."""
+        model, dqn = self.model, self.config.dqn
+        model.collect_rollouts(
+            self.env,
+            self._callback,
+            TrainFreq(dqn.rollout_steps, TrainFrequencyUnit.STEP),
+            replay_buffer=model.replay_buffer,
+            learning_starts=dqn.learning_starts,
+        )
+        features = model.q_net.features_extractor
+        rows = torch.from_numpy(newest_observations(model.replay_buffer, dqn.rollout_steps)).to(model.device)
+        features.learn_statistics(rows)
+        model.q_net_target.features_extractor.normaliser.load_state_dict(features.normaliser.state_dict())
+        # Counted from the beginning, so that fractions of a gradient step are not lost from one iteration to the next.
+        past, now = ((model.num_timesteps - n) * dqn.updates_per_step for n in (dqn.rollout_size, 0))
+        updates = math.floor(now) - math.floor(past)
+        if updates and model.num_timesteps > dqn.learning_starts:
+            model.train(updates, dqn.batch_size)
+        metrics = self.logged({"train/loss": "q_loss", "train/learning_rate": "learning_rate"})
+        counted = {"epsilon": float(model.exploration_rate), "gradient_updates": float(model._n_updates)}
+        return metrics | counted | self.env.take_episodes()
+
+    def snapshot(self) -> NetworkSnapshot:
+        """The Q-network."""
+        q_net = self.model.q_net
+        return NetworkSnapshot(scores_network(q_net.features_extractor, q_net.q_net))
+
+    def save(self, folder: Path) -> None:
+        """Also the replay buffer."""
+        super().save(folder)
+        save_replay(self.model.replay_buffer, folder / _REPLAY)
+
+    def restore(self, folder: Path) -> None:
+        """Also the replay buffer."""
+        super().restore(folder)
+        load_replay(self.model.replay_buffer, folder / _REPLAY)
+
+
+def make_sb3_trainer(config: ExperimentConfig, task: Task) -> Sb3Trainer:
+    """The trainer of `algorithm: sb3_ppo` or `sb3_dqn`."""
+    return Sb3Ppo(config, task) if config.algorithm == "sb3_ppo" else Sb3Dqn(config, task)

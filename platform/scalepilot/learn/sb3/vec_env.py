@@ -1,0 +1,146 @@
+"""gymnasium's vector environments behind Stable-Baselines3's `VecEnv`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+
+from scalepilot.simulate import as_rows
+from scalepilot_envs.foreign import ForeignEntry
+from scalepilot_envs.registration import find_env
+
+
+def make_same_step_env(env_id: str, num_envs: int, arguments: dict[str, Any]) -> gym.vector.VectorEnv[Any, Any, Any]:
+    """A vector environment that resets in the step in which an episode ends, as Stable-Baselines3 expects.
+
+    Ours are native batches. Those of others are stepped one by one in this process, as Stable-Baselines3 itself does it:
+    gymnasium's native ones reset only a step later.
+    """
+    entry = find_env(env_id)
+    if isinstance(entry, ForeignEntry):
+        return gym.make_vec(
+            entry.env_id,
+            num_envs=num_envs,
+            vectorization_mode=gym.VectorizeMode.SYNC,
+            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+            **arguments,
+        )
+    return entry.vector_maker()(num_envs=num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **arguments)
+
+
+class RowsVecEnv(VecEnv):
+    """A SAME_STEP vector environment as a `VecEnv` of rows.
+
+    Observations are (num_envs, num_fields) float32 rows, numbered states one column: encoding is the network's work.
+    `terminal_observation` is the true last observation, `TimeLimit.truncated` says that it is to be bootstrapped from.
+
+    Args:
+        env: the vector environment.
+        num_fields: columns of a row.
+        seed: of its streams.
+        reward_clip: rewards are cut at ± this before learning.
+        reward_scale: and then multiplied by this; the episodes' own returns stay as they are.
+    """
+
+    def __init__(
+        self,
+        env: gym.vector.VectorEnv[Any, Any, Any],
+        num_fields: int,
+        *,
+        seed: int,
+        reward_clip: float,
+        reward_scale: float = 1.0,
+    ) -> None:
+        self.env, self.reward_clip, self.reward_scale = env, reward_clip, reward_scale
+        self.render_mode = None
+        rows = gym.spaces.Box(-np.inf, np.inf, (num_fields,), np.float32)
+        super().__init__(env.num_envs, rows, env.single_action_space)
+        self.restart(seed)
+
+    def restart(self, seed: int) -> None:
+        """Give the environments new streams at the next reset."""
+        self._next_seeds: list[int] | None = [int(s) for s in np.random.SeedSequence(seed).generate_state(self.num_envs)]
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Stable-Baselines3 seeds with its own; the streams given at the start stay."""
+        return [None] * self.num_envs
+
+    def reset(self) -> NDArray[np.float32]:
+        """Begin every episode anew."""
+        # Ours and gymnasium's synchronous one take a seed an environment; the base class only promises one for all.
+        observation, _ = self.env.reset(seed=self._next_seeds)  # type: ignore[arg-type]
+        self._next_seeds = None
+        self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
+        self._ended: list[tuple[float, int]] = []
+        return self._rows(observation)
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Remember the actions."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+        """Step; (observation, reward, ended, infos)."""
+        observation, reward, terminated, truncated, info = self.env.step(self._actions)
+        self._returns += reward
+        self._lengths += 1
+        ended = terminated | truncated
+        # Nearly all of them are empty and nobody writes to them: one dictionary for all saves num_envs a step.
+        infos: list[dict[str, Any]] = [{}] * self.num_envs
+        if ended.any():
+            final = info["final_obs"]
+            for i in np.flatnonzero(ended):
+                last = self._rows(np.asarray(final[i])[None])[0]
+                infos[i] = {"terminal_observation": last, "TimeLimit.truncated": bool(truncated[i] and not terminated[i])}
+                self._ended.append((float(self._returns[i]), int(self._lengths[i])))
+            self._returns[ended], self._lengths[ended] = 0.0, 0
+        learnt = np.clip(reward, -self.reward_clip, self.reward_clip) * self.reward_scale
+        return self._rows(observation), learnt.astype(np.float32), ended, infos
+
+    @staticmethod
+    def _rows(observation: NDArray[Any]) -> NDArray[np.float32]:
+        return as_rows(np.asarray(observation)).astype(np.float32)
+
+    def take_episodes(self) -> dict[str, float]:
+        """Mean return and length of the episodes that ended since the last call; empty when none did."""
+        ended, self._ended = self._ended, []
+        if not ended:
+            return {}
+        returns, lengths = zip(*ended, strict=True)
+        return {"episode_return_mean": float(np.mean(returns)), "episode_length_mean": float(np.mean(lengths))}
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.env.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """One attribute for each of `indices`: a batch has it once."""
+        return [getattr(self.env, attr_name, None)] * self._count(indices)
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Not possible for some environments of a batch.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("set_attr: the environments of a batch share their attributes")
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """Not possible for some environments of a batch.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("env_method: the environments of a batch share their methods")
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        """Never: episodes are counted here."""
+        return [False] * self._count(indices)
+
+    def _count(self, indices: Any) -> int:
+        return len(list(self._get_indices(indices)))
