@@ -20,7 +20,7 @@ WARM_UP = 2
 def config(engine: str) -> ExperimentConfig:
     """The benchmark's experiment for one engine."""
     ppo = {"num_envs": 256, "rollout_steps": 64, "num_epochs": 4, "minibatch_size": 2048, "hidden": [64, 64]}
-    return config_from_mapping({"name": "bench", "engine": engine, "ppo": ppo})
+    return config_from_mapping({"name": "bench", "engine": engine, "ppo": ppo, "resources": {"torch_threads": None}})
 
 
 def steps_per_second(engine: str) -> list[float]:

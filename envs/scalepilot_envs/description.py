@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -103,9 +104,11 @@ def params_from_mapping(params_type: type[Any], values: Mapping[str, Any] | Any 
     """
     if isinstance(values, params_type):
         return values
-    names = list(params_type.__dataclass_fields__)
+    names = [f.name for f in fields(params_type)]
     given = dict(values or {})
     unknown = set(given) - set(names)
     if unknown:
-        raise ValueError(f"params.{min(unknown)}: unknown key; allowed: {', '.join(names)}")
+        near = difflib.get_close_matches(str(min(unknown)), names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"params.{min(unknown)}: unknown key; allowed: {', '.join(names) or 'none'}{hint}")
     return params_type(**given)

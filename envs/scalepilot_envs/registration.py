@@ -95,7 +95,8 @@ def find_env(name: str) -> EnvEntry:
 
         return ForeignEntry(wanted, "", "", f"{wanted}, registered with gymnasium")
     short = {env_id.removeprefix(f"{NAMESPACE}/"): env_id for env_id in ENVS}
-    near = difflib.get_close_matches(wanted.removeprefix(f"{NAMESPACE}/"), short, n=1, cutoff=0.4)
+    known = [*short, *gym.registry]
+    near = difflib.get_close_matches(wanted.removeprefix(f"{NAMESPACE}/"), known, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ValueError(f"env: {name!r} is not allowed; allowed: {', '.join(sorted(short))}{hint}")
 
