@@ -236,6 +236,13 @@ class BatchVectorEnv(gym.vector.VectorEnv[ObsArray, ObsArray, NDArray[Any]], Gen
         self.batch.close()
 
 
+def reset_seeded(envs: gym.vector.VectorEnv[Any, Any, Any], seeds: Sequence[int]) -> tuple[ObsArray, dict[str, Any]]:
+    """Reset a vector environment with one seed an environment; native ones of others, which take a single one, get the first."""
+    one_each = isinstance(envs.unwrapped, BatchVectorEnv | gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv)
+    given: Any = list(seeds) if one_each else seeds[0]
+    return envs.reset(seed=given)
+
+
 class SingleEnv(gym.Env[ObsArray, Any], Generic[BatchT]):
     """A batch of one as a plain `gymnasium.Env`."""
 

@@ -81,6 +81,18 @@ class EnvDescription:
     signals: Mapping[str, Signal] = field(default_factory=dict)
     rule_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
+    @property
+    def interval_seconds(self) -> float:
+        """Seconds between two decisions; 1 where the environment has no unit of time."""
+        return float(getattr(self.params, "interval_seconds", getattr(self.params, "step_seconds", 1.0)))
+
+    @property
+    def replica_bounds(self) -> tuple[float, float]:
+        """Fewest and most replicas a target may name; infinite where the environment keeps its bounds to itself."""
+        bounds = (("min_replicas", -np.inf), ("max_replicas", np.inf))
+        low, high = (float(getattr(self.params, name, infinite)) for name, infinite in bounds)
+        return low, high
+
 
 def documented(kind: type) -> dict[str, str]:
     """Name → sentence, from the `Attributes:` section of a class's docstring."""

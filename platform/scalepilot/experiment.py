@@ -125,12 +125,10 @@ def make_trainer(config: ExperimentConfig, task: Task) -> Trainer:
         except ModuleNotFoundError as error:
             raise ConfigError(f"algorithm: {config.algorithm} needs {error.name}: pip install 'scalepilot[sb3]'") from None
         trainer = make_sb3_trainer(config, task)
-    elif config.algorithm in TABULAR_ALGORITHMS:
+    else:
         from scalepilot.learn.tabular import TabularTrainer
 
         trainer = TabularTrainer(config, task)
-    else:
-        raise ConfigError(f"algorithm: {config.algorithm} is not there yet; allowed: {', '.join(RAY_ALGORITHMS)}")
     return trainer
 
 

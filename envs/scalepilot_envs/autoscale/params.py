@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
+
+from scalepilot_envs.description import params_from_mapping
 
 # An artifact or a config may come from anywhere: what is allocated by them has a bound.
 MAX_REPLICAS, MAX_STEPS = 1_000_000, 10_000
@@ -136,10 +138,8 @@ class AutoscaleParams:
         Raises:
             ValueError: an unknown key.
         """
-        unknown = set(values) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"params.{min(unknown)}: unknown key; allowed: {', '.join(f.name for f in fields(cls))}")
-        return cls(**values)
+        params: AutoscaleParams = params_from_mapping(cls, values)
+        return params
 
 
 @dataclass(frozen=True)

@@ -41,21 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(check: CrossCheck) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from scalepilot.cli.output import console
+    from scalepilot.evaluate.tables import plain_table
 
-    table = Table(
-        title=Text(f"{check.config.name}: {len(check.seeds)} training seeds an engine"),
-        caption=Text(f"{check.metric} on the same test episodes. 95 % intervals: bootstrap over seeds and episodes."),
-        title_justify="left",
-        caption_justify="left",
-        title_style="bold",
-        caption_style="dim",
-        pad_edge=False,
-        box=None,
-        header_style="bold",
+    table = plain_table(
+        f"{check.config.name}: {len(check.seeds)} training seeds an engine",
+        f"{check.metric} on the same test episodes. 95 % intervals: bootstrap over seeds and episodes.",
     )
     table.add_column("")
     for heading in (check.metric, "95 % interval", "lowest seed", "highest seed", "steps/s", "training s"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import importlib.util
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from scalepilot.crosscheck.verdict import Agreement, agreement, nested_mean
 from scalepilot.errors import ConfigError, InputError
 from scalepilot.evaluate.statistics import Interval
 from scalepilot.experiment import INTERRUPTED, StopFlag, load_data, make_task, make_trainer, policy_spec
-from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions, write_json
+from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions, new_folder, write_json
 from scalepilot.learn.task import TEST_SEED, Task
 from scalepilot.policy import load_policy
 from scalepilot.progress import Progress
@@ -102,7 +101,7 @@ def crosscheck(config: ExperimentConfig, seeds: Sequence[int]) -> CrossCheck:
 
     data = load_data(config) if isinstance(config.env, EnvConfig) else None
     task = make_task(config, data)
-    folder = _new_folder(config)
+    folder = new_folder(Path(config.output) / f"{config.name}-crosscheck", "", "cross-checks")
     finished: dict[str, list[tuple[RunFolder, float]]] = {engine: [] for engine in ENGINES}
     stop = StopFlag()
     with connected(config.resources), stop.listening():
@@ -129,21 +128,6 @@ def crosscheck(config: ExperimentConfig, seeds: Sequence[int]) -> CrossCheck:
     drawn = {engine: result.curves for engine, result in engines.items()}
     (folder / "plot.svg").write_text(curves_svg(drawn, title=title, value_label=task.value_label), encoding="utf-8")
     return check
-
-
-def _new_folder(config: ExperimentConfig) -> Path:
-    stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S")
-    base = Path(config.output) / f"{config.name}-crosscheck"
-    for attempt in range(1000):
-        folder = base / f"{stamp}{f'.{attempt}' if attempt else ''}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise InputError(f"output: {folder} cannot be made ({error.strerror})") from None
-        return folder
-    raise InputError(f"output: {base} is full of cross-checks of this second")
 
 
 def _train(config: ExperimentConfig, data: ProtocolData | None, label: str, stop: StopFlag) -> tuple[RunFolder, float]:

@@ -52,24 +52,24 @@ def summary(comparison: Comparison) -> dict[str, Any]:
         "workloads": [comparison.workload],
         "episodes": len(comparison.episodes),
         "policies": {
-            name: {metric: _interval_json(interval) for metric, interval in row.items()} for name, row in comparison.rows.items()
+            name: {metric: interval_json(interval) for metric, interval in row.items()} for name, row in comparison.rows.items()
         },
         "gap_closed": {
-            name: {b: _interval_json(g.share) | {"pairs": g.pairs, "left_out": g.left_out} for b, g in against.items()}
+            name: {b: interval_json(g.share) | {"pairs": g.pairs, "left_out": g.left_out} for b, g in against.items()}
             for name, against in comparison.gap_closed.items()
         },
         "gap_reference": asdict(comparison.gap_reference) if comparison.gap_reference else None,
         "versus": {
             name: {
-                b: _interval_json(d.difference)
-                | {"relative": _number(d.relative), "probability_lower": _number(d.probability_lower)}
+                b: interval_json(d.difference)
+                | {"relative": json_number(d.relative), "probability_lower": json_number(d.probability_lower)}
                 for b, d in against.items()
             }
             for name, against in comparison.versus.items()
         },
         "roles": {c.name: c.role for c in comparison.contestants},
         "details": {c.name: c.detail for c in comparison.contestants},
-        "test_set": {key: _number(value) for key, value in asdict(comparison.scope).items()},
+        "test_set": {key: json_number(value) for key, value in asdict(comparison.scope).items()},
         "played_back": asdict(comparison.played_back) if comparison.played_back else None,
     }
 
@@ -179,7 +179,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _number(value: Any) -> Any:
+def json_number(value: Any) -> Any:
     """JSON has no NaN: an unknown number is null."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -188,8 +188,9 @@ def _float(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _interval_json(interval: Interval) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in asdict(interval).items()}
+def interval_json(interval: Interval) -> dict[str, float | None]:
+    """Mean, low and high; what is unknown is null."""
+    return {name: json_number(value) for name, value in asdict(interval).items()}
 
 
 def _interval(values: dict[str, Any]) -> Interval:

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from rich.table import Table
 from rich.text import Text
 
-from scalepilot.evaluate.files import EPISODES_FILE, SUMMARY_FILE, replace_file
+from scalepilot.evaluate.files import EPISODES_FILE, SUMMARY_FILE, interval_json, json_number, replace_file
 from scalepilot.evaluate.statistics import Interval, PairedDifference, block_bootstrap, paired_difference
+from scalepilot.evaluate.tables import plain_table
 from scalepilot.policy import Policy
 from scalepilot.simulate import EpisodeReturns, run_returns
 
@@ -78,17 +79,15 @@ def compare_returns(
         first_seed: of the first; the others follow.
         bootstrap_samples: resamples behind the intervals.
     """
-    rows = []
+    rows, episodes = [], np.arange(num_episodes)
     for name, role, detail, policy in entries:
         results = run_returns(policy, env_id, num_episodes, arguments=arguments, first_seed=first_seed)
-        episodes = np.arange(num_episodes)
         columns = {"return": results.episode_return, "length": results.length.astype(np.float64), **results.info}
         figures = {key: block_bootstrap(values, episodes, samples=bootstrap_samples) for key, values in columns.items()}
         rows.append(Collected(name, role, detail, results, figures))
-    blocks = np.arange(num_episodes)
     versus = {
         p.name: {
-            b.name: paired_difference(p.results.episode_return, b.results.episode_return, blocks, samples=bootstrap_samples)
+            b.name: paired_difference(p.results.episode_return, b.results.episode_return, episodes, samples=bootstrap_samples)
             for b in rows
             if b.role == "baseline"
         }
@@ -103,9 +102,12 @@ def returns_summary(comparison: ReturnComparison) -> dict[str, Any]:
     return {
         "workloads": [comparison.env_id],
         "episodes": len(comparison.rows[0].results.episode_return),
-        "policies": {row.name: {key: _json(i) for key, i in row.figures.items()} for row in comparison.rows},
+        "policies": {row.name: {key: interval_json(i) for key, i in row.figures.items()} for row in comparison.rows},
         "versus": {
-            name: {b: _json(d.difference) | {"probability_lower": _number(d.probability_lower)} for b, d in against.items()}
+            name: {
+                b: interval_json(d.difference) | {"probability_lower": json_number(d.probability_lower)}
+                for b, d in against.items()
+            }
             for name, against in comparison.versus.items()
         },
         "roles": {row.name: row.role for row in comparison.rows},
@@ -131,17 +133,7 @@ def write_returns(comparison: ReturnComparison, folder: Path) -> None:
 def returns_table(comparison: ReturnComparison) -> Table:
     """One row each, highest return first."""
     episodes = len(comparison.rows[0].results.episode_return)
-    table = Table(
-        title=Text(f"{comparison.env_id}: {episodes} test episodes"),
-        caption=Text("95 % intervals: bootstrap over episodes."),
-        title_justify="left",
-        caption_justify="left",
-        title_style="bold",
-        caption_style="dim",
-        pad_edge=False,
-        box=None,
-        header_style="bold",
-    )
+    table = plain_table(f"{comparison.env_id}: {episodes} test episodes", "95 % intervals: bootstrap over episodes.")
     table.add_column("", overflow="fold")
     for heading in ("return", "95 % interval", "length"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -170,11 +162,3 @@ def returns_verdict(comparison: ReturnComparison) -> str:
         f"; 95 % interval of the difference {difference.low:+,.2f} to {difference.high:+,.2f}" if difference.is_known else ""
     )
     return f"{policy.name} collects {ours:,.2f} an episode, {word} {baseline.name} ({theirs:,.2f}{interval})."
-
-
-def _json(interval: Interval) -> dict[str, float | None]:
-    return {name: _number(getattr(interval, name)) for name in ("mean", "low", "high")}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

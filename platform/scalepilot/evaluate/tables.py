@@ -11,15 +11,11 @@ from scalepilot.evaluate.comparison import ROLES, Comparison
 from scalepilot.evaluate.statistics import Interval, PairedDifference
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """One row a contestant, cheapest first within its role; fits 80 columns, so a pipe does not break it.
-
-    The best policy is marked with `*`.
-    """
-    best = comparison.best("policy")
-    table = Table(
-        title=Text(f"{comparison.workload}: {describe_scope(comparison)}"),
-        caption=Text(describe_intervals(comparison)),
+def plain_table(title: str, caption: str) -> Table:
+    """A table without lines, its title and caption as they are: no name in them is taken for markup."""
+    return Table(
+        title=Text(title),
+        caption=Text(caption),
         title_justify="left",
         caption_justify="left",
         title_style="bold",
@@ -28,6 +24,15 @@ def comparison_table(comparison: Comparison) -> Table:
         box=None,
         header_style="bold",
     )
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """One row a contestant, cheapest first within its role; fits 80 columns, so a pipe does not break it.
+
+    The best policy is marked with `*`.
+    """
+    best = comparison.best("policy")
+    table = plain_table(f"{comparison.workload}: {describe_scope(comparison)}", describe_intervals(comparison))
     table.add_column("", overflow="fold")
     for heading in ("J/h", "95 % interval", "replicas", "late %", "p95 ms", "moves"):
         table.add_column(heading, justify="right", no_wrap=True)

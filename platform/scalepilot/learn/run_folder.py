@@ -98,6 +98,30 @@ def git_sha() -> str | None:
     return done.stdout.strip()
 
 
+def new_folder(base: Path, suffix: str, what: str) -> Path:
+    """Make a folder named after this second under `base`, numbered on if it is taken.
+
+    Args:
+        base: made, too, if missing.
+        suffix: behind date, time and number.
+        what: such folders hold, for an error.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S")
+    for attempt in range(1000):
+        path = base / f"{stamp}{f'.{attempt}' if attempt else ''}{suffix}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise InputError(f"output: {path} cannot be made ({error.strerror})") from None
+        return path
+    raise InputError(f"output: {base} is full of {what} of this second")
+
+
 class RunFolder:
     """runs/<name>/<date-time>-<seed>/ and what is in it."""
 
@@ -115,20 +139,9 @@ class RunFolder:
     @classmethod
     def create(cls, config: ExperimentConfig) -> RunFolder:
         """A new folder under `config.output`, numbered on if the second is taken."""
-        stamp = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S")
-        base = Path(config.output) / config.name
-        for attempt in range(1000):
-            path = base / f"{stamp}{f'.{attempt}' if attempt else ''}-{config.seed}"
-            try:
-                path.mkdir(parents=True)
-            except FileExistsError:
-                continue
-            except OSError as error:
-                raise InputError(f"output: {path} cannot be made ({error.strerror})") from None
-            folder = cls(path)
-            folder.config_file.write_text(config.to_yaml(), encoding="utf-8")
-            return folder
-        raise InputError(f"output: {base} is full of runs of this second")
+        folder = cls(new_folder(Path(config.output) / config.name, f"-{config.seed}", "runs"))
+        folder.config_file.write_text(config.to_yaml(), encoding="utf-8")
+        return folder
 
     @classmethod
     def open(cls, path: Path) -> tuple[RunFolder, ExperimentConfig]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from scalepilot.learn.task import Task
 from scalepilot.learn.traces import Traces, apply_errors, step_weights
 from scalepilot.policy import Discretiser, PolicySpec, TablePolicy, env_fields
 from scalepilot.simulate import as_rows
-from scalepilot_envs.batch_env import BatchVectorEnv
+from scalepilot_envs.batch_env import reset_seeded
 from scalepilot_envs.registration import find_env
 
 ROLLOUT_STEPS = 100
@@ -102,10 +101,7 @@ class TabularTrainer:
     def _start(self) -> None:
         """Begin an episode in every environment."""
         stream = np.random.SeedSequence((self.config.seed, 1, self.iterations))
-        seeds: Any = [int(seed) for seed in stream.generate_state(self.num_envs)]
-        # Native vector environments of others take one seed for all.
-        by_env = isinstance(self.env.unwrapped, BatchVectorEnv | gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv)
-        observation, _ = self.env.reset(seed=seeds if by_env else seeds[0])
+        observation, _ = reset_seeded(self.env, [int(seed) for seed in stream.generate_state(self.num_envs)])
         self._state = self.discretiser.states(as_rows(np.asarray(observation)))
         self._ended = np.zeros(self.num_envs, dtype=np.bool_)
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=np.int64)

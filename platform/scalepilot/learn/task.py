@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -71,12 +71,11 @@ class Task(Protocol):
 
 def network_inputs_of(description: EnvDescription, num_states: int | None = None) -> dict[str, Any]:
     """As `Task.network_inputs`."""
-    params = description.params
     return {
         "field_names": [f.name for f in description.fields],
         "num_states": num_states,
-        "interval_seconds": float(getattr(params, "interval_seconds", 1.0)),
-        "max_replicas": int(getattr(params, "max_replicas", 1)),
+        "interval_seconds": description.interval_seconds,
+        "max_replicas": int(getattr(description.params, "max_replicas", 1)),
     }
 
 
@@ -169,8 +168,3 @@ def sample_observations(task: Task, env_id: str, count: int) -> NDArray[np.float
         observations.append(envs.step(rng.integers(0, len(task.description.actions), count // _PARITY_STEPS))[0])
     envs.close()
     return np.concatenate([as_rows(np.asarray(o)) for o in observations]).astype(np.float32)
-
-
-def params_of(task: Task) -> dict[str, Any]:
-    """The environment's full parameters as plain data."""
-    return asdict(task.description.params)

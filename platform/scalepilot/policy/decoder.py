@@ -32,15 +32,14 @@ class ActionDecoder:
         self._view = view
         plain = any(a.kind == "plain" for a in env.actions) or "total_replicas" not in env.signals
         self._table = None if plain else MoveTable(Move(a.kind, a.size) for a in env.actions)  # type: ignore[arg-type]
-        self._low = getattr(env.params, "min_replicas", -np.inf)
-        self._high = getattr(env.params, "max_replicas", np.inf)
+        self._bounds = env.replica_bounds
 
     def decision(self, observation: NDArray[Any], action: NDArray[np.int64]) -> Decision:
         """The decision of actions (n,); without replicas where the environment has none or does not show them."""
         if self._table is None:
             return Decision(action=action)
         targets = self._table.targets(action, self._view.total(observation))
-        return Decision(np.clip(targets, self._low, self._high), action)
+        return Decision(np.clip(targets, *self._bounds), action)
 
 
 class MoveDecoder:

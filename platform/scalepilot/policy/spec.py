@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from scalepilot_envs.autoscale import AutoscaleParams, observation_fields
+from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.autoscale.description import describe as describe_autoscale
 from scalepilot_envs.description import EnvDescription, ObservationField
 
 SCHEMA_VERSION = 1
@@ -116,4 +117,4 @@ def env_actions(env: EnvDescription) -> tuple[ActionEntry, ...]:
 
 def autoscale_fields(params: AutoscaleParams) -> tuple[FieldEntry, ...]:
     """The fields of Autoscale-v0 as a policy stores them."""
-    return tuple(FieldEntry.of(f) for f in observation_fields(params))
+    return env_fields(describe_autoscale(params))

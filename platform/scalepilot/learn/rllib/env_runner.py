@@ -14,7 +14,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from scalepilot.learn.rllib.rollout import Rollout
-from scalepilot_envs.batch_env import BatchVectorEnv
+from scalepilot_envs.batch_env import reset_seeded
 
 _ACTION_STREAM = 1
 
@@ -58,9 +58,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         group = int(self.config.learner_config_dict.get("envs_per_input", 1))
         env_seeds = [int(seed) for seed in np.repeat(streams[0].generate_state(self.num_envs // group), group)]
         self._generator = torch.Generator().manual_seed(int(streams[_ACTION_STREAM].generate_state(1)[0]))
-        # Native vector environments of others take one seed for all.
-        by_env = isinstance(self.env.unwrapped, BatchVectorEnv | gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv)
-        self._observation, _ = self.env.reset(seed=env_seeds if by_env else env_seeds[0])
+        self._observation, _ = reset_seeded(self.env, env_seeds)
         self._ended = np.zeros(self.num_envs, np.bool_)
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         self._needs_initial_reset = False

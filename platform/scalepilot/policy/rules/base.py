@@ -83,8 +83,7 @@ class Rule(Generic[ParametersT]):
         for needed in (*self.signals, *self.fields):
             if needed not in shown:
                 raise ArtifactError(f"rule: {self.rule_name} reads {needed}, which {self.env.env_id} does not show")
-        self._lowest = float(getattr(self.env.params, "min_replicas", -np.inf))
-        self._highest = float(getattr(self.env.params, "max_replicas", np.inf))
+        self._bounds = self.env.replica_bounds
         self._action_of_move = {int(a.size): i for i, a in enumerate(self.env.actions) if a.kind == "absolute"}
         if not self.env.commands_targets and not {-1, 0, 1} <= set(self._action_of_move) and self.rule_name != "random":
             raise ArtifactError(f"rule: {self.rule_name} moves replicas, and {self.env.env_id} has none")
@@ -96,9 +95,8 @@ class Rule(Generic[ParametersT]):
 
     @property
     def interval_seconds(self) -> float:
-        """Seconds between two decisions; 1 where the environment has no unit of time."""
-        params = self.env.params
-        return float(getattr(params, "interval_seconds", getattr(params, "step_seconds", 1.0)))
+        """Seconds between two decisions."""
+        return self.env.interval_seconds
 
     def by_row(self, name: str) -> NDArray[Any]:
         """A parameter as (1,) or (n,) array."""
@@ -120,6 +118,10 @@ class Rule(Generic[ParametersT]):
     ) -> tuple[Decision, State | None]:
         """Decide; see `Policy.act`. Rules never sample."""
         self.check_rows(observation)
+        return self.decide(observation, state)
+
+    def decide(self, observation: NDArray[Any], state: State | None) -> tuple[Decision, State | None]:
+        """Decide for a batch whose rows were checked: here, the target that `desired` names."""
         desired, state = self.desired(observation, state)
         return self.decision(observation, desired), state
 
@@ -131,13 +133,13 @@ class Rule(Generic[ParametersT]):
     def decision(self, observation: NDArray[Any], desired: Array) -> Decision:
         """A target where the environment takes one, else the action that goes its way."""
         if self.env.commands_targets:
-            return Decision(desired_replicas=np.clip(desired, self._lowest, self._highest))
+            return Decision(desired_replicas=np.clip(desired, *self._bounds))
         return self.decision_of_moves(observation, desired - self.view.signal("total_replicas", observation))
 
     def decision_of_moves(self, observation: NDArray[Any], moves: Array) -> Decision:
         """The decision that moves by so many replicas (n,), one at most where the environment takes actions."""
         if self.env.commands_targets:
-            return Decision(desired_replicas=np.clip(self.view.total(observation) + moves, self._lowest, self._highest))
+            return Decision(desired_replicas=np.clip(self.view.total(observation) + moves, *self._bounds))
         action = np.array([self._action_of_move[move] for move in (-1, 0, 1)])[np.sign(moves).astype(np.int64) + 1]
         if "total_replicas" not in self.env.signals:
             return Decision(action=action)
@@ -166,16 +168,8 @@ class Rule(Generic[ParametersT]):
 class MoveRule(Rule[ParametersT]):
     """A rule that only says which way: it needs no count of replicas."""
 
-    def act(
-        self,
-        observation: NDArray[Any],
-        state: State | None = None,
-        *,
-        deterministic: bool = True,
-        rng: np.random.Generator | None = None,
-    ) -> tuple[Decision, State | None]:
-        """Decide; see `Policy.act`. Rules never sample."""
-        self.check_rows(observation)
+    def decide(self, observation: NDArray[Any], state: State | None) -> tuple[Decision, State | None]:
+        """The way that `moves` names."""
         moves, state = self.moves(observation, state)
         return self.decision_of_moves(observation, moves), state
 
