@@ -8,7 +8,7 @@ with seed s draws from the same streams as a single environment reset with seed 
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -92,6 +92,8 @@ class BatchEnv(abc.ABC):
 
 
 BatchT = TypeVar("BatchT", bound=BatchEnv)
+EnvT = TypeVar("EnvT")
+VectorEnvT = TypeVar("VectorEnvT")
 
 
 def seeds_of(seed: int | list[int | None] | None, num_envs: int, *, fresh: bool) -> list[int | None]:
@@ -291,3 +293,25 @@ class SingleEnv(gym.Env[ObsArray, Any], Generic[BatchT]):
     def close(self) -> None:
         """Close the batch."""
         self.batch.close()
+
+
+def entry_points(
+    batch: Callable[..., Any], env: Callable[..., EnvT], vector_env: Callable[..., VectorEnvT]
+) -> tuple[Callable[..., EnvT], Callable[..., VectorEnvT]]:
+    """An environment's entry points: for `gymnasium.make`, and for `make_vec(…, vectorization_mode="vector_entry_point")`.
+
+    Args:
+        batch: its `BatchEnv`, called with the number of environments and the user's arguments, which are its own.
+        env: its `SingleEnv`.
+        vector_env: its `BatchVectorEnv`.
+    """
+
+    def make_env(render_mode: str | None = None, **kwargs: Any) -> EnvT:
+        return env(batch(1, **kwargs), render_mode)
+
+    def make_vector_env(
+        num_envs: int = 1, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP, **kwargs: Any
+    ) -> VectorEnvT:
+        return vector_env(batch(num_envs, **kwargs), autoreset_mode)
+
+    return make_env, make_vector_env

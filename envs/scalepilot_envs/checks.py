@@ -10,6 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def is_number(value: Any, low: float, high: float, *, above: bool = False, whole: bool = False) -> bool:
+    """Whether a value is a finite number in [low, high], or in (low, high] with `above`; true and false are none."""
+    kind = int if whole else int | float
+    if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
+        return False
+    return low <= value <= high and not (above and value == low)
+
+
 def check_number(owner: object, name: str, low: float = 0.0, high: float = math.inf, *, whole: bool = False) -> None:
     """Refuse a field that is no finite number in [low, high].
 
@@ -24,8 +32,7 @@ def check_number(owner: object, name: str, low: float = 0.0, high: float = math.
         ValueError: naming the field, its value and what is allowed.
     """
     value = getattr(owner, name)
-    kind = int if whole else int | float
-    if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or not low <= value <= high:
+    if not is_number(value, low, high, whole=whole):
         numbers = "whole numbers" if whole else "finite numbers"
         above = "" if high == math.inf else f" to {high:g}"
         raise ValueError(f"{name}: {value!r} is not allowed; allowed: {numbers} from {low:g}{above}")

@@ -26,10 +26,9 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from scalepilot_envs.batch_env import BatchEnv, BatchStep, BatchVectorEnv, BoolArray, SingleEnv
+from scalepilot_envs.batch_env import BatchEnv, BatchStep, BatchVectorEnv, BoolArray, SingleEnv, entry_points
 from scalepilot_envs.checks import check_count, check_number, check_options
 from scalepilot_envs.description import Action, EnvDescription, ObservationField, params_from_mapping
 from scalepilot_envs.drawing import BLUE, GREEN, GRID, INK, MUTED, Canvas
@@ -208,13 +207,4 @@ class GridWorldEnv(SingleEnv[GridWorldBatch]):
     """GridWorld-v0 as a `gymnasium.Env`."""
 
 
-def make_env(render_mode: str | None = None, **kwargs: Any) -> GridWorldEnv:
-    """Entry point of `gymnasium.make`; arguments as of `GridWorldBatch`."""
-    return GridWorldEnv(GridWorldBatch(1, **kwargs), render_mode)
-
-
-def make_vector_env(
-    num_envs: int = 1, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP, **kwargs: Any
-) -> GridWorldVectorEnv:
-    """Entry point of `gymnasium.make_vec(…, vectorization_mode="vector_entry_point")`."""
-    return GridWorldVectorEnv(GridWorldBatch(num_envs, **kwargs), autoreset_mode)
+make_env, make_vector_env = entry_points(GridWorldBatch, GridWorldEnv, GridWorldVectorEnv)

@@ -42,10 +42,9 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from scalepilot_envs.batch_env import BatchStep, BoolArray
+from scalepilot_envs.batch_env import BatchStep, BoolArray, entry_points
 from scalepilot_envs.checks import check_count, check_injected, check_number, check_options
 from scalepilot_envs.description import Action, Columns, EnvDescription, ObservationField, Signal, params_from_mapping
 from scalepilot_envs.drawing import Canvas, Chart, History, Series, draw_charts
@@ -482,13 +481,4 @@ class QueueScalingEnv(ScalingEnv[QueueScalingBatch]):
     """QueueScaling-v0 as a `gymnasium.Env`."""
 
 
-def make_env(render_mode: str | None = None, **kwargs: Any) -> QueueScalingEnv:
-    """Entry point of `gymnasium.make`; arguments as of `QueueScalingBatch`."""
-    return QueueScalingEnv(QueueScalingBatch(1, **kwargs), render_mode)
-
-
-def make_vector_env(
-    num_envs: int = 1, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP, **kwargs: Any
-) -> QueueScalingVectorEnv:
-    """Entry point of `gymnasium.make_vec(…, vectorization_mode="vector_entry_point")`."""
-    return QueueScalingVectorEnv(QueueScalingBatch(num_envs, **kwargs), autoreset_mode)
+make_env, make_vector_env = entry_points(QueueScalingBatch, QueueScalingEnv, QueueScalingVectorEnv)

@@ -29,7 +29,6 @@ from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from scalepilot_envs.autoscale.action import DEFAULT_MOVES, Move, MoveTable
@@ -40,7 +39,8 @@ from scalepilot_envs.autoscale.observation import observation_fields
 from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
 from scalepilot_envs.autoscale.render import as_picture, as_text, drawn_columns
 from scalepilot_envs.autoscale.surges import with_surges
-from scalepilot_envs.batch_env import BatchStep, BoolArray
+from scalepilot_envs.batch_env import BatchStep, BoolArray, entry_points
+from scalepilot_envs.description import params_from_mapping
 from scalepilot_envs.drawing import History
 from scalepilot_envs.scaling import ScalingBatch, ScalingEnv, ScalingVectorEnv, check_actions
 from scalepilot_envs.streams import Streams
@@ -89,7 +89,7 @@ class AutoscaleBatch(ScalingBatch):
         if arrivals not in ("poisson", "exact"):
             raise ValueError(f"arrivals: {arrivals!r} is not allowed; allowed: poisson, exact")
         self.num_envs = num_envs
-        self.params = params if isinstance(params, AutoscaleParams) else AutoscaleParams.from_mapping(params or {})
+        self.params: AutoscaleParams = params_from_mapping(AutoscaleParams, params)
         self.randomisation = randomisation if isinstance(randomisation, Randomisation) else Randomisation(**(randomisation or {}))
         self.move_table = MoveTable(moves)
         self.arrivals_kind = arrivals
@@ -278,13 +278,4 @@ class AutoscaleEnv(ScalingEnv[AutoscaleBatch]):
     """Autoscale-v0 as a `gymnasium.Env`."""
 
 
-def make_env(render_mode: str | None = None, **kwargs: Any) -> AutoscaleEnv:
-    """Entry point of `gymnasium.make`; arguments as of `AutoscaleBatch`."""
-    return AutoscaleEnv(AutoscaleBatch(1, **kwargs), render_mode)
-
-
-def make_vector_env(
-    num_envs: int = 1, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP, **kwargs: Any
-) -> AutoscaleVectorEnv:
-    """Entry point of `gymnasium.make_vec(…, vectorization_mode="vector_entry_point")`."""
-    return AutoscaleVectorEnv(AutoscaleBatch(num_envs, **kwargs), autoreset_mode)
+make_env, make_vector_env = entry_points(AutoscaleBatch, AutoscaleEnv, AutoscaleVectorEnv)

@@ -34,10 +34,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from scalepilot_envs.batch_env import BatchStep, BoolArray
+from scalepilot_envs.batch_env import BatchStep, BoolArray, entry_points
 from scalepilot_envs.checks import check_count, check_injected, check_options
 from scalepilot_envs.cluster_deployment.exogenous import Event, Exogenous, WeekendDay, events_of
 from scalepilot_envs.cluster_deployment.params import (
@@ -468,13 +467,4 @@ class ClusterDeploymentEnv(ScalingEnv[ClusterDeploymentBatch]):
     """ClusterDeployment-v0 as a `gymnasium.Env`."""
 
 
-def make_env(render_mode: str | None = None, **kwargs: Any) -> ClusterDeploymentEnv:
-    """Entry point of `gymnasium.make`; arguments as of `ClusterDeploymentBatch`."""
-    return ClusterDeploymentEnv(ClusterDeploymentBatch(1, **kwargs), render_mode)
-
-
-def make_vector_env(
-    num_envs: int = 1, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP, **kwargs: Any
-) -> ClusterDeploymentVectorEnv:
-    """Entry point of `gymnasium.make_vec(…, vectorization_mode="vector_entry_point")`."""
-    return ClusterDeploymentVectorEnv(ClusterDeploymentBatch(num_envs, **kwargs), autoreset_mode)
+make_env, make_vector_env = entry_points(ClusterDeploymentBatch, ClusterDeploymentEnv, ClusterDeploymentVectorEnv)

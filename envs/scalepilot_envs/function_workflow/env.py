@@ -44,10 +44,9 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from scalepilot_envs.batch_env import BatchStep, BoolArray
+from scalepilot_envs.batch_env import BatchStep, BoolArray, entry_points
 from scalepilot_envs.checks import check_count, check_options
 from scalepilot_envs.description import Action, Columns, EnvDescription, ObservationField, params_from_mapping
 from scalepilot_envs.drawing import Canvas, Chart, History, Series, draw_charts
@@ -382,13 +381,4 @@ class FunctionWorkflowEnv(ScalingEnv[FunctionWorkflowBatch]):
     """FunctionWorkflow-v0 as a `gymnasium.Env`."""
 
 
-def make_env(render_mode: str | None = None, **kwargs: Any) -> FunctionWorkflowEnv:
-    """Entry point of `gymnasium.make`; arguments as of `FunctionWorkflowBatch`."""
-    return FunctionWorkflowEnv(FunctionWorkflowBatch(1, **kwargs), render_mode)
-
-
-def make_vector_env(
-    num_envs: int = 1, autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP, **kwargs: Any
-) -> FunctionWorkflowVectorEnv:
-    """Entry point of `gymnasium.make_vec(…, vectorization_mode="vector_entry_point")`."""
-    return FunctionWorkflowVectorEnv(FunctionWorkflowBatch(num_envs, **kwargs), autoreset_mode)
+make_env, make_vector_env = entry_points(FunctionWorkflowBatch, FunctionWorkflowEnv, FunctionWorkflowVectorEnv)

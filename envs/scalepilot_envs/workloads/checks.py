@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
+from scalepilot_envs.checks import is_number
+
 MAX_STEPS = 20_000_000
 _T = TypeVar("_T")
 
@@ -41,8 +43,7 @@ def check_number(
     value: Any = getattr(owner, name)
     if optional and value is None:
         return
-    fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or not low <= value <= high or (above and value == low):
+    if not is_number(value, low, high, above=above, whole=whole):
         bound = f"{'integers ' if whole else ''}{'above' if above else 'from'} {low:.15g}"
         bound += "" if math.isinf(high) else f" to {high:.15g}"
         raise ValueError(f"{prefix}{name}: {value!r} is not allowed; allowed: {bound}{', or null' if optional else ''}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,13 @@ from scalepilot_envs.workloads.patterns import (
     MAX_REQUESTS,
     NUM_STEPS,
     OFFSET_REQUESTS,
+    Counted,
     check_counts,
-    counted_series,
 )
-from scalepilot_envs.workloads.series import RateSeries
 
 
 @dataclass(frozen=True)
-class PoissonWorkload:
+class PoissonWorkload(Counted):
     """Poisson counts around one mean, clipped to the range.
 
     Attributes:
@@ -43,8 +42,6 @@ class PoissonWorkload:
     interval_seconds: float = INTERVAL_SECONDS
     peak_rps: float | None = None
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     def __post_init__(self) -> None:
         check_counts(self)
         check_number(self, "mean_share", 0, 1)
@@ -56,13 +53,9 @@ class PoissonWorkload:
         counts = np.random.default_rng(self.seed).poisson(mean, self.num_steps)
         return np.clip(counts, self.offset_requests, self.max_requests)
 
-    def series(self) -> RateSeries:
-        """The counts as rates."""
-        return counted_series(self.request_counts(), self.interval_seconds, self.peak_rps)
-
 
 @dataclass(frozen=True)
-class RandomWorkload:
+class RandomWorkload(Counted):
     """Whole numbers drawn uniformly from the range, each without regard to the others.
 
     Attributes:
@@ -82,8 +75,6 @@ class RandomWorkload:
     interval_seconds: float = INTERVAL_SECONDS
     peak_rps: float | None = None
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     def __post_init__(self) -> None:
         check_counts(self)
         check_number(self, "seed", whole=True)
@@ -93,13 +84,9 @@ class RandomWorkload:
         rng = np.random.default_rng(self.seed)
         return rng.integers(self.offset_requests, self.max_requests, self.num_steps, endpoint=True)
 
-    def series(self) -> RateSeries:
-        """The counts as rates."""
-        return counted_series(self.request_counts(), self.interval_seconds, self.peak_rps)
-
 
 @dataclass(frozen=True)
-class RandomWalkWorkload:
+class RandomWalkWorkload(Counted):
     """A walk of uniform steps, mirrored at both ends of the range.
 
     Attributes:
@@ -123,8 +110,6 @@ class RandomWalkWorkload:
     interval_seconds: float = INTERVAL_SECONDS
     peak_rps: float | None = None
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     def __post_init__(self) -> None:
         check_counts(self)
         check_number(self, "start_share", 0, 1)
@@ -140,7 +125,3 @@ class RandomWalkWorkload:
         # A walk between mirrors is the free walk seen through them: fold the line onto the range.
         folded = span - np.abs(np.cumsum(steps) % (2 * span) - span) if span else np.zeros_like(steps)
         return folded + self.offset_requests
-
-    def series(self) -> RateSeries:
-        """The counts as rates."""
-        return counted_series(self.request_counts(), self.interval_seconds, self.peak_rps)

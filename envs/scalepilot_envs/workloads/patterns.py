@@ -5,6 +5,7 @@ With their defaults they are the patterns of QueueScaling-v0: 500 to 4,350 reque
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,16 +24,23 @@ OFFSET_REQUESTS, MAX_REQUESTS = 500, 4350
 PERIOD_STEPS = 628.3185307179587
 
 
-def counted_series(counts: NDArray[np.int64], interval_seconds: float, peak_rps: float | None) -> RateSeries:
-    """Requests an interval as rates in requests/s, scaled to the peak where there is one.
+class Counted(abc.ABC):
+    """A pattern of whole requests an interval; its kinds are dataclasses with a grid and a peak."""
 
-    Args:
-        counts: (num_steps,) requests.
-        interval_seconds: grid.
-        peak_rps: the 99.5 % quantile after scaling; None keeps the rates.
-    """
-    series = RateSeries(counts / interval_seconds, interval_seconds)
-    return series if peak_rps is None else series.scaled_to_peak(peak_rps)
+    num_steps: int
+    interval_seconds: float
+    peak_rps: float | None
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    @abc.abstractmethod
+    def request_counts(self) -> NDArray[np.int64]:
+        """(num_steps,) requests an interval."""
+
+    def series(self) -> RateSeries:
+        """The counts as rates in requests/s, scaled to the peak where there is one."""
+        series = RateSeries(self.request_counts() / self.interval_seconds, self.interval_seconds)
+        return series if self.peak_rps is None else series.scaled_to_peak(self.peak_rps)
 
 
 def check_counts(owner: Any) -> None:
@@ -49,7 +57,7 @@ def sine(angles: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class SteadyWorkload:
+class SteadyWorkload(Counted):
     """The same number of requests in every interval.
 
     Attributes:
@@ -69,8 +77,6 @@ class SteadyWorkload:
     interval_seconds: float = INTERVAL_SECONDS
     peak_rps: float | None = None
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     def __post_init__(self) -> None:
         check_counts(self)
         check_number(self, "level_share", 0, 1)
@@ -80,13 +86,9 @@ class SteadyWorkload:
         level = int(self.offset_requests + self.level_share * (self.max_requests - self.offset_requests))
         return np.full(self.num_steps, level, dtype=np.int64)
 
-    def series(self) -> RateSeries:
-        """The counts as rates."""
-        return counted_series(self.request_counts(), self.interval_seconds, self.peak_rps)
-
 
 @dataclass(frozen=True)
-class SineCurveWorkload:
+class SineCurveWorkload(Counted):
     """One sine between 0 and `max_requests`, beginning in the middle: ⌈(sin(2π step / period) + 1) · max / 2⌉.
 
     Attributes:
@@ -104,8 +106,6 @@ class SineCurveWorkload:
     interval_seconds: float = INTERVAL_SECONDS
     peak_rps: float | None = None
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     def __post_init__(self) -> None:
         check_grid(self)
         check_number(self, "max_requests", 1, 10**12, whole=True)
@@ -115,10 +115,6 @@ class SineCurveWorkload:
         """(num_steps,) requests an interval."""
         wave = sine(2 * math.pi / self.period_steps * np.arange(self.num_steps))
         return np.ceil((wave + 1) * self.max_requests / 2).astype(np.int64)
-
-    def series(self) -> RateSeries:
-        """The counts as rates."""
-        return counted_series(self.request_counts(), self.interval_seconds, self.peak_rps)
 
 
 @dataclass(frozen=True)
@@ -144,7 +140,7 @@ class Cycle:
 
 
 @dataclass(frozen=True)
-class SinusoidalWorkload:
+class SinusoidalWorkload(Counted):
     """Overlapping sines between `offset_requests` and `max_requests`: ⌈(wave + 1) · (max − offset) / 2⌉ + offset.
 
     Attributes:
@@ -164,8 +160,6 @@ class SinusoidalWorkload:
     interval_seconds: float = INTERVAL_SECONDS
     peak_rps: float | None = None
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     def __post_init__(self) -> None:
         check_counts(self)
         parts_of(self, "cycles", Cycle)
@@ -182,13 +176,9 @@ class SinusoidalWorkload:
         span = self.max_requests - self.offset_requests
         return np.ceil((wave + 1) * span / 2).astype(np.int64) + self.offset_requests
 
-    def series(self) -> RateSeries:
-        """The counts as rates."""
-        return counted_series(self.request_counts(), self.interval_seconds, self.peak_rps)
-
 
 @dataclass(frozen=True)
-class SpikeWorkload:
+class SpikeWorkload(Counted):
     """A level with regular spikes, each rising and falling in straight lines.
 
     Attributes:
@@ -216,8 +206,6 @@ class SpikeWorkload:
     interval_seconds: float = INTERVAL_SECONDS
     peak_rps: float | None = None
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     def __post_init__(self) -> None:
         check_counts(self)
         check_number(self, "base_share", 0, 1)
@@ -235,7 +223,3 @@ class SpikeWorkload:
         falling = peak - (peak - base) * (phase - self.rise_steps) / self.fall_steps
         spiking = np.where(phase < self.rise_steps, rising, falling)
         return np.trunc(np.where(phase < self.rise_steps + self.fall_steps, spiking, base)).astype(np.int64)
-
-    def series(self) -> RateSeries:
-        """The counts as rates."""
-        return counted_series(self.request_counts(), self.interval_seconds, self.peak_rps)
