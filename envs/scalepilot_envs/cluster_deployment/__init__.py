@@ -1,14 +1,12 @@
 """ClusterDeployment-v0, pods of a deployment on nodes: see `scalepilot_envs.cluster_deployment.env`."""
 
+from scalepilot_envs.cluster_deployment.description import ENV_ID, describe, observation_fields
 from scalepilot_envs.cluster_deployment.env import (
-    ENV_ID,
     ClusterDeploymentBatch,
     ClusterDeploymentEnv,
     ClusterDeploymentVectorEnv,
-    describe,
     make_env,
     make_vector_env,
-    observation_fields,
 )
 from scalepilot_envs.cluster_deployment.exogenous import Event
 from scalepilot_envs.cluster_deployment.params import ClusterDeploymentParams

@@ -38,16 +38,26 @@ from numpy.typing import NDArray
 
 from scalepilot_envs.batch_env import BatchStep, BoolArray, entry_points
 from scalepilot_envs.checks import check_count, check_injected, check_options
+from scalepilot_envs.cluster_deployment.description import EPISODE_STEPS, observation_fields
 from scalepilot_envs.cluster_deployment.exogenous import Event, Exogenous, WeekendDay, events_of
+from scalepilot_envs.cluster_deployment.measurement import (
+    CPU,
+    LATENCY,
+    LOAD_MEAN,
+    LOAD_SCALE,
+    MEMORY,
+    NODES,
+    NUM_FIELDS,
+    ONE,
+    SWAP,
+    ZERO,
+    measure,
+    node_share,
+)
 from scalepilot_envs.cluster_deployment.params import (
-    MAX_LATENCY_SECONDS,
     MAX_LOAD_REQUESTS,
-    MEMORY_LIMIT_BYTES,
-    NUM_NODES,
     POD_LOAD_REQUESTS,
     POD_LOAD_TARGET_SHARE,
-    PODS_PER_NODE,
-    SWAP_LIMIT_BYTES,
     ClusterDeploymentParams,
 )
 from scalepilot_envs.cluster_deployment.reward import (
@@ -67,23 +77,14 @@ from scalepilot_envs.cluster_deployment.reward import (
     level,
     reward_table,
 )
-from scalepilot_envs.description import Action, Columns, EnvDescription, ObservationField, params_from_mapping
+from scalepilot_envs.description import params_from_mapping
 from scalepilot_envs.drawing import MUTED, VERMILION, Canvas, Chart, History, Series, draw_charts
 from scalepilot_envs.scaling import ScalingEnv, ScalingVectorEnv, UnitMoveBatch, check_actions
 
-ENV_ID = "scalepilot/ClusterDeployment-v0"
-EPISODE_STEPS = 100
-
-# Rows of the fields, in the order of the observation vector.
-CPU, MEMORY, LATENCY, SWAP, NODES, LOAD_MEAN, THROUGHPUT, NUM_FIELDS = range(8)
-_LOAD_SCALE, _THROUGHPUT_SCALE, LOAD_WINDOW_STEPS = 5000.0, 1000.0, 10
+LOAD_WINDOW_STEPS = 10
 # A load that changes by more than this share makes one way to scale right.
 _RISE = 0.1
-_BASE_MEMORY_BYTES, _BYTES_PER_REQUEST = 80e6, 0.3e6
-_BASE_CPU, _CPU_PER_LOAD, _BASE_LATENCY_SECONDS = 0.2, 0.8, 0.2
-# numpy compares with an array of no dimensions faster than with a Python number.
-ZERO, ONE, MINUS_ONE = np.array(0.0), np.array(1.0), np.array(-1.0)
-_MAX_LATENCY, _MEMORY_LIMIT, _SWAP_LIMIT = (np.array(v) for v in (MAX_LATENCY_SECONDS, MEMORY_LIMIT_BYTES, SWAP_LIMIT_BYTES))
+MINUS_ONE = np.array(-1.0)
 
 
 class ClusterDeploymentBatch(UnitMoveBatch):
@@ -171,7 +172,7 @@ class ClusterDeploymentBatch(UnitMoveBatch):
         self._loads[:, rows] = load
         fields = measure(load, start)
         fields[NODES] = node_share(start)
-        fields[LOAD_MEAN] = load / _LOAD_SCALE
+        fields[LOAD_MEAN] = load / LOAD_SCALE
         self.starting[:, rows] = 0.0
         self.step_index[rows] = 0
         # Into copies: what a step returned belongs to its caller.
@@ -304,7 +305,7 @@ class ClusterDeploymentBatch(UnitMoveBatch):
         for age in range(2, LOAD_WINDOW_STEPS + 1):
             total += self._loads[(self._newest + age) % LOAD_WINDOW_STEPS]
         total /= LOAD_WINDOW_STEPS
-        total /= _LOAD_SCALE
+        total /= LOAD_SCALE
         return total
 
     def _shown(self, fields: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -350,113 +351,6 @@ def _with(values: NDArray[Any], rows: NDArray[np.int64], new: Any) -> NDArray[An
     values = values.copy()
     values[rows] = new
     return values
-
-
-def measure(
-    load: NDArray[np.float64],
-    ready: NDArray[np.float64],
-    cpu_noise: NDArray[np.float64] | float = 0.0,
-    memory_noise: NDArray[np.float64] | float = 0.0,
-) -> NDArray[np.float64]:
-    """What monitoring shows while `ready` pods carry a load.
-
-    Args:
-        load: (n,) requests.
-        ready: (n,) pods.
-        cpu_noise: (n,) share added to the CPU.
-        memory_noise: (n,) bytes added to a pod's memory.
-
-    Returns:
-        (NUM_FIELDS, n) fields; NODES and LOAD_MEAN are left to the caller, who knows the end of the step and the past.
-    """
-    fields = np.empty((NUM_FIELDS, len(ready)))
-    capacity = POD_LOAD_REQUESTS * ready
-    per_capacity = load / capacity
-    np.minimum(load, capacity, out=capacity)
-    np.divide(capacity, _THROUGHPUT_SCALE, out=fields[THROUGHPUT])
-
-    cpu = np.multiply(per_capacity, _CPU_PER_LOAD, out=fields[CPU])
-    cpu += _BASE_CPU
-    cpu += cpu_noise
-    np.minimum(cpu, ONE, out=cpu)
-    np.maximum(cpu, ZERO, out=cpu)
-
-    latency = np.multiply(per_capacity, per_capacity, out=fields[LATENCY])
-    latency += _BASE_LATENCY_SECONDS
-    np.minimum(latency, _MAX_LATENCY, out=latency)
-
-    memory_bytes = _BYTES_PER_REQUEST * load
-    memory_bytes /= ready
-    memory_bytes += _BASE_MEMORY_BYTES
-    memory_bytes += memory_noise
-    memory = np.minimum(memory_bytes, _MEMORY_LIMIT, out=fields[MEMORY])
-    np.maximum(memory, ZERO, out=memory)
-    memory /= MEMORY_LIMIT_BYTES
-    memory_bytes -= MEMORY_LIMIT_BYTES
-    np.minimum(memory_bytes, _SWAP_LIMIT, out=memory_bytes)
-    np.maximum(memory_bytes, ZERO, out=memory_bytes)
-    np.divide(memory_bytes, SWAP_LIMIT_BYTES, out=fields[SWAP])
-    return fields
-
-
-def node_share(ready: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Nodes that `ready` pods fill or begin to fill, as a share of `NUM_NODES`."""
-    share: NDArray[np.float64] = np.ceil(ready / PODS_PER_NODE) / NUM_NODES
-    return share
-
-
-def observation_fields(params: ClusterDeploymentParams) -> tuple[ObservationField, ...]:
-    """The fields in the order of the observation vector."""
-    nodes = float(node_share(np.array([float(params.max_pods)]))[0])
-    carried = POD_LOAD_REQUESTS * params.max_pods
-    latency = "response time: 0.2 s and the square of load / capacity, at most 10 s"
-    return (
-        ObservationField("cpu_share", "share", 0.0, 1.0, "CPU of a ready pod: 0.2 + 0.8 × load / capacity, measured with noise"),
-        ObservationField("memory_share", "share of 500 MB", 0.0, 1.0, "memory of a ready pod, of its limit"),
-        ObservationField("latency_seconds", "s", 0.0, MAX_LATENCY_SECONDS, latency),
-        ObservationField("swap_share", "share of 200 MB", 0.0, 1.0, "memory beyond the limit that a pod swaps out"),
-        ObservationField("node_share", "share of 5 nodes", 0.0, max(1.0, nodes), "nodes in use; one holds 8 ready pods"),
-        ObservationField(
-            "load_mean_5000_requests",
-            "5,000 requests/step",
-            0.0,
-            carried / _LOAD_SCALE,
-            "mean load of the last 10 steps; clipped at what max_pods carry",
-        ),
-        ObservationField(
-            "throughput_1000_requests", "1,000 requests/step", 0.0, carried / _THROUGHPUT_SCALE, "load that the ready pods served"
-        ),
-    )
-
-
-def _utilisation(columns: Columns) -> NDArray[np.float64]:
-    return columns("cpu_share")
-
-
-def describe(params: ClusterDeploymentParams | Mapping[str, Any] | None = None) -> EnvDescription:
-    """Fields, actions, reward and end of ClusterDeployment-v0.
-
-    Raises:
-        ValueError: a parameter is unknown or out of range.
-    """
-    values = params_from_mapping(ClusterDeploymentParams, params)
-    return EnvDescription(
-        env_id=ENV_ID,
-        params=values,
-        fields=observation_fields(values),
-        actions=(Action("absolute", 0, "hold"), Action("absolute", 1, "+1"), Action("absolute", -1, "−1")),
-        reward=(
-            "In [−1, 1]: more for scaling up when CPU or memory is high, for scaling down when CPU is below 0.3, for nothing in"
-            " between, for pods that carry the load at 60 % and for moving with it; less for overload, swap and requests;"
-            " −5 for the step that ends overloaded."
-        ),
-        end=(
-            f"Terminates after {values.patience} steps in a row with CPU or memory above 0.9 or swap above 0.8;"
-            f" truncates after `episode_steps` ({EPISODE_STEPS})."
-        ),
-        signals={"utilisation": _utilisation},
-        rule_defaults={"threshold": {"upper": 0.7, "lower": 0.3, "cooldown_seconds": 0.0}},
-    )
 
 
 class ClusterDeploymentVectorEnv(ScalingVectorEnv[ClusterDeploymentBatch]):

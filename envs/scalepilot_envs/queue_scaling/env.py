@@ -36,86 +36,29 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot_envs.batch_env import BatchStep, BoolArray, entry_points
-from scalepilot_envs.checks import check_count, check_injected, check_number, check_options
-from scalepilot_envs.description import Action, Columns, EnvDescription, ObservationField, Signal, params_from_mapping
+from scalepilot_envs.checks import check_count, check_injected, check_options
+from scalepilot_envs.description import params_from_mapping
 from scalepilot_envs.drawing import Canvas, Chart, History, Series, draw_charts
 from scalepilot_envs.episodes import EpisodeClock, EpisodeDraws, integers, write_columns
+from scalepilot_envs.queue_scaling.description import ACTIONS, EPISODE_STEPS, observation_fields
+from scalepilot_envs.queue_scaling.params import QueueScalingParams
 from scalepilot_envs.scaling import ScalingEnv, ScalingVectorEnv, UnitMoveBatch, check_actions
 from scalepilot_envs.streams import Streams
 from scalepilot_envs.workloads import RateSeries, Workload, workload_from_mapping
 
-ENV_ID = "scalepilot/QueueScaling-v0"
-EPISODE_STEPS = 200
 DEFAULT_WORKLOAD = "sine_curve"
-# A queue above this many times the largest influx ends the episode.
-_OVERFLOW = 10
 _HOUR_SECONDS = 3600.0
 _SEEDS = 1 << 31
-_ACTIONS = (Action("absolute", -1, "−1"), Action("absolute", 0, "hold"), Action("absolute", 1, "+1"))
 
 WorkloadLike = str | Mapping[str, Any] | Workload | RateSeries
-
-
-@dataclass(frozen=True)
-class QueueScalingParams:
-    """Instances, what they serve and what they cost.
-
-    Attributes:
-        interval_seconds: time between two decisions.
-        capacity_requests: requests one instance serves in a step.
-        min_instances: fewest instances.
-        max_instances: most instances.
-        start_instances: instances at the start of an episode.
-        max_influx_requests: the largest influx of a step: observations show no more, and ten times as many waiting end the
-            episode.
-        refused_penalty: for a change that would leave the bounds.
-        price_per_instance_hour: currency for one instance and hour, billed once a step for the instances that served it.
-    """
-
-    interval_seconds: float = 300.0
-    capacity_requests: int = 87
-    min_instances: int = 2
-    max_instances: int = 100
-    start_instances: int = 50
-    max_influx_requests: int = 4350
-    refused_penalty: float = 0.1
-    price_per_instance_hour: float = 1.0
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        check_number(self, "interval_seconds", 1e-3)
-        check_number(self, "capacity_requests", 1, whole=True)
-        check_number(self, "min_instances", 1, whole=True)
-        check_number(self, "max_instances", self.min_instances, whole=True)
-        check_number(self, "start_instances", self.min_instances, self.max_instances, whole=True)
-        check_number(self, "max_influx_requests", 1, whole=True)
-        check_number(self, "refused_penalty")
-        check_number(self, "price_per_instance_hour")
-
-    @property
-    def max_capacity_requests(self) -> int:
-        """Requests the most instances serve in a step."""
-        return self.capacity_requests * self.max_instances
-
-    @property
-    def overflow_requests(self) -> int:
-        """A longer queue ends the episode."""
-        return _OVERFLOW * self.max_influx_requests
-
-    @property
-    def max_queue_requests(self) -> int:
-        """The longest queue there can be: the overflow and one more influx."""
-        return self.overflow_requests + self.max_influx_requests
 
 
 class QueueScalingBatch(UnitMoveBatch):
@@ -161,14 +104,14 @@ class QueueScalingBatch(UnitMoveBatch):
         self._seeded = {"seed", "num_steps"} <= names
         self._series = self._influx_of(workload)
 
-        self.fields = _fields(self.params, bounded_observation)
+        self.fields = observation_fields(self.params, bounded_observation)
         self.single_observation_space = gym.spaces.Box(
             np.array([f.low for f in self.fields], dtype=np.float32),
             np.array([f.high for f in self.fields], dtype=np.float32),
             dtype=np.float32,
         )
-        self.single_action_space = gym.spaces.Discrete(len(_ACTIONS))
-        self.move_of_action = np.array([action.size for action in _ACTIONS], dtype=np.int64)
+        self.single_action_space = gym.spaces.Discrete(len(ACTIONS))
+        self.move_of_action = np.array([action.size for action in ACTIONS], dtype=np.int64)
         self._change_of_action = self.move_of_action.astype(np.float64)
 
         # Bounds as whole arrays: beside a plain number numpy's minimum takes twice as long.
@@ -293,7 +236,7 @@ class QueueScalingBatch(UnitMoveBatch):
             shared specification `golden/queue_scaling.py`, replayed by the tests to 1e-9.
         """
         p = self.params
-        actions = check_actions(actions, self.num_envs, len(_ACTIONS))
+        actions = check_actions(actions, self.num_envs, len(ACTIONS))
         truncated = self._clock.advance()
         self.influx = self._clock.of(self._fixed if self._table is None else self._table)
         work = self.influx + self.queue
@@ -377,100 +320,6 @@ class QueueScalingBatch(UnitMoveBatch):
         ]
         draw_charts(canvas, charts, num_steps=self.episode_steps, step=int(self._clock.step_index[index]))
         return canvas.array()
-
-
-def _fields(params: QueueScalingParams, bounded: bool = False) -> tuple[ObservationField, ...]:
-    p = params
-    fewest = p.min_instances / p.max_instances
-    shares = (
-        ObservationField("instances_share", f"share of {p.max_instances}", fewest, 1.0, "instances there are"),
-        ObservationField("load_share", "share", 0.0, 1.0, "used part of the capacity, in whole percents"),
-    )
-    capacity, influx, queue = (
-        "requests the instances of the step just served can serve in a step",
-        "requests that came in the step just served",
-        "requests that wait",
-    )
-    if bounded:
-        return (
-            *shares,
-            ObservationField("capacity_scaled", f"share of {p.max_capacity_requests:,}", fewest, 1.0, capacity),
-            ObservationField("influx_scaled", f"share of {p.max_influx_requests:,}", 0.0, 1.0, influx),
-            ObservationField("queue_log_scaled", f"log(1 + q) / log(1 + {p.max_queue_requests:,})", 0.0, 1.0, queue),
-        )
-    lowest, highest = float(p.min_instances * p.capacity_requests), float(p.max_capacity_requests)
-    return (
-        *shares,
-        ObservationField("capacity_requests", "requests/step", lowest, highest, capacity),
-        ObservationField("influx_requests", "requests/step", 0.0, float(p.max_influx_requests), influx),
-        ObservationField("queue_requests", "requests", 0.0, float(p.max_queue_requests), queue),
-    )
-
-
-def _instances(p: QueueScalingParams, columns: Columns) -> NDArray[np.float64]:
-    return np.rint(columns("instances_share") * p.max_instances)
-
-
-def _load(columns: Columns) -> NDArray[np.float64]:
-    return np.rint(columns("load_share") * 100) / 100
-
-
-def _influx(p: QueueScalingParams, bounded: bool, columns: Columns) -> NDArray[np.float64]:
-    scaled = columns("influx_scaled") * p.max_influx_requests if bounded else columns("influx_requests")
-    return np.asarray(np.rint(scaled), dtype=np.float64)
-
-
-def _queue(p: QueueScalingParams, bounded: bool, columns: Columns) -> NDArray[np.float64]:
-    scaled = np.expm1(columns("queue_log_scaled") * np.log1p(p.max_queue_requests)) if bounded else columns("queue_requests")
-    return np.asarray(np.rint(scaled), dtype=np.float64)
-
-
-def _capacity(p: QueueScalingParams, columns: Columns) -> NDArray[np.float64]:
-    return np.full_like(columns("load_share"), float(p.capacity_requests), dtype=np.float64)
-
-
-def _signals(p: QueueScalingParams, bounded: bool) -> dict[str, Signal]:
-    """Physical quantities from either form of the observation; whole numbers where thresholds are compared with them."""
-    return {
-        "total_replicas": partial(_instances, p),
-        "utilisation": _load,
-        "backlog_requests": partial(_queue, p, bounded),
-        "demand": partial(_influx, p, bounded),
-        "replica_capacity": partial(_capacity, p),
-    }
-
-
-def describe(
-    params: QueueScalingParams | Mapping[str, Any] | None = None, *, bounded_observation: bool = False
-) -> EnvDescription:
-    """Fields, actions, reward and parameters of QueueScaling-v0.
-
-    Args:
-        params: constants, or their mapping.
-        bounded_observation: describe the observation scaled to [0, 1].
-
-    Raises:
-        ValueError: a parameter is unknown or not allowed.
-    """
-    p: QueueScalingParams = params_from_mapping(QueueScalingParams, params)
-    return EnvDescription(
-        env_id=ENV_ID,
-        params=p,
-        fields=_fields(p, bounded_observation),
-        actions=_ACTIONS,
-        reward=(
-            f"−(1 − load) · instances / {p.max_instances} − {p.refused_penalty:g} for a change that would leave"
-            f" {p.min_instances} to {p.max_instances} instances − queue / (1 + queue)."
-        ),
-        end=(
-            f"Terminates when the queue exceeds {p.overflow_requests:,} requests; truncated after {EPISODE_STEPS} steps unless"
-            " episode_steps says otherwise."
-        ),
-        signals=_signals(p, bounded_observation),
-        rule_defaults={
-            "threshold": {"upper": 0.8, "lower": 0.4, "upper_backlog": 100.0, "lower_backlog": 0.0, "cooldown_seconds": 0.0}
-        },
-    )
 
 
 class QueueScalingVectorEnv(ScalingVectorEnv[QueueScalingBatch]):
