@@ -1,114 +1,15 @@
-"""The sections of an experiment's configuration: one frozen dataclass each, every key documented and checked."""
+"""Hyperparameters, a section an algorithm."""
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
-from scalepilot_envs.registration import MODULE_PREFIX, NAMESPACE, find_env
-
-_STRICT: dict[str, Any] = {"extra": "forbid"}
-AUTOSCALE = "Autoscale-v0"
-
-
-def check_allowed(name: str, value: object, choices: Sequence[str]) -> None:
-    """Refuse a value that is none of the choices, naming the nearest."""
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{name}: {value!r} is not allowed; allowed: {', '.join(choices)}{hint}")
-
-
-def check_between(owner: object, name: str, low: float, high: float, *, above: bool = False) -> None:
-    """Refuse a field outside [low, high], or not above low."""
-    value = getattr(owner, name)
-    if not (math.isfinite(value) and low <= value <= high) or (above and value == low):
-        bound = f"above {low:g}" if above else f"from {low:g}"
-        limit = "" if math.isinf(high) else f" to {high:g}"
-        raise ValueError(f"{name}: {value!r} is not allowed; allowed: {bound}{limit}")
-
-
-@dataclass(frozen=True)
-class EnvConfig:
-    """Autoscale-v0, and its physical constants.
-
-    Attributes:
-        id: Autoscale-v0.
-        params: see `AutoscaleParams`.
-        randomisation: drawn anew each training episode, off in evaluation.
-        episode_steps: steps of a training episode.
-    """
-
-    id: str = AUTOSCALE
-    params: AutoscaleParams = field(default_factory=AutoscaleParams)
-    randomisation: Randomisation = field(default_factory=Randomisation)
-    episode_steps: int = 1920
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-
-    def __post_init__(self) -> None:
-        if not is_autoscale(self.id):
-            raise ValueError(f"id: {self.id!r} is not allowed here; allowed: {AUTOSCALE}")
-        check_between(self, "episode_steps", 1, 10_000_000)
-
-
-@dataclass(frozen=True)
-class OtherEnvConfig:
-    """Any other environment: one of ours (`scalepilot env list`) or one that gymnasium knows.
-
-    Attributes:
-        id: of the environment, such as QueueScaling-v0 or CartPole-v1.
-        params: its physical constants (`scalepilot env show ID`); only ours have any.
-        options: its other arguments, such as {workload: spike, random_phase: true}.
-    """
-
-    id: str
-    params: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-
-    def __post_init__(self) -> None:
-        try:
-            entry = find_env(self.id)
-        except ValueError as error:
-            raise ValueError(str(error).replace("env: ", "id: ", 1)) from None
-        try:
-            entry.describe(self.params, **self.options)
-        except (TypeError, ValueError) as error:
-            message = str(error)
-            raise ValueError(message if message.startswith(("params.", "id: ")) else f"params.{message}") from None
-        # The environment itself says what is wrong with an option.
-        try:
-            entry.maker()(**self.arguments)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"options: {str(error).removeprefix('options.')}") from None
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What it is made with."""
-        return {**({"params": self.params} if self.params else {}), **self.options}
-
-
-def is_autoscale(env_id: object) -> bool:
-    """Whether an id, with or without namespace and module prefix, is Autoscale-v0's."""
-    return str(env_id).removeprefix(MODULE_PREFIX).removeprefix(f"{NAMESPACE}/") == AUTOSCALE
-
-
-def env_tag(value: Any) -> str:
-    """Which of the two sections `env` is: told by its id."""
-    env_id = value.get("id", AUTOSCALE) if isinstance(value, Mapping) else getattr(value, "id", AUTOSCALE)
-    return "autoscale" if is_autoscale(env_id) else "other"
-
-
-ENV_TAGS = {"autoscale": EnvConfig, "other": OtherEnvConfig}
+from scalepilot.settings.checks import STRICT, check_between
 
 
 @dataclass(frozen=True)
@@ -153,7 +54,7 @@ class PPOConfig:
     envs_per_input: int = 8
     hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
         for name in ("total_env_steps", "num_envs", "rollout_steps", "num_epochs", "minibatch_size"):
@@ -251,7 +152,7 @@ class DQNConfig:
     reward_clip: float = 1e9
     hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
         for name in (
@@ -326,7 +227,7 @@ class TabularConfig:
     bins: dict[str, int] = field(default_factory=dict)
     edges: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
         for name in ("total_env_steps", "num_envs"):
@@ -354,69 +255,3 @@ class TabularConfig:
     def num_iterations(self) -> int:
         """Iterations that use up the budget, the last one whole."""
         return math.ceil(self.total_env_steps / self.rollout_size)
-
-
-@dataclass(frozen=True)
-class ResourcesConfig:
-    """Where training runs.
-
-    Attributes:
-        num_env_runners: parallel env-runner processes; 0 steps the environments in the trainer's own process.
-        address: of a Ray cluster ("ray://…", "auto"); null starts a local one.
-        num_gpus_per_learner: GPUs the learner gets; asked for and missing is an error.
-        torch_threads: of the learner; null for the number of cores. More than one is a sixth faster on a quiet machine, and two
-            such trainings at once all but stop each other: waiting threads spin.
-    """
-
-    num_env_runners: int = 0
-    address: str | None = None
-    num_gpus_per_learner: float = 0
-    torch_threads: int | None = 1
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-
-    def __post_init__(self) -> None:
-        check_between(self, "num_env_runners", 0, 100_000)
-        check_between(self, "num_gpus_per_learner", 0, 64)
-        if self.torch_threads is not None:
-            check_between(self, "torch_threads", 1, 1024)
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """Protocol v1 and what is compared under it.
-
-    Attributes:
-        window_steps: steps of a validation or test window (1,920 of 15 s are 8 hours).
-        drawn_windows: training and validation windows drawn.
-        test_seeds: arrival seeds of the test windows.
-        tuning_evaluations: random-search evaluations of the tuned rules, shared equally by the metrics.
-        validate_every_share: of the budget, between two validations (0.02 = 50 validations a run).
-        bootstrap_samples: resamples behind the intervals.
-        optimum: judge against the clairvoyant optimum too (a second or two an episode).
-        validation_episodes: of environments other than Autoscale, each validation.
-        test_episodes: likewise, in the end.
-    """
-
-    window_steps: int = 1920
-    drawn_windows: int = 24
-    test_seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
-    tuning_evaluations: int = 400
-    validate_every_share: float = 0.02
-    bootstrap_samples: int = 2000
-    optimum: bool = True
-    validation_episodes: int = 64
-    test_episodes: int = 200
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-
-    def __post_init__(self) -> None:
-        check_between(self, "window_steps", 2, 1_000_000)
-        check_between(self, "drawn_windows", 1, 10_000)
-        check_between(self, "tuning_evaluations", 2, 1_000_000)
-        check_between(self, "validate_every_share", 0, 1, above=True)
-        check_between(self, "bootstrap_samples", 10, 1_000_000)
-        check_between(self, "validation_episodes", 1, 100_000)
-        check_between(self, "test_episodes", 2, 100_000)
-        if not self.test_seeds:
-            raise ValueError("test_seeds: is empty; allowed: at least one seed")

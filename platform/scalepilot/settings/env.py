@@ -1,0 +1,89 @@
+"""Which environment, and what it is made with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from scalepilot.settings.checks import STRICT, check_between
+from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
+from scalepilot_envs.registration import MODULE_PREFIX, NAMESPACE, find_env
+
+AUTOSCALE = "Autoscale-v0"
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Autoscale-v0, and its physical constants.
+
+    Attributes:
+        id: Autoscale-v0.
+        params: see `AutoscaleParams`.
+        randomisation: drawn anew each training episode, off in evaluation.
+        episode_steps: steps of a training episode.
+    """
+
+    id: str = AUTOSCALE
+    params: AutoscaleParams = field(default_factory=AutoscaleParams)
+    randomisation: Randomisation = field(default_factory=Randomisation)
+    episode_steps: int = 1920
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        if not is_autoscale(self.id):
+            raise ValueError(f"id: {self.id!r} is not allowed here; allowed: {AUTOSCALE}")
+        check_between(self, "episode_steps", 1, 10_000_000)
+
+
+@dataclass(frozen=True)
+class OtherEnvConfig:
+    """Any other environment: one of ours (`scalepilot env list`) or one that gymnasium knows.
+
+    Attributes:
+        id: of the environment, such as QueueScaling-v0 or CartPole-v1.
+        params: its physical constants (`scalepilot env show ID`); only ours have any.
+        options: its other arguments, such as {workload: spike, random_phase: true}.
+    """
+
+    id: str
+    params: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        try:
+            entry = find_env(self.id)
+        except ValueError as error:
+            raise ValueError(str(error).replace("env: ", "id: ", 1)) from None
+        try:
+            entry.describe(self.params, **self.options)
+        except (TypeError, ValueError) as error:
+            message = str(error)
+            raise ValueError(message if message.startswith(("params.", "id: ")) else f"params.{message}") from None
+        # The environment itself says what is wrong with an option.
+        try:
+            entry.maker()(**self.arguments)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"options: {str(error).removeprefix('options.')}") from None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What it is made with."""
+        return {**({"params": self.params} if self.params else {}), **self.options}
+
+
+def is_autoscale(env_id: object) -> bool:
+    """Whether an id, with or without namespace and module prefix, is Autoscale-v0's."""
+    return str(env_id).removeprefix(MODULE_PREFIX).removeprefix(f"{NAMESPACE}/") == AUTOSCALE
+
+
+def env_tag(value: Any) -> str:
+    """Which of the two sections `env` is: told by its id."""
+    env_id = value.get("id", AUTOSCALE) if isinstance(value, Mapping) else getattr(value, "id", AUTOSCALE)
+    return "autoscale" if is_autoscale(env_id) else "other"
+
+
+ENV_TAGS = {"autoscale": EnvConfig, "other": OtherEnvConfig}

@@ -1,0 +1,76 @@
+"""Where an experiment runs, and how it is judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from scalepilot.settings.checks import STRICT, check_between
+
+
+@dataclass(frozen=True)
+class ResourcesConfig:
+    """Where training runs.
+
+    Attributes:
+        num_env_runners: parallel env-runner processes; 0 steps the environments in the trainer's own process.
+        address: of a Ray cluster ("ray://…", "auto"); null starts a local one.
+        num_gpus_per_learner: GPUs the learner gets; asked for and missing is an error.
+        torch_threads: of the learner; null for the number of cores. More than one is a sixth faster on a quiet machine, and two
+            such trainings at once all but stop each other: waiting threads spin.
+    """
+
+    num_env_runners: int = 0
+    address: str | None = None
+    num_gpus_per_learner: float = 0
+    torch_threads: int | None = 1
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        check_between(self, "num_env_runners", 0, 100_000)
+        check_between(self, "num_gpus_per_learner", 0, 64)
+        if self.torch_threads is not None:
+            check_between(self, "torch_threads", 1, 1024)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Protocol v1 and what is compared under it.
+
+    Attributes:
+        window_steps: steps of a validation or test window (1,920 of 15 s are 8 hours).
+        drawn_windows: training and validation windows drawn.
+        test_seeds: arrival seeds of the test windows.
+        tuning_evaluations: random-search evaluations of the tuned rules, shared equally by the metrics.
+        validate_every_share: of the budget, between two validations (0.02 = 50 validations a run).
+        bootstrap_samples: resamples behind the intervals.
+        optimum: judge against the clairvoyant optimum too (a second or two an episode).
+        validation_episodes: of environments other than Autoscale, each validation.
+        test_episodes: likewise, in the end.
+    """
+
+    window_steps: int = 1920
+    drawn_windows: int = 24
+    test_seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
+    tuning_evaluations: int = 400
+    validate_every_share: float = 0.02
+    bootstrap_samples: int = 2000
+    optimum: bool = True
+    validation_episodes: int = 64
+    test_episodes: int = 200
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        check_between(self, "window_steps", 2, 1_000_000)
+        check_between(self, "drawn_windows", 1, 10_000)
+        check_between(self, "tuning_evaluations", 2, 1_000_000)
+        check_between(self, "validate_every_share", 0, 1, above=True)
+        check_between(self, "bootstrap_samples", 10, 1_000_000)
+        check_between(self, "validation_episodes", 1, 100_000)
+        check_between(self, "test_episodes", 2, 100_000)
+        if not self.test_seeds:
+            raise ValueError("test_seeds: is empty; allowed: at least one seed")
