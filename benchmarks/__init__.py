@@ -11,6 +11,7 @@ BENCHMARKS = {
     "train_ppo_autoscale": "benchmarks.train_ppo_autoscale",
     "train_dqn": "benchmarks.train_dqn",
     "train_ppo_cartpole": "benchmarks.train_ppo_cartpole",
+    "train_ppo_large": "benchmarks.train_ppo_large",
     "solve_cartpole": "benchmarks.solve_cartpole",
 }
 

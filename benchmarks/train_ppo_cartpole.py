@@ -10,48 +10,65 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from scalepilot.cluster import connected
 from scalepilot.config import ExperimentConfig, config_from_mapping
+from scalepilot.settings import ResourcesConfig
 
 ROUNDS = 3
 ITERATIONS = {"rllib": 22, "rllib-stock": 6, "sb3": 12}
-WARM_UP = 2
-NUM_ENVS, ROLLOUT_STEPS, EPOCHS, MINIBATCH = 64, 64, 4, 256
+WARM_UP, EPOCHS = 2, 4
 
 
-def config(engine: str) -> ExperimentConfig:
-    """The benchmark's experiment for one of RLlib's engines."""
-    ppo = {"num_envs": NUM_ENVS, "rollout_steps": ROLLOUT_STEPS, "num_epochs": EPOCHS, "minibatch_size": MINIBATCH}
-    ppo |= {"hidden": [64, 64], "envs_per_input": 1, "lr": 3e-4, "gamma": 0.99}
-    return config_from_mapping({"name": "bench", "engine": engine, "env": {"id": "CartPole-v1"}, "ppo": ppo})
+class Batch(NamedTuple):
+    """How much is sampled for an update, and learnt from at a time."""
+
+    num_envs: int
+    rollout_steps: int
+    minibatch_size: int
+
+    @property
+    def size(self) -> int:
+        """Transitions of one iteration."""
+        return self.num_envs * self.rollout_steps
 
 
-def timed(iterate: Callable[[], object], iterations: int) -> list[float]:
+BATCH = Batch(num_envs=64, rollout_steps=64, minibatch_size=256)
+
+
+def config(engine: str, batch: Batch, num_env_runners: int) -> ExperimentConfig:
+    """The benchmark's experiment for one of RLlib's engines; torch has the machine's default number of threads."""
+    ppo = {**batch._asdict(), "num_epochs": EPOCHS, "hidden": [64, 64], "envs_per_input": 1, "lr": 3e-4, "gamma": 0.99}
+    resources = {"num_env_runners": num_env_runners, "torch_threads": None}
+    values = {"name": "bench", "engine": engine, "env": {"id": "CartPole-v1"}, "ppo": ppo, "resources": resources}
+    return config_from_mapping(values)
+
+
+def timed(iterate: Callable[[], object], iterations: int, batch: Batch) -> list[float]:
     """Environment steps a second of each iteration after the warm-up, sampling and learning together."""
     rates = []
     for _ in range(iterations):
         began = time.perf_counter()
         iterate()
-        rates.append(NUM_ENVS * ROLLOUT_STEPS / (time.perf_counter() - began))
+        rates.append(batch.size / (time.perf_counter() - began))
     return rates[WARM_UP:]
 
 
-def rllib_rates(engine: str) -> list[float]:
-    """Ours or stock RLlib."""
+def rllib_rates(engine: str, batch: Batch, iterations: int, num_env_runners: int = 0) -> list[float]:
+    """Ours or stock RLlib; Ray must be up."""
     from scalepilot.experiment import make_task
     from scalepilot.learn.rllib.trainer import RLlibTrainer
 
-    experiment = config(engine)
+    experiment = config(engine, batch, num_env_runners)
     trainer = RLlibTrainer(experiment, make_task(experiment, None))
     try:
-        return timed(trainer.iterate, ITERATIONS[engine])
+        return timed(trainer.iterate, iterations, batch)
     finally:
         trainer.close()
 
 
-def sb3_rates() -> list[float]:
+def sb3_rates(batch: Batch, iterations: int) -> list[float]:
     """Stock Stable-Baselines3, through its own `learn`."""
     from stable_baselines3 import PPO
     from stable_baselines3.common.env_util import make_vec_env
@@ -59,24 +76,24 @@ def sb3_rates() -> list[float]:
     networks: dict[str, Any] = {"net_arch": {"pi": [64, 64], "vf": [64, 64]}}
     model = PPO(
         "MlpPolicy",
-        make_vec_env("CartPole-v1", NUM_ENVS, seed=0),
-        n_steps=ROLLOUT_STEPS,
-        batch_size=MINIBATCH,
+        make_vec_env("CartPole-v1", batch.num_envs, seed=0),
+        n_steps=batch.rollout_steps,
+        batch_size=batch.minibatch_size,
         n_epochs=EPOCHS,
         policy_kwargs=networks,
         device="cpu",
     )
-    rollout = NUM_ENVS * ROLLOUT_STEPS
-    return timed(lambda: model.learn(rollout, reset_num_timesteps=False), ITERATIONS["sb3"])
+    return timed(lambda: model.learn(batch.size, reset_num_timesteps=False), iterations, batch)
 
 
 def run() -> tuple[dict[str, float], dict[str, float]]:
     """Figures in steps/s and the ratios."""
     rates: dict[str, list[float]] = {engine: [] for engine in ITERATIONS}
-    with connected(config("rllib").resources):
+    with connected(ResourcesConfig()):
         for _ in range(ROUNDS):
             for engine, measured in rates.items():
-                measured += sb3_rates() if engine == "sb3" else rllib_rates(engine)
+                count = ITERATIONS[engine]
+                measured += sb3_rates(BATCH, count) if engine == "sb3" else rllib_rates(engine, BATCH, count)
     medians = {engine: statistics.median(measured) for engine, measured in rates.items()}
     figures = {
         "env_steps_per_second": medians["rllib"],
