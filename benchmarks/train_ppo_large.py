@@ -14,7 +14,7 @@ from benchmarks.train_ppo_cartpole import Batch, rllib_rates, sb3_rates
 from scalepilot.cluster import connected
 from scalepilot.settings import ResourcesConfig
 
-ROUNDS = 1
+ROUNDS = 3
 OURS = Batch(num_envs=512, rollout_steps=32, minibatch_size=2048)
 # Remote env runners, the batch.
 STOCK_SETTINGS = {
