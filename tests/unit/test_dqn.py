@@ -15,7 +15,8 @@ from ray.rllib.core.columns import Columns
 from scalepilot.config import DQNConfig
 from scalepilot.errors import RunError
 from scalepilot.learn.rllib.exploration import EpsilonSchedule
-from scalepilot.learn.rllib.q_learning import FlatParameters, QLearner
+from scalepilot.learn.rllib.flat_parameters import FlatParameters
+from scalepilot.learn.rllib.q_learning import QLearner
 from scalepilot.learn.rllib.q_module import DuelingHead, QModule
 from scalepilot.learn.rllib.rollout import Rollout
 

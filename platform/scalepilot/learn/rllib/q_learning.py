@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 from torch.nn.functional import huber_loss
 
 from scalepilot.config import DQNConfig
 from scalepilot.errors import RunError
+from scalepilot.learn.rllib.flat_parameters import FlatParameters
 from scalepilot.learn.rllib.q_module import QModule
 from scalepilot.learn.rllib.replay import Priorities, ReplayRing
 from scalepilot.learn.rllib.rollout import Rollout
@@ -18,30 +18,6 @@ from scalepilot.learn.rllib.transitions import NStepBuilder
 
 # Minibatches are gathered many at a time, up to so many bytes of observations.
 _GATHER_BYTES = 32 * 1024**2
-
-
-class FlatParameters:
-    """All parameters of a network as views of one vector, and their gradients of another.
-
-    Clipping, Adam and the target's update are then one kernel each; on networks this small they would otherwise take longer
-    than the gradient itself.
-
-    Args:
-        network: its parameters are moved; loading a state copies into them, so they stay views.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        parameters = list(network.parameters())
-        self.vector = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
-        self.gradient = torch.zeros_like(self.vector)
-        self.vector.grad = self.gradient
-        at = 0
-        for parameter in parameters:
-            end = at + parameter.numel()
-            parameter.data = self.vector.data[at:end].view_as(parameter)
-            if parameter.requires_grad:
-                parameter.grad = self.gradient[at:end].view_as(parameter)
-            at = end
 
 
 class _Minibatches(NamedTuple):
