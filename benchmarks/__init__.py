@@ -12,6 +12,7 @@ BENCHMARKS = {
     "train_dqn": "benchmarks.train_dqn",
     "train_ppo_cartpole": "benchmarks.train_ppo_cartpole",
     "train_ppo_large": "benchmarks.train_ppo_large",
+    "learner": "benchmarks.learner",
     "solve_cartpole": "benchmarks.solve_cartpole",
 }
 
