@@ -86,6 +86,8 @@ class ExperimentConfig:
             raise ValueError(f"name: {self.name!r} is not allowed; allowed: 1–64 letters, digits, '.', '_', '-'")
         check_allowed("algorithm", self.algorithm, ALGORITHMS)
         check_allowed("engine", self.engine, ENGINES)
+        if self.engine == "rllib-stock" and self.algorithm != "ppo":
+            raise ValueError(f"engine: rllib-stock is not allowed for algorithm {self.algorithm}; allowed: rllib")
         check_between(self, "seed", 0, 2**31 - 1)
         check_between(self, "checkpoint_every_share", 0, 1, above=True)
         runners, learner, section = self.resources.num_env_runners, self.learning, SECTIONS[self.algorithm]

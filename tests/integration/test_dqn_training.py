@@ -157,10 +157,3 @@ def test_a_short_run_on_cartpole_is_far_better_than_chance(tmp_path: Path):
     folder = run_experiment(config, RunFolder.create(config)).folder
     # Chance balances the pole for 22 steps.
     assert run_returns(load_policy(folder.path), "CartPole-v1", 50, first_seed=77).episode_return.mean() > 80
-
-
-def test_stock_rllib_is_refused_with_what_is_allowed(tmp_path: Path):
-    from scalepilot.errors import ConfigError
-
-    with pytest.raises(ConfigError, match="engine: rllib-stock"):
-        trainer_of(small(tmp_path, engine="rllib-stock"))

@@ -151,6 +151,7 @@ def test_a_number_that_is_none_or_out_of_range_is_named_with_its_range(value, me
         ("algorithm: pppo", "algorithm: 'pppo' is not allowed; allowed: ppo, dqn, "),
         ("algorithm: ray.rllib.algorithms.ppo.PPO", "algorithm: 'ray.rllib.algorithms.ppo.PPO' is not allowed; allowed: ppo"),
         ("engine: rlib", "engine: 'rlib' is not allowed; allowed: rllib, rllib-stock; did you mean rllib?"),
+        ("{algorithm: dqn, engine: rllib-stock}", "engine: rllib-stock is not allowed for algorithm dqn; allowed: rllib"),
         ("workload: {kind: diurnl}", "workload.kind: 'diurnl' is not allowed; allowed: steady, "),
         (
             "workload: {kind: mixture, components: [{workload: {kind: mixture}}]}",

@@ -479,3 +479,14 @@ def test_text_and_picture_show_the_state():
     assert "workers 23 + 1 ordered" in text
     assert f"queue {batch.queue[0]} tasks" in text
     assert f"on time {batch.on_time[0]} of {batch.tasks.count[0]} tasks" in text
+
+
+def test_a_price_of_workers_is_taken_off_the_reward_and_changes_nothing_else():
+    free, priced = (FunctionWorkflowBatch(4, params=FunctionWorkflowParams(worker_price=price)) for price in (0.0, 0.25))
+    for batch in (free, priced):
+        batch.seed_streams([0, 1, 2, 3])
+        batch.reset_batch()
+    for action in (MORE, LESS, LESS, HOLD):
+        plain, dear = (batch.step_batch(np.full(4, action)) for batch in (free, priced))
+        np.testing.assert_array_equal(plain.observation, dear.observation)
+        np.testing.assert_allclose(dear.reward, plain.reward - 0.25 * free.workers, rtol=1e-12)

@@ -249,6 +249,8 @@ class FunctionWorkflowBatch(UnitMoveBatch):
         reward += 5.5 * ((change > 0) & overloaded) + 0.1 * ((change < 0) & ~overloaded) + 3.6 * (good & (load <= 0.5))
         pending = self.tasks.arrived[self._envs, self.step_index] - self.completed
         reward += 8 * terminated - 2 * np.minimum(pending, _MOST_PENDING) * truncated
+        if self.params.worker_price:
+            reward -= self.params.worker_price * self.workers
         return reward
 
     def _observation(self) -> NDArray[np.float32]:
@@ -355,7 +357,7 @@ def describe(params: FunctionWorkflowParams | Mapping[str, Any] | None = None) -
         reward=(
             "36 (qos − 0.95), less for a queue above 30 tasks, for workers beyond 14 while all is well and for changes; more for"
             " adding under overload, removing without it and a step with qos from 0.95 and a queue up to 15; at the end +8 when"
-            " all is done early, or −2 for each of up to 30 pending tasks."
+            " all is done early, or −2 for each of up to 30 pending tasks. worker_price × workers is taken off."
         ),
         end=(
             "Terminates when every task of the episode is complete before its last step; truncated after"

@@ -10,6 +10,7 @@ from scalepilot_envs.checks import check_number
 MEAN_SERVICE_SECONDS = 1.5
 # An artifact or a config may come from anywhere: what is allocated by them has a bound.
 _MAX_WORKERS, _MAX_STEP_SECONDS, _MAX_TASKS_PER_MINUTE = 10_000, 3600.0, 1e6
+_MAX_WORKER_PRICE = 1e3
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class FunctionWorkflowParams:
         min_workers: fewest workers.
         max_workers: most workers.
         base_tasks_per_minute: what the phases of the workload multiply.
+        worker_price: taken from the reward for each worker and step. The source has none (0): below 14 workers its reward sees
+            no difference.
     """
 
     step_seconds: float = 8.0
@@ -29,6 +32,7 @@ class FunctionWorkflowParams:
     min_workers: int = 1
     max_workers: int = 32
     base_tasks_per_minute: float = 300.0
+    worker_price: float = 0.0
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -38,3 +42,4 @@ class FunctionWorkflowParams:
         check_number(self, "max_workers", self.min_workers, _MAX_WORKERS, whole=True)
         check_number(self, "initial_workers", self.min_workers, self.max_workers, whole=True)
         check_number(self, "base_tasks_per_minute", 1e-6, _MAX_TASKS_PER_MINUTE)
+        check_number(self, "worker_price", 0, _MAX_WORKER_PRICE)

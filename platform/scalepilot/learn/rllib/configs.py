@@ -11,7 +11,6 @@ from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.errors import ConfigError
 from scalepilot.learn.devices import check_gpus
 from scalepilot.learn.rllib.dqn import RolloutDQN, RolloutDQNLearner
 from scalepilot.learn.rllib.env_runner import VectorEnvRunner
@@ -43,7 +42,6 @@ def algorithm_config(config: ExperimentConfig, task: Task) -> AlgorithmConfig:
 
     Raises:
         InputError: GPUs asked for and none there.
-        ConfigError: the engine does not go with the algorithm.
     """
     check_gpus(config.resources.num_gpus_per_learner)
     rllib = _dqn(config, task) if config.algorithm == "dqn" else _ppo(config, task)
@@ -96,8 +94,6 @@ def _ppo(config: ExperimentConfig, task: Task) -> RLlibPPOConfig:
 
 
 def _dqn(config: ExperimentConfig, task: Task) -> RLlibDQNConfig:
-    if config.engine == "rllib-stock":
-        raise ConfigError("engine: rllib-stock is not allowed for algorithm dqn; allowed: rllib")
     dqn, runners = config.dqn, config.resources.num_env_runners
     rllib = RLlibDQNConfig(algo_class=RolloutDQN)
     rllib.env_runners(
