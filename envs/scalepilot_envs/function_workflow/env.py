@@ -233,6 +233,7 @@ class FunctionWorkflowBatch(UnitMoveBatch):
         self.sojourn_mean_seconds = np.where(idle, _EMPTY_SOJOURN_SECONDS, queues.sojourn_sum_seconds[at] / divisor)
         self.sojourn_max_seconds = np.where(idle, _EMPTY_SOJOURN_SECONDS, queues.sojourn_max_seconds[at])
         self.qos = np.where(idle, _EMPTY_QOS, on_time / divisor)
+        self.late_in_step = completed - on_time
         self.completed = self.completed + completed
         self.on_time = self.on_time + on_time
         arrived_now = arrived[at]
@@ -240,6 +241,16 @@ class FunctionWorkflowBatch(UnitMoveBatch):
         self.arrival_rate_per_second = (arrived_now - arrived[self._envs, self.step_index - 1]) / self.params.step_seconds
 
     def _reward(self, change: NDArray[np.int64], terminated: BoolArray, truncated: BoolArray) -> NDArray[np.float64]:
+        pending = self.tasks.arrived[self._envs, self.step_index] - self.completed
+        if self.params.reward == "late_tasks":
+            reward = -(self.late_in_step + pending * truncated)
+        else:
+            reward = self._source_reward(change, pending, terminated, truncated)
+        return reward - self.params.worker_price * self.workers
+
+    def _source_reward(
+        self, change: NDArray[np.int64], pending: NDArray[np.int64], terminated: BoolArray, truncated: BoolArray
+    ) -> NDArray[np.float64]:
         qos, load = self.qos, self.queue / _FULL_QUEUE
         good = qos >= _GOOD_QOS
         overloaded = (load > 1) | ~good
@@ -247,10 +258,7 @@ class FunctionWorkflowBatch(UnitMoveBatch):
         idle = np.maximum(0, self.workers - _AMPLE_WORKERS) * ((self.queue <= _SHORT_QUEUE) & good)
         reward: NDArray[np.float64] = 36 * (qos - _GOOD_QOS) - 2.5 * excess * excess - 0.05 * idle - 0.08 * np.abs(change)
         reward += 5.5 * ((change > 0) & overloaded) + 0.1 * ((change < 0) & ~overloaded) + 3.6 * (good & (load <= 0.5))
-        pending = self.tasks.arrived[self._envs, self.step_index] - self.completed
         reward += 8 * terminated - 2 * np.minimum(pending, _MOST_PENDING) * truncated
-        if self.params.worker_price:
-            reward -= self.params.worker_price * self.workers
         return reward
 
     def _observation(self) -> NDArray[np.float32]:
@@ -342,6 +350,16 @@ def _utilisation(columns: Columns) -> NDArray[np.float64]:
     return columns("arrival_rate_per_second") * MEAN_SERVICE_SECONDS / columns("workers")
 
 
+_REWARDS = {
+    "source": (
+        "36 (qos − 0.95), less for a queue above 30 tasks, for workers beyond 14 while all is well and for changes; more for"
+        " adding under overload, removing without it and a step with qos from 0.95 and a queue up to 15; at the end +8 when"
+        " all is done early, or −2 for each of up to 30 pending tasks. worker_price × workers is taken off."
+    ),
+    "late_tasks": "−1 for each task that was late, and in the end for each that is pending; worker_price × workers is taken off.",
+}
+
+
 def describe(params: FunctionWorkflowParams | Mapping[str, Any] | None = None) -> EnvDescription:
     """Fields, actions, reward and parameters of FunctionWorkflow-v0.
 
@@ -354,11 +372,7 @@ def describe(params: FunctionWorkflowParams | Mapping[str, Any] | None = None) -
         params=p,
         fields=observation_fields(p),
         actions=_ACTIONS,
-        reward=(
-            "36 (qos − 0.95), less for a queue above 30 tasks, for workers beyond 14 while all is well and for changes; more for"
-            " adding under overload, removing without it and a step with qos from 0.95 and a queue up to 15; at the end +8 when"
-            " all is done early, or −2 for each of up to 30 pending tasks. worker_price × workers is taken off."
-        ),
+        reward=_REWARDS[p.reward],
         end=(
             "Terminates when every task of the episode is complete before its last step; truncated after"
             f" {EPISODE_STEPS} steps of {p.step_seconds:g} s unless episode_steps says otherwise."
