@@ -45,7 +45,7 @@ def _print(check: CrossCheck) -> None:
     from scalepilot.evaluate.tables import plain_table
 
     table = plain_table(
-        f"{check.config.name}: {len(check.seeds)} training seeds an engine",
+        f"{check.config.name}: {len(check.seeds)} training seed{'s' if len(check.seeds) > 1 else ''} an engine",
         f"{check.metric} on the same test episodes. 95 % intervals: bootstrap over seeds and episodes.",
     )
     table.add_column("")
