@@ -37,6 +37,8 @@ METRICS = (
     "explained_variance",
     "entropy",
     "kl",
+    "clip",
+    "epochs",
     "q_loss",
     "q_mean",
     "epsilon",

@@ -26,7 +26,10 @@ class PPOConfig:
         lr_final_share: learning rate at the end as a share of `lr`, linear in between.
         gamma: discount.
         gae_lambda: λ of generalised advantage estimation.
-        clip: of the probability ratio.
+        clip: of the probability ratio at the start.
+        clip_final_share: clip at the end as a share of `clip`, linear in between.
+        target_kl: an update ends after the epoch in which the policy's mean KL divergence from the one that sampled exceeds this;
+            null: never early.
         entropy_coefficient: weight of the entropy bonus, decayed linearly to 0.
         value_coefficient: weight of the value loss.
         value_clip: the squared value error is cut here.
@@ -46,6 +49,8 @@ class PPOConfig:
     gamma: float = 0.98
     gae_lambda: float = 0.95
     clip: float = 0.2
+    clip_final_share: float = 1.0
+    target_kl: float | None = None
     entropy_coefficient: float = 0.005
     value_coefficient: float = 0.5
     value_clip: float = 1e6
@@ -64,6 +69,9 @@ class PPOConfig:
         check_between(self, "gamma", 0, 1)
         check_between(self, "gae_lambda", 0, 1)
         check_between(self, "clip", 0, 10, above=True)
+        check_between(self, "clip_final_share", 0, 1)
+        if self.target_kl is not None:
+            check_between(self, "target_kl", 0, 1000, above=True)
         check_between(self, "entropy_coefficient", 0, 10)
         check_between(self, "value_coefficient", 0, 1000)
         for name in ("value_clip", "grad_clip", "reward_clip"):

@@ -87,7 +87,12 @@ def _ppo(config: ExperimentConfig, task: Task) -> RLlibPPOConfig:
     rllib.learners(
         num_learners=0,
         num_gpus_per_learner=resources.num_gpus_per_learner,
-        learner_config_dict={"reward_clip": ppo.reward_clip, "envs_per_input": ppo.envs_per_input},
+        learner_config_dict={
+            "reward_clip": ppo.reward_clip,
+            "envs_per_input": ppo.envs_per_input,
+            "clip_schedule": [[0, ppo.clip], [horizon, ppo.clip * ppo.clip_final_share]],
+            "target_kl": ppo.target_kl,
+        },
     )
     rllib.rl_module(rl_module_spec=RLModuleSpec(module_class=ActorCriticModule, model_config=model))
     return rllib

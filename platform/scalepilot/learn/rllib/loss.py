@@ -30,21 +30,39 @@ class PPOLoss:
     mask: torch.Tensor | None
 
     @torch.no_grad()
+    def kl(self) -> torch.Tensor:
+        """Scalar mean divergence from the policy that sampled, estimated as (r − 1) − log r.
+
+        Source:
+            Schulman, "Approximating KL divergence" (2020), estimator k3.
+        """
+        log_ratio = self.log_ratio if self.mask is None else self.log_ratio[self.mask]
+        return (torch.expm1(log_ratio) - log_ratio).mean()
+
+    @torch.no_grad()
     def metrics(self) -> dict[str, float]:
-        """Under RLlib's names; KL is estimated from samples, (r − 1) − log r (Schulman 2020, "Approximating KL")."""
+        """Under RLlib's names."""
         rows = slice(None) if self.mask is None else self.mask
         target, value = self.value_target[rows], self.value[rows]
         spread = target.var(unbiased=False)
         explained = 1.0 - (target - value).var(unbiased=False) / spread if float(spread) > 0 else torch.tensor(0.0)
-        log_ratio = self.log_ratio[rows]
         return {
             "total_loss": float(self.total.detach()),
             "policy_loss": -float(self.surrogate[rows].mean()),
             "vf_loss": float(self.value_error[rows].mean()),
             "vf_explained_var": float(explained),
             "entropy": float(self.entropy[rows].mean()),
-            "mean_kl_loss": float((torch.expm1(log_ratio) - log_ratio).mean()),
+            "mean_kl_loss": float(self.kl()),
         }
+
+
+def mean_over_learners(value: torch.Tensor) -> torch.Tensor:
+    """The mean of a scalar over all learners, so that all decide alike by it; `value` itself where there is one."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return value
+    total = value.clone()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()
 
 
 def ppo_loss(

@@ -12,12 +12,13 @@ from ray.rllib.core import ALL_MODULES, DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.core.learner.training_data import TrainingData
 from ray.rllib.evaluation.postprocessing import Postprocessing
-from ray.rllib.utils.metrics import NUM_MODULE_STEPS_TRAINED_LIFETIME
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_MODULE_STEPS_TRAINED_LIFETIME
+from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from scalepilot.learn.rllib.advantages import generalised_advantages, without_shared_luck
 from scalepilot.learn.rllib.algorithm import NoHomeFolder, RolloutAlgorithm
 from scalepilot.learn.rllib.flat_parameters import FlatParameters
-from scalepilot.learn.rllib.loss import PPOLoss, ppo_loss
+from scalepilot.learn.rllib.loss import PPOLoss, mean_over_learners, ppo_loss
 from scalepilot.learn.rllib.module import FEATURES, ActorCriticModule
 from scalepilot.learn.rllib.rollout import Rollout
 
@@ -30,8 +31,9 @@ _CLIP_EPSILON = 1e-6
 class RolloutPPOLearner(PPOTorchLearner):
     """PPO's learner over `Rollout`s.
 
-    `config.learner_config_dict`: {"reward_clip": …, "envs_per_input": …}. Rewards are scaled by 1 − γ so that values stay
-    near the size of one reward whatever the horizon; advantages are normalised, so the policy does not notice.
+    `config.learner_config_dict`: {"reward_clip": …, "envs_per_input": …, "clip_schedule": [[env steps, clip], …] (without it
+    the configuration's `clip_param`), "target_kl": … or None}. Rewards are scaled by 1 − γ so that values stay near the size
+    of one reward whatever the horizon; advantages are normalised, so the policy does not notice.
     """
 
     def build(self) -> None:
@@ -40,6 +42,10 @@ class RolloutPPOLearner(PPOTorchLearner):
         self._shuffle = torch.Generator(device=self._device).manual_seed(int(self.config.seed or 0))
         self._last_loss: PPOLoss | None = None
         self._skipped_minibatches = 0
+        settings = self.config.learner_config_dict
+        self._clip_schedule = Scheduler(settings.get("clip_schedule", self.config.clip_param), framework="torch")
+        self._clip = float(self.config.clip_param)
+        self._target_kl: float | None = settings.get("target_kl")
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Adam over one vector a head: on networks this small, time goes into the number of operations."""
@@ -81,14 +87,22 @@ class RolloutPPOLearner(PPOTorchLearner):
         columns, raw_features = self._prepare(Rollout.concatenate(rollouts))
         num_rows = len(columns[Columns.ACTIONS])
         size = min(minibatch_size or num_rows, num_rows)
-        for _ in range(num_epochs):
+        self._follow_schedules((timesteps or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0), num_rows)
+        epochs = 0
+        while epochs < num_epochs:
+            epochs += 1
+            divergences: list[torch.Tensor] = []
             order = torch.randperm(num_rows, generator=self._shuffle, device=self._device)
             shuffled = {name: column.index_select(0, order) for name, column in columns.items()}
             # A last, smaller minibatch would weigh its rows more; it is left out and other rows meet that next epoch.
             for first in range(0, num_rows - size + 1, size):
                 self._learn_from({name: column[first : first + size] for name, column in shuffled.items()})
+                if self._target_kl is not None and self._last_loss is not None:
+                    divergences.append(self._last_loss.kl())
+            if self._target_kl is not None and mean_over_learners(torch.stack(divergences).mean()) > self._target_kl:
+                break
         self._module_of_learner().normaliser.update(raw_features)
-        self._log_update(num_epochs * num_rows)
+        self._log_update(epochs, num_rows)
         self.after_gradient_based_update(timesteps=timesteps or {})
         return self.metrics.reduce()
 
@@ -103,7 +117,7 @@ class RolloutPPOLearner(PPOTorchLearner):
             module.policy_head(minibatch[FEATURES]),
             module.compute_values(minibatch),
             minibatch,
-            clip=config.clip_param,
+            clip=self._clip,
             value_clip=config.vf_clip_param,
             value_coefficient=config.vf_loss_coeff,
             entropy_coefficient=self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].get_current_value(),
@@ -122,13 +136,20 @@ class RolloutPPOLearner(PPOTorchLearner):
         for optimizer in self._named_optimizers.values():
             optimizer.step()
 
-    def _log_update(self, num_rows_trained: int) -> None:
-        self.metrics.log_value((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), num_rows_trained, reduce="lifetime_sum")
+    def _follow_schedules(self, env_steps: int, num_rows: int) -> None:
+        """Set clip and entropy weight to where they stood before this rollout: RLlib sets them after, and forgets on resuming."""
+        before = max(0, env_steps - num_rows * max(1, self.config.num_learners))
+        self._clip = float(self._clip_schedule.update(timestep=before))
+        self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].update(timestep=before)
+
+    def _log_update(self, epochs: int, num_rows: int) -> None:
+        self.metrics.log_value((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), epochs * num_rows, reduce="lifetime_sum")
         if self._skipped_minibatches:
             logger.warning("%d minibatches skipped: their gradients were not finite", self._skipped_minibatches)
             self._skipped_minibatches = 0
         if self._last_loss is not None:
-            self.metrics.log_dict(self._last_loss.metrics(), key=DEFAULT_MODULE_ID, window=1)
+            logged = {**self._last_loss.metrics(), "clip": self._clip, "epochs": float(epochs)}
+            self.metrics.log_dict(logged, key=DEFAULT_MODULE_ID, window=1)
 
     def _module_of_learner(self) -> ActorCriticModule:
         module: ActorCriticModule = self.module[DEFAULT_MODULE_ID].unwrapped()

@@ -25,6 +25,8 @@ _LEARNER_METRICS = {
     "vf_explained_var": "explained_variance",
     "entropy": "entropy",
     "mean_kl_loss": "kl",
+    "clip": "clip",
+    "epochs": "epochs",
     "q_loss": "q_loss",
     "q_mean": "q_mean",
     "gradient_updates": "gradient_updates",

@@ -161,7 +161,9 @@ class Sb3Ppo(Sb3Trainer):
             n_epochs=ppo.num_epochs,
             gamma=ppo.gamma,
             gae_lambda=ppo.gae_lambda,
-            clip_range=ppo.clip,
+            clip_range=lambda remaining: ppo.clip * (ppo.clip_final_share + (1.0 - ppo.clip_final_share) * remaining),
+            # Stable-Baselines3 stops at 1.5 times what it is told, and in the middle of an epoch.
+            target_kl=None if ppo.target_kl is None else ppo.target_kl / 1.5,
             ent_coef=ppo.entropy_coefficient,
             vf_coef=ppo.value_coefficient,
             max_grad_norm=ppo.grad_clip,
@@ -187,6 +189,7 @@ class Sb3Ppo(Sb3Trainer):
                 "train/explained_variance": "explained_variance",
                 "train/entropy_loss": "entropy",
                 "train/approx_kl": "kl",
+                "train/clip_range": "clip",
                 "train/learning_rate": "learning_rate",
             }
         )
