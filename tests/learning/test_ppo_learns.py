@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode
 
 from scalepilot.config import load_config
 from scalepilot.evaluate.statistics import block_bootstrap
@@ -21,7 +22,10 @@ GAMMA, EPISODE_STEPS = 0.95, 20
 
 
 class ConstantReward(BatchEnv):
-    """Pays 1 a step for ever; episodes are cut (or, as a control, end) every 20 steps. Nothing in it tells the time."""
+    """Pays 1 a step for ever, but for the first step of an episode, which costs 10 and is seen in the first field.
+
+    Episodes are cut (or, as a control, end) every 20 steps. Nothing else in it tells the time.
+    """
 
     single_observation_space = gym.spaces.Box(-1.0, 1.0, (3,), np.float32)
     single_action_space = gym.spaces.Discrete(2)
@@ -34,21 +38,30 @@ class ConstantReward(BatchEnv):
         self.rng = np.random.default_rng(seeds[0])
 
     def observe(self) -> np.ndarray:
-        return self.rng.uniform(-1, 1, (self.num_envs, 3)).astype(np.float32)
+        observation = self.rng.uniform(-1, 1, (self.num_envs, 3)).astype(np.float32)
+        observation[:, 0] = np.where(self.steps == 0, 1.0, 0.0)
+        return observation
 
     def reset_batch(self, mask: np.ndarray | None = None, options: dict[str, Any] | None = None) -> np.ndarray:
         self.steps[slice(None) if mask is None else mask] = 0
         return self.observe()
 
     def step_batch(self, actions: np.ndarray) -> BatchStep:
+        reward = np.where(self.steps == 0, -10.0, 1.0)
         self.steps += 1
         ended, never = self.steps >= EPISODE_STEPS, np.zeros(self.num_envs, np.bool_)
         terminated, truncated = (ended, never) if self.terminates else (never, ended)
-        return BatchStep(self.observe(), np.ones(self.num_envs), terminated, truncated)
+        return BatchStep(self.observe(), reward, terminated, truncated)
 
 
-def learnt_value(*, terminates: bool) -> float:
-    """Mean value, in units of reward, after training on the constant environment."""
+def learnt_value(*, terminates: bool, autoreset: AutoresetMode, finals: bool = True) -> float:
+    """Mean value, in units of reward, of what follows the first step, after training on the constant environment.
+
+    Args:
+        terminates: episodes end instead of being cut.
+        autoreset: when it resets.
+        finals: the learner gets the true last observations; without, the next episode's first ones stand in their place.
+    """
     from ray import tune
     from ray.rllib.algorithms.ppo import PPOConfig
     from ray.rllib.core import DEFAULT_MODULE_ID
@@ -58,10 +71,19 @@ def learnt_value(*, terminates: bool) -> float:
     from scalepilot.learn.rllib.module import ActorCriticModule
     from scalepilot.learn.rllib.ppo import RolloutPPO, RolloutPPOLearner
 
-    name = f"constant-{terminates}"
-    tune.register_env(name, lambda context: BatchVectorEnv(ConstantReward(context["num_envs"], terminates=terminates)))
+    class Forgetful(VectorEnvRunner):
+        def sample(self, **kwargs: Any) -> Any:
+            rollout = super().sample(**kwargs)
+            rollout.final_index = rollout.final_index[:0]
+            return rollout
+
+    name = f"constant-{terminates}-{autoreset.value}-{finals}"
+    tune.register_env(
+        name, lambda context: BatchVectorEnv(ConstantReward(context["num_envs"], terminates=terminates), autoreset)
+    )
     config = PPOConfig(algo_class=RolloutPPO).environment(name)
-    config.env_runners(env_runner_cls=VectorEnvRunner, num_env_runners=0, num_envs_per_env_runner=32, rollout_fragment_length=64)
+    runner = VectorEnvRunner if finals else Forgetful
+    config.env_runners(env_runner_cls=runner, num_env_runners=0, num_envs_per_env_runner=32, rollout_fragment_length=64)
     config.training(
         lr=3e-3, gamma=GAMMA, train_batch_size_per_learner=2048, minibatch_size=512, num_epochs=4,
         vf_clip_param=1e6, use_kl_loss=False, learner_class=RolloutPPOLearner,
@@ -76,18 +98,24 @@ def learnt_value(*, terminates: bool) -> float:
         learner = algorithm.learner_group._learner
         module = learner.module[DEFAULT_MODULE_ID].unwrapped()
         with torch.no_grad():
-            values = module.compute_values({"obs": torch.rand((256, 3)) * 2 - 1})
+            values = module.compute_values({"obs": (torch.rand((256, 3)) * 2 - 1) * torch.tensor([0.0, 1.0, 1.0])})
         return float(values.mean()) / learner.value_scale
     finally:
         algorithm.stop()
 
 
-def test_truncation_bootstraps_to_the_analytic_value_of_an_endless_service():
-    assert learnt_value(terminates=False) == pytest.approx(1 / (1 - GAMMA), rel=0.05)
+@pytest.mark.parametrize("autoreset", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_truncation_bootstraps_to_the_analytic_value_of_an_endless_service(autoreset: AutoresetMode):
+    assert learnt_value(terminates=False, autoreset=autoreset) == pytest.approx(1 / (1 - GAMMA), rel=0.05)
 
 
-def test_negative_control_termination_must_not_reach_that_value():
-    assert learnt_value(terminates=True) < 0.75 / (1 - GAMMA)
+@pytest.mark.parametrize("autoreset", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_negative_control_termination_must_not_reach_that_value(autoreset: AutoresetMode):
+    assert learnt_value(terminates=True, autoreset=autoreset) < 0.75 / (1 - GAMMA)
+
+
+def test_negative_control_nor_bootstrapping_from_the_beginning_of_the_next_episode():
+    assert learnt_value(terminates=False, autoreset=AutoresetMode.SAME_STEP, finals=False) < 0.85 / (1 - GAMMA)
 
 
 def test_ppo_beats_the_default_hpa_on_the_demo_over_three_seeds(tmp_path: Path, repo: Path):

@@ -38,7 +38,8 @@ def test_every_environment_agrees_with_a_scalar_loop(seed: int):
     valid[1:] = ~(terminated | truncated)[:-1]
     ours = generalised_advantages(
         torch.tensor(reward),
-        torch.tensor(value),
+        torch.tensor(value[:-1]),
+        torch.tensor(value[1:]),
         torch.tensor(terminated),
         torch.tensor(truncated),
         torch.tensor(valid),
@@ -50,34 +51,50 @@ def test_every_environment_agrees_with_a_scalar_loop(seed: int):
         assert ours[:, i].numpy() == pytest.approx(scalar_reference(*columns, 0.9, 0.8), abs=1e-12)
 
 
-def targets_of_constant_reward(*, as_termination: bool) -> torch.Tensor:
-    """Value targets of a service that pays 1 for ever, seen through episodes cut every 10 steps, values exact."""
+def targets_of_constant_reward(*, as_termination: bool, same_step: bool = False, finals: bool = True) -> torch.Tensor:
+    """Value targets of a service that pays 1 for ever, seen through episodes cut every 10 steps, values exact.
+
+    With `same_step` the successor of a cut step begins the next episode, in a state worth nothing.
+    """
     gamma, steps = 0.95, 33
     exact = 1 / (1 - gamma)
     ends = torch.zeros((steps, 1), dtype=torch.bool)
     ends[9::11] = True
     valid = torch.ones_like(ends)
-    valid[10::11] = False
+    if not same_step:
+        valid[10::11] = False
     nothing = torch.zeros_like(ends)
-    value = torch.full((steps + 1, 1), exact, dtype=torch.float64)
+    value = torch.full((steps, 1), exact, dtype=torch.float64)
+    next_value = value.clone()
+    if same_step and not finals:
+        next_value[ends] = 0.0
     advantage = generalised_advantages(
         torch.ones((steps, 1), dtype=torch.float64),
         value,
+        next_value,
         ends if as_termination else nothing,
         nothing if as_termination else ends,
         valid,
         gamma=gamma,
         gae_lambda=0.95,
     )
-    return (advantage + value[:-1])[valid]
+    return (advantage + value)[valid]
 
 
-def test_a_truncated_service_keeps_its_infinite_horizon_value():
-    assert torch.allclose(targets_of_constant_reward(as_termination=False), torch.tensor(20.0, dtype=torch.float64))
+@pytest.mark.parametrize("same_step", [False, True])
+def test_a_truncated_service_keeps_its_infinite_horizon_value(same_step: bool):
+    targets = targets_of_constant_reward(as_termination=False, same_step=same_step)
+    assert torch.allclose(targets, torch.tensor(20.0, dtype=torch.float64))
 
 
-def test_negative_control_a_terminated_service_does_not():
-    targets = targets_of_constant_reward(as_termination=True)
+def test_negative_control_a_reset_observation_in_place_of_the_last_one_does_not():
+    targets = targets_of_constant_reward(as_termination=False, same_step=True, finals=False)
+    assert float(targets.min()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("same_step", [False, True])
+def test_negative_control_a_terminated_service_does_not(same_step: bool):
+    targets = targets_of_constant_reward(as_termination=True, same_step=same_step)
     assert not torch.allclose(targets, torch.tensor(20.0, dtype=torch.float64))
     assert float(targets.min()) == pytest.approx(1.0)
 

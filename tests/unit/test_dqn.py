@@ -251,22 +251,36 @@ def test_a_loss_that_is_not_finite_ends_training():
         q.learn(0.0)
 
 
-def value_of_constant_reward(*, as_termination: bool, n_step: int = 1) -> torch.Tensor:
-    """Q-values of a service that pays 1 for ever, seen through episodes cut every 5 steps."""
+def value_of_constant_reward(
+    *, as_termination: bool, n_step: int = 1, same_step: bool = False, finals: bool = True
+) -> torch.Tensor:
+    """Q-values of a service that pays 1 for ever, seen through episodes cut every 5 steps.
+
+    With `same_step` every sixth step begins an episode, in a state that costs 10 and looks different.
+    """
     steps, envs, gamma = 30, 4, 0.8
     ends = np.zeros((steps, envs), bool)
     ends[4::6] = True
     valid = np.ones((steps, envs), bool)
-    valid[5::6] = False
+    starts, observation = np.zeros_like(valid), np.zeros((steps + 1, envs, 3), np.float32)
+    if same_step:
+        starts[5::6] = True
+        observation[:-1][starts] = 1.0
+        at = np.argwhere(ends)
+        columns = {"final_index": at, "final_observation": np.zeros((len(at), 3), np.float32)} if finals else {}
+    else:
+        valid[5::6] = False
+        columns = {}
     nothing = np.zeros((steps, envs), bool)
     q = learner(gamma=gamma, n_step=n_step, updates_per_step=5, lr=5e-3, target_update_steps=20, batch_size=64)
     rng = np.random.default_rng(0)
     for _ in range(5):
         q.add(
             Rollout(
-                observation=np.zeros((steps + 1, envs, 3), np.float32),
+                observation=observation,
                 action=rng.integers(0, 4, (steps, envs)),
-                reward=np.where(valid, 1.0, -100.0).astype(np.float32),
+                reward=np.where(valid, np.where(starts, -10.0, 1.0), -100.0).astype(np.float32),
+                **columns,
                 terminated=ends if as_termination else nothing,
                 truncated=nothing if as_termination else ends,
                 valid=valid,
@@ -277,11 +291,18 @@ def value_of_constant_reward(*, as_termination: bool, n_step: int = 1) -> torch.
         return q.module.q_head(q.module.features(torch.zeros((1, 3))))[0]
 
 
+@pytest.mark.parametrize("same_step", [False, True])
 @pytest.mark.parametrize("n_step", [1, 3])
-def test_a_truncated_service_is_worth_its_infinite_horizon(n_step: int):
-    assert value_of_constant_reward(as_termination=False, n_step=n_step).tolist() == pytest.approx([5.0] * 4, abs=0.05)
+def test_a_truncated_service_is_worth_its_infinite_horizon(n_step: int, same_step: bool):
+    values = value_of_constant_reward(as_termination=False, n_step=n_step, same_step=same_step)
+    assert values.tolist() == pytest.approx([5.0] * 4, abs=0.05)
 
 
-def test_negative_control_a_terminated_service_is_not():
+@pytest.mark.parametrize("same_step", [False, True])
+def test_negative_control_a_terminated_service_is_not(same_step: bool):
     # A fifth of the targets is then 1 alone: the mean of them all would be 2.8, Huber's loss leans to the median.
-    assert float(value_of_constant_reward(as_termination=True).max()) < 4.5
+    assert float(value_of_constant_reward(as_termination=True, same_step=same_step).max()) < 4.5
+
+
+def test_negative_control_nor_one_that_bootstraps_from_the_next_episodes_beginning():
+    assert float(value_of_constant_reward(as_termination=False, same_step=True, finals=False).max()) < 4.5

@@ -12,6 +12,7 @@ _SCALE_DECAY = 0.99
 def generalised_advantages(
     reward: torch.Tensor,
     value: torch.Tensor,
+    next_value: torch.Tensor,
     terminated: torch.Tensor,
     truncated: torch.Tensor,
     valid: torch.Tensor,
@@ -23,7 +24,8 @@ def generalised_advantages(
 
     Args:
         reward: (T, num_envs).
-        value: (T + 1, num_envs), of the observations before each step and after the last.
+        value: (T, num_envs), of the observations before each step.
+        next_value: (T, num_envs), of their true successors, the last observation of an episode included.
         terminated: (T, num_envs) bool.
         truncated: (T, num_envs) bool.
         valid: (T, num_envs) bool; false where the step only reset: its reward and value belong to no transition.
@@ -39,7 +41,7 @@ def generalised_advantages(
     bootstrap = gamma * (~terminated).to(value.dtype)
     carry = gamma * gae_lambda * (~(terminated | truncated)).to(value.dtype)
     weight = valid.to(value.dtype)
-    delta = (reward + bootstrap * value[1:] - value[:-1]) * weight
+    delta = (reward + bootstrap * next_value - value) * weight
     advantage = torch.empty_like(reward)
     last = torch.zeros_like(reward[0])
     for t in range(len(reward) - 1, -1, -1):

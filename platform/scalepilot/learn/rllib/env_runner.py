@@ -8,11 +8,13 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
 from ray.rllib.core.columns import Columns
 from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
+from scalepilot.errors import ConfigError
 from scalepilot.learn.rllib.rollout import Rollout
 from scalepilot_envs.batch_env import reset_seeded
 
@@ -32,7 +34,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         """Make the native vector environment from Ray's registry, or from gymnasium's by id.
 
         Raises:
-            ValueError: the environment does not autoreset at the next step.
+            ConfigError: the environment does not reset itself.
         """
         if self.env is not None:
             self.env.close()
@@ -45,9 +47,10 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         else:
             create = _global_registry.get(ENV_CREATOR, config.env) if isinstance(config.env, str) else config.env
             self.env = create(EnvContext({**context, "num_envs": num_envs}, worker_index=context.worker_index))
-        mode = self.env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
-        if mode != AutoresetMode.NEXT_STEP:
-            raise ValueError(f"env {config.env}: autoreset_mode {mode} is not allowed; allowed: {AutoresetMode.NEXT_STEP}")
+        autoreset = AutoresetMode(self.env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
+        if autoreset is AutoresetMode.DISABLED:
+            raise ConfigError(f"env {config.env}: autoreset_mode {autoreset.value} is not allowed; allowed: NextStep, SameStep")
+        self._same_step = autoreset is AutoresetMode.SAME_STEP
         self.num_envs = self.env.num_envs
         self._needs_initial_reset = True
 
@@ -59,7 +62,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         env_seeds = [int(seed) for seed in np.repeat(streams[0].generate_state(self.num_envs // group), group)]
         self._generator = torch.Generator().manual_seed(int(streams[_ACTION_STREAM].generate_state(1)[0]))
         self._observation, _ = reset_seeded(self.env, env_seeds)
-        self._ended = np.zeros(self.num_envs, np.bool_)
+        self._resets = np.zeros(self.num_envs, np.bool_)
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         self._needs_initial_reset = False
 
@@ -70,7 +73,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
 
     def _prepare_actions(self, num_steps: int, **kwargs: Any) -> Rollout:
         """An empty rollout; everything random that its actions need is drawn at once."""
-        rollout = Rollout.empty(num_steps, self.num_envs, self._observation, self.num_actions)
+        rollout = Rollout.empty(num_steps, self._observation, self.env.single_action_space, self.num_actions)
         # The Gumbel-max trick: noise for the whole rollout at once and an argmax a step, instead of distribution objects.
         shape = (num_steps, self.num_envs, self.num_actions)
         self._noise = torch.empty(shape).exponential_(generator=self._generator).log_()
@@ -102,23 +105,29 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         rollout = self._prepare_actions(num_steps, **kwargs)
         ended_returns: list[np.ndarray] = []
         ended_lengths: list[np.ndarray] = []
+        finals: list[tuple[int, NDArray[np.intp], NDArray[Any]]] = []
         with torch.inference_mode():
             for t in range(num_steps):
                 rollout.observation[t] = self._observation
-                rollout.valid[t] = ~self._ended
+                rollout.valid[t] = ~self._resets
                 batch = {Columns.OBS: torch.from_numpy(rollout.observation[t])}
                 self._choose_actions(rollout, t, self.module._forward(batch)[Columns.ACTION_DIST_INPUTS])
-                self._observation, reward, terminated, truncated, _ = self.env.step(rollout.action[t])
+                self._observation, reward, terminated, truncated, info = self.env.step(rollout.action[t])
                 rollout.reward[t], rollout.terminated[t], rollout.truncated[t] = reward, terminated, truncated
                 self._returns += reward * rollout.valid[t]
                 self._lengths += rollout.valid[t]
-                self._ended = terminated | truncated
-                if self._ended.any():
-                    ended_returns.append(self._returns[self._ended])
-                    ended_lengths.append(self._lengths[self._ended])
-                    self._returns = np.where(self._ended, 0.0, self._returns)
-                    self._lengths = np.where(self._ended, 0, self._lengths)
+                ended = terminated | truncated
+                if ended.any():
+                    ended_returns.append(self._returns[ended])
+                    ended_lengths.append(self._lengths[ended])
+                    self._returns = np.where(ended, 0.0, self._returns)
+                    self._lengths = np.where(ended, 0, self._lengths)
+                    if self._same_step:
+                        finals.append((t, ended.nonzero()[0], info["final_obs"][ended]))
+                self._resets = np.zeros_like(ended) if self._same_step else ended
             self._describe_actions(rollout)
+        if finals:
+            rollout.add_finals(finals)
         rollout.observation[num_steps] = self._observation
         self._log(rollout, ended_returns, ended_lengths)
         return rollout

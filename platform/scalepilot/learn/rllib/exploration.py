@@ -45,7 +45,7 @@ class EpsilonGreedyRunner(VectorEnvRunner):
         shape = (num_steps, self.num_envs)
         self._random: NDArray[np.bool_] = (torch.rand(shape, generator=self._generator) < epsilon).numpy()
         self._random_actions: NDArray[np.int64] = torch.randint(self.num_actions, shape, generator=self._generator).numpy()
-        return Rollout.empty(num_steps, self.num_envs, self._observation, None)
+        return Rollout.empty(num_steps, self._observation, self.env.single_action_space)
 
     def _choose_actions(self, rollout: Rollout, t: int, scores: torch.Tensor) -> None:
         rollout.action[t] = np.where(self._random[t], self._random_actions[t], scores.argmax(dim=-1).numpy())

@@ -168,12 +168,17 @@ class RolloutPPOLearner(PPOTorchLearner):
         raw = module.encoder(observation.reshape(-1, *observation.shape[2:]))
         features = module.normaliser(raw)
         value = module.compute_values({FEATURES: features}).reshape(steps + 1, envs)
+        next_value = value[1:].clone()
+        if len(rollout.final_index):
+            at, last = tensor("final_index"), tensor("final_observation")
+            next_value[at[:, 0], at[:, 1]] = module.compute_values({Columns.OBS: last})
         valid = tensor("valid")
         settings = config.learner_config_dict
         clip = float(settings.get("reward_clip", float("inf")))
         advantage = generalised_advantages(
             tensor("reward").clamp(-clip, clip) * self.value_scale,
-            value,
+            value[:-1],
+            next_value,
             tensor("terminated"),
             tensor("truncated"),
             valid,

@@ -5,66 +5,81 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-_COLUMNS = ("observation", "action", "action_logp", "action_dist_inputs", "reward", "terminated", "truncated", "valid")
+_STEPS = ("observation", "action", "action_logp", "action_dist_inputs", "reward", "terminated", "truncated", "valid")
 # Of the behaviour policy; an off-policy learner does without.
 _BEHAVIOUR = ("action_logp", "action_dist_inputs")
+_FINAL = ("final_index", "final_observation")
+_COLUMNS = (*_STEPS, *_FINAL)
 
 
 class Rollout:
     """T steps of num_envs environments. A plain class: RLlib's `tree.flatten` would take a mapping or a dataclass apart.
 
-    With NEXT_STEP autoreset `observation[t + 1]` is the true successor of step t, also where the episode ended there;
-    the step after an end only resets and is not `valid`.
+    `observation[t + 1]` is the true successor of step t. Where an episode ended, that holds with NEXT_STEP autoreset: the step
+    after an end only resets and is not `valid`. With SAME_STEP autoreset every step is valid and `observation[t + 1]` begins the
+    next episode: the true successors stand in `final_observation`.
 
     Attributes:
         observation: (T + 1, num_envs, *shape), dtype of the space.
-        action: (T, num_envs) int64.
+        action: (T, num_envs) int64, or (T, num_envs, k) float32 as drawn, in units of the network's output (see `Gaussian`).
         action_logp: (T, num_envs) float32, of the behaviour policy; absent (None) for off-policy learners.
-        action_dist_inputs: (T, num_envs, num_actions) float32 logits of the behaviour policy; absent likewise.
+        action_dist_inputs: (T, num_envs, num_inputs) float32, what the behaviour policy's distribution is made from, such as
+            logits; absent likewise.
         reward: (T, num_envs) float32.
         terminated: (T, num_envs) bool.
         truncated: (T, num_envs) bool.
         valid: (T, num_envs) bool; false where the step was a reset.
+        final_index: (m, 2) int64, step and environment of each end; m = 0 with NEXT_STEP autoreset.
+        final_observation: (m, *shape) the observations after them.
     """
 
     __slots__ = _COLUMNS
 
     observation: NDArray[Any]
-    action: NDArray[np.int64]
+    action: NDArray[Any]
     action_logp: NDArray[np.float32] | None
     action_dist_inputs: NDArray[np.float32] | None
     reward: NDArray[np.float32]
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     valid: NDArray[np.bool_]
+    final_index: NDArray[np.int64]
+    final_observation: NDArray[Any]
 
     def __init__(self, **columns: NDArray[Any]) -> None:
-        if set(columns) not in (set(_COLUMNS), set(_COLUMNS) - set(_BEHAVIOUR)):
-            raise ValueError(f"rollout: columns {sorted(columns)}; allowed: {sorted(_COLUMNS)}, with or without {_BEHAVIOUR}")
-        for name in _COLUMNS:
+        if set(columns) - set(_FINAL) not in (set(_STEPS), set(_STEPS) - set(_BEHAVIOUR)):
+            raise ValueError(f"rollout: columns {sorted(columns)}; allowed: {sorted(_STEPS)}, with or without {_BEHAVIOUR}")
+        for name in _STEPS:
             setattr(self, name, columns.get(name))
+        observation = columns["observation"]
+        self.final_index = columns.get("final_index", np.empty((0, 2), np.int64))
+        self.final_observation = columns.get("final_observation", np.empty((0, *observation.shape[2:]), observation.dtype))
 
     @classmethod
-    def empty(cls, num_steps: int, num_envs: int, observation: NDArray[Any], num_actions: int | None) -> Rollout:
-        """Uninitialised columns for observations like `observation` (num_envs, *shape).
+    def empty(
+        cls, num_steps: int, observation: NDArray[Any], action_space: gym.Space[Any], num_inputs: int | None = None
+    ) -> Rollout:
+        """Uninitialised columns.
 
         Args:
             num_steps: T.
-            num_envs: environments.
-            observation: an example.
-            num_actions: of the behaviour policy's columns; None leaves them out.
+            observation: (num_envs, *shape) an example.
+            action_space: of one environment, Discrete or Box.
+            num_inputs: of the behaviour policy's distribution; None leaves its columns out.
         """
-        shape = (num_steps, num_envs)
+        shape = (num_steps, len(observation))
+        box = isinstance(action_space, gym.spaces.Box)
         behaviour: dict[str, NDArray[Any]] = {}
-        if num_actions is not None:
+        if num_inputs is not None:
             behaviour["action_logp"] = np.empty(shape, np.float32)
-            behaviour["action_dist_inputs"] = np.empty((*shape, num_actions), np.float32)
+            behaviour["action_dist_inputs"] = np.empty((*shape, num_inputs), np.float32)
         return cls(
             observation=np.empty((num_steps + 1, *observation.shape), observation.dtype),
-            action=np.empty(shape, np.int64),
+            action=np.empty((*shape, *action_space.shape), np.float32) if box else np.empty(shape, np.int64),
             reward=np.empty(shape, np.float32),
             terminated=np.empty(shape, np.bool_),
             truncated=np.empty(shape, np.bool_),
@@ -77,8 +92,25 @@ class Rollout:
         """Rollouts of equal length side by side on the environment axis."""
         if len(rollouts) == 1:
             return rollouts[0]
-        present = [name for name in _COLUMNS if getattr(rollouts[0], name) is not None]
-        return cls(**{name: np.concatenate([getattr(r, name) for r in rollouts], axis=1) for name in present})
+        present = [name for name in _STEPS if getattr(rollouts[0], name) is not None]
+        columns = {name: np.concatenate([getattr(r, name) for r in rollouts], axis=1) for name in present}
+        first_envs = np.cumsum([0, *(r.num_envs for r in rollouts[:-1])])
+        return cls(
+            **columns,
+            final_index=np.concatenate([r.final_index + [0, first] for r, first in zip(rollouts, first_envs, strict=True)]),
+            final_observation=np.concatenate([r.final_observation for r in rollouts]),
+        )
+
+    def add_finals(self, finals: Sequence[tuple[int, NDArray[np.intp], NDArray[Any]]]) -> None:
+        """Fill the final columns of SAME_STEP autoreset.
+
+        Args:
+            finals: step, the environments (k,) that ended in it, and their last observations (k,), gymnasium's array of arrays
+                or a plain one.
+        """
+        self.final_index = np.array([(t, env) for t, envs, _ in finals for env in envs], np.int64)
+        last = [row for _, _, observations in finals for row in observations]
+        self.final_observation = np.stack(last).astype(self.observation.dtype, copy=False)
 
     @property
     def num_steps(self) -> int:

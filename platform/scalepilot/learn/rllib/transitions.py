@@ -35,7 +35,9 @@ class _Steps:
 
     Attributes:
         observation: (T + 1, num_envs, *shape).
-        action: (T, num_envs), as are the others.
+        action: (T, num_envs), as are the others up to `pending`.
+        final_index: (m, 2), as in `Rollout`.
+        final_observation: (m, *shape), likewise.
     """
 
     observation: torch.Tensor
@@ -44,6 +46,8 @@ class _Steps:
     terminated: torch.Tensor
     truncated: torch.Tensor
     pending: torch.Tensor
+    final_index: torch.Tensor
+    final_observation: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -52,7 +56,13 @@ class _Steps:
         """The last `count` steps, copied: a view would keep the whole rollout alive."""
         at = len(self) - count
         columns = (self.action, self.reward, self.terminated, self.truncated, self.pending)
-        return _Steps(self.observation[at:].clone(), *(column[at:].clone() for column in columns))
+        kept = self.final_index[:, 0] >= at
+        return _Steps(
+            self.observation[at:].clone(),
+            *(column[at:].clone() for column in columns),
+            self.final_index[kept] - self.final_index.new_tensor([at, 0]),
+            self.final_observation[kept],
+        )
 
     def followed_by(self, after: _Steps) -> _Steps:
         """Both, one after the other; what does not go on in `after` (an env runner was restarted) is given up."""
@@ -67,6 +77,8 @@ class _Steps:
             torch.cat([self.terminated, after.terminated]),
             torch.cat([self.truncated, after.truncated]),
             torch.cat([self.pending & goes_on, after.pending]),
+            torch.cat([self.final_index, after.final_index + after.final_index.new_tensor([len(self), 0])]),
+            torch.cat([self.final_observation, after.final_observation]),
         )
 
 
@@ -101,6 +113,8 @@ class NStepBuilder:
             tensor(rollout.terminated),
             tensor(rollout.truncated),
             tensor(rollout.valid),
+            tensor(rollout.final_index),
+            tensor(rollout.final_observation),
         )
         if self._tail is not None:
             steps = self._tail.followed_by(steps)
@@ -127,8 +141,15 @@ class NStepBuilder:
         rows = complete.reshape(-1).nonzero().squeeze(1)
         length, flat = length.reshape(-1)[rows], steps.observation.reshape(-1, *steps.observation.shape[2:])
         discount = torch.pow(self.gamma, length.to(reward.dtype)) * ~terminated.reshape(-1)[rows]
+        next_observation = flat[rows + length * envs]
+        if len(steps.final_index):
+            # Which end, if any, each step is.
+            ended = torch.full((num_steps * envs,), -1, device=self.device)
+            ended[steps.final_index[:, 0] * envs + steps.final_index[:, 1]] = torch.arange(len(steps.final_index), device=self.device)
+            last = ended[rows + (length - 1) * envs]
+            next_observation[last >= 0] = steps.final_observation[last[last >= 0]]
         return complete, Transitions(
-            flat[rows], steps.action.reshape(-1)[rows], reward.reshape(-1)[rows], discount, flat[rows + length * envs]
+            flat[rows], steps.action.reshape(-1)[rows], reward.reshape(-1)[rows], discount, next_observation
         )
 
     def get_state(self) -> dict[str, Any]:
