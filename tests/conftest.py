@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 
@@ -110,6 +111,17 @@ def tiny_artifact(tmp_path: Path, tiny_network: Callable[..., NetworkPolicy]) ->
     folder = tmp_path / "tiny"
     save_policy(tiny_network(), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def blob() -> str:
+    """Id of a tiny environment on images, registered with gymnasium."""
+    from tests.image_env import Blob
+
+    env_id = "test/Blob-v0"
+    if env_id not in gym.registry:
+        gym.register(env_id, Blob)
+    return env_id
 
 
 @pytest.fixture(scope="session")

@@ -125,6 +125,10 @@ def seeds_of(seed: int | list[int | None] | None, num_envs: int, *, fresh: bool)
     return seeds
 
 
+# Room below 2^31 for a count of environments.
+_FOREIGN_SEEDS = 2**31 - 2**20
+
+
 def _zeroed(column: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
     """A copy with zeros in `rows`: the batch may still hold the column itself."""
     column = column.copy()
@@ -239,9 +243,12 @@ class BatchVectorEnv(gym.vector.VectorEnv[ObsArray, ObsArray, NDArray[Any]], Gen
 
 
 def reset_seeded(envs: gym.vector.VectorEnv[Any, Any, Any], seeds: Sequence[int]) -> tuple[ObsArray, dict[str, Any]]:
-    """Reset a vector environment with one seed an environment; native ones of others, which take a single one, get the first."""
+    """Reset a vector environment with one seed an environment.
+
+    Native ones of others, which take a single one, get the first; some (ale_py's) take 31 bits and count up from it.
+    """
     one_each = isinstance(envs.unwrapped, BatchVectorEnv | gym.vector.SyncVectorEnv | gym.vector.AsyncVectorEnv)
-    given: Any = list(seeds) if one_each else seeds[0]
+    given: Any = list(seeds) if one_each else seeds[0] % _FOREIGN_SEEDS
     return envs.reset(seed=given)
 
 

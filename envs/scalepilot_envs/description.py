@@ -25,6 +25,9 @@ class ObservationField:
         high: largest possible value.
         description: what it is.
         promql: a PromQL template with `$selector` and `$workload`; "" where it is a constant of the deployment.
+        dtype: float32 for a number; uint8 for an image, which is one field.
+        shape: () for a number, of an image three lengths.
+        axes: what the axes of an image are: "height", "width" and "channels" or "frame_stack" (oldest frame first).
     """
 
     name: str
@@ -33,6 +36,9 @@ class ObservationField:
     high: float
     description: str
     promql: str = ""
+    dtype: str = "float32"
+    shape: tuple[int, ...] = ()
+    axes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The field as plain data, for artifacts and clients."""
@@ -55,6 +61,23 @@ class Action:
 
 
 @dataclass(frozen=True)
+class ActionComponent:
+    """One number of a continuous action.
+
+    Attributes:
+        name: stable identifier.
+        unit: what a person reads beside the number.
+        low: smallest value.
+        high: largest value.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class EnvDescription:
     """An environment with given parameters.
 
@@ -68,6 +91,7 @@ class EnvDescription:
         commands_targets: policies command any number of replicas; otherwise they choose an action.
         signals: physical quantities that rules read, computed from fields: total_replicas, utilisation (share of what the
             replicas can do), backlog_requests, demand (requests of a step), replica_capacity (requests of a step).
+        components: of a continuous action, which then stand in place of `actions`.
         rule_defaults: rule name → parameters that suit this environment better than the rule's own defaults.
     """
 
@@ -80,6 +104,26 @@ class EnvDescription:
     commands_targets: bool = False
     signals: Mapping[str, Signal] = field(default_factory=dict)
     rule_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    components: tuple[ActionComponent, ...] = ()
+
+    @property
+    def image(self) -> ObservationField | None:
+        """The one field of an environment that shows images."""
+        return self.fields[0] if self.fields[0].shape else None
+
+    def actions_at(self, shares: NDArray[np.float64]) -> NDArray[Any]:
+        """The actions at shares in [0, 1) of their range, for uniform draws.
+
+        Args:
+            shares: (n, k) for k components, (n, 1) for numbered actions.
+
+        Returns:
+            (n, k) float32, or (n,) int64.
+        """
+        if not self.components:
+            return np.asarray(shares[:, 0] * len(self.actions), dtype=np.int64)
+        low, high = (np.array([getattr(c, side) for c in self.components]) for side in ("low", "high"))
+        return np.asarray(low + shares * (high - low), dtype=np.float32)
 
     @property
     def interval_seconds(self) -> float:

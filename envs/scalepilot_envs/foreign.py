@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from scalepilot_envs.description import Action, EnvDescription, ObservationField, params_from_mapping
+from scalepilot_envs.description import Action, ActionComponent, EnvDescription, ObservationField, params_from_mapping
 from scalepilot_envs.registration import EnvEntry
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -45,14 +45,12 @@ class ForeignEntry(EnvEntry):
         """Fields and actions from the spaces of the environment.
 
         Raises:
-            ValueError: spaces that are not one-dimensional numbers and numbered actions, or a parameter.
+            ValueError: spaces that nothing here learns on, or a parameter.
         """
         known = params_from_mapping(ForeignParams, params)
-        env: Any = gym.make(self.env_id, **options)
+        env: Any = self.maker()(**options)
         space, actions = env.observation_space, env.action_space
         env.close()
-        if not isinstance(actions, gym.spaces.Discrete):
-            raise ValueError(f"id: {self.env_id} takes {type(actions).__name__} actions; allowed: Discrete")
         if isinstance(space, gym.spaces.Discrete):
             first = int(space.start)
             fields = [ObservationField("observation", "1", float(first), float(first + int(space.n) - 1), "its state")]
@@ -62,9 +60,30 @@ class ForeignEntry(EnvEntry):
                 ObservationField(f"observation_{i}", "1", float(low[i]), float(high[i]), f"number {i} of its observation")
                 for i in range(space.shape[0])
             ]
+        elif isinstance(space, gym.spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8:
+            shape = tuple(int(n) for n in space.shape)
+            fields = [ObservationField("image", "1", 0.0, 255.0, "its picture", "", "uint8", shape, self.image_axes(shape))]
         else:
-            raise ValueError(f"id: {self.env_id} observes {type(space).__name__} {space.shape}; allowed: one-dimensional numbers")
+            shown = f"{type(space).__name__} {space.shape} {space.dtype}"
+            raise ValueError(f"id: {self.env_id} observes {shown}; allowed: one-dimensional numbers, or uint8 images")
+        labels, components = self._actions(actions)
         spec = gym.spec(self.env_id)
         end = f"truncated after {spec.max_episode_steps} steps" if spec.max_episode_steps else "as it says itself"
-        labels = [Action("plain", 0.0, str(int(actions.start) + i)) for i in range(int(actions.n))]
-        return EnvDescription(self.env_id, known, tuple(fields), tuple(labels), "as the environment gives it", end)
+        return EnvDescription(
+            self.env_id, known, tuple(fields), labels, "as the environment gives it", end, components=components
+        )
+
+    def image_axes(self, shape: tuple[int, ...]) -> tuple[str, ...]:
+        """What the axes of its images are: the shortest of the first and the last is that of the channels."""
+        return ("height", "width", "channels") if shape[-1] <= shape[0] else ("channels", "height", "width")
+
+    def _actions(self, space: gym.Space[Any]) -> tuple[tuple[Action, ...], tuple[ActionComponent, ...]]:
+        if isinstance(space, gym.spaces.Discrete):
+            return tuple(Action("plain", 0.0, str(int(space.start) + i)) for i in range(int(space.n))), ()
+        allowed = "allowed: Discrete, or a Box of one dimension with finite bounds"
+        if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+            raise ValueError(f"id: {self.env_id} takes {type(space).__name__} {space.shape} actions; {allowed}")
+        if not (space.is_bounded() and (space.low < space.high).all()):
+            raise ValueError(f"id: {self.env_id} takes actions from {space.low.tolist()} to {space.high.tolist()}; {allowed}")
+        bounds = zip(space.low.tolist(), space.high.tolist(), strict=True)
+        return (), tuple(ActionComponent(f"action_{i}", "1", low, high) for i, (low, high) in enumerate(bounds))

@@ -15,6 +15,7 @@ from scalepilot_envs.description import EnvDescription
 
 NAMESPACE = "scalepilot"
 MODULE_PREFIX = "scalepilot_envs:"
+ATARI = "ALE/"
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,13 @@ def find_env(name: str) -> EnvEntry:
     for candidate in (wanted, f"{NAMESPACE}/{wanted}"):
         if candidate in ENVS:
             return ENVS[candidate]
-    if wanted in gym.registry and ":" not in name:
+    if wanted.startswith(ATARI):
+        from scalepilot_envs.atari import AtariEntry, register_atari
+
+        register_atari()
+        if wanted in gym.registry and gym.spec(wanted).vector_entry_point is not None:
+            return AtariEntry(wanted, "", "", f"{wanted}, an Atari game")
+    elif wanted in gym.registry and ":" not in name:
         from scalepilot_envs.foreign import ForeignEntry
 
         return ForeignEntry(wanted, "", "", f"{wanted}, registered with gymnasium")

@@ -27,6 +27,7 @@ from scalepilot.settings import (
     TabularConfig,
     check_allowed,
     check_between,
+    check_trainable,
     env_tag,
 )
 from scalepilot.yaml_text import MAX_YAML_CHARACTERS, parse_yaml
@@ -90,6 +91,8 @@ class ExperimentConfig:
             raise ValueError(f"engine: rllib-stock is not allowed for algorithm {self.algorithm}; allowed: rllib")
         check_between(self, "seed", 0, 2**31 - 1)
         check_between(self, "checkpoint_every_share", 0, 1, above=True)
+        if isinstance(self.env, OtherEnvConfig):
+            check_trainable(self.algorithm, self.engine, self.env.description, getattr(self.learning, "cnn", None))
         runners, learner, section = self.resources.num_env_runners, self.learning, SECTIONS[self.algorithm]
         group = getattr(learner, "envs_per_input", 1)
         if runners and learner.num_envs % (runners * group):

@@ -23,11 +23,12 @@ from scalepilot.judge import HPA_DEFAULT, OptimumOptions, describe_policy, judge
 from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions
 from scalepilot.learn.task import TEST_SEED, AutoscaleTask, ReturnTask, Task
-from scalepilot.policy import Policy, PolicySpec, TablePolicy, env_actions, env_fields, load_policy
+from scalepilot.policy import DecisionRule, Policy, PolicySpec, TablePolicy, env_actions, env_components, env_fields, load_policy
 from scalepilot.policy.rules import Hpa, HpaParameters, Rule, make_rule, rules_for
 from scalepilot.progress import Progress
 from scalepilot.simulate import ProtocolData, protocol_v1, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.workloads import TraceWorkload
 
 if TYPE_CHECKING:
@@ -143,7 +144,8 @@ def policy_spec(config: ExperimentConfig, folder: RunFolder, task: Task) -> Poli
         env_params=asdict(env.params),
         observation_fields=env_fields(env),
         actions=env_actions(env),
-        decision_rule="argmax_q" if config.algorithm in ("dqn", "sb3_dqn", *TABULAR_ALGORITHMS) else "argmax_p",
+        components=env_components(env),
+        decision_rule=_decision_rule(config, env),
         provenance={
             "algorithm": config.algorithm,
             "engine": config.engine,
@@ -154,6 +156,12 @@ def policy_spec(config: ExperimentConfig, folder: RunFolder, task: Task) -> Poli
             "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         },
     )
+
+
+def _decision_rule(config: ExperimentConfig, env: EnvDescription) -> DecisionRule:
+    if env.components:
+        return "box"
+    return "argmax_q" if config.algorithm in ("dqn", "sb3_dqn", *TABULAR_ALGORITHMS) else "argmax_p"
 
 
 def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool = False) -> ExperimentResult:

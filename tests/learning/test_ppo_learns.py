@@ -78,9 +78,7 @@ def learnt_value(*, terminates: bool, autoreset: AutoresetMode, finals: bool = T
             return rollout
 
     name = f"constant-{terminates}-{autoreset.value}-{finals}"
-    tune.register_env(
-        name, lambda context: BatchVectorEnv(ConstantReward(context["num_envs"], terminates=terminates), autoreset)
-    )
+    tune.register_env(name, lambda context: BatchVectorEnv(ConstantReward(context["num_envs"], terminates=terminates), autoreset))
     config = PPOConfig(algo_class=RolloutPPO).environment(name)
     runner = VectorEnvRunner if finals else Forgetful
     config.env_runners(env_runner_cls=runner, num_env_runners=0, num_envs_per_env_runner=32, rollout_fragment_length=64)
@@ -116,6 +114,18 @@ def test_negative_control_termination_must_not_reach_that_value(autoreset: Autor
 
 def test_negative_control_nor_bootstrapping_from_the_beginning_of_the_next_episode():
     assert learnt_value(terminates=False, autoreset=AutoresetMode.SAME_STEP, finals=False) < 0.85 / (1 - GAMMA)
+
+
+def test_ppo_swings_the_pendulum_up_and_holds_it(tmp_path: Path, repo: Path):
+    from scalepilot.experiment import run_experiment
+    from scalepilot.learn.run_folder import RunFolder
+    from scalepilot.policy import load_policy
+    from scalepilot.simulate import run_returns
+
+    config = load_config(repo / "tune_configs" / "pendulum-ppo.yaml", [f"output={tmp_path}"])
+    folder = run_experiment(config, RunFolder.create(config)).folder
+    # Chance collects about −1,200; a pendulum that is up at once and stays there about −150.
+    assert run_returns(load_policy(folder.path), "Pendulum-v1", 100, first_seed=5_000_000).episode_return.mean() > -300
 
 
 def test_ppo_beats_the_default_hpa_on_the_demo_over_three_seeds(tmp_path: Path, repo: Path):

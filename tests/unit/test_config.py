@@ -183,6 +183,8 @@ def test_an_unknown_environment_algorithm_or_workload_is_named_with_the_allowed_
         ("env: {randomisation: {startup_scale: [2, 1]}}", "env.randomisation.startup_scale: [2.0, 1.0] is not allowed"),
         ("env: {randomisation: {startup_scale: [0, 1]}}", "env.randomisation.startup_scale: [0.0, 1.0] is not allowed"),
         ("ppo: {gamma: 1.5}", "ppo.gamma: 1.5 is not allowed; allowed: from 0 to 1"),
+        ("ppo: {clip_final_share: 2}", "ppo.clip_final_share: 2.0 is not allowed; allowed: from 0 to 1"),
+        ("ppo: {target_kl: 0}", "ppo.target_kl: 0.0 is not allowed; allowed: above 0"),
         ("ppo: {hidden: []}", "ppo.hidden: is empty; allowed: at least one layer"),
         ("ppo: {hidden: [0]}", "ppo.hidden.0: 0 is not allowed"),
         ("ppo: {num_envs: 64}\nresources: {num_env_runners: 3}", "ppo.num_envs: 64 cannot be shared by 3 env runners"),

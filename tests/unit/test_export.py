@@ -51,7 +51,7 @@ def network(observations: np.ndarray) -> ScoresNetwork:
 
 @pytest.fixture(scope="module")
 def model(network: ScoresNetwork) -> bytes:
-    return export_onnx(network, len(NAMES))
+    return export_onnx(network, (len(NAMES),))
 
 
 def test_a_thousand_observations_are_decided_alike_before_and_after_export(network, observations, tmp_path: Path):
@@ -73,11 +73,11 @@ def test_any_batch_size_gives_the_same_scores(network, observations, tmp_path: P
 
 
 def test_the_same_weights_give_the_same_bytes_and_others_do_not(network: ScoresNetwork, model: bytes):
-    assert export_onnx(copy.deepcopy(network), len(NAMES)) == model
+    assert export_onnx(copy.deepcopy(network), (len(NAMES),)) == model
     other = copy.deepcopy(network)
     with torch.no_grad():
         other.head[0].weight[0, 0] += 1e-3
-    assert export_onnx(other, len(NAMES)) != model
+    assert export_onnx(other, (len(NAMES),)) != model
 
 
 def test_nothing_of_this_machine_is_in_the_file(model: bytes):

@@ -93,6 +93,10 @@ def crosscheck(config: ExperimentConfig, seeds: Sequence[int]) -> CrossCheck:
     algorithm = config.algorithm.removeprefix(ENGINES["sb3"])
     if algorithm not in BOTH:
         raise ConfigError(f"algorithm: {config.algorithm} is not allowed in a cross-check; allowed: {', '.join(BOTH)}")
+    try:
+        replace(config, algorithm=ENGINES["sb3"] + algorithm)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise InputError(f"--seeds: {list(seeds)} is not allowed; allowed: whole numbers from 0, each once")
     if importlib.util.find_spec("stable_baselines3") is None:

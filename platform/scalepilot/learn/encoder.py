@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import nn
+
+from scalepilot.learn.images import ImageEncoder
 
 _MAX_RATIO = 5.0
 _MAX_NORMALISED = 8.0
@@ -110,12 +113,29 @@ class OneHotEncoder(nn.Module):
         return (observation.reshape(-1, 1).float() == self.states).float()
 
 
-def make_encoder(inputs: Mapping[str, Any]) -> ScaleFreeEncoder | FlatEncoder | OneHotEncoder:
-    """The encoder for an environment: scale-free where the fields are a service's, one-hot for numbered states, else flat.
+Encoder = ScaleFreeEncoder | FlatEncoder | OneHotEncoder | ImageEncoder
+
+
+class Unchanged(nn.Module):
+    """Stands where nothing is to be encoded or normalised, because what follows learns it."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """The same."""
+        return values
+
+    def update(self, values: torch.Tensor) -> None:
+        """Nothing is remembered."""
+
+
+def make_encoder(inputs: Mapping[str, Any]) -> Encoder:
+    """The encoder for an environment: convolutions for images, scale-free where the fields are a service's, else one-hot or flat.
 
     Args:
-        inputs: field_names, num_states (None unless states are numbered), interval_seconds, max_replicas.
+        inputs: field_names, num_states (None unless states are numbered), interval_seconds, max_replicas; for images also image
+            ({"shape", "axes"}), cnn and hidden.
     """
+    if inputs.get("image"):
+        return ImageEncoder(inputs["image"]["shape"], inputs["image"]["axes"], inputs["cnn"], inputs["hidden"])
     if "replica_capacity_rps" in inputs["field_names"]:
         return ScaleFreeEncoder(inputs["field_names"], inputs["interval_seconds"], inputs["max_replicas"])
     if inputs["num_states"] is not None:
@@ -164,6 +184,11 @@ class RunningNormaliser(nn.Module):
         self.count.copy_(all_count)
 
 
+def make_normaliser(encoder: Encoder) -> RunningNormaliser | Unchanged:
+    """Running statistics of features; none for those of an encoder that learns."""
+    return Unchanged() if isinstance(encoder, ImageEncoder) else RunningNormaliser(encoder.num_features)
+
+
 class _FastTanh(torch.autograd.Function):
     """tanh(x) = 2σ(2x) − 1 with tanh's own one-kernel gradient."""
 
@@ -207,20 +232,43 @@ def _linear(num_inputs: int, num_outputs: int, gain: float) -> nn.Linear:
     return layer
 
 
-class ScoresNetwork(nn.Module):
-    """Raw observation → scores of the actions: what is exported and what acts greedily.
+class BoxOutput(nn.Module):
+    """Continuous actions from units in which the bounds are ± 1 to the environment's, cut at them.
 
     Args:
-        encoder: physical fields → features.
-        normaliser: of the features.
-        head: features → (n, num_actions) logits or Q-values.
+        low: (k,) lower bounds.
+        high: (k,) upper bounds.
     """
 
-    def __init__(self, encoder: nn.Module, normaliser: nn.Module, head: nn.Module) -> None:
+    low: torch.Tensor
+    high: torch.Tensor
+
+    def __init__(self, low: NDArray[Any], high: NDArray[Any]) -> None:
         super().__init__()
-        self.encoder, self.normaliser, self.head = encoder, normaliser, head
+        # Of the environment, not learnt: no part of the state.
+        self.register_buffer("low", torch.as_tensor(low, dtype=torch.float32), persistent=False)
+        self.register_buffer("high", torch.as_tensor(high, dtype=torch.float32), persistent=False)
+
+    def forward(self, action: torch.Tensor) -> torch.Tensor:
+        """(n, k) → (n, k)."""
+        return self.low + (action.clamp(-1.0, 1.0) + 1.0) * (0.5 * (self.high - self.low))
+
+
+class ScoresNetwork(nn.Module):
+    """Raw observation → scores of the actions, or a continuous action: what is exported and what acts greedily.
+
+    Args:
+        encoder: raw observation → features.
+        normaliser: of the features.
+        head: features → (n, num_actions) logits or Q-values, or (n, k) actions in units in which the bounds are ± 1.
+        output: from there to the environment's units; None for scores.
+    """
+
+    def __init__(self, encoder: nn.Module, normaliser: nn.Module, head: nn.Module, output: BoxOutput | None = None) -> None:
+        super().__init__()
+        self.encoder, self.normaliser, self.head, self.output = encoder, normaliser, head, output
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        """(n, num_fields) → (n, num_actions)."""
+        """(n, *shape) → (n, num_actions) or (n, k)."""
         scores: torch.Tensor = self.head(self.normaliser(self.encoder(observation)))
-        return scores
+        return scores if self.output is None else self.output(scores)

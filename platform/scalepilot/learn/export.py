@@ -6,6 +6,7 @@ import copy
 import io
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,16 +45,18 @@ class TorchPolicy:
     ) -> tuple[Decision, State | None]:
         """The greedy action; see `Policy.act`."""
         with torch.inference_mode():
-            scores = self.network(torch.from_numpy(np.ascontiguousarray(observation, dtype=np.float32))).numpy()
+            batch = np.ascontiguousarray(observation, dtype=self.spec.observation_dtype)
+            scores = self.network(torch.from_numpy(batch)).numpy()
         return self._decoder.decision(observation, scores), None
 
 
-def export_onnx(network: torch.nn.Module, num_fields: int) -> bytes:
-    """Export a network from raw observations (n, num_fields) to scores.
+def export_onnx(network: torch.nn.Module, shape: Sequence[int], dtype: str = "float32") -> bytes:
+    """Export a network from raw observations (n, *shape) to scores.
 
     Args:
         network: on any device; it is copied.
-        num_fields: width of the observation.
+        shape: of one observation.
+        dtype: of the observation: float32 or uint8.
 
     Returns:
         The file's bytes: weights inside, metadata stripped, any batch size.
@@ -61,7 +64,7 @@ def export_onnx(network: torch.nn.Module, num_fields: int) -> bytes:
     import onnx
 
     copied = copy.deepcopy(network).cpu().eval()
-    example = torch.ones((2, num_fields))
+    example = torch.ones((2, *shape), dtype=getattr(torch, dtype))
     buffer = io.BytesIO()
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -102,30 +105,33 @@ def _strip(model: Any) -> None:
     del model.functions[:]
 
 
-def exported_policy(spec: PolicySpec, network: torch.nn.Module, observations: NDArray[np.float32]) -> NetworkPolicy:
+def exported_policy(spec: PolicySpec, network: torch.nn.Module, observations: NDArray[Any]) -> NetworkPolicy:
     """Export, load and hold the loaded policy to the network's own greedy actions.
 
     Args:
         spec: description.
         network: raw observation → scores.
-        observations: (n, num_fields) real observations to compare on.
+        observations: (n, *shape) real observations to compare on.
 
     Raises:
         RunError: the exported file decides otherwise than the network.
     """
-    policy = NetworkPolicy(spec, export_onnx(network, len(spec.observation_fields)))
+    policy = NetworkPolicy(spec, export_onnx(network, spec.observation_shape, spec.observation_dtype))
     native, _ = TorchPolicy(spec, copy.deepcopy(network).cpu()).act(observations)
     exported, _ = policy.act(observations)
-    assert native.scores is not None
-    assert exported.scores is not None
-    assert native.action is not None
-    if not np.isfinite(native.scores).all():
+    ours, theirs = (d.action if d.scores is None else d.scores for d in (native, exported))
+    assert ours is not None
+    assert theirs is not None
+    if not np.isfinite(ours).all():
         raise RunError("export: the network gives scores that are not finite; training has diverged (a smaller ppo.lr may help)")
-    error = float(np.abs(native.scores - exported.scores).max())
-    # Where two actions score alike to within float error, either is the greedy one.
-    ordered = np.sort(native.scores, axis=1)
-    decided = ordered[:, -1] - ordered[:, -2] > _MAX_SCORE_ERROR
-    differing = int(((native.action != exported.action) & decided).sum())
+    # Continuous actions are compared as shares of their range.
+    error = float((np.abs(ours - theirs) / np.array([c.high - c.low for c in spec.components] or 1.0)).max())
+    differing = 0
+    if native.scores is not None and exported.action is not None:
+        # Where two actions score alike to within float error, either is the greedy one.
+        ordered = np.sort(native.scores, axis=1)
+        decided = ordered[:, -1] - ordered[:, -2] > _MAX_SCORE_ERROR
+        differing = int(((native.action != exported.action) & decided).sum())
     if differing or error > _MAX_SCORE_ERROR:
         raise RunError(
             f"export: the ONNX file decides otherwise on {differing} of {len(observations)} observations"

@@ -57,7 +57,7 @@ class Task(Protocol):
         ...
 
     def network_inputs(self) -> dict[str, Any]:
-        """What the encoder must know: field_names, num_states where states are numbered, and more for Autoscale."""
+        """What the encoder must know: field_names, num_states where states are numbered, image, and more for Autoscale."""
         ...
 
     def measure(self, policy: Policy) -> Measured:
@@ -71,8 +71,10 @@ class Task(Protocol):
 
 def network_inputs_of(description: EnvDescription, num_states: int | None = None) -> dict[str, Any]:
     """As `Task.network_inputs`."""
+    image = description.image
     return {
         "field_names": [f.name for f in description.fields],
+        "image": None if image is None else {"shape": list(image.shape), "axes": list(image.axes)},
         "num_states": num_states,
         "interval_seconds": description.interval_seconds,
         "max_replicas": int(getattr(description.params, "max_replicas", 1)),
@@ -153,18 +155,21 @@ class ReturnTask:
         return {}
 
 
-def sample_observations(task: Task, env_id: str, count: int) -> NDArray[np.float32]:
-    """(count, num_fields) observations from random play, for the parity of exports.
+def sample_observations(task: Task, env_id: str, count: int) -> NDArray[Any]:
+    """(count, num_fields) or (count, *shape) observations from random play, for the parity of exports.
 
     Args:
         task: names the environment and its arguments.
         env_id: of the environment.
         count: a multiple of 25.
     """
-    envs = find_env(env_id).vector_maker()(num_envs=count // _PARITY_STEPS, **task.training_arguments())
+    num_envs, env = count // _PARITY_STEPS, task.description
+    envs = find_env(env_id).vector_maker()(num_envs=num_envs, **task.training_arguments())
     observations = [envs.reset(seed=0)[0]]
     rng = np.random.default_rng(0)
     for _ in range(_PARITY_STEPS - 1):
-        observations.append(envs.step(rng.integers(0, len(task.description.actions), count // _PARITY_STEPS))[0])
+        observations.append(envs.step(env.actions_at(rng.random((num_envs, max(1, len(env.components))))))[0])
     envs.close()
-    return np.concatenate([as_rows(np.asarray(o)) for o in observations]).astype(np.float32)
+    return np.concatenate([as_rows(np.asarray(o)) for o in observations]).astype(
+        "float32" if env.image is None else env.image.dtype
+    )

@@ -5,12 +5,24 @@ from scalepilot.policy.discretiser import Discretiser
 from scalepilot.policy.fields import FieldView, check_same_fields, observation_row
 from scalepilot.policy.network import NetworkPolicy
 from scalepilot.policy.protocol import Decision, Planner, Policy, State, state_from_json, state_to_json
-from scalepilot.policy.spec import ActionEntry, FieldEntry, PolicySpec, autoscale_fields, env_actions, env_fields
+from scalepilot.policy.spec import (
+    ActionEntry,
+    ComponentEntry,
+    DecisionRule,
+    FieldEntry,
+    PolicySpec,
+    autoscale_fields,
+    env_actions,
+    env_components,
+    env_fields,
+)
 from scalepilot.policy.table import TablePolicy
 
 __all__ = [
     "ActionEntry",
+    "ComponentEntry",
     "Decision",
+    "DecisionRule",
     "Discretiser",
     "FieldEntry",
     "FieldView",
@@ -24,6 +36,7 @@ __all__ = [
     "check_same_fields",
     "describe_env",
     "env_actions",
+    "env_components",
     "env_fields",
     "find_policy_folder",
     "load_policy",

@@ -34,8 +34,8 @@ class ActionDecoder:
         self._table = None if plain else MoveTable(Move(a.kind, a.size) for a in env.actions)  # type: ignore[arg-type]
         self._bounds = env.replica_bounds
 
-    def decision(self, observation: NDArray[Any], action: NDArray[np.int64]) -> Decision:
-        """The decision of actions (n,); without replicas where the environment has none or does not show them."""
+    def decision(self, observation: NDArray[Any], action: NDArray[Any]) -> Decision:
+        """The decision of actions (n,) or (n, k); without replicas where the environment has none or does not show them."""
         if self._table is None:
             return Decision(action=action)
         targets = self._table.targets(action, self._view.total(observation))
@@ -57,6 +57,7 @@ class MoveDecoder:
             described = find_env(spec.env_id).describe(spec.env_params)
             env = replace(described, actions=tuple(Action(a.kind, a.size, a.label) for a in spec.actions))
             self._decoder = ActionDecoder(env, FieldView(spec.observation_fields, env.signals))
+            self._box = [np.array([getattr(c, side) for c in spec.components], np.float32) for side in ("low", "high")]
         except (TypeError, ValueError) as error:
             raise ArtifactError(f"{spec.name}: actions: {error}") from None
 
@@ -67,8 +68,10 @@ class MoveDecoder:
 
         Args:
             observation: (n, num_fields).
-            scores: (n, num_actions).
+            scores: (n, num_actions), or a continuous action (n, k) itself.
             action: (n,) indices of the action table.
         """
+        if len(self._box[0]):
+            return self._decoder.decision(observation, np.clip(scores, *self._box))
         chosen = scores.argmax(axis=1) if action is None else action
         return replace(self._decoder.decision(observation, chosen), scores=scores)

@@ -1,4 +1,4 @@
-"""Policies that are a network: one ONNX file from the raw observation to scores, run by onnxruntime."""
+"""Policies that are a network: one ONNX file from the raw observation to scores or a continuous action, run by onnxruntime."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from scalepilot.policy.protocol import Decision, State
 from scalepilot.policy.spec import PolicySpec
 
 MODEL_FILE = "model.onnx"
+_ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
 
 
 class NetworkPolicy:
-    """A network with an action table.
+    """A network with an action table, or with the components of a continuous action, which it never samples.
 
     Args:
         spec: its description; kind "network".
@@ -45,19 +46,21 @@ class NetworkPolicy:
         self._decoder = MoveDecoder(spec)
 
     def _check_shapes(self) -> None:
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        fields, actions = len(self.spec.observation_fields), len(self.spec.actions)
-        if len(inputs) != 1 or len(inputs[0].shape) != 2 or inputs[0].shape[1] != fields:
-            shape = [i.shape for i in inputs]
-            raise ArtifactError(f"{self.spec.name}: model.onnx takes {shape}, policy.json has {fields} observation fields")
-        if not outputs or len(outputs[0].shape) != 2 or outputs[0].shape[1] != actions:
-            shape = [o.shape for o in outputs]
-            raise ArtifactError(f"{self.spec.name}: model.onnx gives {shape}, policy.json has {actions} actions")
+        inputs, outputs, spec = self._session.get_inputs(), self._session.get_outputs(), self.spec
+        if len(inputs) != 1 or tuple(inputs[0].shape[1:]) != spec.observation_shape:
+            shown = f"{len(spec.observation_fields)} observation fields" if spec.image is None else f"images {spec.image.shape}"
+            raise ArtifactError(f"{spec.name}: model.onnx takes {[i.shape for i in inputs]}, policy.json has {shown}")
+        if inputs[0].type != _ONNX_TYPES[spec.observation_dtype]:
+            raise ArtifactError(f"{spec.name}: model.onnx takes {inputs[0].type}, policy.json has {spec.observation_dtype}")
+        if not outputs or len(outputs[0].shape) != 2 or outputs[0].shape[1] != spec.num_outputs:
+            kind = "action components" if spec.components else "actions"
+            gives = [o.shape for o in outputs]
+            raise ArtifactError(f"{spec.name}: model.onnx gives {gives}, policy.json has {spec.num_outputs} {kind}")
         self._input, self._output = inputs[0].name, outputs[0].name
 
     def scores(self, observation: NDArray[Any]) -> NDArray[np.float32]:
-        """(n, num_actions) logits or Q-values for observations (n, num_fields)."""
-        batch = np.ascontiguousarray(observation, dtype=np.float32)
+        """(n, num_actions) logits or Q-values, or (n, k) continuous actions, for observations (n, *shape)."""
+        batch = np.ascontiguousarray(observation, dtype=self.spec.observation_dtype)
         scores: NDArray[np.float32] = self._session.run([self._output], {self._input: batch})[0]
         return scores
 
@@ -71,7 +74,7 @@ class NetworkPolicy:
     ) -> tuple[Decision, State | None]:
         """Decide; see `Policy.act`."""
         scores = self.scores(observation)
-        if deterministic or self.spec.decision_rule == "argmax_q":
+        if deterministic or self.spec.decision_rule in ("argmax_q", "box"):
             return self._decoder.decision(observation, scores), None
         if rng is None:
             raise ValueError("rng: needed to sample an action")

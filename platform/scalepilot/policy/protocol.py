@@ -20,12 +20,13 @@ class Decision:
 
     Attributes:
         desired_replicas: (n,) float64 whole numbers; None where the environment has no replicas.
-        action: (n,) int64 indices of the action table; None for rules, which command targets.
-        scores: (n, num_actions) float32 logits or Q-values; None for rules.
+        action: (n,) int64 indices of the action table, or (n, k) float32 numbers in the environment's units; None for rules,
+            which command targets.
+        scores: (n, num_actions) float32 logits or Q-values; None for rules and continuous actions.
     """
 
     desired_replicas: NDArray[np.float64] | None = None
-    action: NDArray[np.int64] | None = None
+    action: NDArray[Any] | None = None
     scores: NDArray[np.float32] | None = None
 
 
@@ -52,7 +53,7 @@ class Policy(Protocol):
         """Decide for a batch.
 
         Args:
-            observation: (n, num_fields) in the order of `spec.observation_fields`.
+            observation: (n, num_fields) in the order of `spec.observation_fields`, or (n, *shape) images.
             state: what the last call returned; None in the beginning.
             deterministic: the greedy action; otherwise sample with `rng` where the decision rule samples.
             rng: needed unless deterministic.

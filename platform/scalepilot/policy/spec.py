@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.autoscale.description import describe as describe_autoscale
-from scalepilot_envs.description import EnvDescription, ObservationField
+from scalepilot_envs.description import ActionComponent, EnvDescription, ObservationField
 
 SCHEMA_VERSION = 1
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-DecisionRule = Literal["target", "argmax_p", "argmax_q", "sample"]
+# What a network multiplies the bytes of an image by, first of all.
+IMAGE_SCALE = 1.0 / 255.0
+DecisionRule = Literal["target", "argmax_p", "argmax_q", "sample", "box"]
 Kind = Literal["network", "table", "rule"]
 
 
@@ -31,7 +33,12 @@ class ActionEntry:
 
 @dataclass(frozen=True)
 class FieldEntry:
-    """One observation field with unit and bounds."""
+    """One observation field with unit and bounds.
+
+    Attributes:
+        name, unit, low, high, description, promql, dtype, shape, axes: as in `ObservationField`.
+        scale: what the network multiplies it by, first of all.
+    """
 
     name: str
     unit: str
@@ -39,17 +46,43 @@ class FieldEntry:
     high: float
     description: str = ""
     promql: str = ""
+    dtype: Literal["float32", "uint8"] = "float32"
+    shape: tuple[int, ...] = ()
+    axes: tuple[str, ...] = ()
+    scale: float = 1.0
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high):
             raise ValueError(f"observation field {self.name}: bounds {self.low} to {self.high}; allowed: finite, low <= high")
+        lengths = (len(self.shape), len(self.axes))
+        if lengths != ((3, 3) if self.dtype == "uint8" else (0, 0)):
+            raise ValueError(
+                f"observation field {self.name}: dtype {self.dtype} with shape {list(self.shape)} and axes {list(self.axes)};"
+                " allowed: a float32 number without either, or a uint8 image with three of each"
+            )
 
     @classmethod
     def of(cls, observed: ObservationField) -> FieldEntry:
         """From the environment's field."""
-        return cls(**observed.to_json())
+        return cls(**observed.to_json(), scale=IMAGE_SCALE if observed.shape else 1.0)
+
+
+@dataclass(frozen=True)
+class ComponentEntry:
+    """One number of a continuous action with unit and bounds."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"action component {self.name}: bounds {self.low} to {self.high}; allowed: finite, low < high")
 
 
 @dataclass(frozen=True)
@@ -62,13 +95,14 @@ class PolicySpec:
         kind: network (model.onnx), table (table.npz) or rule (nothing else).
         env_id: the environment it was made for.
         env_params: that environment's full parameters.
-        observation_fields: in the order of the observation vector.
-        actions: the action table; empty for rules.
-        decision_rule: how scores become a decision; "target" for rules.
+        observation_fields: in the order of the observation vector, or one image.
+        actions: the action table; empty for rules and continuous actions.
+        decision_rule: how scores become a decision; "target" for rules; "box": the network's output is the action.
         rule: {"name", "parameters"} for rules.
         provenance: algorithm, config, seed, steps, versions, date.
         evaluation: summary of the evaluation, if any.
         files: name → sha256 of every other file in the folder.
+        components: of a continuous action; empty for all others.
     """
 
     name: str
@@ -83,6 +117,7 @@ class PolicySpec:
     provenance: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    components: tuple[ComponentEntry, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -97,8 +132,36 @@ class PolicySpec:
             raise ValueError(f"observation_fields: {twice[:80]!r} is given twice; allowed: every field once")
         if [a.index for a in self.actions] != list(range(len(self.actions))):
             raise ValueError(f"actions: indices {[a.index for a in self.actions]} are not allowed; allowed: 0, 1, 2 … in order")
+        if (self.decision_rule == "box") != bool(self.components) or (self.components and self.actions):
+            raise ValueError(
+                f"decision_rule: {self.decision_rule!r} with {len(self.components)} components and {len(self.actions)} actions;"
+                " allowed: 'box' with components alone, any other without"
+            )
+        if self.image is None and any(f.shape for f in self.observation_fields):
+            raise ValueError("observation_fields: an image beside other fields; allowed: one image, or numbers")
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"schema_version: {self.schema_version} is not allowed; allowed: {SCHEMA_VERSION}")
+
+    @property
+    def image(self) -> FieldEntry | None:
+        """The field of a policy that looks at images."""
+        fields = self.observation_fields
+        return fields[0] if len(fields) == 1 and fields[0].shape else None
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Of one observation: (num_fields,), or an image's."""
+        return (len(self.observation_fields),) if self.image is None else self.image.shape
+
+    @property
+    def observation_dtype(self) -> str:
+        """What the network takes: float32, or uint8 for an image."""
+        return "float32" if self.image is None else self.image.dtype
+
+    @property
+    def num_outputs(self) -> int:
+        """Scores of actions, or components of one."""
+        return len(self.components or self.actions)
 
     def with_evaluation(self, evaluation: dict[str, Any]) -> PolicySpec:
         """The same description with another evaluation summary."""
@@ -113,6 +176,15 @@ def env_fields(env: EnvDescription) -> tuple[FieldEntry, ...]:
 def env_actions(env: EnvDescription) -> tuple[ActionEntry, ...]:
     """An environment's actions as a policy stores them."""
     return tuple(ActionEntry(i, a.kind, a.size, a.label) for i, a in enumerate(env.actions))
+
+
+def env_components(env: EnvDescription) -> tuple[ComponentEntry, ...]:
+    """The components of an environment's continuous action as a policy stores them."""
+    return tuple(_component(c) for c in env.components)
+
+
+def _component(component: ActionComponent) -> ComponentEntry:
+    return ComponentEntry(component.name, component.unit, component.low, component.high)
 
 
 def autoscale_fields(params: AutoscaleParams) -> tuple[FieldEntry, ...]:

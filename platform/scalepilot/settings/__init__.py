@@ -2,11 +2,13 @@
 
 from scalepilot.settings.checks import check_allowed, check_between
 from scalepilot.settings.env import AUTOSCALE, ENV_TAGS, EnvConfig, OtherEnvConfig, env_tag, is_autoscale
-from scalepilot.settings.learning import DQNConfig, PPOConfig, TabularConfig
+from scalepilot.settings.learning import CNNS, DQNConfig, PPOConfig, TabularConfig
 from scalepilot.settings.running import EvaluationConfig, ResourcesConfig
+from scalepilot.settings.trainable import check_trainable
 
 __all__ = [
     "AUTOSCALE",
+    "CNNS",
     "ENV_TAGS",
     "DQNConfig",
     "EnvConfig",
@@ -17,6 +19,7 @@ __all__ = [
     "TabularConfig",
     "check_allowed",
     "check_between",
+    "check_trainable",
     "env_tag",
     "is_autoscale",
 ]

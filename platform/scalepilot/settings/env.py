@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from scalepilot.settings.checks import STRICT, check_between
 from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
+from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.registration import MODULE_PREFIX, NAMESPACE, find_env
 
 AUTOSCALE = "Autoscale-v0"
@@ -59,7 +60,7 @@ class OtherEnvConfig:
         except ValueError as error:
             raise ValueError(str(error).replace("env: ", "id: ", 1)) from None
         try:
-            entry.describe(self.params, **self.options)
+            _ = self.description
         except (TypeError, ValueError) as error:
             message = str(error)
             raise ValueError(message if message.startswith(("params.", "id: ")) else f"params.{message}") from None
@@ -68,6 +69,11 @@ class OtherEnvConfig:
             entry.maker()(**self.arguments)
         except (TypeError, ValueError) as error:
             raise ValueError(f"options: {str(error).removeprefix('options.')}") from None
+
+    @property
+    def description(self) -> EnvDescription:
+        """Its fields and actions."""
+        return find_env(self.id).describe(self.params, **self.options)
 
     @property
     def arguments(self) -> dict[str, Any]:

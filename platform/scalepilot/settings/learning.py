@@ -9,7 +9,10 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from scalepilot.settings.checks import STRICT, check_between
+from scalepilot.settings.checks import STRICT, check_allowed, check_between
+
+# Convolutions over images: (filters, kernel, stride) of each layer.
+CNNS = {"nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)), "small": ((16, 8, 4), (32, 4, 2))}
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class PPOConfig:
         grad_clip: global norm of the gradient.
         reward_clip: rewards are cut at ± this before learning (never in results).
         envs_per_input: environments that meet the same traffic, so that luck with it cancels in their advantages; 1 is plain PPO.
-        hidden: units of the hidden layers, policy and value apart.
+        hidden: units of the hidden layers, policy and value apart; on images shared, behind the convolutions.
+        cnn: convolutions over images: nature (Mnih et al. 2015) or small (2013).
     """
 
     total_env_steps: int = 4_000_000
@@ -58,6 +62,7 @@ class PPOConfig:
     reward_clip: float = 100.0
     envs_per_input: int = 8
     hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
+    cnn: str = "nature"
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -85,6 +90,7 @@ class PPOConfig:
             raise ValueError(
                 f"envs_per_input: {self.envs_per_input} does not divide num_envs {self.num_envs}; allowed: its divisors"
             )
+        check_allowed("cnn", self.cnn, list(CNNS))
         if not self.hidden:
             raise ValueError("hidden: is empty; allowed: at least one layer, such as [64, 64]")
 
@@ -133,6 +139,7 @@ class DQNConfig:
         grad_clip: global norm of the gradient.
         reward_clip: rewards are cut at ± this before learning (never in results).
         hidden: units of the hidden layers.
+        cnn: convolutions over images: nature (Mnih et al. 2015) or small (2013).
     """
 
     total_env_steps: int = 100_000
@@ -159,6 +166,7 @@ class DQNConfig:
     grad_clip: float = 10.0
     reward_clip: float = 1e9
     hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
+    cnn: str = "nature"
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -189,6 +197,7 @@ class DQNConfig:
             raise ValueError(
                 f"batch_size: {self.batch_size} is larger than buffer_size {self.buffer_size}; allowed: 1 to {self.buffer_size}"
             )
+        check_allowed("cnn", self.cnn, list(CNNS))
         if not self.hidden:
             raise ValueError("hidden: is empty; allowed: at least one layer, such as [64, 64]")
 

@@ -58,7 +58,7 @@ def _ppo(config: ExperimentConfig, task: Task) -> RLlibPPOConfig:
     ppo, resources = config.ppo, config.resources
     stock = config.engine == "rllib-stock"
     runners = resources.num_env_runners
-    model = {**task.network_inputs(), "hidden": list(ppo.hidden)}
+    model = {**task.network_inputs(), "cnn": ppo.cnn, "hidden": list(ppo.hidden)}
     horizon = ppo.num_iterations * ppo.batch_size
     rllib = RLlibPPOConfig(algo_class=StockPPO if stock else RolloutPPO)
     rllib.env_runners(
@@ -122,6 +122,6 @@ def _dqn(config: ExperimentConfig, task: Task) -> RLlibDQNConfig:
         num_gpus_per_learner=config.resources.num_gpus_per_learner,
         learner_config_dict={"dqn": dqn},
     )
-    model = {**task.network_inputs(), "hidden": list(dqn.hidden), "dueling": dqn.dueling}
+    model = {**task.network_inputs(), "cnn": dqn.cnn, "hidden": list(dqn.hidden), "dueling": dqn.dueling}
     rllib.rl_module(rl_module_spec=RLModuleSpec(module_class=QModule, model_config=model))
     return rllib

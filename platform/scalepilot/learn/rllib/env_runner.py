@@ -15,6 +15,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from scalepilot.errors import ConfigError
+from scalepilot.learn.rllib.distributions import distribution_of
 from scalepilot.learn.rllib.rollout import Rollout
 from scalepilot_envs.batch_env import reset_seeded
 
@@ -52,6 +53,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
             raise ConfigError(f"env {config.env}: autoreset_mode {autoreset.value} is not allowed; allowed: NextStep, SameStep")
         self._same_step = autoreset is AutoresetMode.SAME_STEP
         self.num_envs = self.env.num_envs
+        self._distribution = distribution_of(self.env.single_action_space)
         self._needs_initial_reset = True
 
     def _start(self) -> None:
@@ -66,32 +68,23 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         self._needs_initial_reset = False
 
-    @property
-    def num_actions(self) -> int:
-        """Actions to choose from."""
-        return int(self.env.single_action_space.n)
-
     def _prepare_actions(self, num_steps: int, **kwargs: Any) -> Rollout:
         """An empty rollout; everything random that its actions need is drawn at once."""
-        rollout = Rollout.empty(num_steps, self._observation, self.env.single_action_space, self.num_actions)
-        # The Gumbel-max trick: noise for the whole rollout at once and an argmax a step, instead of distribution objects.
-        shape = (num_steps, self.num_envs, self.num_actions)
-        self._noise = torch.empty(shape).exponential_(generator=self._generator).log_()
-        return rollout
+        self._noise = self._distribution.noise(num_steps, self.num_envs, self._generator)
+        return Rollout.empty(num_steps, self._observation, self.env.single_action_space, self._distribution.num_inputs)
 
-    def _choose_actions(self, rollout: Rollout, t: int, scores: torch.Tensor) -> None:
-        """Fill the actions of step t from the network's scores (num_envs, num_actions)."""
+    def _choose_actions(self, rollout: Rollout, t: int, outputs: torch.Tensor) -> None:
+        """Fill the actions of step t from the network's outputs (num_envs, num_inputs of the distribution)."""
         assert rollout.action_dist_inputs is not None
-        rollout.action_dist_inputs[t] = scores.numpy()
-        rollout.action[t] = (scores - self._noise[t]).argmax(dim=-1).numpy()
+        rollout.action_dist_inputs[t] = outputs.numpy()
+        rollout.action[t] = self._distribution.draw(outputs, self._noise[t]).numpy()
 
     def _describe_actions(self, rollout: Rollout) -> None:
         """Fill what is computed from all actions together."""
         assert rollout.action_dist_inputs is not None
         assert rollout.action_logp is not None
-        log_probabilities = torch.log_softmax(torch.from_numpy(rollout.action_dist_inputs), dim=-1)
-        taken = log_probabilities.gather(2, torch.from_numpy(rollout.action)[..., None])
-        rollout.action_logp[:] = taken[..., 0].numpy()
+        inputs, action = torch.from_numpy(rollout.action_dist_inputs), torch.from_numpy(rollout.action)
+        rollout.action_logp[:] = self._distribution.judge(inputs, action)[0].numpy()
 
     def sample(self, **kwargs: Any) -> Rollout:
         """Step every environment `rollout_fragment_length` times with the exploring policy.
@@ -112,7 +105,9 @@ class VectorEnvRunner(SingleAgentEnvRunner):
                 rollout.valid[t] = ~self._resets
                 batch = {Columns.OBS: torch.from_numpy(rollout.observation[t])}
                 self._choose_actions(rollout, t, self.module._forward(batch)[Columns.ACTION_DIST_INPUTS])
-                self._observation, reward, terminated, truncated, info = self.env.step(rollout.action[t])
+                self._observation, reward, terminated, truncated, info = self.env.step(
+                    self._distribution.to_env(rollout.action[t])
+                )
                 rollout.reward[t], rollout.terminated[t], rollout.truncated[t] = reward, terminated, truncated
                 self._returns += reward * rollout.valid[t]
                 self._lengths += rollout.valid[t]

@@ -44,11 +44,13 @@ class EpsilonGreedyRunner(VectorEnvRunner):
     def _prepare_actions(self, num_steps: int, epsilon: float = 0.0, **kwargs: Any) -> Rollout:
         shape = (num_steps, self.num_envs)
         self._random: NDArray[np.bool_] = (torch.rand(shape, generator=self._generator) < epsilon).numpy()
-        self._random_actions: NDArray[np.int64] = torch.randint(self.num_actions, shape, generator=self._generator).numpy()
+        self._random_actions: NDArray[np.int64] = torch.randint(
+            self._distribution.num_inputs, shape, generator=self._generator
+        ).numpy()
         return Rollout.empty(num_steps, self._observation, self.env.single_action_space)
 
-    def _choose_actions(self, rollout: Rollout, t: int, scores: torch.Tensor) -> None:
-        rollout.action[t] = np.where(self._random[t], self._random_actions[t], scores.argmax(dim=-1).numpy())
+    def _choose_actions(self, rollout: Rollout, t: int, outputs: torch.Tensor) -> None:
+        rollout.action[t] = np.where(self._random[t], self._random_actions[t], outputs.argmax(dim=-1).numpy())
 
     def _describe_actions(self, rollout: Rollout) -> None:
         """Nothing: the learner is off-policy."""

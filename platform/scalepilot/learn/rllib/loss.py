@@ -1,4 +1,4 @@
-"""PPO's loss for discrete actions: RLlib's own, term by term (a test holds it to that), in a few fused operations."""
+"""PPO's loss: RLlib's own, term by term (a test holds it to that), in a few fused operations."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
+
+from scalepilot.learn.rllib.distributions import Distribution
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,10 @@ def mean_over_learners(value: torch.Tensor) -> torch.Tensor:
 
 
 def ppo_loss(
-    logits: torch.Tensor,
+    inputs: torch.Tensor,
     value: torch.Tensor,
     batch: dict[str, Any],
+    distribution: Distribution,
     *,
     clip: float,
     value_clip: float,
@@ -78,9 +81,11 @@ def ppo_loss(
     """The clipped surrogate, the clipped squared value error and the entropy bonus.
 
     Args:
-        logits: (n, num_actions) of the current policy.
+        inputs: (n, num_inputs) of the current policy's distribution.
         value: (n,) current values.
-        batch: columns ACTIONS, ACTION_LOGP, ADVANTAGES, VALUE_TARGETS, each (n,), and LOSS_MASK where rows are masked.
+        batch: columns ACTIONS (n,) or (n, k), ACTION_LOGP, ADVANTAGES, VALUE_TARGETS, each (n,), and LOSS_MASK where rows are
+            masked.
+        distribution: of the actions.
         clip: ε of the probability ratio.
         value_clip: the squared value error is cut here.
         value_coefficient: weight of the value error.
@@ -89,13 +94,11 @@ def ppo_loss(
     Source:
         Schulman et al., "Proximal policy optimization algorithms" (2017), eq. 7 and 9.
     """
-    log_probabilities = torch.log_softmax(logits, dim=-1)
-    log_probability = log_probabilities.gather(1, batch[Columns.ACTIONS][:, None]).squeeze(1)
+    log_probability, entropy = distribution.judge(inputs, batch[Columns.ACTIONS])
     log_ratio = log_probability - batch[Columns.ACTION_LOGP]
     ratio = log_ratio.exp()
     advantage, target = batch[Postprocessing.ADVANTAGES], batch[Postprocessing.VALUE_TARGETS]
     surrogate = torch.minimum(advantage * ratio, advantage * ratio.clamp(1.0 - clip, 1.0 + clip))
-    entropy = -(log_probabilities.exp() * log_probabilities).sum(dim=-1)
     value_error = (value - target).square().clamp(max=value_clip)
     per_row = value_coefficient * value_error - surrogate - entropy_coefficient * entropy
     mask = batch.get(Columns.LOSS_MASK)

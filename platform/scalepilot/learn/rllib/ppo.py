@@ -17,6 +17,7 @@ from ray.rllib.utils.schedules.scheduler import Scheduler
 
 from scalepilot.learn.rllib.advantages import generalised_advantages, without_shared_luck
 from scalepilot.learn.rllib.algorithm import NoHomeFolder, RolloutAlgorithm
+from scalepilot.learn.rllib.distributions import distribution_of
 from scalepilot.learn.rllib.flat_parameters import FlatParameters
 from scalepilot.learn.rllib.loss import PPOLoss, mean_over_learners, ppo_loss
 from scalepilot.learn.rllib.module import FEATURES, ActorCriticModule
@@ -24,6 +25,7 @@ from scalepilot.learn.rllib.rollout import Rollout
 
 logger = logging.getLogger(__name__)
 _MIN_VALUE_SCALE = 1e-3
+_IMAGES_AT_ONCE = 1024
 # As in torch's clip_grad_norm_.
 _CLIP_EPSILON = 1e-6
 
@@ -46,18 +48,21 @@ class RolloutPPOLearner(PPOTorchLearner):
         self._clip_schedule = Scheduler(settings.get("clip_schedule", self.config.clip_param), framework="torch")
         self._clip = float(self.config.clip_param)
         self._target_kl: float | None = settings.get("target_kl")
+        self._distribution = distribution_of(self._module_of_learner().action_space)
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Adam over one vector a head: on networks this small, time goes into the number of operations."""
         module = self.module[module_id].unwrapped()
-        self._heads = (FlatParameters(module.policy_head), FlatParameters(module.value_head))
+        self._heads = [FlatParameters(torch.nn.ParameterList(group)) for group in module.gradient_groups()]
         vectors = [head.vector for head in self._heads]
         optimizer = torch.optim.Adam(vectors, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=vectors, lr_or_lr_schedule=config.lr)
 
     @property
     def value_scale(self) -> float:
-        """Factor between returns of raw rewards and the values learnt."""
+        """Factor between returns of raw rewards and the values learnt; 1 where values help to shape the policy's features."""
+        if self._module_of_learner().learns_features:
+            return 1.0
         return max(1.0 - float(self.config.gamma), _MIN_VALUE_SCALE)
 
     def update(
@@ -109,14 +114,16 @@ class RolloutPPOLearner(PPOTorchLearner):
     def _learn_from(self, minibatch: dict[str, torch.Tensor]) -> None:
         """One gradient step. RLlib's own would spend half its time around the gradient.
 
-        Policy and value gradients are clipped apart: the value of a rare disaster must not stop the policy from learning. A
-        minibatch whose gradient is not finite is skipped and counted.
+        Policy and value gradients are clipped apart, unless they share an encoder: the value of a rare disaster must not stop
+        the policy from learning. A minibatch whose gradient is not finite is skipped and counted.
         """
         module, config = self._module_of_learner(), self.config
+        outputs = module._forward_train(minibatch)
         loss = ppo_loss(
-            module.policy_head(minibatch[FEATURES]),
-            module.compute_values(minibatch),
+            outputs[Columns.ACTION_DIST_INPUTS],
+            module.compute_values(minibatch, outputs[Columns.EMBEDDINGS]),
             minibatch,
+            self._distribution,
             clip=self._clip,
             value_clip=config.vf_clip_param,
             value_coefficient=config.vf_loss_coeff,
@@ -155,23 +162,35 @@ class RolloutPPOLearner(PPOTorchLearner):
         module: ActorCriticModule = self.module[DEFAULT_MODULE_ID].unwrapped()
         return module
 
+    def _values(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(n,) values, some rows at a time: activations of many images would not fit."""
+        ((name, rows),) = inputs.items()
+        size = _IMAGES_AT_ONCE if self._module_of_learner().learns_features else max(1, len(rows))
+        return torch.cat([self._module_of_learner().compute_values({name: part}) for part in torch.split(rows, size)])
+
     @torch.no_grad()
     def _prepare(self, rollout: Rollout) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Columns (T·num_envs, …) for the loss, and the valid rows' features before normalisation."""
+        """Columns (T·num_envs, …) for the loss, and the valid rows' features before normalisation (images as they are)."""
         module, config, device = self._module_of_learner(), self.config, self._device
 
         def tensor(name: str) -> torch.Tensor:
-            return torch.from_numpy(getattr(rollout, name)).to(device)
+            column = torch.from_numpy(getattr(rollout, name))
+            # From pinned memory the copy to a GPU goes on beside what follows.
+            return column.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else column.to(device)
 
         steps, envs = rollout.num_steps, rollout.num_envs
         observation = tensor("observation")
-        raw = module.encoder(observation.reshape(-1, *observation.shape[2:]))
-        features = module.normaliser(raw)
-        value = module.compute_values({FEATURES: features}).reshape(steps + 1, envs)
+        observation = observation.reshape(-1, *observation.shape[2:])
+        if module.learns_features:
+            raw, inputs = observation, {Columns.OBS: observation}
+        else:
+            raw = module.encoder(observation)
+            inputs = {FEATURES: module.normaliser(raw)}
+        value = self._values(inputs).reshape(steps + 1, envs)
         next_value = value[1:].clone()
         if len(rollout.final_index):
             at, last = tensor("final_index"), tensor("final_observation")
-            next_value[at[:, 0], at[:, 1]] = module.compute_values({Columns.OBS: last})
+            next_value[at[:, 0], at[:, 1]] = self._values({Columns.OBS: last})
         valid = tensor("valid")
         settings = config.learner_config_dict
         clip = float(settings.get("reward_clip", float("inf")))
@@ -188,8 +207,8 @@ class RolloutPPOLearner(PPOTorchLearner):
         compared = without_shared_luck(advantage, valid, int(settings.get("envs_per_input", 1)))
         rows = steps * envs
         columns = {
-            FEATURES: features[:rows],
-            Columns.ACTIONS: tensor("action").reshape(rows),
+            **{name: column[:rows] for name, column in inputs.items()},
+            Columns.ACTIONS: tensor("action").flatten(0, 1),
             Columns.ACTION_LOGP: tensor("action_logp").reshape(rows),
             Postprocessing.ADVANTAGES: module.advantage_scale.normalise(compared, valid).reshape(rows),
             Postprocessing.VALUE_TARGETS: (advantage + value[:-1]).reshape(rows),

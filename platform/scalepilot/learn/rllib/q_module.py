@@ -12,7 +12,8 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import nn
 
-from scalepilot.learn.encoder import RunningNormaliser, ScoresNetwork, make_encoder
+from scalepilot.learn.encoder import ScoresNetwork, Unchanged, make_encoder, make_normaliser
+from scalepilot.learn.images import ImageEncoder
 
 
 def relu_layers(num_inputs: int, hidden: Sequence[int]) -> list[nn.Module]:
@@ -59,7 +60,7 @@ def q_head(num_inputs: int, hidden: Sequence[int], num_actions: int, *, dueling:
 
 
 class QModule(TorchRLModule, InferenceOnlyAPI):
-    """A Q-network behind an encoder without weights.
+    """A Q-network behind an encoder without weights; on images, the learning encoder is part of the head and of its older copy.
 
     `model_config`: what `make_encoder` takes, "hidden": […] and "dueling": true or false.
     """
@@ -67,11 +68,12 @@ class QModule(TorchRLModule, InferenceOnlyAPI):
     def setup(self) -> None:
         """Build the networks."""
         config = self.model_config
-        self.encoder = make_encoder(config)
-        self.normaliser = RunningNormaliser(self.encoder.num_features)
-        self.q_head = q_head(
-            self.encoder.num_features, config["hidden"], int(self.action_space.n), dueling=bool(config["dueling"])
-        )
+        encoder = make_encoder({**config, "hidden": ()})
+        head = q_head(encoder.num_features, config["hidden"], int(self.action_space.n), dueling=bool(config["dueling"]))
+        learns = isinstance(encoder, ImageEncoder)
+        self.normaliser = make_normaliser(encoder)
+        self.encoder: nn.Module = Unchanged() if learns else encoder
+        self.q_head: nn.Module = nn.Sequential(encoder, head) if learns else head
         self.target_head = copy.deepcopy(self.q_head).requires_grad_(False)
 
     def get_non_inference_attributes(self) -> list[str]:

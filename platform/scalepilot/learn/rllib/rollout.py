@@ -25,7 +25,7 @@ class Rollout:
 
     Attributes:
         observation: (T + 1, num_envs, *shape), dtype of the space.
-        action: (T, num_envs) int64, or (T, num_envs, k) float32 as drawn, in units of the network's output (see `Gaussian`).
+        action: (T, num_envs) int64, or (T, num_envs, k) float32 as drawn, in the network's units (see `DiagonalGaussian`).
         action_logp: (T, num_envs) float32, of the behaviour policy; absent (None) for off-policy learners.
         action_dist_inputs: (T, num_envs, num_inputs) float32, what the behaviour policy's distribution is made from, such as
             logits; absent likewise.
@@ -79,7 +79,7 @@ class Rollout:
             behaviour["action_dist_inputs"] = np.empty((*shape, num_inputs), np.float32)
         return cls(
             observation=np.empty((num_steps + 1, *observation.shape), observation.dtype),
-            action=np.empty((*shape, *action_space.shape), np.float32) if box else np.empty(shape, np.int64),
+            action=np.empty((*shape, *(action_space.shape or ())), np.float32) if box else np.empty(shape, np.int64),
             reward=np.empty(shape, np.float32),
             terminated=np.empty(shape, np.bool_),
             truncated=np.empty(shape, np.bool_),
@@ -95,9 +95,10 @@ class Rollout:
         present = [name for name in _STEPS if getattr(rollouts[0], name) is not None]
         columns = {name: np.concatenate([getattr(r, name) for r in rollouts], axis=1) for name in present}
         first_envs = np.cumsum([0, *(r.num_envs for r in rollouts[:-1])])
+        shifted = [r.final_index + np.array([0, first]) for r, first in zip(rollouts, first_envs, strict=True)]
         return cls(
             **columns,
-            final_index=np.concatenate([r.final_index + [0, first] for r, first in zip(rollouts, first_envs, strict=True)]),
+            final_index=np.concatenate(shifted),
             final_observation=np.concatenate([r.final_observation for r in rollouts]),
         )
 

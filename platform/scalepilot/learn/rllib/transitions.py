@@ -55,14 +55,10 @@ class _Steps:
     def last(self, count: int) -> _Steps:
         """The last `count` steps, copied: a view would keep the whole rollout alive."""
         at = len(self) - count
-        columns = (self.action, self.reward, self.terminated, self.truncated, self.pending)
+        columns = (self.observation, self.action, self.reward, self.terminated, self.truncated, self.pending)
         kept = self.final_index[:, 0] >= at
-        return _Steps(
-            self.observation[at:].clone(),
-            *(column[at:].clone() for column in columns),
-            self.final_index[kept] - self.final_index.new_tensor([at, 0]),
-            self.final_observation[kept],
-        )
+        final_index = self.final_index[kept] - self.final_index.new_tensor([at, 0])
+        return _Steps(*[*(column[at:].clone() for column in columns), final_index, self.final_observation[kept]])
 
     def followed_by(self, after: _Steps) -> _Steps:
         """Both, one after the other; what does not go on in `after` (an env runner was restarted) is given up."""
@@ -145,7 +141,9 @@ class NStepBuilder:
         if len(steps.final_index):
             # Which end, if any, each step is.
             ended = torch.full((num_steps * envs,), -1, device=self.device)
-            ended[steps.final_index[:, 0] * envs + steps.final_index[:, 1]] = torch.arange(len(steps.final_index), device=self.device)
+            ended[steps.final_index[:, 0] * envs + steps.final_index[:, 1]] = torch.arange(
+                len(steps.final_index), device=self.device
+            )
             last = ended[rows + (length - 1) * envs]
             next_observation[last >= 0] = steps.final_observation[last[last >= 0]]
         return complete, Transitions(

@@ -7,6 +7,7 @@ What has no counterpart there and is left out (`unmatched` names what a configur
 | ppo.envs_per_input | every environment meets traffic of its own; advantages are compared with the value network alone |
 | ppo.value_clip | the squared value error is not cut |
 | ppo.grad_clip | the norm of policy and value gradients together, not apart |
+| ppo.target_kl | looked at after every minibatch, not every epoch |
 | dqn.double, dqn.dueling | the target network chooses and values; one stream |
 | dqn.prioritised_alpha, dqn.prioritised_beta | drawn uniformly |
 | dqn.target_update_steps | counted in environment steps that cause as many gradient steps |

@@ -26,7 +26,7 @@ class RandomParameters:
 
 
 class Random(Rule[RandomParameters]):
-    """A uniformly random action, on any environment with discrete actions.
+    """A uniformly random action, on any environment.
 
     With a generator it draws from it. Without, it stays a pure function: the draw is a hash of the seed, how many
     decisions came before (`draws` (n,) in the state) and the observation.
@@ -49,17 +49,22 @@ class Random(Rule[RandomParameters]):
     ) -> tuple[Decision, State | None]:
         """Draw; `deterministic` changes nothing."""
         self.check_rows(observation)
-        n, num_actions = len(observation), len(self.env.actions)
+        n, numbers = len(observation), max(1, len(self.env.components))
         draws = np.zeros(n) if state is None else self.remembered(state, "draws", (n,))
-        if rng is not None:
-            action = rng.integers(0, num_actions, n)
+        if rng is not None and not self.env.components:
+            action = rng.integers(0, len(self.env.actions), n)
+        elif rng is not None:
+            action = self.env.actions_at(rng.random((n, numbers)))
         else:
             seeds = np.broadcast_to(self.by_row("seed"), (n,))
             rows = np.ascontiguousarray(observation, dtype=np.float32)
             keys = zip(seeds, draws, rows, strict=True)
-            action = np.array([_hashed(f"{seed}:{draw:.0f}:".encode() + row.tobytes()) for seed, draw, row in keys]) % num_actions
-        return self._decoder.decision(observation, action.astype(np.int64)), {"draws": draws + 1}
+            hashes = np.array([_hashed(f"{seed}:{draw:.0f}:".encode() + row.tobytes(), numbers) for seed, draw, row in keys])
+            action = self.env.actions_at(hashes / 2.0**48) if self.env.components else hashes[:, 0] % len(self.env.actions)
+        return self._decoder.decision(observation, action), {"draws": draws + 1}
 
 
-def _hashed(key: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(key, digest_size=6).digest(), "little")
+def _hashed(key: bytes, count: int) -> list[int]:
+    """`count` numbers of 48 bits; the first does not depend on how many."""
+    digests = [hashlib.blake2b(key, digest_size=6, salt=bytes([i])).digest() for i in range(count)]
+    return [int.from_bytes(digest, "little") for digest in digests]

@@ -1,0 +1,130 @@
+"""Continuous actions from training to the artifact that flies, and one line for what cannot be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from scalepilot.config import config_from_mapping
+from scalepilot.crosscheck import crosscheck
+from scalepilot.errors import ArtifactError, ConfigError
+from scalepilot.experiment import make_task, run_experiment
+from scalepilot.learn.rllib.trainer import RLlibTrainer
+from scalepilot.learn.run_folder import RunFolder
+from scalepilot.learn.trainer import NetworkSnapshot
+from scalepilot.policy import load_policy
+from scalepilot.serve.store import PolicyStore
+from scalepilot.simulate import run_returns
+
+PENDULUM: dict[str, Any] = {
+    "name": "pendulum",
+    "env": {"id": "Pendulum-v1"},
+    "ppo": {
+        "total_env_steps": 512,
+        "num_envs": 4,
+        "rollout_steps": 64,
+        "minibatch_size": 64,
+        "envs_per_input": 1,
+        "hidden": [16],
+    },
+    "evaluation": {"validation_episodes": 2, "test_episodes": 4, "bootstrap_samples": 20},
+}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_continuous_action_is_trained_exported_and_flown_in_the_environments_units(tmp_path: Path):
+    config = config_from_mapping({**PENDULUM, "output": str(tmp_path)})
+    folder = run_experiment(config, RunFolder.create(config)).folder
+    policy = load_policy(folder.path)
+    stored = json.loads((folder.policy / "policy.json").read_text())
+    assert stored["decision_rule"] == "box"
+    assert stored["actions"] == []
+    assert stored["components"] == [{"name": "action_0", "unit": "1", "low": -2.0, "high": 2.0}]
+    observation = np.random.default_rng(0).normal(0, 30, (500, 3)).astype(np.float32)
+    decision, _ = policy.act(observation)
+    assert decision.action.shape == (500, 1)
+    assert decision.action.dtype == np.float32
+    assert np.abs(decision.action).max() <= 2.0
+    assert len(np.unique(decision.action)) > 100
+    assert run_returns(policy, "Pendulum-v1", 3).length.tolist() == [200, 200, 200]
+    assert {"pendulum-ppo", "random"} == set(json.loads((folder.evaluation / "summary.json").read_text())["policies"])
+    with pytest.raises(ArtifactError, match="decides on no replicas"):
+        PolicyStore.load([folder.policy])
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_what_is_sampled_may_lie_beyond_the_bounds_and_what_acts_greedily_is_the_mean():
+    config = config_from_mapping(PENDULUM)
+    trainer = RLlibTrainer(config, make_task(config))
+    try:
+        rollout = trainer.algorithm.env_runner_group.local_env_runner.sample()
+        assert rollout.action.shape == (64, 4, 1)
+        assert np.abs(rollout.action).max() > 1.0, "the noise's deviation is 1 in the beginning"
+        mean, log_deviation = np.split(rollout.action_dist_inputs, 2, axis=-1)
+        z = (rollout.action - mean) / np.exp(log_deviation)
+        expected = (-0.5 * z**2 - log_deviation - 0.5 * np.log(2 * np.pi))[..., 0]
+        assert rollout.action_logp == pytest.approx(expected, abs=1e-5)
+        before = float(log_deviation[0, 0, 0])
+        trainer.iterate()
+        trained = trainer.algorithm.learner_group._learner.module["default_policy"].unwrapped().log_deviation
+        assert trained.detach().item() != before
+        snapshot = trainer.snapshot()
+        assert isinstance(snapshot, NetworkSnapshot)
+        assert not [name for name in snapshot.arrays() if "output" in name], "bounds are the environment's, not weights"
+    finally:
+        trainer.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["algorithm=dqn"], "algorithm: dqn is not allowed on Pendulum-v1, which takes continuous actions; allowed: ppo"),
+        (["algorithm=sb3_ppo"], "algorithm: sb3_ppo is not allowed on Pendulum-v1"),
+        (["engine=rllib-stock"], "engine: rllib-stock is not allowed on Pendulum-v1"),
+    ],
+)
+def test_other_algorithms_are_refused_in_one_line_before_a_run_folder_is_made(tmp_path: Path, settings: list[str], expected: str):
+    config_file = tmp_path / "config.yaml"
+    config_file.write_text(config_from_mapping({**PENDULUM, "output": str(tmp_path / "runs")}).to_yaml())
+    sets = [part for setting in settings for part in ("--set", setting)]
+    done = subprocess.run(
+        [sys.executable, "-m", "scalepilot.cli", "train", str(config_file), *sets], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_cross_check_that_only_one_engine_can_train_is_one_line(tmp_path: Path):
+    with pytest.raises(ConfigError, match="algorithm: sb3_ppo is not allowed on Pendulum-v1, which takes continuous actions"):
+        crosscheck(config_from_mapping({**PENDULUM, "output": str(tmp_path / "runs")}), [0])
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("space", "expected"),
+    [
+        (
+            gym.spaces.Box(-np.inf, np.inf, (2,)),
+            r"id: test/Space\d+-v0 takes actions from \[-inf, -inf\] to \[inf, inf\]; allowed",
+        ),
+        (gym.spaces.Box(-1, 1, (2, 2)), r"takes Box \(2, 2\) actions; allowed: Discrete, or a Box of one dimension"),
+        (gym.spaces.MultiDiscrete([2, 3]), r"takes MultiDiscrete \(2,\) actions; allowed: Discrete, or a Box of one dimension"),
+    ],
+)
+def test_other_action_spaces_are_one_line(space: gym.Space[Any], expected: str):
+    env_id = f"test/Space{len(gym.registry)}-v0"
+    attributes = {"observation_space": gym.spaces.Box(-1, 1, (3,)), "action_space": space}
+    gym.register(env_id, type("Spaced", (gym.Env,), attributes))
+    with pytest.raises(ConfigError, match=expected):
+        config_from_mapping({"env": {"id": env_id}})
