@@ -242,10 +242,10 @@ class FunctionWorkflowBatch(UnitMoveBatch):
 
     def _reward(self, change: NDArray[np.int64], terminated: BoolArray, truncated: BoolArray) -> NDArray[np.float64]:
         pending = self.tasks.arrived[self._envs, self.step_index] - self.completed
-        paid = self.params.worker_price * self.workers
+        reward: NDArray[np.float64] = -self.params.worker_price * self.workers
         if self.params.reward == "late_tasks":
-            return -(self.late_in_step + pending * truncated) - paid
-        return self._source_reward(change, pending, terminated, truncated) - paid
+            return reward - self.late_in_step - pending * truncated
+        return reward + self._source_reward(change, pending, terminated, truncated)
 
     def _source_reward(
         self, change: NDArray[np.int64], pending: NDArray[np.int64], terminated: BoolArray, truncated: BoolArray
