@@ -242,10 +242,13 @@ class FunctionWorkflowBatch(UnitMoveBatch):
 
     def _reward(self, change: NDArray[np.int64], terminated: BoolArray, truncated: BoolArray) -> NDArray[np.float64]:
         pending = self.tasks.arrived[self._envs, self.step_index] - self.completed
-        reward: NDArray[np.float64] = -self.params.worker_price * self.workers
+        reward = np.zeros(self.num_envs)
+        reward -= self.params.worker_price * self.workers
         if self.params.reward == "late_tasks":
-            return reward - self.late_in_step - pending * truncated
-        return reward + self._source_reward(change, pending, terminated, truncated)
+            reward -= self.late_in_step + pending * truncated
+        else:
+            reward += self._source_reward(change, pending, terminated, truncated)
+        return reward
 
     def _source_reward(
         self, change: NDArray[np.int64], pending: NDArray[np.int64], terminated: BoolArray, truncated: BoolArray
