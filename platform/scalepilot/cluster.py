@@ -39,8 +39,8 @@ def connected(resources: ResourcesConfig) -> Iterator[None]:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         else:
             ray.init(
-                # The driver and its learner, and one for each env runner.
-                num_cpus=resources.num_env_runners + 1,
+                # One for the driver, each env runner and each learner.
+                num_cpus=resources.num_env_runners + resources.num_learners + 1,
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 logging_level=logging.ERROR,

@@ -93,13 +93,23 @@ class ExperimentConfig:
         check_between(self, "checkpoint_every_share", 0, 1, above=True)
         if isinstance(self.env, OtherEnvConfig):
             check_trainable(self.algorithm, self.engine, self.env.description, getattr(self.learning, "cnn", None))
-        runners, learner, section = self.resources.num_env_runners, self.learning, SECTIONS[self.algorithm]
-        group = getattr(learner, "envs_per_input", 1)
-        if runners and learner.num_envs % (runners * group):
+        self._check_shares()
+
+    def _check_shares(self) -> None:
+        """Refuse what env runners and learners cannot share equally."""
+        learning, section = self.learning, SECTIONS[self.algorithm]
+        runners, learners = max(1, self.resources.num_env_runners), max(1, self.resources.num_learners)
+        group = getattr(learning, "envs_per_input", 1)
+        if runners * learners > 1 and learning.num_envs % (runners * learners * group):
             raise ValueError(
-                f"{section}.num_envs: {learner.num_envs} cannot be shared by {runners} env runners in groups of {group};"
-                f" allowed: multiples of resources.num_env_runners × {section}.envs_per_input = {runners * group}"
+                f"{section}.num_envs: {learning.num_envs} cannot be shared by {runners} env runners and {learners} learners in"
+                f" groups of {group}; allowed: multiples of resources.num_env_runners × resources.num_learners ×"
+                f" {section}.envs_per_input = {runners * learners * group}"
             )
+        for name in ("minibatch_size",) if section == "ppo" else ("batch_size", "buffer_size") if section == "dqn" else ():
+            size = getattr(learning, name)
+            if size % learners:
+                raise ValueError(f"{section}.{name}: {size} cannot be shared by {learners} learners; allowed: its multiples")
 
     @property
     def learning(self) -> PPOConfig | DQNConfig | TabularConfig:

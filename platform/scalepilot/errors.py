@@ -7,6 +7,8 @@ ScalepilotError                what the command line turns into one line and an 
 │   ├── serve.errors.RequestError   an HTTP request that is not answered with a 200
 │   └── ObservationError       an observation with missing, unknown or out-of-range fields
 └── RunError                   something failed while running: exit 1
+    ├── EnvironmentFailedError  an environment that cannot be gone on with
+    └── LearnerLostError       a learner's process or node died; training can go on from a checkpoint
 """
 
 from __future__ import annotations
@@ -49,4 +51,21 @@ class RunError(ScalepilotError):
     """A run that could not go on."""
 
 
-__all__ = ["ArtifactError", "ConfigError", "InputError", "ObservationError", "RunError", "ScalepilotError"]
+class EnvironmentFailedError(RunError):
+    """An environment that raises again and again, or hangs."""
+
+
+class LearnerLostError(RunError):
+    """The process of a learner, or its node, died."""
+
+
+__all__ = [
+    "ArtifactError",
+    "ConfigError",
+    "EnvironmentFailedError",
+    "InputError",
+    "LearnerLostError",
+    "ObservationError",
+    "RunError",
+    "ScalepilotError",
+]

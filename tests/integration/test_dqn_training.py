@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.experiment import make_task, run_experiment
-from scalepilot.learn.rllib.algorithm import _sample_by_reference
+from scalepilot.learn.rllib.runner_pool import sample_by_reference
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 from scalepilot.learn.run_folder import METRICS, TIME_COLUMNS, RunFolder
 from scalepilot.policy import load_policy
@@ -127,7 +128,9 @@ def test_parallel_env_runners_explore_differently_and_train(tmp_path: Path):
         metrics = [trainer.iterate() for _ in range(4)]
         assert metrics[-1]["gradient_updates"] > 0
         group = trainer.algorithm.env_runner_group
-        rollouts = ray.get([r for r, _ in group.foreach_env_runner(_sample_by_reference, local_env_runner=False)])
+        sample = partial(sample_by_reference, num_pieces=1)
+        sampled = group.foreach_env_runner(sample, local_env_runner=False)
+        rollouts = ray.get([piece for pieces, _ in sampled for piece in pieces])
         assert [r.num_envs for r in rollouts] == [4, 4]
         assert rollouts[0].action_dist_inputs is None, "what an off-policy learner does not need is not sent"
         assert not np.array_equal(rollouts[0].observation, rollouts[1].observation)

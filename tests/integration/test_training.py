@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_the_same_seed_gives_the_same_metrics_and_the_same_model_and_another_see
 
 @pytest.mark.usefixtures("ray_session")
 def test_parallel_env_runners_sample_different_experience_and_train(tmp_path: Path):
-    from scalepilot.learn.rllib.algorithm import _sample_by_reference
+    from scalepilot.learn.rllib.runner_pool import sample_by_reference
     from scalepilot.learn.rllib.trainer import RLlibTrainer
 
     config = small(tmp_path, resources={"num_env_runners": 2})
@@ -104,8 +105,10 @@ def test_parallel_env_runners_sample_different_experience_and_train(tmp_path: Pa
         assert metrics[1]["entropy"] > 0
         import ray
 
-        sampled = trainer.algorithm.env_runner_group.foreach_env_runner(_sample_by_reference, local_env_runner=False)
-        rollouts = ray.get([reference for reference, _ in sampled])
+        sampled = trainer.algorithm.env_runner_group.foreach_env_runner(
+            partial(sample_by_reference, num_pieces=1), local_env_runner=False
+        )
+        rollouts = ray.get([piece for pieces, _ in sampled for piece in pieces])
         assert [r.num_envs for r in rollouts] == [16, 16]
         rates = [r.observation[0, :, 0] for r in rollouts]
         assert not set(rates[0].tolist()) & set(rates[1].tolist()), "runners must not share streams"

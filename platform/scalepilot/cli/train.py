@@ -57,12 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
             config = configuration.with_trace(config, arguments.trace, arguments.peak_rps)
         # What cannot be trained on should not leave an empty run behind.
         from scalepilot.experiment import load_data
-        from scalepilot.learn.devices import check_gpus
+        from scalepilot.learn.devices import choose_device
 
         if isinstance(config.env, configuration.EnvConfig):
             load_data(config)
         if config.resources.address is None:
-            check_gpus(config.resources.num_gpus_per_learner)
+            choose_device(config.resources)
         folder = RunFolder.create(config)
     result = run_experiment(config, folder, resume=arguments.resume is not None)
     if not result.finished or result.comparison is None:

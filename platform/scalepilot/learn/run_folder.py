@@ -46,6 +46,10 @@ METRICS = (
     "largest_trace",
     "gradient_updates",
     "learning_rate",
+    "env_runner_restarts",
+    "env_failures",
+    "lost_rollouts",
+    "learner_restarts",
     "sample_seconds",
     "learn_seconds",
 )

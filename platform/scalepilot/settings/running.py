@@ -7,7 +7,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from scalepilot.settings.checks import STRICT, check_between
+from scalepilot.settings.checks import STRICT, check_allowed, check_between
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
 @dataclass(frozen=True)
@@ -17,21 +19,38 @@ class ResourcesConfig:
     Attributes:
         num_env_runners: parallel env-runner processes; 0 steps the environments in the trainer's own process.
         address: of a Ray cluster ("ray://…", "auto"); null starts a local one.
-        num_gpus_per_learner: GPUs the learner gets; asked for and missing is an error.
-        torch_threads: of the learner; null for the number of cores. More than one is a sixth faster on a quiet machine, and two
+        num_learners: learner processes in step, each with its share of every batch and minibatch; 0 learns in the trainer's own.
+        device: that learns: auto (CUDA where there is one, else the CPU), cuda, mps (Apple, only by choice) or cpu; asked for and
+            missing is an error.
+        num_gpus_per_learner: GPUs each learner gets, 1 on CUDA if 0; asked for and missing is an error.
+        env_timeout_seconds: an environment that takes longer for one rollout hangs: its env runner is restarted, and the run
+            ends where it hangs again or has no env runners.
+        torch_threads: of each learner; null for the number of cores. More than one is a sixth faster on a quiet machine, and two
             such trainings at once all but stop each other: waiting threads spin.
     """
 
     num_env_runners: int = 0
     address: str | None = None
+    num_learners: int = 0
+    device: str = "auto"
     num_gpus_per_learner: float = 0
+    env_timeout_seconds: float = 300.0
     torch_threads: int | None = 1
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
         check_between(self, "num_env_runners", 0, 100_000)
+        check_between(self, "num_learners", 0, 1000)
+        check_allowed("device", self.device, DEVICES)
         check_between(self, "num_gpus_per_learner", 0, 64)
+        check_between(self, "env_timeout_seconds", 0, 1e6, above=True)
+        if self.num_gpus_per_learner and self.device in ("cpu", "mps"):
+            raise ValueError(
+                f"num_gpus_per_learner: {self.num_gpus_per_learner:g} does not go with device {self.device}; allowed: 0"
+            )
+        if self.device == "mps" and self.num_learners > 1:
+            raise ValueError(f"num_learners: {self.num_learners} does not go with device mps; allowed: 0 or 1")
         if self.torch_threads is not None:
             check_between(self, "torch_threads", 1, 1024)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from scalepilot.learn.rllib.rollout import Rollout
+from scalepilot.learn.rllib.learner import TORCH_THREADS, LearnerCalls, RolloutsLostError
+from scalepilot.learn.rllib.runner_pool import RunnerPool
+from scalepilot.learn.rllib.watchdog import Watchdog
 
-
-def _sample_by_reference(runner: Any, **arguments: Any) -> tuple[Any, Any]:
-    """On a remote runner: leave the rollout in its node's object store, return the reference."""
-    return ray.put(runner.sample(**arguments)), runner.get_metrics()
+logger = logging.getLogger("scalepilot.training")
+# Results besides RLlib's own: each counts what happened in one iteration.
+ENV_RUNNER_RESTARTS, LOST_ROLLOUTS = "env_runner_restarts", "lost_rollouts"
+# In `learner_config_dict`, which is where RLlib keeps settings it does not know.
+ENV_TIMEOUT_SECONDS = "env_timeout_seconds"
 
 
 class NoHomeFolder:
@@ -46,38 +50,65 @@ class RolloutAlgorithm(NoHomeFolder):
     env_runner_group: Any
     learner_group: Any
     config: Any
+    _pool: RunnerPool | None = None
+
+    def setup(self, config: Any) -> None:
+        """Start the env runners and learners."""
+        super().setup(config)  # type: ignore[misc]
+        settings = self.config.learner_config_dict
+        self.learners, self._pieces = LearnerCalls(self.learner_group), max(1, self.config.num_learners)
+        self._watchdog = Watchdog(f"env {self.config.env}", "resources.env_timeout_seconds", settings.get(TORCH_THREADS))
+        if self.env_runner_group.num_remote_workers():
+            self._pool = RunnerPool(self.env_runner_group, self.config.env, settings[ENV_TIMEOUT_SECONDS], self._pieces)
+
+    def restore_env_runners(self, env_runner_group: Any) -> list[int]:
+        """Nothing: the pool restores runners while the others sample."""
+        return []
 
     def training_step(self) -> None:
-        """One iteration."""
+        """One iteration; rollouts that were lost on the way are sampled again."""
+        lost = 0
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            data = self._sample()
-        if not data:
-            return
-        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            sampled = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
-            results = self.learner_group.update(
-                **data, timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: sampled}, **self.update_arguments()
-            )
-            self.metrics.aggregate(results, key=LEARNER_RESULTS)
+            rollouts = self._sample(max(1, self.config.num_env_runners))
+        while True:
+            try:
+                with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+                    self._update(rollouts)
+                break
+            except RolloutsLostError as error:
+                lost += len(error.positions)
+                logger.warning(
+                    "%d rollouts were lost with the process or node that held them; sampled again", len(error.positions)
+                )
+                with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+                    kept = [rollout for i, rollout in enumerate(rollouts) if i not in error.positions]
+                    rollouts = kept + self._sample(len(error.positions))
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             self.env_runner_group.sync_weights(
                 from_worker_or_learner_group=self.learner_group, policies=[DEFAULT_MODULE_ID], inference_only=True
             )
+        self.metrics.log_value(LOST_ROLLOUTS, lost, window=1)
+        self.metrics.log_value(ENV_RUNNER_RESTARTS, self._pool.take_restarts() if self._pool else 0, window=1)
 
-    def _sample(self) -> dict[str, Any]:
-        """Keyword arguments for `LearnerGroup.update`; empty when every runner failed."""
+    def _sample(self, count: int) -> list[list[Any]]:
+        """So many rollouts, each as a piece for each learner: a reference, or the rollout itself where all is in one process."""
         arguments = self.sample_arguments()
-        if self.env_runner_group.num_remote_workers() == 0:
-            runner = self.env_runner_group.local_env_runner
-            rollout: Rollout = runner.sample(**arguments)
-            self.metrics.aggregate([runner.get_metrics()], key=ENV_RUNNER_RESULTS)
-            return {"batch": rollout}
-        sample = partial(_sample_by_reference, **arguments)
-        sampled = self.env_runner_group.foreach_env_runner(sample, local_env_runner=False)
-        if not sampled:
-            return {}
-        self.metrics.aggregate([metrics for _, metrics in sampled], key=ENV_RUNNER_RESULTS)
-        return {"batch_refs": [reference for reference, _ in sampled]}
+        if self._pool is not None:
+            sampled = self._pool.sample(count, **arguments)
+            self.metrics.aggregate([rollout.metrics for rollout in sampled], key=ENV_RUNNER_RESULTS)
+            return [rollout.pieces for rollout in sampled]
+        runner, settings = self.env_runner_group.local_env_runner, self.config.learner_config_dict
+        rollout = self._watchdog(partial(runner.sample, **arguments), settings[ENV_TIMEOUT_SECONDS])
+        self.metrics.aggregate([runner.get_metrics()], key=ENV_RUNNER_RESULTS)
+        pieces: list[Any] = rollout.split(self._pieces)
+        return [[ray.put(piece) for piece in pieces] if self.config.num_learners else pieces]
+
+    def _update(self, rollouts: list[list[Any]]) -> None:
+        shares = [[pieces[learner] for pieces in rollouts] for learner in range(self._pieces)]
+        sampled = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
+        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: sampled}
+        results = self.learners.update(shares, timesteps=timesteps, **self.update_arguments())
+        self.metrics.aggregate(results, key=LEARNER_RESULTS)
 
     def sample_arguments(self) -> dict[str, Any]:
         """What exploration on the runners needs to know now."""
@@ -86,3 +117,11 @@ class RolloutAlgorithm(NoHomeFolder):
     def update_arguments(self) -> dict[str, Any]:
         """What the learner's update takes besides the data."""
         return {}
+
+    def cleanup(self) -> None:
+        """End the learners and env runners; those that do not answer are killed."""
+        if self._pool is not None:
+            self._pool.forsake()
+        if hasattr(self, "learners"):
+            self.learners.end()
+        super().cleanup()  # type: ignore[misc]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+import ray
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.dqn import DQNConfig as RLlibDQNConfig
@@ -11,17 +13,19 @@ from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.learn.devices import check_gpus
+from scalepilot.learn.devices import choose_device
+from scalepilot.learn.rllib.algorithm import ENV_TIMEOUT_SECONDS
 from scalepilot.learn.rllib.dqn import RolloutDQN, RolloutDQNLearner
 from scalepilot.learn.rllib.env_runner import VectorEnvRunner
 from scalepilot.learn.rllib.exploration import EpsilonGreedyRunner
+from scalepilot.learn.rllib.learner import DEVICE, TORCH_THREADS
 from scalepilot.learn.rllib.module import ActorCriticModule
 from scalepilot.learn.rllib.ppo import RolloutPPO, RolloutPPOLearner, StockPPO
 from scalepilot.learn.rllib.q_module import QModule
 from scalepilot.learn.task import Task
 from scalepilot_envs.registration import find_env
 
-_RUNNER_RESTARTS, _RESTART_DELAY_SECONDS = 3, 1
+logger = logging.getLogger("scalepilot.training")
 
 
 def register_with_ray(env_id: str) -> str:
@@ -43,18 +47,32 @@ def algorithm_config(config: ExperimentConfig, task: Task) -> AlgorithmConfig:
     Raises:
         InputError: GPUs asked for and none there.
     """
-    check_gpus(config.resources.num_gpus_per_learner)
-    rllib = _dqn(config, task) if config.algorithm == "dqn" else _ppo(config, task)
+    resources, learners = config.resources, max(1, config.resources.num_learners)
+    device = choose_device(resources, ray.cluster_resources().get("GPU", 0.0))
+    logger.info("%s", device.reason)
+    rllib = _dqn(config, task, learners) if config.algorithm == "dqn" else _ppo(config, task, learners)
+    rllib.learners(
+        num_learners=resources.num_learners,
+        num_gpus_per_learner=device.num_gpus,
+        learner_config_dict={
+            **rllib.learner_config_dict,
+            DEVICE: device.name,
+            TORCH_THREADS: resources.torch_threads,
+            ENV_TIMEOUT_SECONDS: resources.env_timeout_seconds,
+        },
+    )
     rllib.environment(register_with_ray(config.env.id), env_config=task.training_arguments())
     rllib.debugging(seed=config.seed, log_level="ERROR")
-    # A deterministic bug in an environment must not burn hours in restarts (RLlib's defaults: 1,000, a minute apart).
-    rllib.fault_tolerance(
-        max_num_env_runner_restarts=_RUNNER_RESTARTS, delay_between_env_runner_restarts_s=_RESTART_DELAY_SECONDS
-    )
+    if config.engine == "rllib-stock":
+        # A deterministic bug must not burn hours in restarts (RLlib's defaults: 1,000, a minute apart).
+        rllib.fault_tolerance(max_num_env_runner_restarts=3, delay_between_env_runner_restarts_s=1)
+    else:
+        # `RunnerPool` counts the restarts in a row and ends the run; far apart they may be many.
+        rllib.fault_tolerance(max_num_env_runner_restarts=-1, delay_between_env_runner_restarts_s=0)
     return rllib
 
 
-def _ppo(config: ExperimentConfig, task: Task) -> RLlibPPOConfig:
+def _ppo(config: ExperimentConfig, task: Task, learners: int) -> RLlibPPOConfig:
     ppo, resources = config.ppo, config.resources
     stock = config.engine == "rllib-stock"
     runners = resources.num_env_runners
@@ -71,8 +89,8 @@ def _ppo(config: ExperimentConfig, task: Task) -> RLlibPPOConfig:
     rllib.training(
         lr=[[0, ppo.lr], [horizon, ppo.lr * ppo.lr_final_share]],
         entropy_coeff=[[0, ppo.entropy_coefficient], [horizon, 0.0]],
-        train_batch_size_per_learner=ppo.batch_size,
-        minibatch_size=ppo.minibatch_size,
+        train_batch_size_per_learner=ppo.batch_size // learners,
+        minibatch_size=ppo.minibatch_size // learners,
         num_epochs=ppo.num_epochs,
         gamma=ppo.gamma,
         lambda_=ppo.gae_lambda,
@@ -85,8 +103,6 @@ def _ppo(config: ExperimentConfig, task: Task) -> RLlibPPOConfig:
         **({} if stock else {"learner_class": RolloutPPOLearner}),
     )
     rllib.learners(
-        num_learners=0,
-        num_gpus_per_learner=resources.num_gpus_per_learner,
         learner_config_dict={
             "reward_clip": ppo.reward_clip,
             "envs_per_input": ppo.envs_per_input,
@@ -98,7 +114,7 @@ def _ppo(config: ExperimentConfig, task: Task) -> RLlibPPOConfig:
     return rllib
 
 
-def _dqn(config: ExperimentConfig, task: Task) -> RLlibDQNConfig:
+def _dqn(config: ExperimentConfig, task: Task, learners: int) -> RLlibDQNConfig:
     dqn, runners = config.dqn, config.resources.num_env_runners
     rllib = RLlibDQNConfig(algo_class=RolloutDQN)
     rllib.env_runners(
@@ -117,11 +133,7 @@ def _dqn(config: ExperimentConfig, task: Task) -> RLlibDQNConfig:
     )
     # RLlib's DQN would repeat training steps until it has 1,000 environment steps.
     rllib.reporting(min_sample_timesteps_per_iteration=0, min_time_s_per_iteration=None)
-    rllib.learners(
-        num_learners=0,
-        num_gpus_per_learner=config.resources.num_gpus_per_learner,
-        learner_config_dict={"dqn": dqn},
-    )
+    rllib.learners(learner_config_dict={"dqn": dqn})
     model = {**task.network_inputs(), "cnn": dqn.cnn, "hidden": list(dqn.hidden), "dueling": dqn.dueling}
     rllib.rl_module(rl_module_spec=RLModuleSpec(module_class=QModule, model_config=model))
     return rllib

@@ -18,8 +18,8 @@ from ray.rllib.utils.metrics import (
 from scalepilot.config import DQNConfig
 from scalepilot.learn.rllib.algorithm import RolloutAlgorithm
 from scalepilot.learn.rllib.exploration import EpsilonSchedule
+from scalepilot.learn.rllib.learner import JointLearner
 from scalepilot.learn.rllib.q_learning import QLearner
-from scalepilot.learn.rllib.rollout import Rollout
 
 _REPLAY = "replay"
 EPSILON = "epsilon"
@@ -31,7 +31,7 @@ def settings_of(config: Any) -> DQNConfig:
     return settings
 
 
-class RolloutDQNLearner(DQNTorchLearner):
+class RolloutDQNLearner(JointLearner, DQNTorchLearner):
     """DQN's learner over `Rollout`s.
 
     RLlib's update takes one ready minibatch and spends most of its time around the gradient; this one takes experience and
@@ -57,26 +57,31 @@ class RolloutDQNLearner(DQNTorchLearner):
         """Remember the rollouts, then take the gradient steps due.
 
         Args:
-            training_data: one rollout (`batch`) or references to several (`batch_refs`), equal in length.
+            training_data: see `collect`.
             timesteps: environment steps so far.
             **kwargs: what else RLlib hands to its own learners; not needed here.
         """
         self._check_is_built()
-        timesteps = timesteps or {}
+        rollout, timesteps = self.collect(training_data), timesteps or {}
         self.before_gradient_based_update(timesteps=timesteps)
-        training_data.validate()
-        training_data.solve_refs()
-        rollouts = training_data.batches if training_data.batches is not None else [training_data.batch]
         self._weights_seq_no += 1
-        self.q.add(Rollout.concatenate(rollouts))
+        self.q.add(rollout)
         before = self.q.gradient_updates
         metrics = self.q.learn(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0) / self.q.settings.total_env_steps)
-        trained = (self.q.gradient_updates - before) * self.q.settings.batch_size
+        trained = (self.q.gradient_updates - before) * self.q.batch_size
         self.metrics.log_value((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), trained, reduce="lifetime_sum")
         if metrics:
             self.metrics.log_dict(metrics, key=DEFAULT_MODULE_ID, window=1)
         self.after_gradient_based_update(timesteps=timesteps)
         return self.metrics.reduce()
+
+    def own_state(self) -> dict[str, Any]:
+        """The replay ring, the random stream and all counters."""
+        return self.q.get_state()
+
+    def set_own_state(self, state: dict[str, Any]) -> None:
+        """What `own_state` gave."""
+        self.q.set_state(state)
 
     def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
         """RLlib's state and, where everything is asked for, the replay ring and all counters."""

@@ -58,15 +58,6 @@ class PPOLoss:
         }
 
 
-def mean_over_learners(value: torch.Tensor) -> torch.Tensor:
-    """The mean of a scalar over all learners, so that all decide alike by it; `value` itself where there is one."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return value
-    total = value.clone()
-    torch.distributed.all_reduce(total)
-    return total / torch.distributed.get_world_size()
-
-
 def ppo_loss(
     inputs: torch.Tensor,
     value: torch.Tensor,
@@ -102,5 +93,6 @@ def ppo_loss(
     value_error = (value - target).square().clamp(max=value_clip)
     per_row = value_coefficient * value_error - surrogate - entropy_coefficient * entropy
     mask = batch.get(Columns.LOSS_MASK)
-    total = per_row.mean() if mask is None else (per_row * mask).sum() / mask.sum()
+    # One of several learners may meet a minibatch of resets only.
+    total = per_row.mean() if mask is None else (per_row * mask).sum() / mask.sum().clamp_min(1)
     return PPOLoss(total, surrogate, value_error, entropy, log_ratio, value, target, mask)

@@ -15,11 +15,13 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_MODULE_STEPS_TRAINED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
+from scalepilot.learn.rllib import joint
 from scalepilot.learn.rllib.advantages import generalised_advantages, without_shared_luck
 from scalepilot.learn.rllib.algorithm import NoHomeFolder, RolloutAlgorithm
 from scalepilot.learn.rllib.distributions import distribution_of
 from scalepilot.learn.rllib.flat_parameters import FlatParameters
-from scalepilot.learn.rllib.loss import PPOLoss, mean_over_learners, ppo_loss
+from scalepilot.learn.rllib.learner import JointLearner
+from scalepilot.learn.rllib.loss import PPOLoss, ppo_loss
 from scalepilot.learn.rllib.module import FEATURES, ActorCriticModule
 from scalepilot.learn.rllib.rollout import Rollout
 
@@ -30,7 +32,7 @@ _IMAGES_AT_ONCE = 1024
 _CLIP_EPSILON = 1e-6
 
 
-class RolloutPPOLearner(PPOTorchLearner):
+class RolloutPPOLearner(JointLearner, PPOTorchLearner):
     """PPO's learner over `Rollout`s.
 
     `config.learner_config_dict`: {"reward_clip": …, "envs_per_input": …, "clip_schedule": [[env steps, clip], …] (without it
@@ -77,19 +79,17 @@ class RolloutPPOLearner(PPOTorchLearner):
         """Some epochs of minibatches over the rollouts.
 
         Args:
-            training_data: one rollout (`batch`) or references to several (`batch_refs`), equal in length.
+            training_data: see `collect`; as many transitions at each learner.
             timesteps: environment steps so far, for the schedules.
             num_epochs: passes.
-            minibatch_size: transitions of a gradient step; all if None.
+            minibatch_size: this learner's transitions of a gradient step; all if None.
             **kwargs: what else RLlib hands to its own learners; not needed here.
         """
         self._check_is_built()
+        rollout = self.collect(training_data)
         self.before_gradient_based_update(timesteps=timesteps or {})
-        training_data.validate()
-        training_data.solve_refs()
-        rollouts = training_data.batches if training_data.batches is not None else [training_data.batch]
         self._weights_seq_no += 1
-        columns, raw_features = self._prepare(Rollout.concatenate(rollouts))
+        columns, raw_features = self._prepare(rollout)
         num_rows = len(columns[Columns.ACTIONS])
         size = min(minibatch_size or num_rows, num_rows)
         self._follow_schedules((timesteps or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0), num_rows)
@@ -104,7 +104,7 @@ class RolloutPPOLearner(PPOTorchLearner):
                 self._learn_from({name: column[first : first + size] for name, column in shuffled.items()})
                 if self._target_kl is not None and self._last_loss is not None:
                     divergences.append(self._last_loss.kl())
-            if self._target_kl is not None and mean_over_learners(torch.stack(divergences).mean()) > self._target_kl:
+            if self._target_kl is not None and joint.mean(torch.stack(divergences).mean()) > self._target_kl:
                 break
         self._module_of_learner().normaliser.update(raw_features)
         self._log_update(epochs, num_rows)
@@ -133,6 +133,10 @@ class RolloutPPOLearner(PPOTorchLearner):
             head.gradient.zero_()
         loss.total.backward()  # type: ignore[no-untyped-call]
         self._last_loss = loss
+        # Each row that counts weighs the same, whichever learner has it.
+        mask, surrogate = loss.mask, loss.surrogate
+        counted = surrogate.new_tensor(len(surrogate)) if mask is None else mask.sum()
+        joint.weighted_mean([head.gradient for head in self._heads], counted)
         norms = [torch.linalg.vector_norm(head.gradient) for head in self._heads]
         if not all(bool(torch.isfinite(norm)) for norm in norms):
             self._skipped_minibatches += 1

@@ -10,6 +10,7 @@ from torch.nn.functional import huber_loss
 
 from scalepilot.config import DQNConfig
 from scalepilot.errors import RunError
+from scalepilot.learn.rllib import joint
 from scalepilot.learn.rllib.flat_parameters import FlatParameters
 from scalepilot.learn.rllib.q_module import QModule
 from scalepilot.learn.rllib.replay import Priorities, ReplayRing
@@ -35,9 +36,12 @@ class _Minibatches(NamedTuple):
 class QLearner:
     """Q-learning's whole state beside the network: replay, target, optimiser, counters, random stream.
 
+    With several learners each has its own part of the replay and of every minibatch; gradients are averaged, and what decides
+    how many steps are taken is counted over all of them.
+
     Args:
         module: the network; trained in place.
-        settings: the experiment's hyperparameters.
+        settings: the experiment's hyperparameters, of all learners together.
         device: of the module.
         seed: of the draws from replay.
 
@@ -49,8 +53,10 @@ class QLearner:
         self.module, self.settings, self.device = module, settings, device
         self.online, self.target = FlatParameters(module.q_head), FlatParameters(module.target_head)
         self.optimizer = torch.optim.Adam([self.online.vector], lr=settings.lr, fused=True)
-        self.ring = ReplayRing(settings.buffer_size, device)
-        self.priorities = Priorities(settings.buffer_size, settings.prioritised_alpha, device)
+        learners = joint.num_learners()
+        self.batch_size, capacity = settings.batch_size // learners, settings.buffer_size // learners
+        self.ring = ReplayRing(capacity, device)
+        self.priorities = Priorities(capacity, settings.prioritised_alpha, device)
         self.builder = NStepBuilder(settings.n_step, settings.gamma, settings.reward_clip, device)
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self.transitions = self.gradient_updates = 0
@@ -59,13 +65,14 @@ class QLearner:
     def add(self, rollout: Rollout) -> None:
         """Remember a rollout's transitions and owe the gradient steps for them."""
         transitions = self.builder(rollout)
-        count = len(transitions.reward)
+        count = joint.total(len(transitions.reward), self.device)
         if not count:
             return
         self.module.normaliser.update(self.module.encoder(transitions.observation))
-        indices = self.ring.add(transitions)
-        if self.settings.prioritised_alpha > 0:
-            self.priorities.add(indices)
+        if len(transitions.reward):
+            indices = self.ring.add(transitions)
+            if self.settings.prioritised_alpha > 0:
+                self.priorities.add(indices)
         self.transitions += count
         if self.transitions >= self.settings.learning_starts:
             self._owed_updates += self.settings.updates_per_step * count
@@ -83,42 +90,42 @@ class QLearner:
             RunError: the loss is no longer finite.
         """
         count = int(self._owed_updates)
-        self._owed_updates -= count
-        if not count:
+        if not count or joint.total(self.ring.size == 0, self.device):
             return {}
+        self._owed_updates -= count
         settings = self.settings
         prioritised = settings.prioritised_alpha > 0
         beta = settings.prioritised_beta + (1.0 - settings.prioritised_beta) * min(1.0, budget_share)
         losses: list[torch.Tensor] = []
-        q_mean = torch.zeros(())
+        last_q_mean = torch.zeros(())
         while count:
             # Priorities change with each step, so the next minibatch is drawn after it.
             gathered = 1 if prioritised else min(count, self._gathered_at_once())
             minibatches = self._draw(gathered, beta if prioritised else None)
-            q_mean = self._learn_from(minibatches, losses)
+            last_q_mean = self._learn_from(minibatches, losses)
             count -= gathered
-        loss = float(torch.stack(losses).mean())
+        loss, q_mean = joint.mean(torch.stack([torch.stack(losses).mean(), last_q_mean])).tolist()
         if loss != loss or loss == float("inf"):
             raise RunError("training has diverged: the loss is not finite; a smaller dqn.lr may help")
-        return {"q_loss": loss, "q_mean": float(q_mean), "gradient_updates": float(self.gradient_updates)}
+        return {"q_loss": loss, "q_mean": q_mean, "gradient_updates": float(self.gradient_updates)}
 
     def _gathered_at_once(self) -> int:
         columns = self.ring.columns
         assert columns is not None
         size = columns.observation[0].numel() * columns.observation.element_size()
-        return max(1, _GATHER_BYTES // (size * self.settings.batch_size))
+        return max(1, _GATHER_BYTES // (size * self.batch_size))
 
     @torch.no_grad()
     def _draw(self, count: int, beta: float | None) -> _Minibatches:
         """Minibatches, uniform if `beta` is None, else by priority and with weights to the power of β that make up for it."""
-        size = self.settings.batch_size
+        size = self.batch_size
         weight = None
         if beta is None:
             indices = torch.randint(self.ring.size, (count * size,), generator=self.generator, device=self.device)
         else:
             indices, probability = self.priorities.draw(size, self.ring.size, self.generator)
             weight = (probability * self.ring.size).pow(-beta)
-            weight = (weight / weight.max()).float().reshape(count, size)
+            weight = (weight / joint.largest(weight.max())).float().reshape(count, size)
         drawn, shape = self.ring[indices], (count, size)
         return _Minibatches(
             self.module.features(drawn.observation).reshape(*shape, -1),
@@ -171,6 +178,7 @@ class QLearner:
         gradient = self.online.gradient
         gradient.zero_()
         loss.backward()  # type: ignore[no-untyped-call]
+        joint.mean(gradient)
         gradient.mul_((self.settings.grad_clip / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp_(max=1.0))
         self.optimizer.step()
         return loss.detach()

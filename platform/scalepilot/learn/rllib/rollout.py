@@ -113,6 +113,13 @@ class Rollout:
         last = [row for _, _, observations in finals for row in observations]
         self.final_observation = np.stack(last).astype(self.observation.dtype, copy=False)
 
+    def split(self, num_pieces: int) -> list[Rollout]:
+        """Equal pieces of the environment axis, neighbours together; `num_envs` must be a multiple of `num_pieces`."""
+        present = {name: np.split(column, num_pieces, axis=1) for name in _COLUMNS if (column := getattr(self, name)) is not None}
+        # Copied where several: a view would take the whole rollout along into the object store.
+        contiguous = {name: [np.ascontiguousarray(piece) for piece in pieces] for name, pieces in present.items()}
+        return [Rollout(**{name: pieces[i] for name, pieces in contiguous.items()}) for i in range(num_pieces)]
+
     @property
     def num_steps(self) -> int:
         """T."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import pickle
 import warnings
 from pathlib import Path
 
@@ -32,8 +33,10 @@ _LEARNER_METRICS = {
     "gradient_updates": "gradient_updates",
     "default_optimizer_learning_rate": "learning_rate",
 }
-_ALGORITHM_METRICS = {"epsilon": "epsilon"}
+_ALGORITHM_METRICS = {name: name for name in ("epsilon", "env_runner_restarts", "lost_rollouts")}
 _RUNNER_METRICS = {"episode_return_mean": "episode_return_mean", "episode_len_mean": "episode_length_mean"}
+# In a checkpoint of several learners: what each has of its own.
+_EACH_LEARNER = "each_learner.pkl"
 _TIMERS = {"env_runner_sampling_timer": "sample_seconds", "learner_update_timer": "learn_seconds"}
 
 
@@ -51,6 +54,7 @@ class RLlibTrainer:
         # RLlib warns at each start that its new API stack is new.
         logging.getLogger("ray.rllib").setLevel(logging.ERROR)
         rllib = algorithm_config(config, task)
+        self._num_learners = config.resources.num_learners if config.engine == "rllib" else 0
         with warnings.catch_warnings():
             # RLlib registers its one environment id anew for every runner in a process, and gymnasium says so.
             warnings.filterwarnings("ignore", message=".*Overriding environment.*")
@@ -94,10 +98,14 @@ class RLlibTrainer:
     def save(self, folder: Path) -> None:
         """RLlib's own checkpoint: weights, optimiser, counters. It holds pickles: only for resuming one's own run."""
         self.algorithm.save_to_path(str(folder.resolve()))
+        if self._num_learners > 1:
+            (folder / _EACH_LEARNER).write_bytes(pickle.dumps(self.algorithm.learners.own_states()))
 
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote."""
         self.algorithm.restore_from_path(str(folder.resolve()))
+        if self._num_learners > 1:
+            self.algorithm.learners.set_own_states(pickle.loads((folder / _EACH_LEARNER).read_bytes()))  # noqa: S301 - as RLlib's
 
     def close(self) -> None:
         """Stop the algorithm's actors."""

@@ -23,6 +23,7 @@ import logging
 import math
 import warnings
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.learn.devices import check_gpus
+from scalepilot.learn.devices import choose_device
 from scalepilot.learn.encoder import Tanh
 from scalepilot.learn.run_folder import write_json
 from scalepilot.learn.sb3.networks import EncodedFeatures, scores_network
@@ -67,7 +68,6 @@ class Sb3Trainer(ABC):
     counters: tuple[str, ...] = ("num_timesteps", "_n_updates", "_episode_num")
 
     def __init__(self, config: ExperimentConfig, task: Task) -> None:
-        check_gpus(config.resources.num_gpus_per_learner)
         if config.resources.torch_threads is not None:
             torch.set_num_threads(config.resources.torch_threads)
         for setting in unmatched(config):
@@ -87,7 +87,9 @@ class Sb3Trainer(ABC):
             # Elementwise the same function as torch's, in a fifth of the time.
             "activation_fn": Tanh,
         }
-        self._device = "cuda" if config.resources.num_gpus_per_learner else "cpu"
+        device = choose_device(replace(config.resources, num_learners=0))
+        logger.info("%s", device.reason)
+        self._device = device.name
         with warnings.catch_warnings():
             # A last smaller minibatch, and MLPs on a GPU: both are the configuration's choice.
             warnings.filterwarnings("ignore", category=UserWarning, module="stable_baselines3")

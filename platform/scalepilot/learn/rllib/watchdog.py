@@ -1,0 +1,61 @@
+"""A time limit for calls that may never return."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from scalepilot.errors import EnvironmentFailedError
+
+
+class Watchdog:
+    """Runs calls in one thread of its own, so that a call that hangs can be left behind.
+
+    Python can neither end a thread nor leave C code that keeps the interpreter's lock: an environment that hangs like that is
+    only ended with its process, which is what env runners are.
+
+    Args:
+        name: of what may hang, for the error.
+        setting: that holds the limit.
+        torch_threads: of operations within the calls; None for torch's own number. Torch counts them a thread.
+    """
+
+    def __init__(self, name: str, setting: str, torch_threads: int | None) -> None:
+        self.name, self.setting, self.torch_threads = name, setting, torch_threads
+        self._calls: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, call: Callable[[], Any], time_limit_seconds: float) -> Any:
+        """What the call returns or raises.
+
+        Raises:
+            EnvironmentFailedError: it took longer; it is still running.
+        """
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, daemon=True, name=f"watched {self.name}")
+            self._thread.start()
+        self._calls.put(call)
+        try:
+            answer, error = self._answers.get(timeout=time_limit_seconds)
+        except queue.Empty:
+            raise EnvironmentFailedError(
+                f"{self.name}: hangs: a rollout takes more than {self.setting}, {time_limit_seconds:g} s"
+            ) from None
+        if error is not None:
+            raise error
+        return answer
+
+    def _work(self) -> None:
+        if self.torch_threads is not None:
+            torch.set_num_threads(self.torch_threads)
+        while True:
+            call = self._calls.get()
+            try:
+                self._answers.put((call(), None))
+            except BaseException as error:  # noqa: BLE001 - raised where the call was made
+                self._answers.put((None, error))
