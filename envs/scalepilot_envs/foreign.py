@@ -11,6 +11,7 @@ import numpy as np
 
 from scalepilot_envs.description import Action, ActionComponent, EnvDescription, ObservationField, params_from_mapping
 from scalepilot_envs.registration import EnvEntry
+from scalepilot_envs.restarting import RestartingEnv
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -37,7 +38,9 @@ class ForeignEntry(EnvEntry):
         mode = gym.VectorizeMode.VECTOR_ENTRY_POINT if native else gym.VectorizeMode.SYNC
 
         def make(num_envs: int = 1, **arguments: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
-            return gym.make_vec(self.env_id, num_envs=num_envs, vectorization_mode=mode, **arguments)
+            # gymnasium wraps each environment of its own vectorisation; native ones are one piece.
+            wrapped: dict[str, Any] = {} if native else {"wrappers": [RestartingEnv]}
+            return gym.make_vec(self.env_id, num_envs=num_envs, vectorization_mode=mode, **wrapped, **arguments)
 
         return make
 

@@ -12,6 +12,51 @@ from scalepilot.errors import InputError, RunError
 
 # The local object store holds a few rollouts, not a data set.
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
+_NODE_CHECK_SECONDS = 45.0
+
+
+def check_nodes() -> None:
+    """Look whether the nodes that may run our processes can import what those need; Ray must be up.
+
+    Raises:
+        RunError: naming a node that cannot, the package, and what to do.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from scalepilot import __version__
+
+    # Nested, so that it travels by value: a node without the package could not even load a function of this module.
+    def look() -> str:
+        import importlib
+
+        try:
+            importlib.import_module("scalepilot.learn.rllib.env_runner")
+            return str(importlib.import_module("scalepilot").__version__)
+        except ImportError as error:
+            return f"!{error}"
+
+    remedy = f"install scalepilot {__version__} there, or give the job a runtime_env that brings it (docs/cluster.md)"
+    looks = {}
+    for node in ray.nodes():
+        if node["Alive"] and node["Resources"].get("CPU", 0) > 0:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            address = f"{node['NodeManagerAddress']} ({node['NodeName']})"
+            looks[ray.remote(num_cpus=0, max_retries=0)(look).options(scheduling_strategy=there).remote()] = address
+    ready, late = ray.wait(list(looks), num_returns=len(looks), timeout=_NODE_CHECK_SECONDS)
+    for reference in late:
+        raise RunError(
+            f"node {looks[reference]}: starts no process within {_NODE_CHECK_SECONDS:g} s; see its logs in Ray's folder"
+        )
+    for reference in ready:
+        try:
+            found = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            raise RunError(f"node {looks[reference]}: runs no task ({str(error).splitlines()[-1]}); {remedy}") from None
+        if found.startswith("!"):
+            raise RunError(f"node {looks[reference]}: cannot import scalepilot ({found[1:]}); {remedy}")
+        if found != __version__:
+            raise RunError(f"node {looks[reference]}: has scalepilot {found}, this is {__version__}; {remedy}")
 
 
 @contextlib.contextmanager
@@ -51,6 +96,8 @@ def connected(resources: ResourcesConfig) -> Iterator[None]:
     except (RuntimeError, OSError) as error:
         raise RunError(f"ray: cannot start here ({str(error).splitlines()[0]})") from error
     try:
+        if address:
+            check_nodes()
         yield
     finally:
         ray.shutdown()

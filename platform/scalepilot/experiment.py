@@ -186,18 +186,19 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
         with connected(config.resources) if config.algorithm in RAY_ALGORITHMS else contextlib.nullcontext():
             from scalepilot.learn.trainer import TrainingLoop
 
+            loop: TrainingLoop | None = None
             trainer = make_trainer(config, task)
             try:
                 spec = policy_spec(config, folder, task)
                 progress = Progress(f"training {config.algorithm}", value_label=task.value_label)
-                loop = TrainingLoop(config, trainer, folder, task, spec, progress)
+                loop = TrainingLoop(config, trainer, folder, task, spec, progress, lambda: make_trainer(config, task))
                 if resume:
                     loop.resume()
                 with stop.listening():
                     trained = loop.run(stop)
                 json_outcome = asdict(trained)
             finally:
-                trainer.close()
+                (trainer if loop is None else loop.trainer).close()
         folder.write_metrics_parquet()
         if config.algorithm in TABULAR_ALGORITHMS:
             draw_table(folder)

@@ -13,6 +13,7 @@ from scalepilot_envs.registration import find_env
 
 CHECKED_STEPS = 20
 TIME_LIMIT_SECONDS = 60.0
+_LOOKS = 5
 
 
 def check_environment(env_id: str, arguments: Mapping[str, Any], *, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> None:
@@ -29,10 +30,13 @@ def check_environment(env_id: str, arguments: Mapping[str, Any], *, time_limit_s
     problem: list[str] = []
 
     def look() -> None:
-        try:
-            problem.extend(_problems(env_id, arguments))
-        except Exception as error:  # noqa: BLE001 - an environment may raise anything
-            problem.append(f"raises {type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}")
+        # One that raises now and then can be trained on.
+        for _ in range(_LOOKS):
+            try:
+                problem[:] = _problems(env_id, arguments)
+                break
+            except Exception as error:  # noqa: BLE001 - an environment may raise anything
+                problem[:] = [f"raises {type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"]
 
     # A thread, since nothing else can be left behind when an environment never returns.
     thread = threading.Thread(target=look, daemon=True, name=f"preflight {env_id}")

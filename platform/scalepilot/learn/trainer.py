@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.errors import RunError
+from scalepilot.errors import EnvironmentFailedError, LearnerLostError, RunError
 from scalepilot.learn.encoder import ScoresNetwork
 from scalepilot.learn.export import PARITY_OBSERVATIONS, TorchPolicy, exported_policy
 from scalepilot.learn.run_folder import RunFolder, write_json
@@ -26,6 +26,7 @@ from scalepilot.progress import Progress
 
 logger = logging.getLogger("scalepilot.training")
 KEPT_CHECKPOINTS = 2
+_MAX_REBUILDS_IN_A_ROW = 3
 # The learning rate has fallen to nearly nothing by then; what came earlier still moves.
 _CANDIDATES_FROM = 0.95
 
@@ -120,6 +121,27 @@ class TrainingOutcome:
     train_seconds: float
 
 
+@dataclass
+class _Rebuilds:
+    """How often learners were lost: in a row, without getting further, and since the last row of metrics."""
+
+    in_a_row: int = 0
+    unlogged: int = 0
+    furthest: int = 0
+
+    def allowed(self, iteration: int) -> bool:
+        """Count one that became necessary after so many iterations; false where it is one too many."""
+        self.in_a_row = 1 if iteration > self.furthest else self.in_a_row + 1
+        self.furthest = max(self.furthest, iteration)
+        self.unlogged += 1
+        return self.in_a_row <= _MAX_REBUILDS_IN_A_ROW
+
+    def take(self) -> int:
+        """Those since the last row."""
+        taken, self.unlogged = self.unlogged, 0
+        return taken
+
+
 class TrainingLoop:
     """Trains until the budget is used up or `stop()` says so.
 
@@ -130,6 +152,7 @@ class TrainingLoop:
         task: what it trains on and is validated by.
         spec: description of the policy to export.
         progress: the line a person watches.
+        make_trainer: makes the algorithm anew when its learners died; None where it has none.
     """
 
     def __init__(
@@ -140,10 +163,13 @@ class TrainingLoop:
         task: Task,
         spec: PolicySpec,
         progress: Progress,
+        make_trainer: Callable[[], Trainer] | None = None,
     ) -> None:
         self.config, self.trainer, self.folder = config, trainer, folder
         self.task, self.spec, self.progress = task, spec, progress
+        self.make_trainer = make_trainer
         self.learning = config.learning
+        self._rebuilds = _Rebuilds()
         self.iteration = 0
         self.train_seconds = 0.0
         self.best: Snapshot | None = None
@@ -170,7 +196,14 @@ class TrainingLoop:
         self.progress.begin(total * self.learning.rollout_size, self.env_steps)
         while self.iteration < total and not stop():
             iteration_began = time.perf_counter()
-            metrics = self.trainer.iterate()
+            try:
+                metrics = self.trainer.iterate()
+            except LearnerLostError as error:
+                self._rebuild(error)
+                continue
+            except EnvironmentFailedError:
+                self._save_what_can_be()
+                raise
             iteration_seconds = time.perf_counter() - iteration_began
             self.iteration += 1
             validated = self.iteration % validate_every == 0 or self.iteration == total
@@ -197,6 +230,7 @@ class TrainingLoop:
             "time_seconds": self.train_seconds,
             "steps_per_second": self.learning.rollout_size / iteration_seconds,
             self.task.value_metric: self.last_value if validated else None,
+            "learner_restarts": self._rebuilds.take(),
             **({} if episode_return is None else self.task.train_metrics(episode_return)),
             **metrics,
         }
@@ -211,6 +245,25 @@ class TrainingLoop:
         score = (not late, measured.score)
         if self.best_score is None or score < self.best_score:
             self.best, self.best_score, self.best_value, self.best_env_steps = snapshot, score, self.last_value, self.env_steps
+
+    def _rebuild(self, error: LearnerLostError) -> None:
+        """Go on from the newest checkpoint with an algorithm made anew.
+
+        Raises:
+            LearnerLostError: this did not help three times in a row.
+        """
+        if self.make_trainer is None or not self._rebuilds.allowed(self.iteration):
+            raise error
+        logger.warning("iteration %d: %s; going on from the newest checkpoint", self.iteration, error)
+        self.trainer.close()
+        self.trainer = self.make_trainer()
+        self.iteration, self.best, self.best_score, self.best_value, self.last_value = 0, None, None, None, None
+        self.resume()
+
+    def _save_what_can_be(self) -> None:
+        """A checkpoint, to go on from when the environment is mended; an export would step the environment."""
+        if self.iteration:
+            self.checkpoint()
 
     def checkpoint(self) -> None:
         """Write a checkpoint aside, rename it into place, drop the oldest."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import gymnasium as gym
 import ray
 from ray import tune
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -31,8 +32,12 @@ logger = logging.getLogger("scalepilot.training")
 def register_with_ray(env_id: str) -> str:
     """Register an environment with Ray, so that every worker of a cluster can make it; returns the name to train on."""
     entry = find_env(env_id)
+    spec = gym.registry.get(entry.env_id)
 
     def create(context: Any) -> Any:
+        # What is registered in the driver only, a worker would not know.
+        if spec is not None:
+            gym.registry.setdefault(spec.id, spec)
         arguments = dict(context)
         num_envs = arguments.pop("num_envs", None)
         return entry.maker()(**arguments) if num_envs is None else entry.vector_maker()(num_envs=num_envs, **arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
@@ -14,12 +16,22 @@ from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
-from scalepilot.errors import ConfigError
+from scalepilot.errors import ConfigError, EnvironmentFailedError
 from scalepilot.learn.rllib.distributions import distribution_of
 from scalepilot.learn.rllib.rollout import Rollout
 from scalepilot_envs.batch_env import reset_seeded
+from scalepilot_envs.restarting import ENV_FAILURE
 
 _ACTION_STREAM = 1
+_FAILURES_IN_A_ROW = 10
+ENV_FAILURES = "env_failures"
+
+
+def _spawned(stream: np.random.SeedSequence) -> Iterator[np.random.SeedSequence]:
+    """The stream itself, then streams of its own for environments made anew."""
+    yield stream
+    while True:
+        yield stream.spawn(1)[0]
 
 
 class VectorEnvRunner(SingleAgentEnvRunner):
@@ -38,7 +50,9 @@ class VectorEnvRunner(SingleAgentEnvRunner):
             ConfigError: the environment does not reset itself.
         """
         if self.env is not None:
-            self.env.close()
+            # One that has failed may do so again.
+            with contextlib.suppress(Exception):
+                self.env.close()
         config = self.config
         context = EnvContext(config.env_config, worker_index=self.worker_index or 0, num_workers=self.num_workers)
         num_envs = config.num_envs_per_env_runner
@@ -61,12 +75,74 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         streams = np.random.SeedSequence((self.config.seed or 0, self.worker_index or 0)).spawn(2)
         # Environments with the same seed meet the same traffic, whatever they do: the learner compares them.
         group = int(self.config.learner_config_dict.get("envs_per_input", 1))
-        env_seeds = [int(seed) for seed in np.repeat(streams[0].generate_state(self.num_envs // group), group)]
+        self._env_seeds = (np.repeat(s.generate_state(self.num_envs // group), group) for s in _spawned(streams[0]))
         self._generator = torch.Generator().manual_seed(int(streams[_ACTION_STREAM].generate_state(1)[0]))
-        self._observation, _ = reset_seeded(self.env, env_seeds)
+        self._failures_in_a_row = self._failures = 0
+        try:
+            self._observation = self._reset()
+        except Exception as error:  # noqa: BLE001 - an environment may raise anything
+            self._observation = self._made_anew(error)
         self._resets = np.zeros(self.num_envs, np.bool_)
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         self._needs_initial_reset = False
+
+    def _reset(self) -> np.ndarray:
+        observation: np.ndarray = reset_seeded(self.env, [int(seed) for seed in next(self._env_seeds)])[0]
+        return observation
+
+    def _made_anew(self, error: Exception) -> np.ndarray:
+        """The first observations of all environments, made anew because one raised.
+
+        Raises:
+            EnvironmentFailedError: too many times in a row.
+        """
+        while True:
+            self._failures += 1
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
+                times = f"raised {self._failures_in_a_row} times in a row"
+                raise EnvironmentFailedError(f"env {self.config.env}: {times}, at last {type(error).__name__}: {error}")
+            try:
+                self.make_env()
+                observation = self._reset()
+            except Exception as again:  # noqa: BLE001
+                error = again
+                continue
+            self._needs_initial_reset = False
+            return observation
+
+    def _step(self, rollout: Rollout, t: int) -> dict[str, Any]:
+        """Take step t of all environments; a failed one begins a new episode, and what came before it stays right.
+
+        A failed step is none: not valid, and followed by a reset's observation. The step before is cut: truncated, its value
+        bootstrapped from the observation it led to. At t = 0 that step was handed over already, whole; the observation here is
+        the new episode's, so that nothing goes on across.
+
+        Returns:
+            The vector environment's info.
+        """
+        info: dict[str, Any] = {}
+        try:
+            step = self.env.step(self._distribution.to_env(rollout.action[t]))
+            self._observation, reward, terminated, truncated, info = step
+        except Exception as error:  # noqa: BLE001
+            self._observation = self._made_anew(error)
+            failed = np.ones(self.num_envs, np.bool_)
+            rollout.reward[t], rollout.terminated[t], rollout.truncated[t] = 0.0, False, False
+        else:
+            self._failures_in_a_row = 0
+            rollout.reward[t], rollout.terminated[t], rollout.truncated[t] = reward, terminated, truncated
+            if "_" + ENV_FAILURE not in info:
+                return info
+            failed = info["_" + ENV_FAILURE]
+            self._failures += int(failed.sum())
+        rollout.valid[t, failed] = False
+        if t:
+            rollout.truncated[t - 1, failed] |= rollout.valid[t - 1, failed] & ~rollout.terminated[t - 1, failed]
+        else:
+            rollout.observation[0, failed] = self._observation[failed]
+        self._returns[failed], self._lengths[failed] = 0.0, 0
+        return info
 
     def _prepare_actions(self, num_steps: int, **kwargs: Any) -> Rollout:
         """An empty rollout; everything random that its actions need is drawn at once."""
@@ -105,13 +181,10 @@ class VectorEnvRunner(SingleAgentEnvRunner):
                 rollout.valid[t] = ~self._resets
                 batch = {Columns.OBS: torch.from_numpy(rollout.observation[t])}
                 self._choose_actions(rollout, t, self.module._forward(batch)[Columns.ACTION_DIST_INPUTS])
-                self._observation, reward, terminated, truncated, info = self.env.step(
-                    self._distribution.to_env(rollout.action[t])
-                )
-                rollout.reward[t], rollout.terminated[t], rollout.truncated[t] = reward, terminated, truncated
-                self._returns += reward * rollout.valid[t]
+                info = self._step(rollout, t)
+                self._returns += rollout.reward[t] * rollout.valid[t]
                 self._lengths += rollout.valid[t]
-                ended = terminated | truncated
+                ended = rollout.terminated[t] | rollout.truncated[t]
                 if ended.any():
                     ended_returns.append(self._returns[ended])
                     ended_lengths.append(self._lengths[ended])
@@ -131,6 +204,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         if returns:
             all_returns, all_lengths = np.concatenate(returns), np.concatenate(lengths)
             self._log_episode_metrics(float(all_lengths.mean()), float(all_returns.mean()), 0.0)
+        self.metrics.log_value(ENV_FAILURES, self._failures, reduce="sum")
+        self._failures = 0
         self._increase_sampled_metrics(rollout.num_steps * rollout.num_envs, sum(len(r) for r in returns))
 
     def get_metrics(self) -> Any:

@@ -115,10 +115,18 @@ class Rollout:
 
     def split(self, num_pieces: int) -> list[Rollout]:
         """Equal pieces of the environment axis, neighbours together; `num_envs` must be a multiple of `num_pieces`."""
-        present = {name: np.split(column, num_pieces, axis=1) for name in _COLUMNS if (column := getattr(self, name)) is not None}
-        # Copied where several: a view would take the whole rollout along into the object store.
-        contiguous = {name: [np.ascontiguousarray(piece) for piece in pieces] for name, pieces in present.items()}
-        return [Rollout(**{name: pieces[i] for name, pieces in contiguous.items()}) for i in range(num_pieces)]
+        present = {name: np.split(column, num_pieces, axis=1) for name in _STEPS if (column := getattr(self, name)) is not None}
+        width, pieces = self.num_envs // num_pieces, []
+        for i in range(num_pieces):
+            inside = self.final_index[:, 1] // width == i
+            # Copied where several: a view would take the whole rollout along into the object store.
+            columns = {name: np.ascontiguousarray(parts[i]) for name, parts in present.items()}
+            final = {
+                "final_index": self.final_index[inside] - [0, i * width],
+                "final_observation": self.final_observation[inside],
+            }
+            pieces.append(Rollout(**columns, **final))
+        return pieces
 
     @property
     def num_steps(self) -> int:

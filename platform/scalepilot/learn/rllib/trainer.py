@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import math
 import pickle
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from ray.exceptions import RayActorError
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from scalepilot.config import ExperimentConfig
+from scalepilot.errors import LearnerLostError
 from scalepilot.learn.rllib.configs import algorithm_config
 from scalepilot.learn.rllib.module import ActorCriticModule
 from scalepilot.learn.rllib.q_module import QModule
@@ -34,10 +38,23 @@ _LEARNER_METRICS = {
     "default_optimizer_learning_rate": "learning_rate",
 }
 _ALGORITHM_METRICS = {name: name for name in ("epsilon", "env_runner_restarts", "lost_rollouts")}
-_RUNNER_METRICS = {"episode_return_mean": "episode_return_mean", "episode_len_mean": "episode_length_mean"}
+_RUNNER_METRICS = {
+    "env_failures": "env_failures",
+    "episode_return_mean": "episode_return_mean",
+    "episode_len_mean": "episode_length_mean",
+}
 # In a checkpoint of several learners: what each has of its own.
 _EACH_LEARNER = "each_learner.pkl"
 _TIMERS = {"env_runner_sampling_timer": "sample_seconds", "learner_update_timer": "learn_seconds"}
+
+
+@contextlib.contextmanager
+def _learners_alive() -> Iterator[None]:
+    """Say in the loop's words that a learner died."""
+    try:
+        yield
+    except RayActorError as error:
+        raise LearnerLostError(f"a learner died ({str(error).splitlines()[0]})") from None
 
 
 class RLlibTrainer:
@@ -62,7 +79,8 @@ class RLlibTrainer:
 
     def iterate(self) -> dict[str, float]:
         """One `Algorithm.train()`; absent values (no episode ended yet) are left out, never NaN."""
-        result = self.algorithm.train()
+        with _learners_alive():
+            result = self.algorithm.train()
         learner = result.get("learners", {}).get(DEFAULT_MODULE_ID, {})
         metrics: dict[str, float] = {}
         for source, names in (
@@ -79,7 +97,9 @@ class RLlibTrainer:
 
     def snapshot(self) -> NetworkSnapshot:
         """A copy on the CPU of the learner's policy."""
-        state = self.algorithm.learner_group.get_state(components="learner/rl_module")["learner"]["rl_module"][DEFAULT_MODULE_ID]
+        with _learners_alive():
+            learner = self.algorithm.learner_group.get_state(components="learner/rl_module")["learner"]
+        state = learner["rl_module"][DEFAULT_MODULE_ID]
         module = self._module()
         scores = module.scores_network()
         head = next(name for name, child in module.named_children() if child is scores.head)
@@ -98,13 +118,16 @@ class RLlibTrainer:
     def save(self, folder: Path) -> None:
         """RLlib's own checkpoint: weights, optimiser, counters. It holds pickles: only for resuming one's own run."""
         self.algorithm.save_to_path(str(folder.resolve()))
-        if self._num_learners > 1:
-            (folder / _EACH_LEARNER).write_bytes(pickle.dumps(self.algorithm.learners.own_states()))
+        if self._num_learners:
+            # RLlib does not say when the learner that was to write its state is gone; this does.
+            with _learners_alive():
+                states = self.algorithm.learners.own_states()
+            (folder / _EACH_LEARNER).write_bytes(pickle.dumps(states))
 
     def restore(self, folder: Path) -> None:
         """Load what `save` wrote."""
         self.algorithm.restore_from_path(str(folder.resolve()))
-        if self._num_learners > 1:
+        if self._num_learners:
             self.algorithm.learners.set_own_states(pickle.loads((folder / _EACH_LEARNER).read_bytes()))  # noqa: S301 - as RLlib's
 
     def close(self) -> None:
