@@ -13,6 +13,7 @@ BENCHMARKS = {
     "train_ppo_cartpole": "benchmarks.train_ppo_cartpole",
     "train_ppo_large": "benchmarks.train_ppo_large",
     "learner": "benchmarks.learner",
+    "runner_faults": "benchmarks.runner_faults",
     "solve_cartpole": "benchmarks.solve_cartpole",
 }
 

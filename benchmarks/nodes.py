@@ -14,6 +14,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+# Read when Ray is first imported, so set before: import this module first.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
 _START_SECONDS = 60.0
 
 
@@ -35,10 +38,8 @@ def ray_nodes(cpus: Sequence[int], environments: Sequence[Mapping[str, str]] = (
     Yields:
         The address for `ray.init`.
     """
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
     processes: list[subprocess.Popen[bytes]] = []
-    with tempfile.TemporaryDirectory(prefix="sp", dir="/tmp", ignore_cleanup_errors=True) as temporary:  # noqa: S108
+    with tempfile.TemporaryDirectory(prefix="sp", dir="/tmp", ignore_cleanup_errors=True) as temporary:
         base, address = folder or Path(temporary), f"127.0.0.1:{_free_port()}"
         common = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
         common += ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 * 1024**2}", "--num-gpus=0"]
@@ -50,9 +51,7 @@ def ray_nodes(cpus: Sequence[int], environments: Sequence[Mapping[str, str]] = (
                 variables = {**os.environ, **(environments[i] if i < len(environments) else {})}
                 with (Path(temporary) / f"node{i}.log").open("wb") as log:
                     command = [*common, *role, f"--num-cpus={count}"]
-                    processes.append(
-                        subprocess.Popen(command, stdout=log, stderr=log, env=variables, start_new_session=True)  # noqa: S603
-                    )
+                    processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=variables, start_new_session=True))
                 if i == 0:
                     _wait_for(address, processes[0])
             yield address

@@ -36,13 +36,13 @@ def check_nodes() -> None:
         except ImportError as error:
             return f"!{error}"
 
-    remedy = f"install scalepilot {__version__} there, or give the job a runtime_env that brings it (docs/cluster.md)"
+    remedy = f"install scalepilot {__version__} there, or give the job a runtime_env that brings it"
     looks = {}
     for node in ray.nodes():
         if node["Alive"] and node["Resources"].get("CPU", 0) > 0:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            address = f"{node['NodeManagerAddress']} ({node['NodeName']})"
-            looks[ray.remote(num_cpus=0, max_retries=0)(look).options(scheduling_strategy=there).remote()] = address
+            task = ray.remote(num_cpus=0, max_retries=0)(look)
+            looks[task.options(scheduling_strategy=there).remote()] = node["NodeManagerAddress"]
     ready, late = ray.wait(list(looks), num_returns=len(looks), timeout=_NODE_CHECK_SECONDS)
     for reference in late:
         raise RunError(

@@ -352,5 +352,5 @@ def test_closing_after_a_death_leaves_no_process(tmp_path: Path):
     began = time.monotonic()
     trainer.close()
     assert time.monotonic() - began < 20
-    gone, alive = psutil.wait_procs([psutil.Process(pids[1])] if psutil.pid_exists(pids[1]) else [], timeout=20)
+    _, alive = psutil.wait_procs([psutil.Process(pids[1])] if psutil.pid_exists(pids[1]) else [], timeout=20)
     assert not alive

@@ -60,7 +60,7 @@ def choose_device(resources: ResourcesConfig, cluster_gpus: float | None = None)
 def _others(device: str) -> str:
     """The devices besides one that torch can use here, and the choice `auto`."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    return ", ".join(name for name, usable in there.items() if usable and name != device) or "no other device"
+    return ", ".join(name for name, usable in there.items() if usable and name != device) or "nothing else"
 
 
 def describe_devices() -> str:

@@ -31,9 +31,9 @@ def check_environment(env_id: str, arguments: Mapping[str, Any], *, time_limit_s
 
     def look() -> None:
         # One that raises now and then can be trained on.
-        for _ in range(_LOOKS):
+        for seed in range(_LOOKS):
             try:
-                problem[:] = _problems(env_id, arguments)
+                problem[:] = _problems(env_id, arguments, seed)
                 break
             except Exception as error:  # noqa: BLE001 - an environment may raise anything
                 problem[:] = [f"raises {type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"]
@@ -48,11 +48,11 @@ def check_environment(env_id: str, arguments: Mapping[str, Any], *, time_limit_s
         raise InputError(f"env {env_id}: {problem[0]}")
 
 
-def _problems(env_id: str, arguments: Mapping[str, Any]) -> list[str]:
+def _problems(env_id: str, arguments: Mapping[str, Any], seed: int) -> list[str]:
     # What gymnasium's own wrappers would warn of is looked at here.
     env: Any = find_env(env_id).maker()(**dict(arguments)).unwrapped
-    env.action_space.seed(0)
-    answer = env.reset(seed=0)
+    env.action_space.seed(seed)
+    answer = env.reset(seed=seed)
     if not (isinstance(answer, tuple) and len(answer) == 2):
         return ["reset() must return (observation, info); an environment of the old gym API is not allowed"]
     problem = _observation_problem("reset()", answer[0], env.observation_space)

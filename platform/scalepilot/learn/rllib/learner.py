@@ -100,7 +100,9 @@ class JointLearner:
         positions = lost.nonzero().flatten().tolist()
         if positions:
             raise RolloutsLostError(positions)
-        return Rollout.concatenate([rollout for rollout in fetched if rollout is not None])
+        rollouts = [rollout for rollout in fetched if rollout is not None]
+        # What lies in the object store is read-only, and torch shares memory with arrays that are not.
+        return rollouts[0].copy() if len(rollouts) == 1 else Rollout.concatenate(rollouts)
 
 
 class LearnerCalls:

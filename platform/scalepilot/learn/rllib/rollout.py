@@ -128,6 +128,10 @@ class Rollout:
             pieces.append(Rollout(**columns, **final))
         return pieces
 
+    def copy(self) -> Rollout:
+        """Columns of its own."""
+        return Rollout(**{name: column.copy() for name in _COLUMNS if (column := getattr(self, name)) is not None})
+
     @property
     def num_steps(self) -> int:
         """T."""
