@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchmarks.nodes import ray_nodes, wait_for_nodes
@@ -80,7 +80,9 @@ def measure(pairs: int, stretch_seconds: float) -> tuple[Stretch, Stretch]:
     undisturbed, disturbed = Stretch(), Stretch()
     with ray_nodes([1, 1]) as address, connected(ResourcesConfig(address=address)):
         wait_for_nodes(2)
-        experiment = config("rllib", BATCH, num_env_runners=2)
+        # One torch thread: more of them wait for cores that a starting env runner has, and spin.
+        resources = ResourcesConfig(num_env_runners=2, torch_threads=1)
+        experiment = replace(config("rllib", BATCH, num_env_runners=2), resources=resources)
         trainer = RLlibTrainer(experiment, make_task(experiment, None))
         try:
             for _ in range(WARM_UP):

@@ -188,6 +188,25 @@ def test_an_unknown_environment_algorithm_or_workload_is_named_with_the_allowed_
         ("ppo: {hidden: []}", "ppo.hidden: is empty; allowed: at least one layer"),
         ("ppo: {hidden: [0]}", "ppo.hidden.0: 0 is not allowed"),
         ("ppo: {num_envs: 64}\nresources: {num_env_runners: 3}", "ppo.num_envs: 64 cannot be shared by 3 env runners"),
+        (
+            "ppo: {num_envs: 96, envs_per_input: 8}\nresources: {num_learners: 5}",
+            "ppo.num_envs: 96 cannot be shared by 1 env runners and 5 learners",
+        ),
+        (
+            "ppo: {num_envs: 96, minibatch_size: 512}\nresources: {num_learners: 3}",
+            "ppo.minibatch_size: 512 cannot be shared by 3 learners; allowed: its multiples",
+        ),
+        (
+            "algorithm: dqn\ndqn: {num_envs: 6, batch_size: 66, buffer_size: 100}\nresources: {num_learners: 3}",
+            "dqn.buffer_size: 100 cannot be shared by 3 learners",
+        ),
+        ("resources: {device: gpu}", "resources.device: 'gpu' is not allowed; allowed: auto, cuda, mps, cpu"),
+        (
+            "resources: {device: cpu, num_gpus_per_learner: 1}",
+            "resources.num_gpus_per_learner: 1 does not go with device cpu; allowed: 0",
+        ),
+        ("resources: {device: mps, num_learners: 2}", "resources.num_learners: 2 does not go with device mps; allowed: 0 or 1"),
+        ("resources: {env_timeout_seconds: 0}", "resources.env_timeout_seconds: 0.0 is not allowed; allowed: above 0"),
         ("resources: {num_env_runners: -1}", "resources.num_env_runners: -1 is not allowed; allowed: from 0"),
         ("seed: -1", "seed: -1 is not allowed; allowed: from 0"),
         ("seed: 1.5", "seed: 1.5 is not allowed"),

@@ -23,6 +23,7 @@ from scalepilot.learn.rllib.q_module import QModule
 from scalepilot.learn.task import Task
 from scalepilot.learn.trainer import NetworkSnapshot
 
+training_log = logging.getLogger("scalepilot.training")
 # RLlib's result key → ours.
 _LEARNER_METRICS = {
     "policy_loss": "policy_loss",
@@ -70,6 +71,8 @@ class RLlibTrainer:
             torch.set_num_threads(config.resources.torch_threads)
         # RLlib warns at each start that its new API stack is new.
         logging.getLogger("ray.rllib").setLevel(logging.ERROR)
+        # Deaths of env runners are ours to tell, in a line each.
+        logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
         rllib = algorithm_config(config, task)
         self._num_learners = config.resources.num_learners if config.engine == "rllib" else 0
         with warnings.catch_warnings():
@@ -93,6 +96,8 @@ class RLlibTrainer:
                 value = source.get(key)
                 if value is not None and math.isfinite(float(value)):
                     metrics[name] = float(value)
+        if metrics.get("env_failures"):
+            training_log.warning("environments raised %d times; they were made anew", metrics["env_failures"])
         return metrics
 
     def snapshot(self) -> NetworkSnapshot:
