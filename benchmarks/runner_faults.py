@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PAIRS, STRETCH_SECONDS, WARM_UP = 4, 20.0, 5
 _KILL_AFTER_SECONDS = 0.3
+_ANSWER = "measured: "
 
 
 @dataclass
@@ -96,12 +97,21 @@ def measure(pairs: int, stretch_seconds: float) -> tuple[Stretch, Stretch]:
     return undisturbed, disturbed
 
 
+def measure_apart(pairs: int, stretch_seconds: float) -> tuple[Stretch, Stretch]:
+    """As `measure`, in a process of its own: Ray reads once whether its clusters ask for a token."""
+    command = [sys.executable, "-m", "benchmarks.runner_faults", str(pairs), str(stretch_seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Ray prints, too.
+    answers = [line for line in done.stdout.splitlines() if line.startswith(_ANSWER)]
+    if done.returncode or not answers:
+        raise RuntimeError(f"runner_faults: failed\n{done.stderr}")
+    undisturbed, disturbed = (Stretch(**values) for values in json.loads(answers[-1].removeprefix(_ANSWER)))
+    return undisturbed, disturbed
+
+
 def run() -> tuple[dict[str, float], dict[str, float]]:
     """Figures in steps/s, restarts, and what is left of the throughput."""
-    # A process of its own: Ray reads its settings for clusters with a token only once.
-    command = [sys.executable, "-m", "benchmarks.runner_faults", str(PAIRS), str(STRETCH_SECONDS)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    undisturbed, disturbed = (Stretch(**values) for values in json.loads(done.stdout.strip().splitlines()[-1]))
+    undisturbed, disturbed = measure_apart(PAIRS, STRETCH_SECONDS)
     rates = undisturbed.env_steps / undisturbed.seconds, disturbed.env_steps / disturbed.seconds
     figures = {
         "undisturbed_env_steps_per_second": rates[0],
@@ -115,4 +125,4 @@ def run() -> tuple[dict[str, float], dict[str, float]]:
 
 if __name__ == "__main__":
     measured = measure(int(sys.argv[1]), float(sys.argv[2]))
-    print(json.dumps([asdict(stretch) for stretch in measured]))
+    print(_ANSWER + json.dumps([asdict(stretch) for stretch in measured]))

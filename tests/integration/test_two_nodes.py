@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.nodes import ray_nodes
+from benchmarks.runner_faults import measure_apart
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 WITHOUT_THE_PACKAGE = """
@@ -24,7 +24,7 @@ sys.meta_path.insert(0, Blocker())
 """
 
 
-def test_a_node_that_lacks_the_package_is_one_clear_line_within_a_minute(tmp_path: Path, repo: Path):
+def test_a_node_that_lacks_the_package_is_one_clear_line_within_a_minute(tmp_path: Path):
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_THE_PACKAGE)
     config = tmp_path / "config.yaml"
     runs = tmp_path / "runs"
@@ -48,13 +48,9 @@ def test_a_node_that_lacks_the_package_is_one_clear_line_within_a_minute(tmp_pat
     assert seconds < 60
 
 
-def test_training_on_two_nodes_completes_while_an_env_runner_is_killed(repo: Path):
-    # One pair of stretches of at least three seconds.
-    command = [sys.executable, "-m", "benchmarks.runner_faults", "1", "3"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=repo, timeout=200)
-    assert done.returncode == 0, done.stderr
-    undisturbed, disturbed = json.loads(done.stdout.strip().splitlines()[-1])
-    assert undisturbed["restarts"] == 0
-    assert disturbed["restarts"] == 1
+def test_training_on_two_nodes_completes_while_an_env_runner_is_killed():
+    undisturbed, disturbed = measure_apart(1, 3.0)
+    assert undisturbed.restarts == 0
+    assert disturbed.restarts == 1
     # The healthy runner gave more: batches stayed whole while the other was gone. How fast is the benchmark's to say.
-    assert disturbed["env_steps"] > 0
+    assert disturbed.env_steps > 0
