@@ -54,6 +54,8 @@ def ray_nodes(cpus: Sequence[int], environments: Sequence[Mapping[str, str]] = (
                     processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=variables, start_new_session=True))
                 if i == 0:
                     _wait_for(address, processes[0])
+            for i, process in enumerate(processes):
+                _wait_for_text("Ray runtime started", Path(temporary) / f"node{i}.log", process)
             yield address
         finally:
             for process in reversed(processes):
@@ -74,6 +76,14 @@ def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
             return
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"ray: the head at {address} did not start")
+        time.sleep(0.2)
+
+
+def _wait_for_text(text: str, log: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while text not in log.read_text(errors="replace"):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"ray: a node did not start:\n{log.read_text(errors='replace')}")
         time.sleep(0.2)
 
 
