@@ -132,6 +132,9 @@ def test_final_observations_of_several_runners_stay_with_their_environments():
     for (t, env), last in zip(together.final_index, together.final_observation, strict=True):
         assert (last[0] >= 100) == (env >= ENVS)
         assert together.terminated[t, env] or together.truncated[t, env]
+    for piece, rollout in zip(together.split(len(rollouts)), rollouts, strict=True):
+        for name in Rollout.__slots__:
+            np.testing.assert_array_equal(getattr(piece, name), getattr(rollout, name))
 
 
 def test_an_environment_that_does_not_reset_itself_is_refused():
