@@ -129,7 +129,7 @@ def test_stock_rllib_trains_the_same_config_for_comparison(tmp_path: Path):
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_stopped_run_goes_on_where_it_was_and_keeps_its_metrics(tmp_path: Path):
-    config = small(tmp_path, checkpoint_every_share=0.25)
+    config = small(tmp_path, checkpoints={"every_share": 0.25})
     folder = RunFolder.create(config)
     stopped = run_until(config, folder, iterations=3)
     assert stopped == 3

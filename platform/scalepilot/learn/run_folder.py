@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import importlib.metadata
+import io
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
+from scalepilot.durable import write_bytes, write_json
 from scalepilot.errors import InputError
 
 # Stable names of metrics.parquet and progress.csv. The TIME_COLUMNS differ between runs with the same seed.
@@ -50,17 +52,6 @@ METRICS = (
     "learn_seconds",
 )
 _LIBRARIES = ("scalepilot", "ray", "torch", "numpy", "gymnasium", "onnx", "onnxruntime", "stable-baselines3")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON aside, sync, rename."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def library_versions() -> dict[str, str]:
@@ -142,7 +133,7 @@ class RunFolder:
     def create(cls, config: ExperimentConfig) -> RunFolder:
         """A new folder under `config.output`, numbered on if the second is taken."""
         folder = cls(new_folder(Path(config.output) / config.name, f"-{config.seed}", "runs"))
-        folder.config_file.write_text(config.to_yaml(), encoding="utf-8")
+        write_bytes(folder.config_file, config.to_yaml().encode())
         return folder
 
     @classmethod
@@ -201,19 +192,19 @@ class RunFolder:
         if not self.progress_csv.exists():
             return []
         with self.progress_csv.open(encoding="utf-8", newline="") as file:
-            return [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)]
+            # A process killed while writing, or a full disk, may leave the last line short.
+            lines = [line for line in file if line.endswith("\n")]
+        return [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(lines)]
 
     def truncate_metrics(self, iteration: int) -> None:
         """Forget iterations after `iteration`: they were not in the checkpoint and run again."""
         rows = [row for row in self.read_metrics() if (row["iteration"] or 0) <= iteration]
-        aside = self.progress_csv.with_name(".progress.csv.new")
-        with aside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(METRICS)
-            for row in rows:
-                whole = {"iteration", "env_steps"}
-                writer.writerow(["" if (v := row[n]) is None else repr(int(v)) if n in whole else repr(v) for n in METRICS])
-        aside.replace(self.progress_csv)
+        text, whole = io.StringIO(newline=""), {"iteration", "env_steps"}
+        writer = csv.writer(text)
+        writer.writerow(METRICS)
+        for row in rows:
+            writer.writerow(["" if (v := row[n]) is None else repr(int(v)) if n in whole else repr(v) for n in METRICS])
+        write_bytes(self.progress_csv, text.getvalue().encode())
 
     def write_metrics_parquet(self) -> None:
         """progress.csv as metrics.parquet, absent values null."""
@@ -235,13 +226,6 @@ class RunFolder:
             "git_sha": git_sha(),
         }
         write_json(path, known | details)
-
-    def newest_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint."""
-        if not self.checkpoints.exists():
-            return None
-        complete = sorted(p for p in self.checkpoints.iterdir() if not p.name.startswith(".") and (p / "loop.json").exists())
-        return complete[-1] if complete else None
 
     def close(self) -> None:
         """Flush and close the logs."""

@@ -37,6 +37,25 @@ class ResourcesConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointsConfig:
+    """What a stopped or killed run goes on from.
+
+    Attributes:
+        every_share: of the budget, between two checkpoints: what a killed run loses at most.
+        num_to_keep: the newest stay, older ones are removed.
+    """
+
+    every_share: float = 0.1
+    num_to_keep: int = 2
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        check_between(self, "every_share", 0, 1, above=True)
+        check_between(self, "num_to_keep", 1, 10_000)
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Protocol v1 and what is compared under it.
 

@@ -57,8 +57,10 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         self._needs_initial_reset = True
 
     def _start(self) -> None:
-        # seed + worker index would give runner 1's second environment the stream of runner 2's first.
-        streams = np.random.SeedSequence((self.config.seed or 0, self.worker_index or 0)).spawn(2)
+        # seed + worker index would give runner 1's second environment the stream of runner 2's first. A runner that starts
+        # later, after a failure or a resumption, has weights of later: it must not see the same traffic again.
+        entropy = (self.config.seed or 0, self.worker_index or 0, self._weights_seq_no)
+        streams = np.random.SeedSequence(entropy).spawn(2)
         # Environments with the same seed meet the same traffic, whatever they do: the learner compares them.
         group = int(self.config.learner_config_dict.get("envs_per_input", 1))
         env_seeds = [int(seed) for seed in np.repeat(streams[0].generate_state(self.num_envs // group), group)]
