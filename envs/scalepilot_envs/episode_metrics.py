@@ -77,6 +77,7 @@ class EpisodeMeter:
         )
         self._most = sorted({m.column for m in self._metrics.values() if m.reduction == "max"})
         self._changed = sorted({m.column for m in self._metrics.values() if m.reduction in ("changes", "unchanged")})
+        self._columns = sorted({m.column for m in self._metrics.values()} | set(self._summed))
         self._ended: dict[str, list[Array]] = {}
         self.restart()
 
@@ -90,12 +91,14 @@ class EpisodeMeter:
         """Follow a step.
 
         Args:
-            info: of the step, columns (num_envs,) with 0 where the step only reset.
+            info: of the step, columns (num_envs,) with 0 where the step only reset, those of SAME_STEP's ends in "final_info".
             lengths: (num_envs,) steps of each episode, this one included.
             ended: (num_envs,) which episodes end with it.
         """
         if not self._metrics:
             return
+        if "final_info" in info:
+            info = {name: info[name] + info["final_info"][name] for name in self._columns}
         for name, total in self._sums.items():
             total += info[name]
         for name, largest in self._largest.items():
@@ -111,9 +114,7 @@ class EpisodeMeter:
             for column in columns.values():
                 column[rows] = 0.0
 
-    def _value(
-        self, metric: EpisodeMetric, info: Mapping[str, Any], lengths: NDArray[np.int64], rows: NDArray[np.intp]
-    ) -> Array:
+    def _value(self, metric: EpisodeMetric, info: Mapping[str, Any], lengths: NDArray[np.int64], rows: NDArray[np.intp]) -> Array:
         if metric.reduction == "last":
             return np.asarray(info[metric.column][rows], dtype=np.float64)
         if metric.reduction == "max":

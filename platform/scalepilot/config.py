@@ -26,6 +26,7 @@ from scalepilot.settings import (
     PPOConfig,
     ResourcesConfig,
     TabularConfig,
+    TrackingConfig,
     check_allowed,
     check_between,
     check_trainable,
@@ -63,6 +64,7 @@ class ExperimentConfig:
         evaluation: how it is judged.
         output: folder that collects runs.
         checkpoints: how often, and how many are kept.
+        tracking: Weights & Biases and MLflow.
     """
 
     name: str = "experiment"
@@ -80,6 +82,7 @@ class ExperimentConfig:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     output: str = "runs"
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
@@ -291,6 +294,7 @@ __all__ = [
     "PPOConfig",
     "ResourcesConfig",
     "TabularConfig",
+    "TrackingConfig",
     "config_from_mapping",
     "json_schema",
     "load_config",

@@ -72,15 +72,6 @@ def test_status_keeps_what_was_known_before(folder: RunFolder):
     assert run["versions"]["numpy"]
 
 
-def test_half_written_checkpoints_are_never_visible(folder: RunFolder):
-    (folder.checkpoints / ".000009.new").mkdir(parents=True)
-    (folder.checkpoints / ".000009.new" / "loop.json").write_text("{}")
-    (folder.checkpoints / "000003").mkdir()
-    assert folder.newest_checkpoint() is None
-    (folder.checkpoints / "000003" / "loop.json").write_text("{}")
-    assert folder.newest_checkpoint() == folder.checkpoints / "000003"
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
 )

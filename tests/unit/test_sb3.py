@@ -84,7 +84,10 @@ def test_rewards_are_clipped_and_scaled_for_learning_but_not_in_the_episodes_ret
     env.reset()
     rewards = np.stack([env.step(np.zeros(3, np.int64))[1] for _ in range(4)])
     assert rewards.max() == 2.0
-    assert env.take_episodes() == {"episode_return_mean": pytest.approx(40.0), "episode_length_mean": 4.0}
+    means = env.take_episodes()
+    assert (means["episode_return_mean"], means["episode_length_mean"]) == (pytest.approx(40.0), 4.0)
+    assert means["episode_in_band_share_mean"] == 1.0
+    assert means["episode_moves_mean"] + means["episode_no_ops_mean"] == 4.0
     assert env.take_episodes() == {}
 
 

@@ -57,11 +57,14 @@ def run(arguments: argparse.Namespace) -> int:
             config = configuration.with_trace(config, arguments.trace, arguments.peak_rps)
         # What cannot be trained on should not leave an empty run behind.
         from scalepilot.experiment import load_data
-        from scalepilot.learn.devices import check_gpus
+        from scalepilot.learn.callbacks import check_tracking
 
         if isinstance(config.env, configuration.EnvConfig):
             load_data(config)
-        if config.resources.address is None:
+        check_tracking(config.tracking)
+        if config.resources.num_gpus_per_learner and config.resources.address is None:
+            from scalepilot.learn.devices import check_gpus
+
             check_gpus(config.resources.num_gpus_per_learner)
         folder = RunFolder.create(config)
     result = run_experiment(config, folder, resume=arguments.resume is not None)

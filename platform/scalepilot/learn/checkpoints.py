@@ -29,7 +29,9 @@ class Checkpoints:
         """The complete ones, oldest first."""
         if not self.path.exists():
             return []
-        return sorted((p for p in self.path.iterdir() if p.name.isdigit() and (p / LAST_FILE).exists()), key=lambda p: int(p.name))
+        return sorted(
+            (p for p in self.path.iterdir() if p.name.isdigit() and (p / LAST_FILE).exists()), key=lambda p: int(p.name)
+        )
 
     def newest(self) -> Path | None:
         """The newest complete one."""
@@ -70,6 +72,6 @@ class Checkpoints:
         for path in (self.path.parent, self.path, *self.path.rglob("*")):
             if path.exists() and path.lstat().st_uid != user_id:
                 raise InputError(
-                    f"{path}: belongs to user {path.lstat().st_uid}, you are user {user_id}; resuming reads pickles, which can run"
-                    " any code; allowed: your own runs"
+                    f"{path}: belongs to user {path.lstat().st_uid}, you are user {user_id}; resuming reads pickles, which can"
+                    " run any code; allowed: your own runs"
                 )

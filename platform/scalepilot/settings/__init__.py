@@ -3,7 +3,7 @@
 from scalepilot.settings.checks import check_allowed, check_between
 from scalepilot.settings.env import AUTOSCALE, ENV_TAGS, EnvConfig, OtherEnvConfig, env_tag, is_autoscale
 from scalepilot.settings.learning import CNNS, DQNConfig, PPOConfig, TabularConfig
-from scalepilot.settings.running import CheckpointsConfig, EvaluationConfig, ResourcesConfig
+from scalepilot.settings.running import CheckpointsConfig, EvaluationConfig, ResourcesConfig, TrackingConfig
 from scalepilot.settings.trainable import check_trainable
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "PPOConfig",
     "ResourcesConfig",
     "TabularConfig",
+    "TrackingConfig",
     "check_allowed",
     "check_between",
     "check_trainable",

@@ -18,8 +18,11 @@ from scalepilot.errors import ConfigError
 from scalepilot.learn.rllib.distributions import distribution_of
 from scalepilot.learn.rllib.rollout import Rollout
 from scalepilot_envs.batch_env import reset_seeded
+from scalepilot_envs.episode_metrics import EpisodeMeter
 
 _ACTION_STREAM = 1
+# Sums over the episodes that ended, by metric; the driver divides by their number, over all runners.
+EPISODE_SUMS, EPISODE_COUNT = "episode_sums", "count"
 
 
 class VectorEnvRunner(SingleAgentEnvRunner):
@@ -68,6 +71,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         self._observation, _ = reset_seeded(self.env, env_seeds)
         self._resets = np.zeros(self.num_envs, np.bool_)
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
+        self._meter = EpisodeMeter(self.env)
         self._needs_initial_reset = False
 
     def _prepare_actions(self, num_steps: int, **kwargs: Any) -> Rollout:
@@ -114,6 +118,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
                 self._returns += reward * rollout.valid[t]
                 self._lengths += rollout.valid[t]
                 ended = terminated | truncated
+                self._meter.step(info, self._lengths, ended)
                 if ended.any():
                     ended_returns.append(self._returns[ended])
                     ended_lengths.append(self._lengths[ended])
@@ -133,6 +138,10 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         if returns:
             all_returns, all_lengths = np.concatenate(returns), np.concatenate(lengths)
             self._log_episode_metrics(float(all_lengths.mean()), float(all_returns.mean()), 0.0)
+            ended = {"return": all_returns, "length": all_lengths, **self._meter.take()}
+            sums = {EPISODE_COUNT: float(len(all_returns)), **{name: float(values.sum()) for name, values in ended.items()}}
+            for name, total in sums.items():
+                self.metrics.log_value((EPISODE_SUMS, name), total, reduce="sum")
         self._increase_sampled_metrics(rollout.num_steps * rollout.num_envs, sum(len(r) for r in returns))
 
     def get_metrics(self) -> Any:

@@ -6,17 +6,21 @@ import copy
 import logging
 import math
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from scalepilot.config import ExperimentConfig
+from scalepilot.learn.metrics import episode_column
+from scalepilot.learn.network_snapshot import NetworkSnapshot
 from scalepilot.learn.rllib.configs import algorithm_config
+from scalepilot.learn.rllib.env_runner import EPISODE_COUNT, EPISODE_SUMS
 from scalepilot.learn.rllib.module import ActorCriticModule
 from scalepilot.learn.rllib.q_module import QModule
 from scalepilot.learn.task import Task
-from scalepilot.learn.trainer import NetworkSnapshot
 
 # RLlib's result key → ours.
 _LEARNER_METRICS = {
@@ -35,6 +39,15 @@ _LEARNER_METRICS = {
 _ALGORITHM_METRICS = {"epsilon": "epsilon"}
 _RUNNER_METRICS = {"episode_return_mean": "episode_return_mean", "episode_len_mean": "episode_length_mean"}
 _TIMERS = {"env_runner_sampling_timer": "sample_seconds", "learner_update_timer": "learn_seconds"}
+
+
+def _episodes_of(runners: Mapping[str, Any]) -> dict[str, float]:
+    """Means over the episodes that ended in an iteration; empty when none did."""
+    sums = runners.get(EPISODE_SUMS, {})
+    count = float(sums.get(EPISODE_COUNT, 0.0))
+    if not count > 0:
+        return {}
+    return {episode_column(name): float(total) / count for name, total in sums.items() if name != EPISODE_COUNT}
 
 
 class RLlibTrainer:
@@ -71,7 +84,7 @@ class RLlibTrainer:
                 value = source.get(key)
                 if value is not None and math.isfinite(float(value)):
                     metrics[name] = float(value)
-        return metrics
+        return metrics | _episodes_of(result.get("env_runners", {}))
 
     def snapshot(self) -> NetworkSnapshot:
         """A copy on the CPU of the learner's policy."""

@@ -14,7 +14,7 @@ from scalepilot.durable import write_json
 
 def save_randomness(model: Any, file: Path) -> None:
     """Write the states of torch's and numpy's global generators and of the action space's own."""
-    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 - theirs
+    name, keys, *rest = tuple[Any, ...](np.random.get_state(legacy=True))  # noqa: NPY002 - theirs
     state = {
         "torch": torch.get_rng_state().numpy().tobytes().hex(),
         "numpy": [name, keys.tolist(), *rest],

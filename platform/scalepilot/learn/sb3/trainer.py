@@ -37,12 +37,12 @@ from scalepilot.config import ExperimentConfig
 from scalepilot.durable import write_bytes, write_json
 from scalepilot.learn.devices import check_gpus
 from scalepilot.learn.encoder import Tanh
+from scalepilot.learn.network_snapshot import NetworkSnapshot
 from scalepilot.learn.sb3.networks import EncodedFeatures, scores_network
 from scalepilot.learn.sb3.randomness import load_randomness, save_randomness
 from scalepilot.learn.sb3.replay import load_replay, newest_observations, save_replay
 from scalepilot.learn.sb3.vec_env import RowsVecEnv, make_same_step_env
 from scalepilot.learn.task import Task
-from scalepilot.learn.trainer import NetworkSnapshot
 
 logger = logging.getLogger(__name__)
 _MIN_VALUE_SCALE = 1e-3
