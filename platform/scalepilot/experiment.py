@@ -220,16 +220,12 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
     except KeyboardInterrupt:
         folder.write_status(INTERRUPTED)
         raise
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            folder.write_status("failed", error=str(error))
-        if error.errno in _DISK_FULL:
-            raise folder.cannot_write(Path(error.filename or folder.path), error) from error
-        raise
     except Exception as error:
         # On a full disk what went wrong is more telling than that it cannot be noted.
         with contextlib.suppress(OSError):
             folder.write_status("failed", error=str(error))
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            raise folder.cannot_write(Path(error.filename or folder.path), error) from error
         raise
     finally:
         folder.close()

@@ -17,7 +17,8 @@ import torch
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.experiment import ExperimentResult, make_task, run_experiment
-from scalepilot.learn.run_folder import METRICS, TIME_COLUMNS, RunFolder
+from scalepilot.learn.metrics import METRICS, TIME_COLUMNS
+from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
 
 pytestmark = pytest.mark.ray

@@ -10,7 +10,8 @@ import pytest
 
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import InputError
-from scalepilot.learn.run_folder import METRICS, RunFolder
+from scalepilot.learn.metrics import METRICS
+from scalepilot.learn.run_folder import RunFolder
 from scalepilot.progress import Progress, duration
 
 
