@@ -13,9 +13,9 @@ import torch
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.experiment import make_task, run_experiment
+from scalepilot.learn.metrics import METRICS, TIME_COLUMNS
 from scalepilot.learn.rllib.algorithm import _sample_by_reference
 from scalepilot.learn.rllib.trainer import RLlibTrainer
-from scalepilot.learn.metrics import METRICS, TIME_COLUMNS
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
 from scalepilot.simulate import run_returns

@@ -130,9 +130,7 @@ def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def start(arguments: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "scalepilot.cli", "train", *arguments]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True
-    )
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 90.0) -> Any:

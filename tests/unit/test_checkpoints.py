@@ -76,7 +76,9 @@ def test_a_run_of_somebody_elses_is_not_resumed_for_it_could_run_any_code(tmp_pa
     loop_of(experiment, folder).run(lambda: False)
     checkpoints = Checkpoints(folder.checkpoints, 2)
     checkpoints.check_owner()
-    with pytest.raises(InputError, match=r"belongs to user \d+, you are user \d+; resuming reads pickles.*allowed: your own runs"):
+    with pytest.raises(
+        InputError, match=r"belongs to user \d+, you are user \d+; resuming reads pickles.*allowed: your own runs"
+    ):
         checkpoints.check_owner(os.geteuid() + 1)
     if os.geteuid() != 0:
         pytest.skip("only root can give a file away")
@@ -173,14 +175,18 @@ def test_a_full_disk_costs_a_checkpoint_is_said_in_one_line_and_the_one_before_l
     assert [p.name for p in loop.checkpoints.all()] == ["000001", "000002"], "with room again it goes on"
 
 
-def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_room(small_disk: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on_when_there_is_room(
+    small_disk: Path, capsys: pytest.CaptureFixture[str]
+):
     experiment = config(small_disk, tabular={"total_env_steps": 40_000, "num_envs": 2})
     folder = RunFolder.create(experiment)
     folder.start_logging()
     loop = loop_of(experiment, folder)
     loop.run(lambda: loop.iteration >= 50)
     ballast = fill_up(small_disk)
-    with pytest.raises(RunError, match=r"cannot be written \(No space left on device\); make room, then: scalepilot train --resume"):
+    with pytest.raises(
+        RunError, match=r"cannot be written \(No space left on device\); make room, then: scalepilot train --resume"
+    ):
         loop.run(lambda: False)
     folder.close()
     ballast.unlink()

@@ -110,4 +110,4 @@ def test_columns_are_unique_and_those_that_differ_between_runs_are_times_and_loa
 
 def test_the_page_of_metrics_is_the_table(repo: Path):
     page = (repo / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert page == markdown() , "run: python -m scalepilot.learn.metrics > docs/metrics.md"
+    assert page == markdown(), "run: python -m scalepilot.learn.metrics > docs/metrics.md"

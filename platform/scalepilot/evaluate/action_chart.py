@@ -11,7 +11,7 @@ from scalepilot.evaluate.svg import COLOURS, WIDTH, Array, Axes, document, with_
 from scalepilot.policy import PolicySpec
 
 # Beyond it single steps cannot be told apart.
-_MAX_STEPS = 300
+_MAX_STEPS = 150
 _CURVES_HEIGHT, _ROW_HEIGHT, _LEFT, _TOP = 280, 18, 84, 72
 _KEY_STEP = 120.0
 
@@ -64,7 +64,7 @@ def _taken(axes: Axes, action: Array, labels: list[str], colours: list[str]) -> 
         for first, last in _runs(action == a):
             x, width = axes.x(first), axes.x(last) - axes.x(first)
             axes.parts.append(
-                f'<rect x="{x:.1f}" y="{y + 3:.1f}" width="{width:.1f}" height="{_ROW_HEIGHT - 6}" fill="{colour}"/>'
+                f'<rect class="mark" x="{x:.1f}" y="{y + 3:.1f}" width="{width:.1f}" height="{_ROW_HEIGHT - 6}" fill="{colour}"/>'
             )
     return axes.parts
 

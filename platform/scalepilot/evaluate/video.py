@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 MAX_WIDTH = 480
 _COLOURS = 64
+# Frames that the palette is made from.
+_SAMPLED = 6
 # The end stays for a moment before it begins again.
 _LAST_SECONDS = 1.0
 
@@ -29,9 +31,9 @@ def gif(frames: Sequence[NDArray[np.uint8]], frames_per_second: float) -> bytes:
     pictures = [
         Image.fromarray(frame).resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST) for frame in frames
     ]
-    # One palette for all: palettes of their own flicker. Made from frames of the beginning, the middle and the end.
-    sample = Image.new("RGB", (size[0], size[1] * 3))
-    for i, at in enumerate((0, len(pictures) // 2, len(pictures) - 1)):
+    # One palette for all: palettes of their own flicker.
+    sample = Image.new("RGB", (size[0], size[1] * _SAMPLED))
+    for i, at in enumerate(np.linspace(0, len(pictures) - 1, _SAMPLED).astype(int)):
         sample.paste(pictures[at], (0, i * size[1]))
     palette = sample.quantize(_COLOURS)
     first, *others = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]

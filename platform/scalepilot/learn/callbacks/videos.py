@@ -10,7 +10,7 @@ from scalepilot.policy import Policy
 
 
 class Videos(Callback):
-    """Films one greedy episode `count` times: after 1/count of the budget, 2/count and so on.
+    """Films one greedy episode `count` times, evenly between the beginning and the end of the budget.
 
     Args:
         folder: of the videos, <env_steps>.gif.
@@ -21,7 +21,8 @@ class Videos(Callback):
 
     def __init__(self, folder: Path, count: int, total_env_steps: int, film: Callable[[Policy, Path], None]) -> None:
         self.folder, self.film = folder, film
-        self._every = total_env_steps / count
+        self.count = count
+        self._every = total_env_steps / (count + 1)
         self._filmed = 0
 
     def on_begin(self, env_steps: int) -> None:
@@ -37,4 +38,4 @@ class Videos(Callback):
             self.film(policy(), self.folder / f"{env_steps}.gif")
 
     def _due(self, env_steps: int) -> int:
-        return int(env_steps / self._every + 1e-9)
+        return min(self.count, int(env_steps / self._every + 1e-9))
