@@ -94,9 +94,14 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path):
     for text in ("first", "second"):
         with replaced_folder(folder) as aside:
             (aside / "a").write_text(text)
-    with pytest.raises(RuntimeError), replaced_folder(folder) as aside:
-        (aside / "a").write_text("third")
-        raise RuntimeError
+
+    def fail() -> None:
+        with replaced_folder(folder) as aside:
+            (aside / "a").write_text("third")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert (folder / "a").read_text() == "second"
     write_json(tmp_path / "run.json", {"status": "running"})
     with pytest.raises(TypeError):

@@ -26,16 +26,9 @@ from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.pictures import VIDEO_SEED, can_be_filmed, draw_run
 from scalepilot.policy import Decision, Policy
 from scalepilot.progress import Progress
+from scalepilot_envs.registration import ENVS
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
-ENVIRONMENTS = [
-    "Autoscale-v0",
-    "QueueScaling-v0",
-    "ResourceManager-v0",
-    "FunctionWorkflow-v0",
-    "ClusterDeployment-v0",
-    "GridWorld-v0",
-]
 
 
 def config(output: Path, **changes: Any) -> ExperimentConfig:
@@ -105,15 +98,11 @@ def test_validation_test_and_training_are_not_disturbed_by_videos(tmp_path: Path
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("env_id", ENVIRONMENTS)
+@pytest.mark.parametrize("env_id", sorted(env_id.removeprefix("scalepilot/") for env_id in ENVS))
 def test_every_environment_of_ours_can_be_filmed(tmp_path: Path, env_id: str):
     env = {"id": env_id, "episode_steps": 60} if env_id == "Autoscale-v0" else {"id": env_id}
-    experiment = config(tmp_path, env=env, workload={"kind": "diurnal", "days": 2}, algorithm="ppo")
-    if env_id == "Autoscale-v0":
-        experiment = config(
-            tmp_path, env=env, workload={"kind": "diurnal", "days": 2}, evaluation={"window_steps": 240, "drawn_windows": 2}
-        )
-    assert can_be_filmed(make_task(experiment))
+    windows = {"window_steps": 240, "drawn_windows": 2}
+    assert can_be_filmed(make_task(config(tmp_path, env=env, workload={"kind": "diurnal", "days": 2}, evaluation=windows)))
 
 
 def test_an_environment_that_cannot_be_drawn_is_trained_without_videos(tmp_path: Path):

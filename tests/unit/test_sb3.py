@@ -144,11 +144,16 @@ def test_resuming_continues_weights_optimiser_counters_and_schedules_and_holds_n
         first.iterate()
     first.save(tmp_path / "saved")
     second = trainer_of(config(algorithm))
+    drawn = [(torch.rand(3), np.random.random(3), first.model.action_space.sample())]  # noqa: NPY002 - theirs
     second.restore(tmp_path / "saved")
+    drawn.append((torch.rand(3), np.random.random(3), second.model.action_space.sample()))  # noqa: NPY002 - theirs
+    assert torch.equal(drawn[0][0], drawn[1][0]), "the generators go on, bit for bit"
+    np.testing.assert_array_equal(drawn[0][1], drawn[1][1])
+    assert drawn[0][2] == drawn[1][2]
     assert same(weights(first), weights(second))
     assert second.model.num_timesteps == first.model.num_timesteps
     moments = [t.model.policy.optimizer.state_dict()["state"][0]["exp_avg"] for t in (first, second)]
-    torch.testing.assert_close(*moments)
+    assert torch.equal(*moments)
     assert not same({"obs": torch.from_numpy(first.model._last_obs)}, {"obs": torch.from_numpy(second.model._last_obs)})
     expected, resumed = first.iterate(), second.iterate()
     for name in ("learning_rate", "epsilon", "gradient_updates"):
