@@ -226,3 +226,41 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_no_process(tmp_path: Path, driv
     assert "Traceback" not in output
     assert json.loads((folder.path / "run.json").read_text())["status"] == "interrupted"
     wait_for(lambda: gone(children), 30)
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_rllibs_checkpoint_on_a_full_disk_leaves_the_one_before(tmp_path: Path):
+    """What Arrow raises is an OSError like any other."""
+    import io
+
+    from scalepilot.experiment import policy_spec
+    from scalepilot.learn.rllib.trainer import RLlibTrainer
+    from scalepilot.learn.trainer import TrainingLoop
+    from scalepilot.progress import Progress
+
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("a small file system needs root")
+    try:
+        experiment = config(disk, "dqn")
+        task, folder, said = make_task(experiment), RunFolder.create(config(disk)), io.StringIO()
+        spec, progress = policy_spec(experiment, folder, task), Progress("test", stream=said)
+        trainer = RLlibTrainer(experiment, task)
+        try:
+            loop = TrainingLoop(experiment, trainer, folder, task, spec, progress)
+            for loop.iteration in (1, 2):
+                trainer.iterate()
+                if loop.iteration == 2:
+                    with (disk / "ballast").open("wb") as file:
+                        file.write(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize - 16 * 4096))
+                loop.checkpoint()
+        finally:
+            trainer.close()
+        assert said.getvalue().startswith("checkpoint 000002 cannot be written (")
+        assert said.getvalue().endswith("; 000001 stays\n")
+        assert said.getvalue().count("\n") == 1
+        assert [p.name for p in folder.checkpoints.iterdir()] == ["000001"]
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

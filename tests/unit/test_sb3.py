@@ -143,8 +143,8 @@ def test_resuming_continues_weights_optimiser_counters_and_schedules_and_holds_n
     for _ in range(3):
         first.iterate()
     first.save(tmp_path / "saved")
-    second = trainer_of(config(algorithm))
     drawn = [(torch.rand(3), np.random.random(3), first.model.action_space.sample())]  # noqa: NPY002 - theirs
+    second = trainer_of(config(algorithm))
     second.restore(tmp_path / "saved")
     drawn.append((torch.rand(3), np.random.random(3), second.model.action_space.sample()))  # noqa: NPY002 - theirs
     assert torch.equal(drawn[0][0], drawn[1][0]), "the generators go on, bit for bit"
