@@ -97,7 +97,7 @@ class EvaluationConfig:
     optimum: bool = True
     validation_episodes: int = 64
     test_episodes: int = 200
-    videos: int = 4
+    videos: int = 3
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
