@@ -38,6 +38,7 @@ from scalepilot_envs.batch_env import BatchStep, BoolArray, entry_points
 from scalepilot_envs.checks import check_count, check_injected, check_number, check_options
 from scalepilot_envs.description import Action, Columns, EnvDescription, ObservationField, params_from_mapping
 from scalepilot_envs.drawing import Canvas, Chart, History, Series, draw_charts
+from scalepilot_envs.episode_metrics import METADATA_KEY, EpisodeMetric, of_moves
 from scalepilot_envs.episodes import EpisodeClock, EpisodeDraws, uniform, write_columns
 from scalepilot_envs.scaling import ScalingEnv, ScalingVectorEnv, UnitMoveBatch, check_actions
 from scalepilot_envs.streams import Streams
@@ -106,6 +107,9 @@ class ResourceManagerParams:
         check_number(self, "overload_percent", self.band_high_percent, FULL_PERCENT)
 
 
+_EPISODE_METRICS = {"in_band_share": EpisodeMetric("in_band"), **of_moves("change_instances", "instances")}
+
+
 class ResourceManagerBatch(UnitMoveBatch):
     """`num_envs` independent services.
 
@@ -122,7 +126,7 @@ class ResourceManagerBatch(UnitMoveBatch):
         ValueError: a parameter is unknown or not allowed.
     """
 
-    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4, METADATA_KEY: _EPISODE_METRICS}  # noqa: RUF012
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 from scalepilot.errors import ConfigError
 from scalepilot.settings import (
     ENV_TAGS,
+    CheckpointsConfig,
     DQNConfig,
     EnvConfig,
     EvaluationConfig,
@@ -25,6 +26,7 @@ from scalepilot.settings import (
     PPOConfig,
     ResourcesConfig,
     TabularConfig,
+    TrackingConfig,
     check_allowed,
     check_between,
     check_trainable,
@@ -61,7 +63,8 @@ class ExperimentConfig:
         resources: where it runs.
         evaluation: how it is judged.
         output: folder that collects runs.
-        checkpoint_every_share: of the budget, between two checkpoints.
+        checkpoints: how often, and how many are kept.
+        tracking: Weights & Biases and MLflow.
     """
 
     name: str = "experiment"
@@ -78,7 +81,8 @@ class ExperimentConfig:
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     output: str = "runs"
-    checkpoint_every_share: float = 0.1
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
@@ -90,7 +94,6 @@ class ExperimentConfig:
         if self.engine == "rllib-stock" and self.algorithm != "ppo":
             raise ValueError(f"engine: rllib-stock is not allowed for algorithm {self.algorithm}; allowed: rllib")
         check_between(self, "seed", 0, 2**31 - 1)
-        check_between(self, "checkpoint_every_share", 0, 1, above=True)
         if isinstance(self.env, OtherEnvConfig):
             check_trainable(self.algorithm, self.engine, self.env.description, getattr(self.learning, "cnn", None))
         self._check_shares()
@@ -292,6 +295,7 @@ def json_schema() -> dict[str, Any]:
 __all__ = [
     "ALGORITHMS",
     "ENGINES",
+    "CheckpointsConfig",
     "DQNConfig",
     "EnvConfig",
     "EvaluationConfig",
@@ -300,6 +304,7 @@ __all__ = [
     "PPOConfig",
     "ResourcesConfig",
     "TabularConfig",
+    "TrackingConfig",
     "config_from_mapping",
     "json_schema",
     "load_config",

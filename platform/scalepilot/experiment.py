@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import os
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,14 +18,16 @@ from scalepilot.cluster import connected
 from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
 from scalepilot.errors import ConfigError
 from scalepilot.evaluate.compare import Comparison, write_evaluation
-from scalepilot.evaluate.q_table import q_table_picture
 from scalepilot.evaluate.report import ReportData, write_report
 from scalepilot.evaluate.returns import ReturnComparison, compare_returns, write_returns
 from scalepilot.judge import HPA_DEFAULT, OptimumOptions, describe_policy, judge, tuned_rivals
+from scalepilot.learn.callbacks import Callback, Videos, check_tracking, trackers
+from scalepilot.learn.checkpoints import Checkpoints
 from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions
 from scalepilot.learn.task import TEST_SEED, AutoscaleTask, ReturnTask, Task
-from scalepilot.policy import DecisionRule, Policy, PolicySpec, TablePolicy, env_actions, env_components, env_fields, load_policy
+from scalepilot.pictures import can_be_filmed, draw_run, film
+from scalepilot.policy import DecisionRule, Policy, PolicySpec, env_actions, env_components, env_fields, load_policy
 from scalepilot.policy.rules import Hpa, HpaParameters, Rule, make_rule, rules_for
 from scalepilot.progress import Progress
 from scalepilot.simulate import ProtocolData, protocol_v1, run_episodes
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from scalepilot.learn.trainer import Trainer
 
 INTERRUPTED = "interrupted"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RAY_ALGORITHMS = ("ppo", "dqn")
 TABULAR_ALGORITHMS = ("q_learning", "sarsa")
 SB3_ALGORITHMS = ("sb3_ppo", "sb3_dqn")
@@ -172,9 +177,12 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
         folder: its run folder.
         resume: continue from the newest checkpoint.
     """
+    if resume:
+        Checkpoints(folder.checkpoints, config.checkpoints.num_to_keep).check_owner()
     data = load_data(config) if isinstance(config.env, EnvConfig) else None
     task = make_task(config, data)
     check_environment(task.description.env_id, task.training_arguments())
+    check_tracking(config.tracking)
     folder.start_logging()
     folder.write_status("running")
     stop = StopFlag()
@@ -191,7 +199,9 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
             try:
                 spec = policy_spec(config, folder, task)
                 progress = Progress(f"training {config.algorithm}", value_label=task.value_label)
-                loop = TrainingLoop(config, trainer, folder, task, spec, progress, lambda: make_trainer(config, task))
+                callbacks = make_callbacks(config, folder, task)
+                remake = partial(make_trainer, config, task)
+                loop = TrainingLoop(config, trainer, folder, task, spec, progress, callbacks, remake)
                 if resume:
                     loop.resume()
                 with stop.listening():
@@ -200,32 +210,37 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
             finally:
                 (trainer if loop is None else loop.trainer).close()
         folder.write_metrics_parquet()
-        if config.algorithm in TABULAR_ALGORITHMS:
-            draw_table(folder)
         if not trained.finished:
+            draw_run(config, folder, task)
             folder.write_status(INTERRUPTED, training=json_outcome)
             return ExperimentResult(folder, False, None)
         folder.write_status("evaluating", training=json_outcome)
         comparison: Comparison | ReturnComparison
         comparison = evaluate_run(config, folder, data, rivals) if data is not None else evaluate_returns(config, folder, task)
+        draw_run(config, folder, task, comparison)
         folder.write_status("finished", training=json_outcome)
         return ExperimentResult(folder, True, comparison)
     except KeyboardInterrupt:
         folder.write_status(INTERRUPTED)
         raise
     except Exception as error:
-        folder.write_status("failed", error=str(error))
+        # On a full disk what went wrong is more telling than that it cannot be noted.
+        with contextlib.suppress(OSError):
+            folder.write_status("failed", error=str(error))
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            raise folder.cannot_write(Path(error.filename or folder.path), error) from error
         raise
     finally:
         folder.close()
 
 
-def draw_table(folder: RunFolder) -> None:
-    """Draw the run's Q-table into plots/; nothing where no policy was kept."""
-    if folder.policy.exists():
-        policy = load_policy(folder.policy)
-        assert isinstance(policy, TablePolicy)
-        q_table_picture(policy, folder.path / "plots" / "q_table.svg")
+def make_callbacks(config: ExperimentConfig, folder: RunFolder, task: Task) -> list[Callback]:
+    """What watches a run beside progress.csv and TensorBoard."""
+    callbacks = trackers(config, folder.path)
+    if config.evaluation.videos and can_be_filmed(task):
+        total_env_steps = config.learning.num_iterations * config.learning.rollout_size
+        callbacks.append(Videos(folder.videos, config.evaluation.videos, total_env_steps, partial(film, task)))
+    return callbacks
 
 
 def evaluate_run(config: ExperimentConfig, folder: RunFolder, data: ProtocolData, rivals: list[Rule[Any]]) -> Comparison:

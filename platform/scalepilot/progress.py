@@ -65,6 +65,13 @@ class Progress:
             parts.append(f"{self.value_label} {value:.2f} (kept {kept:.2f})")
         self._write(" · ".join(parts))
 
+    def note(self, text: str) -> None:
+        """A line of its own that stays."""
+        self._write(text)
+        if self._live:
+            self.stream.write("\n")
+            self.stream.flush()
+
     def end(self) -> None:
         """Leave the last line standing."""
         if self._live and self._drawn:

@@ -22,6 +22,7 @@ from ray import cloudpickle
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import EnvironmentFailedError, LearnerLostError, RunError
 from scalepilot.experiment import make_task, make_trainer, policy_spec
+from scalepilot.learn.checkpoints import Checkpoints
 from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 from scalepilot.learn.rllib.transitions import NStepBuilder
@@ -97,7 +98,7 @@ def config_of(tmp_path: Path, options: dict[str, Any] | None = None, **changes: 
             "hidden": [8],
         },
         "evaluation": {"validate_every_share": 1.0, "validation_episodes": 2},
-        "checkpoint_every_share": 0.25,
+        "checkpoints": {"every_share": 0.25},
     }
     return config_from_mapping({**values, **changes})
 
@@ -108,7 +109,7 @@ def train(config: ExperimentConfig, each_iteration: Callable[[TrainingLoop], Non
     folder.start_logging()
     trainer = make_trainer(config, task)
     make = partial(make_trainer, config, task)
-    loop = TrainingLoop(config, trainer, folder, task, policy_spec(config, folder, task), Progress("test"), make)
+    loop = TrainingLoop(config, trainer, folder, task, policy_spec(config, folder, task), Progress("test"), make_trainer=make)
 
     def stop() -> bool:
         each_iteration(loop)
@@ -222,7 +223,7 @@ def test_an_environment_that_hangs_in_the_driver_ends_the_run_and_keeps_a_checkp
 
     with pytest.raises(EnvironmentFailedError, match=r"env Faulty-v0: hangs.*resources\.env_timeout_seconds, 1\.5 s"):
         train(config, hang_later)
-    checkpoint = RunFolder(next((tmp_path / "faults").iterdir())).newest_checkpoint()
+    checkpoint = Checkpoints(next((tmp_path / "faults").iterdir()) / "checkpoints", num_to_keep=2).newest()
     assert checkpoint is not None
     assert checkpoint.name == "000002"
 
@@ -338,7 +339,7 @@ def test_learners_that_die_again_and_again_end_the_run(tmp_path: Path):
 
     config = config_of(tmp_path)
     folder, task = RunFolder.create(config), make_task(config)
-    loop = TrainingLoop(config, Dies(), folder, task, policy_spec(config, folder, task), Progress("test"), Dies)  # type: ignore[arg-type]
+    loop = TrainingLoop(config, Dies(), folder, task, policy_spec(config, folder, task), Progress("test"), make_trainer=Dies)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="a learner died"):
         loop.run(lambda: False)
     assert Dies.made == 4

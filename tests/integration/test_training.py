@@ -18,7 +18,8 @@ import torch
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.experiment import ExperimentResult, make_task, run_experiment
-from scalepilot.learn.run_folder import METRICS, TIME_COLUMNS, RunFolder
+from scalepilot.learn.metrics import METRICS, TIME_COLUMNS
+from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
 
 pytestmark = pytest.mark.ray
@@ -34,6 +35,7 @@ SMALL: dict[str, Any] = {
         "tuning_evaluations": 4,
         "validate_every_share": 0.25,
         "bootstrap_samples": 50,
+        "videos": 0,
     },
 }
 
@@ -80,6 +82,29 @@ def test_a_run_leaves_everything_a_person_and_a_script_need(tmp_path: Path):
     assert [r["iteration"] for r in rows] == list(range(1, 9))
     assert all(r["entropy"] is not None for r in rows)
     assert load_policy(folder.path).spec.provenance["seed"] == 0
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("num_env_runners", [0, 2])
+def test_metrics_of_episodes_are_means_over_those_that_ended_in_the_iteration(tmp_path: Path, num_env_runners: int):
+    from scalepilot.learn.rllib.trainer import RLlibTrainer
+
+    config = small(tmp_path, resources={"num_env_runners": num_env_runners})
+    trainer = RLlibTrainer(config, make_task(config))
+    try:
+        rows = [trainer.iterate() for _ in range(4)]
+    finally:
+        trainer.close()
+    # Episodes of 60 steps end in the second rollout of 32 and in the fourth.
+    episodes = [{name: value for name, value in row.items() if name.startswith("episode_")} for row in rows]
+    assert episodes[0] == {}, "absent, not 0 or NaN, before the first episode ends"
+    assert episodes[2] == {}
+    for row in (episodes[1], episodes[3]):
+        assert row["episode_length_mean"] == 60
+        assert row["episode_moves_mean"] + row["episode_no_ops_mean"] == 60
+        assert 1 <= row["episode_replicas_mean"] <= row["episode_peak_replicas_mean"] <= 60
+        assert 0 <= row["episode_late_share_mean"] <= 1
+    assert episodes[1] != episodes[3]
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -132,7 +157,7 @@ def test_stock_rllib_trains_the_same_config_for_comparison(tmp_path: Path):
 
 @pytest.mark.usefixtures("ray_session")
 def test_a_stopped_run_goes_on_where_it_was_and_keeps_its_metrics(tmp_path: Path):
-    config = small(tmp_path, checkpoint_every_share=0.25)
+    config = small(tmp_path, checkpoints={"every_share": 0.25})
     folder = RunFolder.create(config)
     stopped = run_until(config, folder, iterations=3)
     assert stopped == 3

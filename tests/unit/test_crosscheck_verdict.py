@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from scalepilot.crosscheck.curves import Curve, band, curves_svg, nice_ticks
+from scalepilot.crosscheck.curves import Curve, band, curves_svg
 from scalepilot.crosscheck.verdict import agreement, nested_difference, nested_mean
+from scalepilot.evaluate.svg import nice_ticks
 
 EPISODES = np.arange(50)
 

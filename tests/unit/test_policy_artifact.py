@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, load_model_from_string, numpy_helper
 
+from scalepilot.durable import _swapped
 from scalepilot.errors import ArtifactError, ObservationError
 from scalepilot.policy import (
     NetworkPolicy,
@@ -25,7 +26,6 @@ from scalepilot.policy import (
     read_spec,
     save_policy,
 )
-from scalepilot.policy.artifact import _swapped
 from scalepilot.policy.rules import Hpa, HpaParameters, Static, StaticParameters, make_rule, rules_for
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.autoscale.description import describe

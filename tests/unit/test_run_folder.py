@@ -10,7 +10,8 @@ import pytest
 
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import InputError
-from scalepilot.learn.run_folder import METRICS, RunFolder
+from scalepilot.learn.metrics import METRICS
+from scalepilot.learn.run_folder import RunFolder
 from scalepilot.progress import Progress, duration
 
 
@@ -70,15 +71,6 @@ def test_status_keeps_what_was_known_before(folder: RunFolder):
     assert run["status"] == "finished"
     assert run["training"] == {"a": 1}
     assert run["versions"]["numpy"]
-
-
-def test_half_written_checkpoints_are_never_visible(folder: RunFolder):
-    (folder.checkpoints / ".000009.new").mkdir(parents=True)
-    (folder.checkpoints / ".000009.new" / "loop.json").write_text("{}")
-    (folder.checkpoints / "000003").mkdir()
-    assert folder.newest_checkpoint() is None
-    (folder.checkpoints / "000003" / "loop.json").write_text("{}")
-    assert folder.newest_checkpoint() == folder.checkpoints / "000003"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import torch
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.experiment import make_task, make_trainer
-from scalepilot.learn.run_folder import METRICS
+from scalepilot.learn.metrics import METRICS
 
 pytest.importorskip("stable_baselines3")
 
@@ -84,7 +84,10 @@ def test_rewards_are_clipped_and_scaled_for_learning_but_not_in_the_episodes_ret
     env.reset()
     rewards = np.stack([env.step(np.zeros(3, np.int64))[1] for _ in range(4)])
     assert rewards.max() == 2.0
-    assert env.take_episodes() == {"episode_return_mean": pytest.approx(40.0), "episode_length_mean": 4.0}
+    means = env.take_episodes()
+    assert (means["episode_return_mean"], means["episode_length_mean"]) == (pytest.approx(40.0), 4.0)
+    assert means["episode_in_band_share_mean"] == 1.0
+    assert means["episode_moves_mean"] + means["episode_no_ops_mean"] == 4.0
     assert env.take_episodes() == {}
 
 
@@ -140,12 +143,17 @@ def test_resuming_continues_weights_optimiser_counters_and_schedules_and_holds_n
     for _ in range(3):
         first.iterate()
     first.save(tmp_path / "saved")
+    drawn = [(torch.rand(3), np.random.random(3), first.model.action_space.sample())]  # noqa: NPY002 - theirs
     second = trainer_of(config(algorithm))
     second.restore(tmp_path / "saved")
+    drawn.append((torch.rand(3), np.random.random(3), second.model.action_space.sample()))  # noqa: NPY002 - theirs
+    assert torch.equal(drawn[0][0], drawn[1][0]), "the generators go on, bit for bit"
+    np.testing.assert_array_equal(drawn[0][1], drawn[1][1])
+    assert drawn[0][2] == drawn[1][2]
     assert same(weights(first), weights(second))
     assert second.model.num_timesteps == first.model.num_timesteps
     moments = [t.model.policy.optimizer.state_dict()["state"][0]["exp_avg"] for t in (first, second)]
-    torch.testing.assert_close(*moments)
+    assert torch.equal(*moments)
     assert not same({"obs": torch.from_numpy(first.model._last_obs)}, {"obs": torch.from_numpy(second.model._last_obs)})
     expected, resumed = first.iterate(), second.iterate()
     for name in ("learning_rate", "epsilon", "gradient_updates"):

@@ -12,7 +12,8 @@ import pytest
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import ConfigError
 from scalepilot.experiment import make_task, make_trainer, run_experiment
-from scalepilot.learn.run_folder import METRICS, RunFolder
+from scalepilot.learn.metrics import METRICS
+from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.tabular import ROLLOUT_STEPS, TabularTrainer
 from scalepilot.learn.traces import Traces, apply_errors, step_weights
 from scalepilot.policy import TablePolicy, load_policy

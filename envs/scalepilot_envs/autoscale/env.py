@@ -42,6 +42,7 @@ from scalepilot_envs.autoscale.surges import with_surges
 from scalepilot_envs.batch_env import BatchStep, BoolArray, entry_points
 from scalepilot_envs.description import params_from_mapping
 from scalepilot_envs.drawing import History
+from scalepilot_envs.episode_metrics import METADATA_KEY, EpisodeMetric, of_moves
 from scalepilot_envs.scaling import ScalingBatch, ScalingEnv, ScalingVectorEnv, check_actions
 from scalepilot_envs.streams import Streams
 from scalepilot_envs.workloads import Part, RateSeries, Workload, part_of, workload_from_mapping
@@ -49,6 +50,12 @@ from scalepilot_envs.workloads import Part, RateSeries, Workload, part_of, workl
 # One stream an environment and kind: a draw of one never shifts another's.
 _STREAMS = ("window", "arrivals", "randomisation", "measurement")
 EPISODE_STEPS = 1920
+_EPISODE_METRICS = {
+    "late_share": EpisodeMetric("late_requests", per="arrived_requests"),
+    "dropped_requests": EpisodeMetric("dropped_requests", "sum"),
+    "unfinished_requests": EpisodeMetric("backlog_requests", "last"),
+    **of_moves("change_replicas", "billed_replicas"),
+}
 
 
 class AutoscaleBatch(ScalingBatch):
@@ -68,7 +75,7 @@ class AutoscaleBatch(ScalingBatch):
         ValueError: the workload's part is shorter than an episode, or a parameter is out of range.
     """
 
-    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4, METADATA_KEY: _EPISODE_METRICS}  # noqa: RUF012
 
     def __init__(
         self,
@@ -243,6 +250,7 @@ class AutoscaleBatch(ScalingBatch):
             "arrived_requests": outcome.arrived,
             "late_requests": outcome.late,
             "dropped_requests": outcome.dropped,
+            "backlog_requests": self.state.backlog,
             "billed_replicas": outcome.billed_replicas,
             "change_replicas": outcome.change,
         }

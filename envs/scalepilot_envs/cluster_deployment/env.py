@@ -79,12 +79,14 @@ from scalepilot_envs.cluster_deployment.reward import (
 )
 from scalepilot_envs.description import params_from_mapping
 from scalepilot_envs.drawing import MUTED, VERMILION, Canvas, Chart, History, Series, draw_charts
+from scalepilot_envs.episode_metrics import METADATA_KEY, EpisodeMetric, of_moves
 from scalepilot_envs.scaling import ScalingEnv, ScalingVectorEnv, UnitMoveBatch, check_actions
 
 LOAD_WINDOW_STEPS = 10
 # A load that changes by more than this share makes one way to scale right.
 _RISE = 0.1
 MINUS_ONE = np.array(-1.0)
+_EPISODE_METRICS = {"overloaded_steps": EpisodeMetric("overloaded_steps", "last"), **of_moves("change_pods", "pods")}
 
 
 class ClusterDeploymentBatch(UnitMoveBatch):
@@ -102,7 +104,7 @@ class ClusterDeploymentBatch(UnitMoveBatch):
         ValueError: an argument is out of range.
     """
 
-    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4, METADATA_KEY: _EPISODE_METRICS}  # noqa: RUF012
     move_of_action = np.array([0, 1, -1])
 
     def __init__(

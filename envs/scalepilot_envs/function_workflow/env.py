@@ -50,6 +50,7 @@ from scalepilot_envs.batch_env import BatchStep, BoolArray, entry_points
 from scalepilot_envs.checks import check_count, check_options
 from scalepilot_envs.description import Action, Columns, EnvDescription, ObservationField, params_from_mapping
 from scalepilot_envs.drawing import Canvas, Chart, History, Series, draw_charts
+from scalepilot_envs.episode_metrics import METADATA_KEY, EpisodeMetric, of_moves
 from scalepilot_envs.function_workflow.params import MEAN_SERVICE_SECONDS, FunctionWorkflowParams
 from scalepilot_envs.function_workflow.queue import WorkerQueues
 from scalepilot_envs.function_workflow.tasks import Tasks, checked_tasks
@@ -64,6 +65,12 @@ _EMPTY_SOJOURN_SECONDS, _EMPTY_QOS = MEAN_SERVICE_SECONDS, 1.0
 _GOOD_QOS, _FULL_QUEUE, _SHORT_QUEUE, _AMPLE_WORKERS, _MOST_PENDING = 0.95, 30.0, 8, 14, 30
 # The ranges of the observation belong to this rate.
 _USUAL_TASKS_PER_MINUTE = 300.0
+_EPISODE_METRICS = {
+    "on_time_share": EpisodeMetric("final_qos", "last"),
+    "queue_requests": EpisodeMetric("queue"),
+    "unfinished_requests": EpisodeMetric("unfinished", "last"),
+    **of_moves("change", "workers"),
+}
 
 
 class FunctionWorkflowBatch(UnitMoveBatch):
@@ -86,7 +93,7 @@ class FunctionWorkflowBatch(UnitMoveBatch):
         ValueError: an argument is out of range.
     """
 
-    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4, METADATA_KEY: _EPISODE_METRICS}  # noqa: RUF012
     move_of_action = np.array([-1, 0, 1])
 
     def __init__(
@@ -206,6 +213,7 @@ class FunctionWorkflowBatch(UnitMoveBatch):
             "on_time": self.on_time,
             "final_qos": self.on_time / np.maximum(self.tasks.count, 1),
             "queue": self.queue,
+            "unfinished": self.tasks.count - self.completed,
         }
         self._history.add(*self._drawn_columns())
         return BatchStep(self._observation(), reward, terminated, truncated, info)

@@ -47,6 +47,7 @@ from scalepilot_envs.batch_env import BatchStep, BoolArray, entry_points
 from scalepilot_envs.checks import check_count, check_injected, check_options
 from scalepilot_envs.description import params_from_mapping
 from scalepilot_envs.drawing import Canvas, Chart, History, Series, draw_charts
+from scalepilot_envs.episode_metrics import METADATA_KEY, EpisodeMetric, of_moves
 from scalepilot_envs.episodes import EpisodeClock, EpisodeDraws, integers, write_columns
 from scalepilot_envs.queue_scaling.description import ACTIONS, EPISODE_STEPS, observation_fields
 from scalepilot_envs.queue_scaling.params import QueueScalingParams
@@ -59,6 +60,12 @@ _HOUR_SECONDS = 3600.0
 _SEEDS = 1 << 31
 
 WorkloadLike = str | Mapping[str, Any] | Workload | RateSeries
+_EPISODE_METRICS = {
+    "queue_requests": EpisodeMetric("queue_requests"),
+    "unfinished_requests": EpisodeMetric("queue_requests", "last"),
+    "refused_changes": EpisodeMetric("refused_changes", "sum"),
+    **of_moves("change_instances", "instances"),
+}
 
 
 class QueueScalingBatch(UnitMoveBatch):
@@ -80,7 +87,7 @@ class QueueScalingBatch(UnitMoveBatch):
         ValueError: a parameter is unknown or not allowed, or the workload is shorter than an episode.
     """
 
-    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4}  # noqa: RUF012
+    metadata = {"render_modes": ["ansi", "rgb_array"], "render_fps": 4, METADATA_KEY: _EPISODE_METRICS}  # noqa: RUF012
 
     def __init__(
         self,

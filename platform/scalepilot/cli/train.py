@@ -57,10 +57,12 @@ def run(arguments: argparse.Namespace) -> int:
             config = configuration.with_trace(config, arguments.trace, arguments.peak_rps)
         # What cannot be trained on should not leave an empty run behind.
         from scalepilot.experiment import load_data
+        from scalepilot.learn.callbacks import check_tracking
         from scalepilot.learn.devices import choose_device
 
         if isinstance(config.env, configuration.EnvConfig):
             load_data(config)
+        check_tracking(config.tracking)
         if config.resources.address is None:
             choose_device(config.resources)
         folder = RunFolder.create(config)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-# Okabe and Ito's blue and vermilion: told apart with any colour vision.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
-_WIDTH, _HEIGHT = 860, 460
-_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 24, 66, 56
+from scalepilot.evaluate.svg import COLOURS, HEIGHT, WIDTH, Array, Axes, document, with_margin
+
 _POINTS = 200
 
 
@@ -24,15 +18,6 @@ class Curve:
 
     env_steps: Array
     value: Array
-
-
-def nice_ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers from `low` to `high`, some `about` of them."""
-    span = high - low or abs(high) or 1.0
-    step = 10.0 ** math.floor(math.log10(span / about))
-    step *= next((m for m in (1, 2, 5, 10) if span / (step * m) <= about), 10)
-    first = math.ceil(low / step - 1e-9)
-    return [round(step * k, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def band(curves: Sequence[Curve]) -> tuple[Array, Array, Array, Array]:
@@ -55,47 +40,12 @@ def curves_svg(engines: Mapping[str, Sequence[Curve]], *, title: str, value_labe
     right = max(float(steps[-1]) for steps, *_ in bands.values())
     low = min(float(lowest.min()) for _, _, lowest, _ in bands.values())
     high = max(float(highest.max()) for _, _, _, highest in bands.values())
-    margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    low, high = low - margin, high + margin
-
-    def x(steps: float) -> float:
-        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * steps / right
-
-    def y(value: float) -> float:
-        return _TOP + (_HEIGHT - _TOP - _BOTTOM) * (high - value) / (high - low)
-
-    def path(steps: Array, values: Array) -> str:
-        return " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in zip(steps, values, strict=True))
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}"'
-        ' font-family="system-ui, sans-serif" font-size="13" fill="#333">',
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>',
-        f'<text x="{_LEFT}" y="24" font-size="16" font-weight="600" fill="#111">{escape(title)}</text>',
-    ]
-    for tick in nice_ticks(low, high):
-        parts.append(f'<path d="M{_LEFT} {y(tick):.1f}H{_WIDTH - _RIGHT}" stroke="#e3e3e3"/>')
-        parts.append(f'<text x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:,g}</text>')
-    for tick in nice_ticks(0.0, right):
-        parts.append(f'<text x="{x(tick):.1f}" y="{_HEIGHT - _BOTTOM + 20}" text-anchor="middle">{_count(tick)}</text>')
-    for (name, (steps, mean, lowest, highest)), colour in zip(bands.items(), COLOURS, strict=False):
-        edge = f"{path(steps, highest)} {path(steps[::-1], lowest[::-1])}"
-        parts.append(f'<polygon points="{edge}" fill="{colour}" fill-opacity="0.16"/>')
-        parts.append(f'<polyline points="{path(steps, mean)}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        at = _LEFT + 150 * list(bands).index(name)
-        parts.append(
-            f'<path d="M{at} 46h22" stroke="{colour}" stroke-width="3"/><text x="{at + 28}" y="50">{escape(name)}</text>'
-        )
-    parts.append(f'<text x="{_WIDTH - _RIGHT}" y="50" text-anchor="end" fill="#666">line: mean of the seeds · band: all</text>')
-    middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(f'<text x="{middle:.0f}" y="{_HEIGHT - 12}" text-anchor="middle">environment steps</text>')
-    upright = f'transform="translate(18 {(_TOP + _HEIGHT - _BOTTOM) / 2:.0f}) rotate(-90)"'
-    parts.append(f'<text {upright} text-anchor="middle">{escape(value_label)}</text></svg>')
-    return "\n".join(parts) + "\n"
-
-
-def _count(steps: float) -> str:
-    for size, suffix in ((1e6, " M"), (1e3, " k")):
-        if steps >= size:
-            return f"{steps / size:g}{suffix}"
-    return f"{steps:g}"
+    axes = Axes(84, 66, WIDTH - 24, HEIGHT - 56, (0.0, right), with_margin(low, high))
+    axes.y_axis(value_label)
+    axes.x_axis("environment steps")
+    for (steps, mean, lowest, highest), colour in zip(bands.values(), COLOURS, strict=False):
+        axes.band(steps, lowest, highest, colour)
+        axes.line(steps, mean, colour)
+    axes.key(list(zip(bands, COLOURS, strict=False)), y=50)
+    axes.note("line: mean of the seeds · band: all", y=50)
+    return document(WIDTH, HEIGHT, title, axes.parts)

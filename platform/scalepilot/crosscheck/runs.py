@@ -16,10 +16,11 @@ from scalepilot.cluster import connected
 from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
 from scalepilot.crosscheck.curves import Curve, curves_svg
 from scalepilot.crosscheck.verdict import Agreement, agreement, nested_mean
+from scalepilot.durable import write_json
 from scalepilot.errors import ConfigError, InputError
 from scalepilot.evaluate.statistics import Interval
 from scalepilot.experiment import INTERRUPTED, StopFlag, load_data, make_task, make_trainer, policy_spec
-from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions, new_folder, write_json
+from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions, new_folder
 from scalepilot.learn.task import TEST_SEED, Task
 from scalepilot.policy import load_policy
 from scalepilot.progress import Progress

@@ -18,7 +18,6 @@ from scalepilot.policy import Decision, NetworkPolicy, PolicySpec, State
 from scalepilot.policy.decoder import MoveDecoder
 
 OPSET = 18
-PARITY_OBSERVATIONS = 1000
 _MAX_SCORE_ERROR = 1e-3
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime as dt
 import importlib.metadata
+import io
 import json
 import logging
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,53 +21,11 @@ import pyarrow.parquet as pq
 import yaml
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.errors import InputError
+from scalepilot.durable import write_bytes, write_json
+from scalepilot.errors import InputError, RunError
+from scalepilot.learn.metrics import METRICS
 
-# Stable names of metrics.parquet and progress.csv. The TIME_COLUMNS differ between runs with the same seed.
-TIME_COLUMNS = ("time_seconds", "steps_per_second", "sample_seconds", "learn_seconds")
-METRICS = (
-    "iteration",
-    "env_steps",
-    "time_seconds",
-    "steps_per_second",
-    "validation_J_per_hour",
-    "train_J_per_hour",
-    "validation_return",
-    "episode_return_mean",
-    "episode_length_mean",
-    "policy_loss",
-    "value_loss",
-    "explained_variance",
-    "entropy",
-    "kl",
-    "clip",
-    "epochs",
-    "q_loss",
-    "q_mean",
-    "epsilon",
-    "active_traces",
-    "largest_trace",
-    "gradient_updates",
-    "learning_rate",
-    "env_runner_restarts",
-    "env_failures",
-    "lost_rollouts",
-    "learner_restarts",
-    "sample_seconds",
-    "learn_seconds",
-)
 _LIBRARIES = ("scalepilot", "ray", "torch", "numpy", "gymnasium", "onnx", "onnxruntime", "stable-baselines3")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON aside, sync, rename."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def library_versions() -> dict[str, str]:
@@ -128,6 +89,18 @@ def new_folder(base: Path, suffix: str, what: str) -> Path:
     raise InputError(f"output: {base} is full of {what} of this second")
 
 
+class _LogFile(logging.FileHandler):
+    """A log that a full disk makes incomplete instead of filling the terminal with tracebacks."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Go on without the line."""
+
+    def close(self) -> None:
+        """Close; a line that is still to be written may be lost."""
+        with contextlib.suppress(OSError):
+            super().close()
+
+
 class RunFolder:
     """runs/<name>/<date-time>-<seed>/ and what is in it."""
 
@@ -136,17 +109,17 @@ class RunFolder:
         self.config_file = path / "config.yaml"
         self.checkpoints = path / "checkpoints"
         self.policy, self.policy_final = path / "policy", path / "policy-final"
+        self.plots, self.videos = path / "plots", path / "videos"
         self.baselines, self.evaluation = path / "baselines", path / "evaluation"
         self.report = path / "report.html"
         self.progress_csv, self.metrics_parquet = path / "progress.csv", path / "metrics.parquet"
-        self._writer: Any = None
         self._log_handler: logging.Handler | None = None
 
     @classmethod
     def create(cls, config: ExperimentConfig) -> RunFolder:
         """A new folder under `config.output`, numbered on if the second is taken."""
         folder = cls(new_folder(Path(config.output) / config.name, f"-{config.seed}", "runs"))
-        folder.config_file.write_text(config.to_yaml(), encoding="utf-8")
+        write_bytes(folder.config_file, config.to_yaml().encode())
         return folder
 
     @classmethod
@@ -168,21 +141,18 @@ class RunFolder:
         return self.path.name
 
     def start_logging(self) -> None:
-        """Open logs/training.log and TensorBoard's event file."""
-        from torch.utils.tensorboard import SummaryWriter
-
+        """Open logs/training.log."""
         (self.path / "logs").mkdir(exist_ok=True)
         self.checkpoints.mkdir(exist_ok=True)
-        self._log_handler = logging.FileHandler(self.path / "logs" / "training.log", encoding="utf-8")
+        self._log_handler = _LogFile(self.path / "logs" / "training.log", encoding="utf-8")
         self._log_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         log = logging.getLogger("scalepilot")
         log.setLevel(logging.INFO)
         log.addHandler(self._log_handler)
         log.propagate = False
-        self._writer = SummaryWriter(str(self.path / "tensorboard"))
 
-    def log_metrics(self, row: dict[str, float | None]) -> None:
-        """Append one iteration to progress.csv and TensorBoard; names outside METRICS are refused."""
+    def log_metrics(self, row: Mapping[str, float | None]) -> None:
+        """Append one iteration to progress.csv; names outside METRICS are refused."""
         unknown = set(row) - set(METRICS)
         if unknown:
             raise ValueError(f"metrics: {sorted(unknown)} are not documented names")
@@ -193,39 +163,33 @@ class RunFolder:
                 writer.writerow(METRICS)
             values = [row.get(name) for name in METRICS]
             writer.writerow(["" if value is None else repr(value) for value in values])
-        if self._writer is not None:
-            step = int(row["env_steps"] or 0)
-            for name in METRICS[2:]:
-                value = row.get(name)
-                if value is not None:
-                    self._writer.add_scalar(name, value, step)
 
     def read_metrics(self) -> list[dict[str, float | None]]:
         """All iterations logged so far."""
         if not self.progress_csv.exists():
             return []
         with self.progress_csv.open(encoding="utf-8", newline="") as file:
-            return [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(file)]
+            # A process killed while writing, or a full disk, may leave the last line short.
+            lines = [line for line in file if line.endswith("\n")]
+        return [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(lines)]
 
     def truncate_metrics(self, iteration: int) -> None:
         """Forget iterations after `iteration`: they were not in the checkpoint and run again."""
         rows = [row for row in self.read_metrics() if (row["iteration"] or 0) <= iteration]
-        aside = self.progress_csv.with_name(".progress.csv.new")
-        with aside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(METRICS)
-            for row in rows:
-                whole = {"iteration", "env_steps"}
-                writer.writerow(["" if (v := row[n]) is None else repr(int(v)) if n in whole else repr(v) for n in METRICS])
-        aside.replace(self.progress_csv)
+        text, whole = io.StringIO(newline=""), {"iteration", "env_steps"}
+        writer = csv.writer(text)
+        writer.writerow(METRICS)
+        for row in rows:
+            writer.writerow(["" if (v := row[n]) is None else repr(int(v)) if n in whole else repr(v) for n in METRICS])
+        write_bytes(self.progress_csv, text.getvalue().encode())
 
     def write_metrics_parquet(self) -> None:
         """progress.csv as metrics.parquet, absent values null."""
         rows = self.read_metrics()
         table = pa.table({name: pa.array([row[name] for row in rows], pa.float64()) for name in METRICS})
-        aside = self.metrics_parquet.with_name(".metrics.parquet.new")
-        pq.write_table(table, aside)
-        aside.replace(self.metrics_parquet)
+        data = pa.BufferOutputStream()
+        pq.write_table(table, data)
+        write_bytes(self.metrics_parquet, data.getvalue().to_pybytes())
 
     def write_status(self, status: str, **details: Any) -> None:
         """run.json: status, versions, hardware and whatever is known by now."""
@@ -240,18 +204,19 @@ class RunFolder:
         }
         write_json(path, known | details)
 
-    def newest_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint."""
-        if not self.checkpoints.exists():
-            return None
-        complete = sorted(p for p in self.checkpoints.iterdir() if not p.name.startswith(".") and (p / "loop.json").exists())
-        return complete[-1] if complete else None
+    def mark_resumed(self, iteration: int, **details: Any) -> None:
+        """Note in run.json that the run went on from `iteration`, and how."""
+        path = self.path / "run.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        self.write_status("running", resumed=[*known.get("resumed", []), {"iteration": iteration, "at": now, **details}])
+
+    def cannot_write(self, path: Path, error: OSError) -> RunError:
+        """What to say of a full disk."""
+        return RunError(f"{path}: cannot be written ({error.strerror}); make room, then: scalepilot train --resume {self.path}")
 
     def close(self) -> None:
-        """Flush and close the logs."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        """Flush and close the log."""
         if self._log_handler is not None:
             logging.getLogger("scalepilot").removeHandler(self._log_handler)
             self._log_handler.close()

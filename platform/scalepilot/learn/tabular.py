@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from scalepilot.config import ExperimentConfig
 from scalepilot.errors import ConfigError, RunError
+from scalepilot.learn.metrics import episode_column
 from scalepilot.learn.task import Task
 from scalepilot.learn.traces import Traces, apply_errors, step_weights
 from scalepilot.policy import Discretiser, PolicySpec, TablePolicy, env_fields
 from scalepilot.simulate import as_rows
 from scalepilot_envs.batch_env import reset_seeded
+from scalepilot_envs.episode_metrics import EpisodeMeter
 from scalepilot_envs.registration import find_env
 
 ROLLOUT_STEPS = 100
@@ -105,6 +107,7 @@ class TabularTrainer:
         self._state = self.discretiser.states(as_rows(np.asarray(observation)))
         self._ended = np.zeros(self.num_envs, dtype=np.bool_)
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=np.int64)
+        self._meter = EpisodeMeter(self.env)
         self._epsilon = np.zeros(self.num_envs)
         self._episodes_begun = self.episodes_ended
         self._begin_episodes(np.arange(self.num_envs))
@@ -142,7 +145,7 @@ class TabularTrainer:
         num_traces, largest_trace = 0, 0.0
         for t in range(ROLLOUT_STEPS):
             stepping = time.perf_counter()
-            observation, reward, terminated, truncated, _ = self.env.step(self._action)
+            observation, reward, terminated, truncated, info = self.env.step(self._action)
             sample_seconds += time.perf_counter() - stepping
             next_state = self.discretiser.states(as_rows(np.asarray(observation)))
             restarted = np.flatnonzero(self._ended)
@@ -174,6 +177,7 @@ class TabularTrainer:
             self._returns += reward * valid[t]
             self._lengths += valid[t]
             self._ended = terminated | truncated
+            self._meter.step(info, self._lengths, self._ended)
             if self._ended.any():
                 ended_returns.append(self._returns[self._ended])
                 ended_lengths.append(self._lengths[self._ended])
@@ -194,6 +198,7 @@ class TabularTrainer:
         if ended_returns:
             metrics["episode_return_mean"] = float(np.concatenate(ended_returns).mean())
             metrics["episode_length_mean"] = float(np.concatenate(ended_lengths).mean())
+            metrics |= {episode_column(name): float(values.mean()) for name, values in self._meter.take().items()}
         return metrics
 
     def snapshot(self) -> TableSnapshot:

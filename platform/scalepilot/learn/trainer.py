@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from scalepilot.config import ExperimentConfig
+from scalepilot.durable import write_json
 from scalepilot.errors import EnvironmentFailedError, LearnerLostError, RunError
-from scalepilot.learn.encoder import ScoresNetwork
-from scalepilot.learn.export import PARITY_OBSERVATIONS, TorchPolicy, exported_policy
-from scalepilot.learn.run_folder import RunFolder, write_json
+from scalepilot.learn.callbacks import Callback, CsvMetrics, Guarded, TensorBoard
+from scalepilot.learn.checkpoints import LAST_FILE, Checkpoints
+from scalepilot.learn.run_folder import RunFolder
+from scalepilot.learn.system import SystemMonitor
 from scalepilot.learn.task import Task, sample_observations
 from scalepilot.policy import Policy, PolicySpec, save_policy
 from scalepilot.progress import Progress
 
 logger = logging.getLogger("scalepilot.training")
-KEPT_CHECKPOINTS = 2
 _MAX_REBUILDS_IN_A_ROW = 3
+_PARITY_OBSERVATIONS = 1000
+_BEST_FILE = "best.npz"
 # The learning rate has fallen to nearly nothing by then; what came earlier still moves.
 _CANDIDATES_FROM = 0.95
 
@@ -53,29 +54,6 @@ class Snapshot(Protocol):
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take over what `arrays` gave."""
         ...
-
-
-class NetworkSnapshot:
-    """A copied network, raw observation → scores, on the CPU."""
-
-    def __init__(self, network: ScoresNetwork) -> None:
-        self.network = network
-
-    def policy(self, spec: PolicySpec) -> Policy:
-        """The network itself."""
-        return TorchPolicy(spec, self.network)
-
-    def exported(self, spec: PolicySpec, observations: NDArray[np.float32]) -> Policy:
-        """As one ONNX file."""
-        return exported_policy(spec, self.network, observations)
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Weights, normaliser included."""
-        return {name: value.numpy() for name, value in self.network.state_dict().items()}
-
-    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Weights back."""
-        self.network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 class Trainer(Protocol):
@@ -111,7 +89,7 @@ class TrainingOutcome:
         env_steps: transitions sampled.
         best_value: what validation said of the kept policy, the best of the last twentieth; None when none was validated.
         best_env_steps: where it stood.
-        train_seconds: time in training, validation included.
+        train_seconds: time in training, validation included, without checkpoints and callbacks.
     """
 
     finished: bool
@@ -152,6 +130,7 @@ class TrainingLoop:
         task: what it trains on and is validated by.
         spec: description of the policy to export.
         progress: the line a person watches.
+        callbacks: told beside progress.csv and TensorBoard; their failures are reported once and end nothing.
         make_trainer: makes the algorithm anew when its learners died; None where it has none.
     """
 
@@ -163,6 +142,7 @@ class TrainingLoop:
         task: Task,
         spec: PolicySpec,
         progress: Progress,
+        callbacks: Sequence[Callback] = (),
         make_trainer: Callable[[], Trainer] | None = None,
     ) -> None:
         self.config, self.trainer, self.folder = config, trainer, folder
@@ -170,6 +150,10 @@ class TrainingLoop:
         self.make_trainer = make_trainer
         self.learning = config.learning
         self._rebuilds = _Rebuilds()
+        self.checkpoints = Checkpoints(folder.checkpoints, config.checkpoints.num_to_keep)
+        guarded = (Guarded(callback, progress.note) for callback in (TensorBoard(folder.path / "tensorboard"), *callbacks))
+        self.callbacks: list[Callback] = [CsvMetrics(folder), *guarded]
+        self.system = SystemMonitor()
         self.iteration = 0
         self.train_seconds = 0.0
         self.best: Snapshot | None = None
@@ -190,37 +174,52 @@ class TrainingLoop:
             stop: asked after each iteration; true ends training early.
         """
         total = self.learning.num_iterations
-        validate_every = max(1, round(total * self.config.evaluation.validate_every_share))
-        checkpoint_every = max(1, round(total * self.config.checkpoint_every_share))
-        resumed_at, began = self.train_seconds, time.perf_counter()
         self.progress.begin(total * self.learning.rollout_size, self.env_steps)
-        while self.iteration < total and not stop():
-            iteration_began = time.perf_counter()
-            try:
-                metrics = self.trainer.iterate()
-            except LearnerLostError as error:
-                self._rebuild(error)
-                continue
-            except EnvironmentFailedError:
-                self._save_what_can_be()
-                raise
-            iteration_seconds = time.perf_counter() - iteration_began
-            self.iteration += 1
-            validated = self.iteration % validate_every == 0 or self.iteration == total
-            if validated:
+        logger.info("iteration %d of %d: training begins; %s", self.iteration, total, json.dumps(self.config.to_mapping()))
+        self._tell(lambda callback: callback.on_begin(self.env_steps))
+        try:
+            while self.iteration < total and not stop():
+                try:
+                    self._iterate()
+                except LearnerLostError as error:
+                    self._rebuild(error)
+                except EnvironmentFailedError:
+                    self._save_what_can_be()
+                    raise
+            self.progress.end()
+            if self.best is None and self.iteration:
                 self._validate()
-            self.train_seconds = resumed_at + time.perf_counter() - began
-            row = self._row(metrics, iteration_seconds, validated)
-            self.folder.log_metrics(row)
-            self.progress.update(self.env_steps, self.learning.rollout_size / iteration_seconds, self.last_value, self.best_value)
-            if self.iteration % checkpoint_every == 0 and self.iteration < total:
-                self.checkpoint()
-        self.progress.end()
-        if self.best is None and self.iteration:
-            self._validate()
-        self.checkpoint()
-        self.export()
+            self.checkpoint()
+            self.export()
+        finally:
+            logger.info("iteration %d of %d: training ends", self.iteration, total)
+            self._tell(lambda callback: callback.on_end(self.iteration >= total))
         return TrainingOutcome(self.iteration >= total, self.env_steps, self.best_value, self.best_env_steps, self.train_seconds)
+
+    def _iterate(self) -> None:
+        """Sample and learn once, and whatever is due then."""
+        total = self.learning.num_iterations
+        began = time.perf_counter()
+        metrics = self.trainer.iterate()
+        iteration_seconds = time.perf_counter() - began
+        self.iteration += 1
+        validated = self.iteration == total or self._due(self.config.evaluation.validate_every_share)
+        if validated:
+            self._validate()
+        self.train_seconds += time.perf_counter() - began
+        row = self._row(metrics, iteration_seconds, validated)
+        self._tell(lambda callback: callback.on_iteration(row, lambda: self.trainer.snapshot().policy(self.spec)))
+        self.progress.update(self.env_steps, self.learning.rollout_size / iteration_seconds, self.last_value, self.best_value)
+        if self.iteration < total and self._due(self.config.checkpoints.every_share):
+            self.checkpoint()
+
+    def _due(self, share: float) -> bool:
+        """Whether what happens every `share` of the budget does so now."""
+        return self.iteration % max(1, round(self.learning.num_iterations * share)) == 0
+
+    def _tell(self, what: Callable[[Callback], None]) -> None:
+        for callback in self.callbacks:
+            what(callback)
 
     def _row(self, metrics: dict[str, float], iteration_seconds: float, validated: bool) -> dict[str, float | None]:
         episode_return = metrics.get("episode_return_mean")
@@ -233,6 +232,7 @@ class TrainingLoop:
             "learner_restarts": self._rebuilds.take(),
             **({} if episode_return is None else self.task.train_metrics(episode_return)),
             **metrics,
+            **self.system.sample(),
         }
 
     def _validate(self) -> None:
@@ -243,8 +243,10 @@ class TrainingLoop:
         # Early policies are wild and sometimes lucky: any of the last twentieth goes before them.
         late = self.iteration > _CANDIDATES_FROM * self.learning.num_iterations
         score = (not late, measured.score)
-        if self.best_score is None or score < self.best_score:
+        kept = self.best_score is None or score < self.best_score
+        if kept:
             self.best, self.best_score, self.best_value, self.best_env_steps = snapshot, score, self.last_value, self.env_steps
+        self._tell(lambda callback: callback.on_validation(self.env_steps, measured.value, kept))
 
     def _rebuild(self, error: LearnerLostError) -> None:
         """Go on from the newest checkpoint with an algorithm made anew.
@@ -266,16 +268,25 @@ class TrainingLoop:
             self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Write a checkpoint aside, rename it into place, drop the oldest."""
-        aside = self.folder.checkpoints / f".{self.iteration:06d}.new"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        self.trainer.save(aside / "trainer")
+        """Write a checkpoint; where it cannot be written, the last one stays and a line says so."""
+        try:
+            place = self.checkpoints.write(self.iteration, self._save)
+        except OSError as error:
+            newest = self.checkpoints.newest()
+            kept = "there is none before it" if newest is None else f"{newest.name} stays"
+            message = f"checkpoint {self.iteration:06d} cannot be written ({error.strerror or error}); {kept}"
+            logger.warning(message)
+            self.progress.note(message)
+        else:
+            logger.info("iteration %d: checkpoint %s", self.iteration, place.name)
+
+    def _save(self, folder: Path) -> None:
+        self.trainer.save(folder / "trainer")
         if self.best is not None:
             arrays: dict[str, Any] = self.best.arrays()
-            np.savez(aside / "best.npz", **arrays)
+            np.savez(folder / _BEST_FILE, **arrays)
         write_json(
-            aside / "loop.json",
+            folder / LAST_FILE,
             {
                 "iteration": self.iteration,
                 "train_seconds": self.train_seconds,
@@ -285,29 +296,25 @@ class TrainingLoop:
                 "last_value": self.last_value,
             },
         )
-        final = self.folder.checkpoints / f"{self.iteration:06d}"
-        shutil.rmtree(final, ignore_errors=True)
-        aside.rename(final)
-        for old in sorted(p for p in self.folder.checkpoints.iterdir() if not p.name.startswith("."))[:-KEPT_CHECKPOINTS]:
-            shutil.rmtree(old)
-        logger.info("iteration %d: checkpoint %s", self.iteration, final.name)
 
     def resume(self) -> None:
         """Continue from the newest checkpoint; a run without one starts over.
 
         Raises:
-            RunError: the checkpoint cannot be read.
+            InputError: the checkpoint belongs to somebody else.
+            RunError: it cannot be read.
         """
-        checkpoint = self.folder.newest_checkpoint()
+        self.checkpoints.check_owner()
+        checkpoint = self.checkpoints.newest()
         if checkpoint is None:
             self.folder.truncate_metrics(0)
             return
         try:
-            loop: dict[str, Any] = json.loads((checkpoint / "loop.json").read_text())
+            loop: dict[str, Any] = json.loads((checkpoint / LAST_FILE).read_text())
             self.trainer.restore(checkpoint / "trainer")
-            if (checkpoint / "best.npz").exists():
+            if (checkpoint / _BEST_FILE).exists():
                 self.best = self.trainer.snapshot()
-                with np.load(checkpoint / "best.npz", allow_pickle=False) as arrays:
+                with np.load(checkpoint / _BEST_FILE, allow_pickle=False) as arrays:
                     self.best.load({name: arrays[name] for name in arrays.files})
         except (OSError, ValueError, KeyError) as error:
             raise RunError(f"{checkpoint}: the checkpoint cannot be read ({error})") from error
@@ -320,17 +327,27 @@ class TrainingLoop:
         )
         self.best_score = None if loop["best_score"] is None else (bool(loop["best_score"][0]), float(loop["best_score"][1]))
         self.folder.truncate_metrics(self.iteration)
-        logger.info("resumed at iteration %d", self.iteration)
+        refilled = self.config.algorithm in ("dqn", "sb3_dqn") and not self.config.dqn.save_replay
+        self.folder.mark_resumed(self.iteration, replay_refilled=refilled)
+        logger.info("resumed at iteration %d%s", self.iteration, ", with an empty replay buffer" if refilled else "")
 
     def export(self) -> None:
-        """Write the best policy and the final one as artifacts."""
+        """Write the best policy and the final one as artifacts.
+
+        Raises:
+            RunError: they cannot be written, or decide otherwise than what was trained.
+        """
         if self.best is None:
             return
-        observations = sample_observations(self.task, self.spec.env_id, PARITY_OBSERVATIONS)
+        observations = sample_observations(self.task, self.spec.env_id, _PARITY_OBSERVATIONS)
         for folder, snapshot, env_steps, value in (
             (self.folder.policy, self.best, self.best_env_steps, self.best_value),
             (self.folder.policy_final, self.trainer.snapshot(), self.env_steps, self.last_value),
         ):
             provenance = {**self.spec.provenance, "env_steps": env_steps, self.task.value_metric: value}
             spec = replace(self.spec, provenance=provenance)
-            save_policy(snapshot.exported(spec, observations), folder)
+            exported = snapshot.exported(spec, observations)
+            try:
+                save_policy(exported, folder)
+            except OSError as error:
+                raise self.folder.cannot_write(folder, error) from error

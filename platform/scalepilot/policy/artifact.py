@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
-import os
-import shutil
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from scalepilot.durable import replaced_folder
 from scalepilot.errors import ArtifactError
 from scalepilot.policy.fields import check_same_fields
 from scalepilot.policy.network import MODEL_FILE, NetworkPolicy
@@ -27,8 +24,6 @@ from scalepilot_envs.registration import find_env
 SPEC_FILE = "policy.json"
 _MAX_SPEC_BYTES = 1_000_000
 _MAX_MODEL_BYTES = 500_000_000
-# RENAME_EXCHANGE on Linux, RENAME_SWAP on macOS; AT_FDCWD.
-_EXCHANGE, _WORKING_FOLDER = 2, -100
 _SPEC: TypeAdapter[PolicySpec] = TypeAdapter(PolicySpec)
 
 
@@ -54,47 +49,10 @@ def save_policy(policy: Policy, folder: Path) -> PolicySpec:
         raise ArtifactError(f"{policy.spec.name}: a {type(policy).__name__} cannot be stored")
     spec = replace(policy.spec, files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
     files[SPEC_FILE] = (json.dumps(asdict(spec), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    _replace_folder(folder, files)
-    return spec
-
-
-def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """All of `files` or nothing: written aside, synced, renamed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    for leftover in (aside, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    aside.mkdir()
-    try:
+    with replaced_folder(folder) as aside:
         for name, data in files.items():
-            with (aside / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        if not folder.exists():
-            aside.rename(folder)
-        elif not _swapped(aside, folder):
-            folder.rename(old)
-            aside.rename(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _swapped(aside: Path, folder: Path) -> bool:
-    """Exchange two folders in one step of the file system; False where this system or file system cannot.
-
-    Two renames would leave a moment without any artifact, and for ever if the process is killed in it.
-    """
-    names = os.fsencode(aside), os.fsencode(folder)
-    libc = ctypes.CDLL(None, use_errno=True)
-    try:
-        if sys.platform == "darwin":
-            return bool(libc.renamex_np(*names, ctypes.c_uint(_EXCHANGE)) == 0)
-        return bool(libc.renameat2(_WORKING_FOLDER, names[0], _WORKING_FOLDER, names[1], ctypes.c_uint(_EXCHANGE)) == 0)
-    except AttributeError:
-        return False
+            (aside / name).write_bytes(data)
+    return spec
 
 
 def find_policy_folder(path: Path) -> Path:

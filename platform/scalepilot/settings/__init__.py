@@ -3,13 +3,14 @@
 from scalepilot.settings.checks import check_allowed, check_between
 from scalepilot.settings.env import AUTOSCALE, ENV_TAGS, EnvConfig, OtherEnvConfig, env_tag, is_autoscale
 from scalepilot.settings.learning import CNNS, DQNConfig, PPOConfig, TabularConfig
-from scalepilot.settings.running import EvaluationConfig, ResourcesConfig
+from scalepilot.settings.running import CheckpointsConfig, EvaluationConfig, ResourcesConfig, TrackingConfig
 from scalepilot.settings.trainable import check_trainable
 
 __all__ = [
     "AUTOSCALE",
     "CNNS",
     "ENV_TAGS",
+    "CheckpointsConfig",
     "DQNConfig",
     "EnvConfig",
     "EvaluationConfig",
@@ -17,6 +18,7 @@ __all__ = [
     "PPOConfig",
     "ResourcesConfig",
     "TabularConfig",
+    "TrackingConfig",
     "check_allowed",
     "check_between",
     "check_trainable",

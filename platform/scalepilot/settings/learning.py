@@ -122,6 +122,8 @@ class DQNConfig:
         batch_size: transitions of one gradient step.
         buffer_size: transitions remembered.
         learning_starts: transitions sampled before the first gradient step.
+        save_replay: keep the remembered transitions in checkpoints, so that a resumed run learns on as if never stopped; false
+            writes small checkpoints, and a resumed run first samples `learning_starts` transitions anew.
         lr: Adam's learning rate at the start.
         lr_final_share: learning rate at the end as a share of `lr`, linear in between.
         gamma: discount.
@@ -149,6 +151,7 @@ class DQNConfig:
     batch_size: int = 64
     buffer_size: int = 100_000
     learning_starts: int = 1000
+    save_replay: bool = True
     lr: float = 1e-3
     lr_final_share: float = 1.0
     gamma: float = 0.99

@@ -56,6 +56,40 @@ class ResourcesConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointsConfig:
+    """What a stopped or killed run goes on from.
+
+    Attributes:
+        every_share: of the budget, between two checkpoints: what a killed run loses at most.
+        num_to_keep: the newest stay, older ones are removed.
+    """
+
+    every_share: float = 0.1
+    num_to_keep: int = 2
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        check_between(self, "every_share", 0, 1, above=True)
+        check_between(self, "num_to_keep", 1, 10_000)
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Services that keep metrics of many runs, beside TensorBoard.
+
+    Attributes:
+        wandb_project: of Weights & Biases (`pip install wandb`); null for none.
+        mlflow_experiment: of MLflow (`pip install mlflow`); null for none.
+    """
+
+    wandb_project: str | None = None
+    mlflow_experiment: str | None = None
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Protocol v1 and what is compared under it.
 
@@ -69,6 +103,8 @@ class EvaluationConfig:
         optimum: judge against the clairvoyant optimum too (a second or two an episode).
         validation_episodes: of environments other than Autoscale, each validation.
         test_episodes: likewise, in the end.
+        videos: of a greedy episode during training, spread over the budget, where the environment can be drawn; one of the
+            kept policy comes on top, and 0 makes none at all.
     """
 
     window_steps: int = 1920
@@ -80,6 +116,7 @@ class EvaluationConfig:
     optimum: bool = True
     validation_episodes: int = 64
     test_episodes: int = 200
+    videos: int = 3
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -91,5 +128,6 @@ class EvaluationConfig:
         check_between(self, "bootstrap_samples", 10, 1_000_000)
         check_between(self, "validation_episodes", 1, 100_000)
         check_between(self, "test_episodes", 2, 100_000)
+        check_between(self, "videos", 0, 1000)
         if not self.test_seeds:
             raise ValueError("test_seeds: is empty; allowed: at least one seed")

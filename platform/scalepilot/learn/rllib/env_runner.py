@@ -20,11 +20,14 @@ from scalepilot.errors import ConfigError, EnvironmentFailedError
 from scalepilot.learn.rllib.distributions import distribution_of
 from scalepilot.learn.rllib.rollout import Rollout
 from scalepilot_envs.batch_env import reset_seeded
+from scalepilot_envs.episode_metrics import EpisodeMeter
 from scalepilot_envs.restarting import ENV_FAILURE
 
 _ACTION_STREAM = 1
 _FAILURES_IN_A_ROW = 10
 ENV_FAILURES = "env_failures"
+# Sums over the episodes that ended, by metric; the driver divides by their number, over all runners.
+EPISODE_SUMS, EPISODE_COUNT = "episode_sums", "count"
 
 
 def _spawned(stream: np.random.SeedSequence) -> Iterator[np.random.SeedSequence]:
@@ -71,8 +74,10 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         self._needs_initial_reset = True
 
     def _start(self) -> None:
-        # seed + worker index would give runner 1's second environment the stream of runner 2's first.
-        streams = np.random.SeedSequence((self.config.seed or 0, self.worker_index or 0)).spawn(2)
+        # seed + worker index would give runner 1's second environment the stream of runner 2's first. A runner that starts
+        # later, after a failure or a resumption, has weights of later: it must not see the same traffic again.
+        entropy = (self.config.seed or 0, self.worker_index or 0, self._weights_seq_no)
+        streams = np.random.SeedSequence(entropy).spawn(2)
         # Environments with the same seed meet the same traffic, whatever they do: the learner compares them.
         group = int(self.config.learner_config_dict.get("envs_per_input", 1))
         self._env_seeds = (np.repeat(s.generate_state(self.num_envs // group), group) for s in _spawned(streams[0]))
@@ -84,6 +89,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
             self._observation = self._made_anew(error)
         self._resets = np.zeros(self.num_envs, np.bool_)
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
+        self._meter = EpisodeMeter(self.env)
         self._needs_initial_reset = False
 
     def _reset(self) -> np.ndarray:
@@ -142,6 +148,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         else:
             rollout.observation[0, failed] = self._observation[failed]
         self._returns[failed], self._lengths[failed] = 0.0, 0
+        self._meter.forget(failed)
         return info
 
     def _prepare_actions(self, num_steps: int, **kwargs: Any) -> Rollout:
@@ -185,6 +192,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
                 self._returns += rollout.reward[t] * rollout.valid[t]
                 self._lengths += rollout.valid[t]
                 ended = rollout.terminated[t] | rollout.truncated[t]
+                self._meter.step(info, self._lengths, ended)
                 if ended.any():
                     ended_returns.append(self._returns[ended])
                     ended_lengths.append(self._lengths[ended])
@@ -204,6 +212,10 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         if returns:
             all_returns, all_lengths = np.concatenate(returns), np.concatenate(lengths)
             self._log_episode_metrics(float(all_lengths.mean()), float(all_returns.mean()), 0.0)
+            ended = {"return": all_returns, "length": all_lengths, **self._meter.take()}
+            sums = {EPISODE_COUNT: float(len(all_returns)), **{name: float(values.sum()) for name, values in ended.items()}}
+            for name, total in sums.items():
+                self.metrics.log_value((EPISODE_SUMS, name), total, reduce="sum")
         self.metrics.log_value(ENV_FAILURES, self._failures, reduce="sum")
         self._failures = 0
         self._increase_sampled_metrics(rollout.num_steps * rollout.num_envs, sum(len(r) for r in returns))

@@ -30,6 +30,7 @@ _MIN_VALUE_SCALE = 1e-3
 _IMAGES_AT_ONCE = 1024
 # As in torch's clip_grad_norm_.
 _CLIP_EPSILON = 1e-6
+_SHUFFLE = "shuffle"
 
 
 class RolloutPPOLearner(JointLearner, PPOTorchLearner):
@@ -59,6 +60,19 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         vectors = [head.vector for head in self._heads]
         optimizer = torch.optim.Adam(vectors, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=vectors, lr_or_lr_schedule=config.lr)
+
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's state and, where everything is asked for, the stream of shuffles."""
+        state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
+        if self._check_component(_SHUFFLE, components, not_components):
+            state[_SHUFFLE] = self._shuffle.get_state().numpy()
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What `get_state` gave."""
+        super().set_state(state)
+        if _SHUFFLE in state:
+            self._shuffle.set_state(torch.from_numpy(state[_SHUFFLE].copy()))
 
     @property
     def value_scale(self) -> float:

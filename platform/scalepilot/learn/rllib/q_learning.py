@@ -61,6 +61,8 @@ class QLearner:
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self.transitions = self.gradient_updates = 0
         self._owed_updates = 0.0
+        # Transitions that a resumption without the ring has lost.
+        self._forgotten = 0
 
     def add(self, rollout: Rollout) -> None:
         """Remember a rollout's transitions and owe the gradient steps for them."""
@@ -74,7 +76,7 @@ class QLearner:
             if self.settings.prioritised_alpha > 0:
                 self.priorities.add(indices)
         self.transitions += count
-        if self.transitions >= self.settings.learning_starts:
+        if self.transitions - self._forgotten >= self.settings.learning_starts:
             self._owed_updates += self.settings.updates_per_step * count
 
     def learn(self, budget_share: float) -> dict[str, float]:
@@ -185,22 +187,28 @@ class QLearner:
 
     def get_state(self) -> dict[str, Any]:
         """All but the module and the optimiser, as arrays and numbers; the ring is most of it (see `ReplayRing`)."""
-        return {
-            "ring": self.ring.get_state(),
-            "priorities": self.priorities.get_state() if self.settings.prioritised_alpha > 0 else None,
-            "builder": self.builder.get_state(),
+        state: dict[str, Any] = {
             "generator": self.generator.get_state().numpy(),
             "transitions": self.transitions,
+            "forgotten": self._forgotten,
             "gradient_updates": self.gradient_updates,
             "owed_updates": self._owed_updates,
         }
+        if self.settings.save_replay:
+            state["ring"], state["builder"] = self.ring.get_state(), self.builder.get_state()
+            if self.settings.prioritised_alpha > 0:
+                state["priorities"] = self.priorities.get_state()
+        return state
 
     def set_state(self, state: Mapping[str, Any]) -> None:
-        """What `get_state` gave."""
-        self.ring.set_state(state["ring"])
-        if state["priorities"] is not None:
-            self.priorities.set_state(state["priorities"])
-        self.builder.set_state(state["builder"])
+        """What `get_state` gave; without the ring nothing is learnt until `learning_starts` transitions are in it again."""
         self.generator.set_state(torch.from_numpy(state["generator"].copy()))
         self.transitions, self.gradient_updates = int(state["transitions"]), int(state["gradient_updates"])
-        self._owed_updates = float(state["owed_updates"])
+        self._owed_updates, self._forgotten = float(state["owed_updates"]), int(state["forgotten"])
+        if "ring" not in state:
+            self._forgotten = self.transitions
+            return
+        self.ring.set_state(state["ring"])
+        self.builder.set_state(state["builder"])
+        if "priorities" in state:
+            self.priorities.set_state(state["priorities"])

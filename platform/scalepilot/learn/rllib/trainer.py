@@ -8,8 +8,9 @@ import logging
 import math
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from ray.exceptions import RayActorError
@@ -17,11 +18,13 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 
 from scalepilot.config import ExperimentConfig
 from scalepilot.errors import LearnerLostError
+from scalepilot.learn.metrics import episode_column
+from scalepilot.learn.network_snapshot import NetworkSnapshot
 from scalepilot.learn.rllib.configs import algorithm_config
+from scalepilot.learn.rllib.env_runner import EPISODE_COUNT, EPISODE_SUMS
 from scalepilot.learn.rllib.module import ActorCriticModule
 from scalepilot.learn.rllib.q_module import QModule
 from scalepilot.learn.task import Task
-from scalepilot.learn.trainer import NetworkSnapshot
 
 training_log = logging.getLogger("scalepilot.training")
 # RLlib's result key → ours.
@@ -56,6 +59,15 @@ def _learners_alive() -> Iterator[None]:
         yield
     except RayActorError as error:
         raise LearnerLostError(f"a learner died ({str(error).splitlines()[0]})") from None
+
+
+def _episodes_of(runners: Mapping[str, Any]) -> dict[str, float]:
+    """Means over the episodes that ended in an iteration; empty when none did."""
+    sums = runners.get(EPISODE_SUMS, {})
+    count = float(sums.get(EPISODE_COUNT, 0.0))
+    if not count > 0:
+        return {}
+    return {episode_column(name): float(total) / count for name, total in sums.items() if name != EPISODE_COUNT}
 
 
 class RLlibTrainer:
@@ -98,7 +110,7 @@ class RLlibTrainer:
                     metrics[name] = float(value)
         if metrics.get("env_failures"):
             training_log.warning("environments raised %d times; they were made anew", metrics["env_failures"])
-        return metrics
+        return metrics | _episodes_of(result.get("env_runners", {}))
 
     def snapshot(self) -> NetworkSnapshot:
         """A copy on the CPU of the learner's policy."""

@@ -18,6 +18,7 @@ Rewards reach PPO scaled by 1 − γ as in our learner, so that its joint gradie
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import math
@@ -34,18 +35,20 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
 from scalepilot.config import ExperimentConfig
+from scalepilot.durable import write_bytes, write_json
 from scalepilot.learn.devices import choose_device
 from scalepilot.learn.encoder import Tanh
-from scalepilot.learn.run_folder import write_json
+from scalepilot.learn.network_snapshot import NetworkSnapshot
 from scalepilot.learn.sb3.networks import EncodedFeatures, scores_network
+from scalepilot.learn.sb3.randomness import load_randomness, save_randomness
 from scalepilot.learn.sb3.replay import load_replay, newest_observations, save_replay
 from scalepilot.learn.sb3.vec_env import RowsVecEnv, make_same_step_env
 from scalepilot.learn.task import Task
-from scalepilot.learn.trainer import NetworkSnapshot
 
 logger = logging.getLogger(__name__)
 _MIN_VALUE_SCALE = 1e-3
 _PARAMETERS, _COUNTERS, _REPLAY = "parameters.pt", "counters.json", "replay.npz"
+_RANDOMNESS = "randomness.json"
 
 
 def unmatched(config: ExperimentConfig) -> list[str]:
@@ -122,9 +125,13 @@ class Sb3Trainer(ABC):
         return {name: float(v) for name, v in values.items() if v is not None and math.isfinite(float(v))}
 
     def save(self, folder: Path) -> None:
-        """Weights, optimiser and counters: tensors and JSON, so that reading them back runs no code."""
+        """Weights, optimiser, counters and generators: tensors and JSON, so that reading them back runs no code."""
         folder.mkdir(parents=True)
-        torch.save(self.model.get_parameters(), folder / _PARAMETERS)
+        # By way of memory: torch reports a full disk as a bug of its own.
+        parameters = io.BytesIO()
+        torch.save(self.model.get_parameters(), parameters)
+        write_bytes(folder / _PARAMETERS, parameters.getvalue())
+        save_randomness(self.model, folder / _RANDOMNESS)
         write_json(folder / _COUNTERS, {name: int(getattr(self.model, name)) for name in self.counters})
 
     def restore(self, folder: Path) -> None:
@@ -137,6 +144,7 @@ class Sb3Trainer(ABC):
         self.env.restart(int(np.random.SeedSequence((self.config.seed, self.model.num_timesteps)).generate_state(1)[0]))
         self.model._last_obs = self.env.reset()
         self.model._last_episode_starts = np.ones(self.env.num_envs, dtype=np.bool_)
+        load_randomness(self.model, folder / _RANDOMNESS)
 
     def close(self) -> None:
         """Close the environments."""
@@ -210,6 +218,8 @@ class Sb3Dqn(Sb3Trainer):
     """Stable-Baselines3's DQN."""
 
     counters = (*Sb3Trainer.counters, "_n_calls")
+    # Those before a resumption without the replay buffer.
+    _forgotten_env_steps = 0
 
     def make_model(self) -> Any:
         """DQN from the `dqn` section."""
@@ -251,7 +261,7 @@ class Sb3Dqn(Sb3Trainer):
         # Counted from the beginning, so that fractions of a gradient step are not lost from one iteration to the next.
         past, now = ((model.num_timesteps - n) * dqn.updates_per_step for n in (dqn.rollout_size, 0))
         updates = math.floor(now) - math.floor(past)
-        if updates and model.num_timesteps > dqn.learning_starts:
+        if updates and model.num_timesteps - self._forgotten_env_steps > dqn.learning_starts:
             model.train(updates, dqn.batch_size)
         metrics = self.logged({"train/loss": "q_loss", "train/learning_rate": "learning_rate"})
         counted = {"epsilon": float(model.exploration_rate), "gradient_updates": float(model._n_updates)}
@@ -263,14 +273,18 @@ class Sb3Dqn(Sb3Trainer):
         return NetworkSnapshot(scores_network(q_net.features_extractor, q_net.q_net))
 
     def save(self, folder: Path) -> None:
-        """Also the replay buffer."""
+        """Also the replay buffer, unless the configuration does without."""
         super().save(folder)
-        save_replay(self.model.replay_buffer, folder / _REPLAY)
+        if self.config.dqn.save_replay:
+            save_replay(self.model.replay_buffer, folder / _REPLAY)
 
     def restore(self, folder: Path) -> None:
-        """Also the replay buffer."""
+        """Also the replay buffer; without one nothing is learnt until `learning_starts` transitions are in it again."""
         super().restore(folder)
-        load_replay(self.model.replay_buffer, folder / _REPLAY)
+        if (folder / _REPLAY).exists():
+            load_replay(self.model.replay_buffer, folder / _REPLAY)
+        else:
+            self._forgotten_env_steps = self.model.num_timesteps
 
 
 def make_sb3_trainer(config: ExperimentConfig, task: Task) -> Sb3Trainer:

@@ -11,7 +11,9 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
+from scalepilot.learn.metrics import episode_column
 from scalepilot.simulate import as_rows
+from scalepilot_envs.episode_metrics import EpisodeMeter
 from scalepilot_envs.foreign import ForeignEntry
 from scalepilot_envs.registration import find_env
 
@@ -78,6 +80,7 @@ class RowsVecEnv(VecEnv):
         self._next_seeds = None
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         self._ended: list[tuple[float, int]] = []
+        self._meter = EpisodeMeter(self.env)
         return self._rows(observation)
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -90,6 +93,7 @@ class RowsVecEnv(VecEnv):
         self._returns += reward
         self._lengths += 1
         ended = terminated | truncated
+        self._meter.step(info, self._lengths, ended)
         # Nearly all of them are empty and nobody writes to them: one dictionary for all saves num_envs a step.
         infos: list[dict[str, Any]] = [{}] * self.num_envs
         if ended.any():
@@ -112,7 +116,8 @@ class RowsVecEnv(VecEnv):
         if not ended:
             return {}
         returns, lengths = zip(*ended, strict=True)
-        return {"episode_return_mean": float(np.mean(returns)), "episode_length_mean": float(np.mean(lengths))}
+        means = {"episode_return_mean": float(np.mean(returns)), "episode_length_mean": float(np.mean(lengths))}
+        return means | {episode_column(name): float(values.mean()) for name, values in self._meter.take().items()}
 
     def close(self) -> None:
         """Close the environments."""

@@ -1,0 +1,18 @@
+"""What watches training: tables, TensorBoard, trackers, videos."""
+
+from scalepilot.learn.callbacks.base import Callback, CsvMetrics, Guarded, PolicyNow, Row
+from scalepilot.learn.callbacks.tensorboard import TensorBoard
+from scalepilot.learn.callbacks.tracking import check_tracking, trackers
+from scalepilot.learn.callbacks.videos import Videos
+
+__all__ = [
+    "Callback",
+    "CsvMetrics",
+    "Guarded",
+    "PolicyNow",
+    "Row",
+    "TensorBoard",
+    "Videos",
+    "check_tracking",
+    "trackers",
+]

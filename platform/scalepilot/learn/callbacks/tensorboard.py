@@ -1,0 +1,66 @@
+"""The metrics as TensorBoard's scalars."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from scalepilot.learn.callbacks.base import Callback, PolicyNow, Row
+
+_NO_SCALARS = ("iteration", "env_steps")
+_VERSION = "brain.Event:2"
+
+
+class TensorBoard(Callback):
+    """Writes one event an iteration, env_steps as its step.
+
+    Only TensorBoardX's formats are used: its writers have a thread each, which on a full disk dies with a traceback.
+
+    Args:
+        folder: where.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._file: BinaryIO | None = None
+
+    def on_begin(self, env_steps: int) -> None:
+        """Open a file; what an earlier one holds beyond `env_steps` is hidden, for it is done again."""
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        self.folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns() / 1e9:.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (self.folder / name).open("wb", buffering=0)
+        self._write(file_version=_VERSION)
+        if env_steps:
+            self._write(step=env_steps + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def on_iteration(self, row: Row, policy: PolicyNow) -> None:
+        """One scalar a value."""
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in row.items()
+            if value is not None and name not in _NO_SCALARS
+        ]
+        self._write(step=int(row["env_steps"] or 0), summary=Summary(value=values))
+
+    def on_end(self, finished: bool) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, **event: Any) -> None:
+        """One record: length, its checksum, the event, its checksum (TFRecord)."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import masked_crc32c
+
+        assert self._file is not None
+        data = Event(wall_time=time.time(), **event).SerializeToString()
+        length = struct.pack("<Q", len(data))
+        self._file.write(length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data)))

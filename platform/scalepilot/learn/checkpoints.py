@@ -1,0 +1,77 @@
+"""A run's checkpoints: complete or not there, the newest kept, read only by who owns them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from scalepilot.durable import remove_folder, remove_leftovers, replaced_folder
+from scalepilot.errors import InputError
+
+# The last file to be written: a folder of an older version without it was never finished.
+LAST_FILE = "loop.json"
+
+
+class Checkpoints:
+    """checkpoints/<iteration>/ of one run; one process writes at a time.
+
+    Args:
+        path: of the folder that holds them.
+        num_to_keep: the newest stay.
+    """
+
+    def __init__(self, path: Path, num_to_keep: int) -> None:
+        self.path, self.num_to_keep = path, num_to_keep
+
+    def all(self) -> list[Path]:
+        """The complete ones, oldest first."""
+        if not self.path.exists():
+            return []
+        return sorted(
+            (p for p in self.path.iterdir() if p.name.isdigit() and (p / LAST_FILE).exists()), key=lambda p: int(p.name)
+        )
+
+    def newest(self) -> Path | None:
+        """The newest complete one."""
+        return next(reversed(self.all()), None)
+
+    def write(self, iteration: int, fill: Callable[[Path], None]) -> Path:
+        """Write one and remove the oldest.
+
+        Args:
+            iteration: it is of.
+            fill: writes everything into the folder it is given.
+
+        Returns:
+            Its place.
+
+        Raises:
+            OSError: it cannot be written, such as on a full disk; those before it stay.
+        """
+        remove_leftovers(self.path)
+        place = self.path / f"{iteration:06d}"
+        with replaced_folder(place) as aside:
+            fill(aside)
+        for old in self.all()[: -self.num_to_keep]:
+            with contextlib.suppress(OSError):
+                remove_folder(old)
+        return place
+
+    def check_owner(self, user_id: int | None = None) -> None:
+        """Refuse checkpoints of others: RLlib's are pickles, and reading one runs what is in it.
+
+        Args:
+            user_id: who reads; the process's own user if None.
+
+        Raises:
+            InputError: some file belongs to another user.
+        """
+        user_id = os.geteuid() if user_id is None else user_id
+        for path in (self.path.parent, self.path, *self.path.rglob("*")):
+            if path.exists() and path.lstat().st_uid != user_id:
+                raise InputError(
+                    f"{path}: belongs to user {path.lstat().st_uid}, you are user {user_id}; resuming reads pickles, which can"
+                    " run any code; allowed: your own runs"
+                )

@@ -1,0 +1,116 @@
+"""The documented metrics of a run: the columns of progress.csv and metrics.parquet, and TensorBoard's scalars.
+
+`python -m scalepilot.learn.metrics` prints docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scalepilot_envs.episode_metrics import MEANINGS
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One column.
+
+    Attributes:
+        name: stable.
+        unit: 1 where it has none.
+        meaning: one sentence without its full stop.
+        algorithms: that have it, or environments in the case of the environments' own.
+        repeatable: two runs with the same seed have the same values; false for times and loads.
+    """
+
+    name: str
+    unit: str
+    meaning: str
+    algorithms: str = ALL
+    repeatable: bool = True
+
+
+def episode_column(name: str) -> str:
+    """The column of an environment's own metric."""
+    return f"episode_{name}_mean"
+
+
+_PPO, _DQN, _Q = "ppo, sb3_ppo", "dqn, sb3_dqn", "dqn, sb3_dqn, q_learning, sarsa"
+TABLE = (
+    Metric("iteration", "1", "rounds of sampling and learning so far"),
+    Metric("env_steps", "transitions", "transitions sampled so far"),
+    Metric("time_seconds", "s", "time in training so far, with validation, without checkpoints and videos", repeatable=False),
+    Metric("steps_per_second", "transitions/s", "of this iteration: sampling and learning, without validation", repeatable=False),
+    Metric(
+        "validation_J_per_hour", "currency/h", "cost on the validation windows (protocol v1), where validated", "Autoscale-v0"
+    ),
+    Metric("train_J_per_hour", "currency/h", "cost of the training episodes that ended in this iteration", "Autoscale-v0"),
+    Metric("validation_return", "reward", "mean return of the validation episodes, where validated", "every other environment"),
+    Metric("episode_return_mean", "reward", "mean return of the training episodes that ended in this iteration"),
+    Metric("episode_length_mean", "steps", "their mean length"),
+    *(Metric(episode_column(name), unit, meaning, environments) for name, (unit, meaning, environments) in MEANINGS.items()),
+    Metric("policy_loss", "1", "clipped surrogate of the last minibatch", _PPO),
+    Metric("value_loss", "1", "squared error of the value network on the last minibatch", _PPO),
+    Metric("explained_variance", "1", "share of the returns' variance that the value network explains", _PPO),
+    Metric("entropy", "nat", "of the policy's distribution over actions", _PPO),
+    Metric("kl", "nat", "divergence of the policy from the one that sampled", _PPO),
+    Metric("clip", "1", "of the probability ratio, by its schedule", "ppo"),
+    Metric("epochs", "1", "passes over the rollout; fewer than asked for where the divergence ended them", "ppo"),
+    Metric("q_loss", "1", "mean error of the Q-values over this iteration's updates (tabular: absolute TD error)", _Q),
+    Metric("q_mean", "reward", "mean Q-value of what was last learnt from", "dqn, q_learning, sarsa"),
+    Metric("epsilon", "share", "of random actions", _Q),
+    Metric("active_traces", "1", "traces above the threshold, mean over steps and environments", "sarsa"),
+    Metric("largest_trace", "1", "largest trace of the iteration", "sarsa"),
+    Metric("gradient_updates", "1", "gradient steps so far", _DQN),
+    Metric("learning_rate", "1", "of the optimiser", "ppo, dqn, sb3_ppo, sb3_dqn"),
+    Metric("env_runner_restarts", "1", "env runners that came back in this iteration", "ppo, dqn"),
+    Metric("env_failures", "1", "times an environment raised in this iteration and was made anew", "ppo, dqn"),
+    Metric("lost_rollouts", "1", "rollouts lost with their process or node in this iteration and sampled again", "ppo, dqn"),
+    Metric("learner_restarts", "1", "times a learner died and training went on from the newest checkpoint, since the last row"),
+    Metric("sample_seconds", "s", "of this iteration spent sampling", "ppo, dqn, q_learning, sarsa", repeatable=False),
+    Metric("learn_seconds", "s", "of this iteration spent learning", "ppo, dqn, q_learning, sarsa", repeatable=False),
+    Metric("cpu_percent", "%", "CPU time of the process tree since the last value; 100 is one core", repeatable=False),
+    Metric(
+        "memory_megabytes", "MB", "resident memory of the process tree, shared pages counted in each process", repeatable=False
+    ),
+    Metric("gpu_percent", "%", "utilisation of the busiest GPU, where nvidia-ml-py is installed", repeatable=False),
+    Metric("gpu_memory_megabytes", "MB", "memory in use on all GPUs together, likewise", repeatable=False),
+)
+METRICS = tuple(metric.name for metric in TABLE)
+# They differ between runs with the same seed.
+TIME_COLUMNS = tuple(metric.name for metric in TABLE if not metric.repeatable)
+
+
+def markdown() -> str:
+    """docs/metrics.md."""
+    rows = [f"| `{m.name}` | {m.unit} | {m.meaning} | {m.algorithms} |" for m in TABLE]
+    return "\n".join([_HEAD, *rows, _FOOT])
+
+
+_HEAD = """\
+# Metrics of a run
+
+Generated by `python -m scalepilot.learn.metrics`; a test holds this page to the code.
+
+Every run writes the same columns in the same order, one row an iteration: `progress.csv` while it trains, `metrics.parquet` in
+the end (64-bit floats), and the same names as scalars in `tensorboard/`. What was not measured in an iteration is absent (empty,
+null): no episode ended, no validation was due, the algorithm has no such thing. It is never NaN and never a made-up zero.
+
+| name | unit | meaning | algorithms or environments |
+|---|---|---|---|"""
+
+_FOOT = """
+Rows of the same seed are equal but for times and loads (units s, transitions/s, %, MB). CPU, memory and GPU are looked at every
+five seconds.
+
+A resumed run continues its files: rows after the checkpoint it goes on from are removed first, since those iterations run again.
+
+An environment of your own has its columns when its class names them in
+`metadata = {"episode_metrics": {"moves": EpisodeMetric("change", "changes"), …}}`, with the names above
+(`scalepilot_envs.episode_metrics`); a vector environment must then give these columns in its infos at every step.
+"""
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")
