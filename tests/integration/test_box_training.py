@@ -16,9 +16,9 @@ from scalepilot.config import config_from_mapping
 from scalepilot.crosscheck import crosscheck
 from scalepilot.errors import ArtifactError, ConfigError
 from scalepilot.experiment import make_task, run_experiment
+from scalepilot.learn.network_snapshot import NetworkSnapshot
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 from scalepilot.learn.run_folder import RunFolder
-from scalepilot.learn.trainer import NetworkSnapshot
 from scalepilot.policy import load_policy
 from scalepilot.serve.store import PolicyStore
 from scalepilot.simulate import run_returns
