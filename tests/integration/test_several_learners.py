@@ -22,7 +22,7 @@ from scalepilot.learn.rllib.rollout import Rollout
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 
 # Learners that wait for each other in vain would wait for half an hour.
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(60, func_only=True)]
 PPO = {"num_envs": 8, "rollout_steps": 32, "minibatch_size": 64, "num_epochs": 2, "envs_per_input": 2, "hidden": [16]}
 DQN = {
     "num_envs": 8,
