@@ -93,6 +93,7 @@ class EnvDescription:
             replicas can do), backlog_requests, demand (requests of a step), replica_capacity (requests of a step).
         components: of a continuous action, which then stand in place of `actions`.
         rule_defaults: rule name → parameters that suit this environment better than the rule's own defaults.
+        options: those of the environment's other arguments that were given and change what is described here.
     """
 
     env_id: str
@@ -105,6 +106,7 @@ class EnvDescription:
     signals: Mapping[str, Signal] = field(default_factory=dict)
     rule_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     components: tuple[ActionComponent, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def image(self) -> ObservationField | None:

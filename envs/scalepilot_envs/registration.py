@@ -6,7 +6,7 @@ import difflib
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gymnasium as gym
@@ -59,7 +59,7 @@ class EnvEntry:
         make = _imported(self.description)
         shown = {name: value for name, value in options.items() if name in inspect.signature(make).parameters}
         description: EnvDescription = make(params, **shown)
-        return description
+        return replace(description, options=shown)
 
 
 def _imported(entry_point: str) -> Any:

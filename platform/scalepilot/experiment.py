@@ -147,6 +147,7 @@ def policy_spec(config: ExperimentConfig, folder: RunFolder, task: Task) -> Poli
         kind="table" if config.algorithm in TABULAR_ALGORITHMS else "network",
         env_id=env.env_id,
         env_params=asdict(env.params),
+        env_options=dict(env.options),
         observation_fields=env_fields(env),
         actions=env_actions(env),
         components=env_components(env),

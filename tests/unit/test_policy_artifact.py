@@ -10,6 +10,7 @@ import pickle
 import signal
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from scalepilot.policy import (
 from scalepilot.policy.rules import Hpa, HpaParameters, Static, StaticParameters, make_rule, rules_for
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.autoscale.description import describe
+from scalepilot_envs.registration import find_env
 
 PARAMS = AutoscaleParams()
 AUTOSCALE_RULES = rules_for(describe(PARAMS))
@@ -507,3 +509,13 @@ def test_a_description_alone_is_read_without_the_model(tiny_artifact):
 def test_a_network_policy_is_built_from_checked_bytes_only(tiny_network):
     with pytest.raises(ArtifactError, match=r"model.onnx: holds 0 graphs; allowed: one ONNX graph"):
         NetworkPolicy(tiny_network().spec, b"\x80\x04K\x01.")
+
+
+def test_options_that_change_what_is_observed_travel_with_the_policy(tmp_path: Path):
+    env = find_env("QueueScaling-v0").describe(None, bounded_observation=True, workload="spike")
+    save_policy(make_rule("tracking", env), tmp_path / "rule")
+    assert load_policy(tmp_path / "rule").spec.env_options == {"bounded_observation": True}
+    path = tmp_path / "rule" / "policy.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"env_options": {}}))
+    with pytest.raises(ArtifactError, match="made for another observation space"):
+        load_policy(tmp_path / "rule")

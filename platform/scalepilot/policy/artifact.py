@@ -114,7 +114,7 @@ def describe_env(spec: PolicySpec, where: str) -> EnvDescription:
     except ValueError as error:
         raise ArtifactError(f"{where}: env_id: {str(error).removeprefix('env: ')}") from None
     try:
-        return entry.describe(spec.env_params)
+        return entry.describe(spec.env_params, **spec.env_options)
     except (TypeError, ValueError) as error:
         raise ArtifactError(f"{where}: env_params.{str(error).removeprefix('params.')}") from None
 

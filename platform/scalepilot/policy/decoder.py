@@ -54,7 +54,7 @@ class MoveDecoder:
 
     def __init__(self, spec: PolicySpec) -> None:
         try:
-            described = find_env(spec.env_id).describe(spec.env_params)
+            described = find_env(spec.env_id).describe(spec.env_params, **spec.env_options)
             env = replace(described, actions=tuple(Action(a.kind, a.size, a.label) for a in spec.actions))
             self._decoder = ActionDecoder(env, FieldView(spec.observation_fields, env.signals))
             self._box = [np.array([getattr(c, side) for c in spec.components], np.float32) for side in ("low", "high")]

@@ -103,6 +103,7 @@ class PolicySpec:
         evaluation: summary of the evaluation, if any.
         files: name → sha256 of every other file in the folder.
         components: of a continuous action; empty for all others.
+        env_options: the environment's other arguments, where they change what it shows.
     """
 
     name: str
@@ -118,6 +119,7 @@ class PolicySpec:
     evaluation: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     components: tuple[ComponentEntry, ...] = ()
+    env_options: dict[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012

@@ -8,6 +8,9 @@ from typing import Any
 from scalepilot.serve.schema import DecideRequest, decide
 from scalepilot.serve.store import PolicyStore, ServedPolicy
 
+# A served observation is numbers only: an image's keys have no place here.
+_FIELD_KEYS = ("name", "unit", "low", "high", "description", "promql")
+
 
 def describe(served: ServedPolicy) -> dict[str, Any]:
     """One entry of `GET /v1/policies`."""
@@ -18,7 +21,7 @@ def describe(served: ServedPolicy) -> dict[str, Any]:
         "kind": spec.kind,
         "env_id": spec.env_id,
         "decide_url": decide_path(spec.name),
-        "observation_fields": [asdict(field) for field in spec.observation_fields],
+        "observation_fields": [{name: getattr(field, name) for name in _FIELD_KEYS} for field in spec.observation_fields],
         "actions": [asdict(action) for action in spec.actions],
         "decision_rule": spec.decision_rule,
         "replicas": dict(zip(("min", "max"), served.replica_bounds, strict=True)),

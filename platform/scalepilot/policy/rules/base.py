@@ -74,6 +74,7 @@ class Rule(Generic[ParametersT]):
             kind="rule",
             env_id=self.env.env_id,
             env_params=asdict(self.env.params),
+            env_options=dict(self.env.options),
             observation_fields=env_fields(self.env),
             rule={"name": self.rule_name, "parameters": asdict(rows[0])},  # type: ignore[call-overload]
             provenance=provenance or {},
