@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,11 @@ class ForeignEntry(EnvEntry):
         """The single-environment constructor."""
 
         def make(**arguments: Any) -> gym.Env[Any, Any]:
+            if arguments.get("render_mode") == "rgb_array":
+                # Pictures need neither screen nor sound; pygame looks for both, and complains.
+                for name in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
+                    os.environ.setdefault(name, "dummy")
+                os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
             return gym.make(self.env_id, **arguments)
 
         return make

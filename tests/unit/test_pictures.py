@@ -105,6 +105,11 @@ def test_every_environment_of_ours_can_be_filmed(tmp_path: Path, env_id: str):
     assert can_be_filmed(make_task(config(tmp_path, env=env, workload={"kind": "diurnal", "days": 2}, evaluation=windows)))
 
 
+def test_cartpole_can_be_filmed(tmp_path: Path):
+    pytest.importorskip("pygame", reason="CartPole draws itself with pygame (extra classic-control)")
+    assert can_be_filmed(make_task(config(tmp_path, env={"id": "CartPole-v1"})))
+
+
 def test_an_environment_that_cannot_be_drawn_is_trained_without_videos(tmp_path: Path):
     class Task:
         class description:  # noqa: N801
