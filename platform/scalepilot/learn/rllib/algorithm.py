@@ -19,7 +19,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from scalepilot.learn.rllib.learner import TORCH_THREADS, LearnerCalls, RolloutsLostError
+from scalepilot.learn.rllib.learner import LearnerCalls, RolloutsLostError
 from scalepilot.learn.rllib.runner_pool import RunnerPool
 from scalepilot.learn.rllib.watchdog import Watchdog
 
@@ -57,7 +57,7 @@ class RolloutAlgorithm(NoHomeFolder):
         super().setup(config)  # type: ignore[misc]
         settings = self.config.learner_config_dict
         self.learners, self._pieces = LearnerCalls(self.learner_group), max(1, self.config.num_learners)
-        self._watchdog = Watchdog(f"env {self.config.env}", "resources.env_timeout_seconds", settings.get(TORCH_THREADS))
+        self._watchdog = Watchdog(f"env {self.config.env}", "resources.env_timeout_seconds")
         if self.env_runner_group.num_remote_workers():
             self._pool = RunnerPool(self.env_runner_group, self.config.env, settings[ENV_TIMEOUT_SECONDS], self._pieces)
 
@@ -122,6 +122,8 @@ class RolloutAlgorithm(NoHomeFolder):
         """End the learners and env runners; those that do not answer are killed."""
         if self._pool is not None:
             self._pool.forsake()
+        if hasattr(self, "_watchdog"):
+            self._watchdog.end()
         if hasattr(self, "learners"):
             self.learners.end()
         super().cleanup()  # type: ignore[misc]

@@ -18,15 +18,17 @@ class Watchdog:
     Python can neither end a thread nor leave C code that keeps the interpreter's lock: an environment that hangs like that is
     only ended with its process, which is what env runners are.
 
+    Torch works with one thread within the calls: every thread that uses more keeps a team of its own, the teams of two threads
+    spin side by side, and training takes twice as long.
+
     Args:
         name: of what may hang, for the error.
         setting: that holds the limit.
-        torch_threads: of operations within the calls; None for torch's own number. Torch counts them a thread.
     """
 
-    def __init__(self, name: str, setting: str, torch_threads: int | None) -> None:
-        self.name, self.setting, self.torch_threads = name, setting, torch_threads
-        self._calls: queue.SimpleQueue[Callable[[], Any]] = queue.SimpleQueue()
+    def __init__(self, name: str, setting: str) -> None:
+        self.name, self.setting = name, setting
+        self._calls: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -50,11 +52,14 @@ class Watchdog:
             raise error
         return answer
 
+    def end(self) -> None:
+        """Let the thread end when it is idle; one that hangs stays."""
+        self._calls.put(None)
+        self._thread = None
+
     def _work(self) -> None:
-        if self.torch_threads is not None:
-            torch.set_num_threads(self.torch_threads)
-        while True:
-            call = self._calls.get()
+        torch.set_num_threads(1)
+        while (call := self._calls.get()) is not None:
             try:
                 self._answers.put((call(), None))
             except BaseException as error:  # noqa: BLE001 - raised where the call was made
