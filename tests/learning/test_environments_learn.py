@@ -55,8 +55,11 @@ def flown(policy: Policy, config: Any, episodes: int = EPISODES) -> EpisodeRetur
     [
         ("resource-manager-ppo", "ppo"),
         ("resource-manager-ppo", "sb3_ppo"),
+        ("resource-manager-dqn", "dqn"),
         ("cluster-deployment-ppo", "ppo"),
+        ("cluster-deployment-dqn", "dqn"),
         ("function-workflow-ppo", "ppo"),
+        ("function-workflow-dqn", "dqn"),
     ],
 )
 def test_a_preset_beats_every_rule(repo: Path, tmp_path: Path, preset: str, algorithm: str):
@@ -65,33 +68,46 @@ def test_a_preset_beats_every_rule(repo: Path, tmp_path: Path, preset: str, algo
     for name in rules_for(env):
         rule = flown(make_rule(name, env), config).episode_return
         assert block_bootstrap(learnt - rule, np.arange(EPISODES)).low > 0, name
-    if preset == "function-workflow-ppo":
+    if preset.startswith("function-workflow"):
         results = flown(policy, config)
         # Static workers reach 0.983 with 14 and 0.991 with 15, golden/function_workflow.py.
         assert results.info["last_final_qos"].mean() >= 0.983
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_resource_manager_is_solved_within_its_sources_20000_steps_on_three_seeds(repo: Path, tmp_path: Path):
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+def test_resource_manager_is_solved_within_its_sources_20000_steps_on_three_seeds(repo: Path, tmp_path: Path, algorithm: str):
     returns = []
     for seed in range(3):
-        policy, config = trained(repo, tmp_path, "resource-manager-ppo", seed=seed)
-        assert config.ppo.total_env_steps == 20_000
+        policy, config = trained(repo, tmp_path, f"resource-manager-{algorithm}", algorithm, seed)
+        assert config.learning.total_env_steps == 20_000
         returns.append(flown(policy, config, 4000).episode_return.mean())
     assert np.median(returns) >= 0.95 * CAUSAL_OPTIMUM, returns
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_queue_scaling_is_steered_better_than_by_tracking_95_percent_of_capacity(repo: Path, tmp_path: Path):
-    policy, config = trained(repo, tmp_path, "queue-scaling-ppo")
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+def test_queue_scaling_is_steered_better_than_by_tracking_95_percent_of_capacity(repo: Path, tmp_path: Path, algorithm: str):
+    policy, config = trained(repo, tmp_path, f"queue-scaling-{algorithm}", algorithm)
     # The sine curve has one phase: every episode is the same.
     assert flown(policy, config, 2).episode_return.mean() > -6.90
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_cartpole_is_solved_on_three_seeds(repo: Path, tmp_path: Path):
+def test_queue_scaling_at_a_random_phase_is_steered_better_than_by_the_best_tracker(repo: Path, tmp_path: Path):
+    policy, config = trained(repo, tmp_path, "queue-scaling-random-ppo")
+    env = make_task(config, None).description
+    trackers = [make_rule("tracking", env, {"utilisation": share}) for share in np.arange(0.80, 1.0, 0.02)]
+    returns = [flown(tracker, config).episode_return for tracker in trackers]
+    best = max(returns, key=lambda r: float(r.mean()))
+    assert block_bootstrap(flown(policy, config).episode_return - best, np.arange(EPISODES)).low > 0
+
+
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
+def test_cartpole_is_solved_on_three_seeds(repo: Path, tmp_path: Path, algorithm: str):
     for seed in range(3):
-        policy, config = trained(repo, tmp_path, "cartpole-ppo", seed=seed)
+        policy, config = trained(repo, tmp_path, f"cartpole-{algorithm}", algorithm, seed)
         assert flown(policy, config, 100).episode_return.mean() >= 475
 
 

@@ -158,8 +158,8 @@ class RunningNormaliser(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("variance", torch.ones(num_features))
-        # float64: it counts transitions, and float32 stops counting ones at 16.8 million.
-        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        # It counts transitions: float32 stops counting ones at 16.8 million, and Apple's GPUs know no float64.
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(n, num_features) → centred, scaled and cut at ±8."""
@@ -168,19 +168,20 @@ class RunningNormaliser(nn.Module):
     @torch.no_grad()
     def update(self, features: torch.Tensor) -> None:
         """Fold a batch (n, num_features) into the statistics, over all learners when there are several."""
-        n = torch.tensor(float(len(features)), dtype=torch.float64, device=features.device)
-        total, squares = features.double().sum(dim=0), features.double().square().sum(dim=0)
+        device = torch.device("cpu") if features.device.type == "mps" else features.device
+        features = features.to(device).double()
+        n = torch.tensor(float(len(features)), dtype=torch.float64, device=device)
+        total, squares = features.sum(dim=0), features.square().sum(dim=0)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for part in (n, total, squares):
                 torch.distributed.all_reduce(part)
         batch_mean = total / n
         batch_variance = (squares / n - batch_mean.square()).clamp_min(0.0)
-        mean, variance = self.mean.double(), self.variance.double() * (self.count > 0)
-        delta, all_count = batch_mean - mean, self.count + n
+        count, mean, variance = (buffer.to(device).double() for buffer in (self.count, self.mean, self.variance))
+        delta, all_count = batch_mean - mean, count + n
         self.mean.copy_(mean + delta * n / all_count)
-        self.variance.copy_(
-            (variance * self.count + batch_variance * n + delta.square() * self.count * n / all_count) / all_count
-        )
+        # The variance before the first batch is a placeholder, of weight 0.
+        self.variance.copy_((variance * count + batch_variance * n + delta.square() * count * n / all_count) / all_count)
         self.count.copy_(all_count)
 
 

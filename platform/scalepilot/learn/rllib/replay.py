@@ -83,9 +83,11 @@ class Priorities:
         self.alpha = alpha
         self.width = max(1, round(capacity**0.5))
         blocks = -(-capacity // self.width)
-        self._powers = torch.zeros((blocks, self.width), dtype=torch.float64, device=device)
-        self._sums = torch.zeros(blocks, dtype=torch.float64, device=device)
-        self._largest = torch.ones((), dtype=torch.float64, device=device)
+        # Apple's GPUs know no float64.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self._powers = torch.zeros((blocks, self.width), dtype=dtype, device=device)
+        self._sums = torch.zeros(blocks, dtype=dtype, device=device)
+        self._largest = torch.ones((), dtype=dtype, device=device)
 
     def add(self, indices: torch.Tensor) -> None:
         """New ones get the largest priority seen: everything is learnt from at least once."""
@@ -94,7 +96,7 @@ class Priorities:
 
     def update(self, indices: torch.Tensor, errors: torch.Tensor) -> None:
         """Set priorities from absolute errors, both (n,); an index that occurs twice has the same error twice."""
-        powers = (errors.double() + _MIN_PRIORITY).pow_(self.alpha)
+        powers = (errors.to(self._powers.dtype) + _MIN_PRIORITY).pow_(self.alpha)
         self._largest = torch.maximum(self._largest, powers.max())
         self._powers.view(-1)[indices] = powers
         blocks = indices.div(self.width, rounding_mode="floor")
@@ -105,8 +107,8 @@ class Priorities:
         device = self._sums.device
         cumulative = self._sums.cumsum(dim=0)
         total = cumulative[-1]
-        shares = torch.arange(count, dtype=torch.float64, device=device)
-        shares += torch.rand(count, dtype=torch.float64, device=device, generator=generator)
+        shares = torch.arange(count, dtype=self._sums.dtype, device=device)
+        shares += torch.rand(count, dtype=self._sums.dtype, device=device, generator=generator)
         wanted = shares * (total / count)
         # Rounding may put the last share a hair beyond the sum, or at its very edge in an empty block.
         filled = (size - 1) // self.width
