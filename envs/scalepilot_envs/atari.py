@@ -71,11 +71,15 @@ class AtariGame(gym.Env[Frame, np.int64]):
         screens: Any = self.game.observation_space
         screen_height, screen_width = screens.shape
         self._rows, self._columns = _area_weights(screen_height, img_height), _area_weights(screen_width, img_width).T
-        meanings: list[str] = self.game.get_wrapper_attr("get_action_meanings")()
-        self._fires = use_fire_reset and "FIRE" in meanings
+        self._fires = use_fire_reset and "FIRE" in self.get_action_meanings()
         self._frames: Frame = np.zeros((stack_num, img_height, img_width), np.uint8)
         self.observation_space = gym.spaces.Box(0, 255, self._frames.shape, np.uint8)
         self.action_space = self.game.action_space
+
+    def get_action_meanings(self) -> list[str]:
+        """A word an action, such as "NOOP", "FIRE", "RIGHT"."""
+        meanings: list[str] = self.game.get_wrapper_attr("get_action_meanings")()
+        return meanings
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         """Begin a game."""

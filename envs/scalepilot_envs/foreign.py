@@ -59,6 +59,8 @@ class ForeignEntry(EnvEntry):
         known = params_from_mapping(ForeignParams, params)
         env: Any = self.maker()(**options)
         space, actions = env.observation_space, env.action_space
+        named = getattr(env.unwrapped, "get_action_meanings", None)
+        words = None if named is None else [str(word).lower() for word in named()]
         env.close()
         if isinstance(space, gym.spaces.Discrete):
             first = int(space.start)
@@ -75,7 +77,7 @@ class ForeignEntry(EnvEntry):
         else:
             shown = f"{type(space).__name__} {space.shape} {space.dtype}"
             raise ValueError(f"id: {self.env_id} observes {shown}; allowed: one-dimensional numbers, or uint8 images")
-        labels, components = self._actions(actions)
+        labels, components = self._actions(actions, words)
         spec = gym.spec(self.env_id)
         end = f"truncated after {spec.max_episode_steps} steps" if spec.max_episode_steps else "as it says itself"
         return EnvDescription(
@@ -86,9 +88,10 @@ class ForeignEntry(EnvEntry):
         """What the axes of its images are: the shortest of the first and the last is that of the channels."""
         return ("height", "width", "channels") if shape[-1] <= shape[0] else ("channels", "height", "width")
 
-    def _actions(self, space: gym.Space[Any]) -> tuple[tuple[Action, ...], tuple[ActionComponent, ...]]:
+    def _actions(self, space: gym.Space[Any], words: list[str] | None) -> tuple[tuple[Action, ...], tuple[ActionComponent, ...]]:
         if isinstance(space, gym.spaces.Discrete):
-            return tuple(Action("plain", 0.0, str(int(space.start) + i)) for i in range(int(space.n))), ()
+            labels = words or [str(int(space.start) + i) for i in range(int(space.n))]
+            return tuple(Action("plain", 0.0, label) for label in labels), ()
         allowed = "allowed: Discrete, or a Box of one dimension with finite bounds"
         if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
             raise ValueError(f"id: {self.env_id} takes {type(space).__name__} {space.shape} actions; {allowed}")

@@ -78,3 +78,8 @@ def test_without_ale_py_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(gym.envs.registration, "registry", {})
     with pytest.raises(ValueError, match=r"id: Atari games need ale_py: pip install 'scalepilot\[atari\]'"):
         find_env(PONG)
+
+
+def test_actions_have_their_words():
+    labels = [action.label for action in find_env("ALE/Pong-v5").describe().actions]
+    assert labels == ["noop", "fire", "right", "left", "rightfire", "leftfire"]
