@@ -133,7 +133,9 @@ def test_it_lists_its_policies_with_fields_units_and_bounds(server: Server) -> N
     hpa, net = httpx.get(f"{server.url}/v1/policies").json()["policies"]
     assert (hpa["name"], hpa["kind"], hpa["actions"]) == ("hpa", "rule", [])
     assert (net["name"], net["version"], net["kind"], len(net["actions"])) == ("net", "7", "network", len(DEFAULT_MOVES))
-    assert net["observation_fields"] == [asdict(field) for field in server.policy("net").spec.observation_fields]
+    keys = ("name", "unit", "low", "high", "description", "promql")
+    fields = server.policy("net").spec.observation_fields
+    assert net["observation_fields"] == [{key: getattr(field, key) for key in keys} for field in fields]
 
 
 def test_a_network_decides_over_http_as_the_artifact_does(server: Server) -> None:
