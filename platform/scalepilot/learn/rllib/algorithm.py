@@ -22,6 +22,7 @@ from ray.rllib.utils.metrics import (
 from scalepilot.learn.rllib.learner import LearnerCalls, RolloutsLostError
 from scalepilot.learn.rllib.runner_pool import RunnerPool
 from scalepilot.learn.rllib.watchdog import Watchdog
+from scalepilot.settings import ResourcesConfig
 
 logger = logging.getLogger("scalepilot.training")
 # Results besides RLlib's own: each counts what happened in one iteration.
@@ -57,9 +58,10 @@ class RolloutAlgorithm(NoHomeFolder):
         super().setup(config)  # type: ignore[misc]
         settings = self.config.learner_config_dict
         self.learners, self._pieces = LearnerCalls(self.learner_group), max(1, self.config.num_learners)
+        self._time_limit_seconds = float(settings.get(ENV_TIMEOUT_SECONDS, ResourcesConfig.env_timeout_seconds))
         self._watchdog = Watchdog(f"env {self.config.env}", "resources.env_timeout_seconds")
         if self.env_runner_group.num_remote_workers():
-            self._pool = RunnerPool(self.env_runner_group, self.config.env, settings[ENV_TIMEOUT_SECONDS], self._pieces)
+            self._pool = RunnerPool(self.env_runner_group, self.config.env, self._time_limit_seconds, self._pieces)
 
     def restore_env_runners(self, env_runner_group: Any) -> list[int]:
         """Nothing: the pool restores runners while the others sample."""
@@ -97,8 +99,8 @@ class RolloutAlgorithm(NoHomeFolder):
             sampled = self._pool.sample(count, **arguments)
             self.metrics.aggregate([rollout.metrics for rollout in sampled], key=ENV_RUNNER_RESULTS)
             return [rollout.pieces for rollout in sampled]
-        runner, settings = self.env_runner_group.local_env_runner, self.config.learner_config_dict
-        rollout = self._watchdog(partial(runner.sample, **arguments), settings[ENV_TIMEOUT_SECONDS])
+        runner = self.env_runner_group.local_env_runner
+        rollout = self._watchdog(partial(runner.sample, **arguments), self._time_limit_seconds)
         self.metrics.aggregate([runner.get_metrics()], key=ENV_RUNNER_RESULTS)
         pieces: list[Any] = rollout.split(self._pieces)
         return [[ray.put(piece) for piece in pieces] if self.config.num_learners else pieces]
