@@ -15,8 +15,32 @@ from scalepilot.settings.checks import STRICT, check_allowed, check_between
 CNNS = {"nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)), "small": ((16, 8, 4), (32, 4, 2))}
 
 
+class _Budgeted:
+    """A budget of environment steps, used up a rollout at a time."""
+
+    total_env_steps: int
+    num_envs: int
+    rollout_steps: int
+
+    @property
+    def rollout_size(self) -> int:
+        """Transitions of one iteration."""
+        return self.num_envs * self.rollout_steps
+
+    @property
+    def num_iterations(self) -> int:
+        """Iterations that use up the budget, the last one whole."""
+        return math.ceil(self.total_env_steps / self.rollout_size)
+
+
+def _check_network(config: PPOConfig | DQNConfig) -> None:
+    check_allowed("cnn", config.cnn, list(CNNS))
+    if not config.hidden:
+        raise ValueError("hidden: is empty; allowed: at least one layer, such as [64, 64]")
+
+
 @dataclass(frozen=True)
-class PPOConfig:
+class PPOConfig(_Budgeted):
     """Proximal Policy Optimisation (Schulman et al. 2017) on batch-native rollouts.
 
     Attributes:
@@ -90,28 +114,16 @@ class PPOConfig:
             raise ValueError(
                 f"envs_per_input: {self.envs_per_input} does not divide num_envs {self.num_envs}; allowed: its divisors"
             )
-        check_allowed("cnn", self.cnn, list(CNNS))
-        if not self.hidden:
-            raise ValueError("hidden: is empty; allowed: at least one layer, such as [64, 64]")
+        _check_network(self)
 
     @property
     def batch_size(self) -> int:
-        """Transitions of one iteration."""
-        return self.num_envs * self.rollout_steps
-
-    @property
-    def rollout_size(self) -> int:
-        """Transitions of one iteration."""
-        return self.batch_size
-
-    @property
-    def num_iterations(self) -> int:
-        """Iterations that use up the budget, the last one whole."""
-        return math.ceil(self.total_env_steps / self.batch_size)
+        """Transitions of one iteration, all of which are learnt from."""
+        return self.rollout_size
 
 
 @dataclass(frozen=True)
-class DQNConfig:
+class DQNConfig(_Budgeted):
     """Deep Q-learning (Mnih et al. 2015; double: van Hasselt et al. 2016) on batch-native rollouts.
 
     Attributes:
@@ -184,7 +196,6 @@ class DQNConfig:
             "target_update_steps",
         ):
             check_between(self, name, 1, 1e12)
-        check_between(self, "target_update_steps", 1, 1e12)
         check_between(self, "learning_starts", 0, 1e12)
         check_between(self, "lr", 0, 1, above=True)
         check_between(self, "lr_final_share", 0, 1)
@@ -200,23 +211,11 @@ class DQNConfig:
             raise ValueError(
                 f"batch_size: {self.batch_size} is larger than buffer_size {self.buffer_size}; allowed: 1 to {self.buffer_size}"
             )
-        check_allowed("cnn", self.cnn, list(CNNS))
-        if not self.hidden:
-            raise ValueError("hidden: is empty; allowed: at least one layer, such as [64, 64]")
-
-    @property
-    def rollout_size(self) -> int:
-        """Transitions of one iteration."""
-        return self.num_envs * self.rollout_steps
-
-    @property
-    def num_iterations(self) -> int:
-        """Iterations that use up the budget, the last one whole."""
-        return math.ceil(self.total_env_steps / self.rollout_size)
+        _check_network(self)
 
 
 @dataclass(frozen=True)
-class TabularConfig:
+class TabularConfig(_Budgeted):
     """Q-learning (Watkins 1989) and SARSA(λ) (Sutton and Barto, 2nd ed., 12.7) on a discretised observation.
 
     Attributes:
@@ -270,8 +269,3 @@ class TabularConfig:
     def rollout_size(self) -> int:
         """Transitions of one iteration: a hundred steps of every environment."""
         return 100 * self.num_envs
-
-    @property
-    def num_iterations(self) -> int:
-        """Iterations that use up the budget, the last one whole."""
-        return math.ceil(self.total_env_steps / self.rollout_size)

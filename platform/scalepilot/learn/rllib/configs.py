@@ -13,7 +13,7 @@ from ray.rllib.algorithms.dqn import DQNConfig as RLlibDQNConfig
 from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from scalepilot.config import ExperimentConfig
+from scalepilot.config import ExperimentConfig, TabularConfig
 from scalepilot.learn.devices import choose_device
 from scalepilot.learn.rllib.algorithm import ENV_TIMEOUT_SECONDS
 from scalepilot.learn.rllib.dqn import RolloutDQN, RolloutDQNLearner
@@ -52,10 +52,18 @@ def algorithm_config(config: ExperimentConfig, task: Task) -> AlgorithmConfig:
     Raises:
         InputError: GPUs asked for and none there.
     """
-    resources, learners = config.resources, max(1, config.resources.num_learners)
+    resources, learning = config.resources, config.learning
+    assert not isinstance(learning, TabularConfig)
+    learners = max(1, resources.num_learners)
     device = choose_device(resources, ray.cluster_resources().get("GPU", 0.0))
     logger.info("%s", device.reason)
     rllib = _dqn(config, task, learners) if config.algorithm == "dqn" else _ppo(config, task, learners)
+    rllib.env_runners(
+        num_env_runners=resources.num_env_runners,
+        num_envs_per_env_runner=learning.num_envs // max(1, resources.num_env_runners),
+        rollout_fragment_length=learning.rollout_steps,
+        gym_env_vectorize_mode="vector_entry_point",
+    )
     rllib.learners(
         num_learners=resources.num_learners,
         num_gpus_per_learner=device.num_gpus,
@@ -78,19 +86,12 @@ def algorithm_config(config: ExperimentConfig, task: Task) -> AlgorithmConfig:
 
 
 def _ppo(config: ExperimentConfig, task: Task, learners: int) -> RLlibPPOConfig:
-    ppo, resources = config.ppo, config.resources
-    stock = config.engine == "rllib-stock"
-    runners = resources.num_env_runners
+    ppo, stock = config.ppo, config.engine == "rllib-stock"
     model = {**task.network_inputs(), "cnn": ppo.cnn, "hidden": list(ppo.hidden)}
     horizon = ppo.num_iterations * ppo.batch_size
     rllib = RLlibPPOConfig(algo_class=StockPPO if stock else RolloutPPO)
-    rllib.env_runners(
-        num_env_runners=runners,
-        num_envs_per_env_runner=ppo.num_envs // max(1, runners),
-        rollout_fragment_length=ppo.rollout_steps,
-        gym_env_vectorize_mode="vector_entry_point",
-        **({} if stock else {"env_runner_cls": VectorEnvRunner}),
-    )
+    if not stock:
+        rllib.env_runners(env_runner_cls=VectorEnvRunner)
     rllib.training(
         lr=[[0, ppo.lr], [horizon, ppo.lr * ppo.lr_final_share]],
         entropy_coeff=[[0, ppo.entropy_coefficient], [horizon, 0.0]],
@@ -120,15 +121,9 @@ def _ppo(config: ExperimentConfig, task: Task, learners: int) -> RLlibPPOConfig:
 
 
 def _dqn(config: ExperimentConfig, task: Task, learners: int) -> RLlibDQNConfig:
-    dqn, runners = config.dqn, config.resources.num_env_runners
+    dqn = config.dqn
     rllib = RLlibDQNConfig(algo_class=RolloutDQN)
-    rllib.env_runners(
-        num_env_runners=runners,
-        num_envs_per_env_runner=dqn.num_envs // max(1, runners),
-        rollout_fragment_length=dqn.rollout_steps,
-        gym_env_vectorize_mode="vector_entry_point",
-        env_runner_cls=EpsilonGreedyRunner,
-    )
+    rllib.env_runners(env_runner_cls=EpsilonGreedyRunner)
     # Replay, n steps, target and loss are the learner's own: RLlib's settings for them are out of use.
     rllib.training(
         lr=[[0, dqn.lr], [dqn.num_iterations * dqn.rollout_size, dqn.lr * dqn.lr_final_share]],

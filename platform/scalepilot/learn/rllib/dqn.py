@@ -21,7 +21,6 @@ from scalepilot.learn.rllib.exploration import EpsilonSchedule
 from scalepilot.learn.rllib.learner import JointLearner
 from scalepilot.learn.rllib.q_learning import QLearner
 
-_REPLAY = "replay"
 EPSILON = "epsilon"
 
 
@@ -38,6 +37,7 @@ class RolloutDQNLearner(JointLearner, DQNTorchLearner):
     does all gradient steps that are due for it.
     """
 
+    own_state_name = "replay"
     q: QLearner
 
     @classmethod
@@ -75,26 +75,13 @@ class RolloutDQNLearner(JointLearner, DQNTorchLearner):
         self.after_gradient_based_update(timesteps=timesteps)
         return self.metrics.reduce()
 
-    def own_state(self) -> dict[str, Any]:
+    def own_state(self) -> Any:
         """The replay ring, the random stream and all counters."""
         return self.q.get_state()
 
-    def set_own_state(self, state: dict[str, Any]) -> None:
+    def set_own_state(self, state: Any) -> None:
         """What `own_state` gave."""
         self.q.set_state(state)
-
-    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state and, where everything is asked for, the replay ring and all counters."""
-        state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
-        if self._check_component(_REPLAY, components, not_components):
-            state[_REPLAY] = self.q.get_state()
-        return state
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """What `get_state` gave."""
-        super().set_state(state)
-        if _REPLAY in state:
-            self.q.set_state(state[_REPLAY])
 
 
 class RolloutDQN(RolloutAlgorithm, RLlibDQN):

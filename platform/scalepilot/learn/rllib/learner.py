@@ -7,11 +7,11 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.training_data import TrainingData
 
-from scalepilot.errors import LearnerLostError, RunError, ScalepilotError
+from scalepilot.errors import RunError, ScalepilotError
 from scalepilot.learn.rllib import joint
 from scalepilot.learn.rllib.rollout import Rollout
 
@@ -52,6 +52,8 @@ class JointLearner:
 
     config: Any
     module: Any
+    # Key of `own_state` in the learner's state.
+    own_state_name: str
     _chosen_device: Any = None
 
     # RLlib knows CUDA and the CPU, and sets this in `build`.
@@ -75,12 +77,26 @@ class JointLearner:
     def _make_modules_ddp_if_necessary(self) -> None:
         """Nothing; see the class."""
 
-    def own_state(self) -> dict[str, Any]:
-        """What this learner has and the others have not; RLlib's checkpoints hold the first learner's state only."""
-        return {}
+    def own_state(self) -> Any:
+        """What it has beside RLlib's state, as arrays and numbers; RLlib's checkpoints hold that of the first learner only."""
+        raise NotImplementedError
 
-    def set_own_state(self, state: dict[str, Any]) -> None:
+    def set_own_state(self, state: Any) -> None:
         """What `own_state` gave."""
+        raise NotImplementedError
+
+    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        """RLlib's state and, where everything is asked for, the learner's own."""
+        state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)  # type: ignore[misc]
+        if self._check_component(self.own_state_name, components, not_components):  # type: ignore[attr-defined]
+            state[self.own_state_name] = self.own_state()
+        return state
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """What `get_state` gave."""
+        super().set_state(state)  # type: ignore[misc]
+        if self.own_state_name in state:
+            self.set_own_state(state[self.own_state_name])
 
     def collect(self, training_data: TrainingData) -> Rollout:
         """The rollouts side by side; those of references are fetched from where they were sampled.
@@ -121,12 +137,12 @@ class LearnerCalls:
     def _actors(self) -> list[Any]:
         return list(self.group._worker_manager.actors().values())
 
-    def own_states(self) -> list[dict[str, Any]]:
+    def own_states(self) -> list[Any]:
         """Of each remote learner."""
-        states: list[dict[str, Any]] = ray.get([actor.apply.remote(_own_state) for actor in self._actors])
+        states: list[Any] = ray.get([actor.apply.remote(_own_state) for actor in self._actors])
         return states
 
-    def set_own_states(self, states: list[dict[str, Any]]) -> None:
+    def set_own_states(self, states: list[Any]) -> None:
         """What `own_states` gave, with as many learners."""
         ray.get([actor.apply.remote(_set_own_state, state) for actor, state in zip(self._actors, states, strict=True)])
 
@@ -145,7 +161,7 @@ class LearnerCalls:
 
         Raises:
             RolloutsLostError: nobody has learnt.
-            LearnerLostError: one died.
+            RayActorError: one died.
         """
         if self.group.is_local:
             data = TrainingData(**({"batches": shares[0]} if isinstance(shares[0][0], Rollout) else {"batch_refs": shares[0]}))
@@ -160,8 +176,6 @@ class LearnerCalls:
                 break
             try:
                 ray.get(ready)
-            except RayActorError as death:
-                raise LearnerLostError(f"a learner died ({str(death).splitlines()[0]})") from None
             except RayTaskError as failure:
                 error = failure
         if error is not None:
@@ -173,7 +187,7 @@ def _own_state(learner: Any) -> Any:
     return learner.own_state()
 
 
-def _set_own_state(learner: Any, state: dict[str, Any]) -> None:
+def _set_own_state(learner: Any, state: Any) -> None:
     learner.set_own_state(state)
 
 

@@ -30,7 +30,6 @@ _MIN_VALUE_SCALE = 1e-3
 _IMAGES_AT_ONCE = 1024
 # As in torch's clip_grad_norm_.
 _CLIP_EPSILON = 1e-6
-_SHUFFLE = "shuffle"
 
 
 class RolloutPPOLearner(JointLearner, PPOTorchLearner):
@@ -40,6 +39,8 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
     the configuration's `clip_param`), "target_kl": … or None}. Rewards are scaled by 1 − γ so that values stay near the size
     of one reward whatever the horizon; advantages are normalised, so the policy does not notice.
     """
+
+    own_state_name = "shuffle"
 
     def build(self) -> None:
         """Build, with a stream of its own for shuffling."""
@@ -61,18 +62,13 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         optimizer = torch.optim.Adam(vectors, fused=True)
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=vectors, lr_or_lr_schedule=config.lr)
 
-    def get_state(self, components: Any = None, *, not_components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        """RLlib's state and, where everything is asked for, the stream of shuffles."""
-        state: dict[str, Any] = super().get_state(components, not_components=not_components, **kwargs)
-        if self._check_component(_SHUFFLE, components, not_components):
-            state[_SHUFFLE] = self._shuffle.get_state().numpy()
-        return state
+    def own_state(self) -> Any:
+        """The stream of shuffles."""
+        return self._shuffle.get_state().numpy()
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """What `get_state` gave."""
-        super().set_state(state)
-        if _SHUFFLE in state:
-            self._shuffle.set_state(torch.from_numpy(state[_SHUFFLE].copy()))
+    def set_own_state(self, state: Any) -> None:
+        """What `own_state` gave."""
+        self._shuffle.set_state(torch.from_numpy(state.copy()))
 
     @property
     def value_scale(self) -> float:
