@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from scalepilot.crosscheck.curves import Curve, band, curves_svg
-from scalepilot.crosscheck.verdict import agreement, nested_difference, nested_mean
+from scalepilot.crosscheck.verdict import agreement
+from scalepilot.evaluate.curves import Curve, band, curves_svg
+from scalepilot.evaluate.nested import interquartile_mean, nested_difference, nested_iqm, nested_mean
 from scalepilot.evaluate.svg import nice_ticks
 
 EPISODES = np.arange(50)
@@ -66,6 +67,19 @@ def test_days_are_drawn_whole():
     by_day = nested_mean(values, np.repeat(np.arange(5), 10))
     by_episode = nested_mean(values, EPISODES)
     assert by_day.high - by_day.low > 2 * (by_episode.high - by_episode.low)
+
+
+def test_the_interquartile_mean_leaves_a_quarter_out_at_either_end():
+    assert interquartile_mean(np.array([[9.0, 1.0, 2.0, 3.0], [4.0, -50.0, 900.0, 5.0]])) == (2 + 3 + 4 + 5) / 4
+
+
+def test_the_interval_of_the_interquartile_mean_is_that_of_the_mean_where_all_seeds_are_alike_and_ignores_an_outlier():
+    values = engine(0.0, between_seeds=1.0, num_seeds=8)
+    iqm, mean = nested_iqm(values, EPISODES), nested_mean(values, EPISODES)
+    assert iqm.low < 0 < iqm.high
+    assert iqm.high - iqm.low == pytest.approx(mean.high - mean.low, rel=0.5)
+    values[0, 0] = 1e6
+    assert nested_iqm(values, EPISODES).mean == pytest.approx(iqm.mean, abs=0.1)
 
 
 def test_different_episodes_are_refused():

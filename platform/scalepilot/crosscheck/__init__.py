@@ -1,6 +1,6 @@
 """Two engines, one experiment: does Stable-Baselines3 get what RLlib gets?"""
 
 from scalepilot.crosscheck.runs import ENGINES, CrossCheck, crosscheck, summary
-from scalepilot.crosscheck.verdict import Agreement, agreement, nested_difference, nested_mean
+from scalepilot.crosscheck.verdict import Agreement, agreement
 
-__all__ = ["ENGINES", "Agreement", "CrossCheck", "agreement", "crosscheck", "nested_difference", "nested_mean", "summary"]
+__all__ = ["ENGINES", "Agreement", "CrossCheck", "agreement", "crosscheck", "summary"]

@@ -1,4 +1,4 @@
-"""Learning curves of engines as one SVG: a line for the mean over seeds, a band from the lowest to the highest."""
+"""Learning curves on one axis as SVG: a line for the mean over seeds, a band from the lowest to the highest."""
 
 from __future__ import annotations
 
