@@ -28,6 +28,7 @@ class Recording:
         scores: (n, num_actions) logits or Q-values; None for a policy without.
         frames: (height, width, 3) uint8 each; none unless filmed.
         frames_per_second: of the film.
+        observation: (n, num_fields) what the policy saw; None of images.
     """
 
     reward: NDArray[np.float64]
@@ -35,6 +36,7 @@ class Recording:
     scores: NDArray[np.float32] | None
     frames: list[NDArray[np.uint8]] = field(default_factory=list)
     frames_per_second: float = MOST_FRAMES / 10.0
+    observation: NDArray[Any] | None = None
 
 
 def record_episode(
@@ -64,10 +66,14 @@ def _flown(
     observation, _ = env.reset(seed=seed)
     state, rng = None, np.random.default_rng(seed)
     rewards, actions, scores, frames = list[float](), list[Any](), list[NDArray[np.float32]](), list[NDArray[np.uint8]]()
+    seen: list[NDArray[Any]] = []
     for t in range(most_steps):
         if film_every is not None and t % film_every == 0:
             frames.append(np.asarray(env.render(), dtype=np.uint8))
-        decision, state = policy.act(as_rows(np.asarray(observation)[None]), state, rng=rng)
+        row = as_rows(np.asarray(observation)[None])
+        if row.ndim == 2:
+            seen.append(row[0].copy())
+        decision, state = policy.act(row, state, rng=rng)
         if decision.action is not None:
             action = decision.action[0]
             actions.append(action)
@@ -84,4 +90,10 @@ def _flown(
     if film_every is not None:
         frames.append(np.asarray(env.render(), dtype=np.uint8))
     env.close()
-    return Recording(np.array(rewards), np.array(actions) if actions else None, np.array(scores) if scores else None, frames)
+    return Recording(
+        np.array(rewards),
+        np.array(actions) if actions else None,
+        np.array(scores) if scores else None,
+        frames,
+        observation=np.array(seen) if seen else None,
+    )
