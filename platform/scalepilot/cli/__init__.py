@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "scalepilot.cli.train",
     "evaluate": "scalepilot.cli.evaluate",
     "crosscheck": "scalepilot.cli.crosscheck",
+    "runs": "scalepilot.cli.runs",
     "serve": "scalepilot.cli.serve",
     "workload": "scalepilot.cli.workload",
     "env": "scalepilot.cli.env",

@@ -1,0 +1,49 @@
+"""`scalepilot runs [FOLDER…]`: what was trained, how far it is, what it was worth."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scalepilot.run_list import RunEntry
+
+HELP = "list runs with status, result and speed; or, training seeds together, what each experiment was worth"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `runs`."""
+    parser.add_argument(
+        "folders", nargs="*", type=Path, default=[Path("runs")], metavar="FOLDER", help="runs, or folders of them (default: runs)"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="one table of what is finished, training seeds together")
+    form.add_argument("--json", action="store_true", help="every run as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Read and print."""
+    from scalepilot.cli.output import console
+    from scalepilot.run_list import find_runs, runs_table, worth_markdown, worths
+
+    runs = find_runs(arguments.folders)
+    if arguments.json:
+        print(json.dumps([_as_json(entry) for entry in runs], indent=1, ensure_ascii=False, allow_nan=False))
+    elif arguments.markdown:
+        print(worth_markdown(worths(runs)))
+    else:
+        console().print(runs_table(runs))
+    return 0
+
+
+def _as_json(entry: RunEntry) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from scalepilot.evaluate.files import json_number
+
+    values = asdict(entry)
+    del values["sameness"]
+    mean, low, high = (json_number(value) for value in values.pop("advantage"))
+    return values | {"path": str(entry.path), "advantage": {"mean": mean, "low": low, "high": high}}
