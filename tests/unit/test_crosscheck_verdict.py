@@ -9,7 +9,8 @@ import pytest
 
 from scalepilot.crosscheck.verdict import agreement
 from scalepilot.evaluate.curves import Curve, band, curves_svg
-from scalepilot.evaluate.nested import interquartile_mean, nested_difference, nested_iqm, nested_mean
+from scalepilot.evaluate.aggregate import interquartile_mean
+from scalepilot.evaluate.nested import nested_difference, nested_iqm, nested_mean
 from scalepilot.evaluate.svg import nice_ticks
 
 EPISODES = np.arange(50)

@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from scalepilot.evaluate.statistics import Interval, block_bootstrap, gap_closed, paired_difference, widening
+from scalepilot.evaluate.bootstrap import widening
+from scalepilot.evaluate.statistics import Interval, block_bootstrap, gap_closed, paired_difference
 
 
 def test_the_mean_is_that_of_all_episodes_however_many_a_day_has():

@@ -1,7 +1,8 @@
 """From episodes to a verdict: intervals, comparisons, tables, and the report."""
 
+from scalepilot.evaluate.aggregate import interquartile_mean, probability_of_improvement, stratified_bootstrap
 from scalepilot.evaluate.compare import compare
-from scalepilot.evaluate.comparison import METRICS, Comparison, Contestant
+from scalepilot.evaluate.comparison import METRICS, Comparison, Contestant, Member
 from scalepilot.evaluate.files import read_evaluation, summary, write_evaluation
 from scalepilot.evaluate.report import ReportData, write_report
 from scalepilot.evaluate.statistics import (
@@ -12,6 +13,7 @@ from scalepilot.evaluate.statistics import (
     gap_closed,
     paired_difference,
 )
+from scalepilot.evaluate.suite import Standing, SuiteComparison, compare_suite
 from scalepilot.evaluate.tables import comparison_table, verdict
 
 __all__ = [
@@ -20,14 +22,21 @@ __all__ = [
     "Contestant",
     "GapClosed",
     "Interval",
+    "Member",
     "PairedDifference",
     "ReportData",
+    "Standing",
+    "SuiteComparison",
     "block_bootstrap",
     "compare",
+    "compare_suite",
     "comparison_table",
     "gap_closed",
+    "interquartile_mean",
     "paired_difference",
+    "probability_of_improvement",
     "read_evaluation",
+    "stratified_bootstrap",
     "summary",
     "verdict",
     "write_evaluation",

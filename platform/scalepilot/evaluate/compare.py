@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import InputError
-from scalepilot.evaluate.comparison import METRICS, ROLES, Comparison, Contestant, GapReference, PlayedBack, Scope
+from scalepilot.evaluate.comparison import ROLES, TOTALS, Comparison, Contestant, GapReference, PlayedBack, Scope
 from scalepilot.evaluate.files import read_evaluation, write_evaluation
 from scalepilot.evaluate.statistics import GapClosed, Interval, block_bootstrap, gap_closed, paired_difference
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
-
-_SECONDS_PER_DAY = 86400
 
 
 def compare(
@@ -38,30 +36,29 @@ def compare(
         InputError: no contestants, a name twice, an unknown role, or results or playbacks of other episodes.
     """
     _check(episodes, contestants)
-    day = np.floor(episodes.start_unix_seconds / _SECONDS_PER_DAY).astype(np.int64)
+    day = episodes.day
     days, windows = len(np.unique(day)), len(np.unique(episodes.window))
     # On a single day, days cannot be resampled; windows can, and the report says that day-to-day chance is missing.
     by_day = days > 1
     blocks = day if by_day else episodes.window
-    rows = {c.name: _figures(c.results, blocks, bootstrap_samples) for c in contestants}
+    rows = {c.name: _figures(c, blocks, bootstrap_samples) for c in contestants}
     policies = [c for c in contestants if c.role == "policy"]
     baselines = [c for c in contestants if c.role == "baseline"]
     reference = next((c for c in contestants if c.role == "reference"), None)
     versus = {
         p.name: {
-            b.name: paired_difference(p.results.J_per_hour, b.results.J_per_hour, blocks, samples=bootstrap_samples)
-            for b in baselines
+            b.name: paired_difference(p.by_member(_J), b.results.J_per_hour, blocks, samples=bootstrap_samples) for b in baselines
         }
         for p in policies
     }
     closed: dict[str, dict[str, GapClosed]] = {}
-    gap_reference = None
+    gap_reference, towards = None, None
     if reference is not None:
         gap_reference = GapReference(reference.name, lower_bound_J_per_hour is not None)
         towards = reference.results.J_per_hour if lower_bound_J_per_hour is None else lower_bound_J_per_hour
         closed = {
             c.name: {
-                b.name: gap_closed(c.results.J_per_hour, b.results.J_per_hour, towards, blocks, samples=bootstrap_samples)
+                b.name: gap_closed(c.by_member(_J), b.results.J_per_hour, towards, blocks, samples=bootstrap_samples)
                 for b in baselines
                 if b is not c
             }
@@ -79,7 +76,7 @@ def compare(
         mean_rps=float(episodes.rates_rps.mean()),
         peak_rps=float(episodes.rates_rps.max()),
     )
-    return Comparison(workload, episodes, tuple(contestants), rows, closed, versus, scope, shown, gap_reference)
+    return Comparison(workload, episodes, tuple(contestants), rows, closed, versus, scope, shown, gap_reference, towards)
 
 
 def _check(episodes: EpisodeSet, contestants: Sequence[Contestant]) -> None:
@@ -92,31 +89,29 @@ def _check(episodes: EpisodeSet, contestants: Sequence[Contestant]) -> None:
     for c in contestants:
         if c.role not in ROLES:
             raise InputError(f"contestants: {c.name}: role {c.role!r} is not allowed; allowed: {', '.join(ROLES)}")
-        same = np.array_equal(c.results.window, episodes.window) and np.array_equal(c.results.seed, episodes.seed)
-        if not same:
-            raise InputError(
-                f"contestants: {c.name}: its results are not those of these episodes; allowed: the same (window, seed)s"
-            )
+        for results in (c.results, *(m.results for m in c.members)):
+            if not (np.array_equal(results.window, episodes.window) and np.array_equal(results.seed, episodes.seed)):
+                raise InputError(
+                    f"contestants: {c.name}: its results are not those of these episodes; allowed: the same (window, seed)s"
+                )
 
 
-def _figures(results: EpisodeResults, blocks: NDArray[np.int64], samples: int) -> dict[str, Interval]:
+def _J(results: EpisodeResults) -> NDArray[np.float64]:
+    return results.J_per_hour
+
+
+def _figures(contestant: Contestant, blocks: NDArray[np.int64], samples: int) -> dict[str, Interval]:
     """Every metric with its interval."""
-    arrived = np.maximum(results.arrived_requests, 1.0)
-    plain = {
-        "J": results.J_per_hour,
-        "cost": results.replica_cost,
-        "penalty": results.late_cost,
-        "move_cost": results.move_cost,
-        "replicas": results.replicas_mean,
-        "actions": results.actions,
+    return {
+        name: block_bootstrap(
+            contestant.by_member(total.values),
+            blocks,
+            weights=None if total.weights is None else contestant.by_member(total.weights),
+            samples=samples,
+            lowest=0.0,
+        )
+        for name, total in TOTALS.items()
     }
-    figures = {name: block_bootstrap(values, blocks, samples=samples, lowest=0.0) for name, values in plain.items()}
-    # Per request, not per window: a quiet window's late requests are few.
-    figures["late_share"] = block_bootstrap(results.late_requests, blocks, weights=arrived, samples=samples, lowest=0.0)
-    figures["latency_p95_seconds"] = block_bootstrap(
-        results.latency_p95_seconds * arrived, blocks, weights=arrived, samples=samples, lowest=0.0
-    )
-    return {name: figures[name] for name in METRICS}
 
 
 def _played_back(episodes: EpisodeSet, contestants: Sequence[Contestant]) -> PlayedBack | None:

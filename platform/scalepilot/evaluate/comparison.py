@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from scalepilot.evaluate.statistics import GapClosed, Interval, PairedDifference
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
 
 Role = Literal["policy", "baseline", "reference"]
 ROLES: tuple[Role, ...] = ("policy", "baseline", "reference")
-METRICS = ("J", "cost", "penalty", "move_cost", "late_share", "replicas", "latency_p95_seconds", "actions")
+Column = Callable[[EpisodeResults], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Total:
+    """A metric as a ratio of sums over episodes: Σ values / Σ weights, or the mean without weights."""
+
+    values: Column
+    weights: Column | None = None
+
+
+def _arrived(results: EpisodeResults) -> NDArray[Any]:
+    return np.maximum(results.arrived_requests, 1.0)
+
+
+TOTALS: dict[str, Total] = {
+    "J": Total(lambda r: r.J_per_hour),
+    "cost": Total(lambda r: r.replica_cost),
+    "penalty": Total(lambda r: r.late_cost),
+    "move_cost": Total(lambda r: r.move_cost),
+    # Per request, not per window: a quiet window's late requests are few.
+    "late_share": Total(lambda r: r.late_requests, _arrived),
+    "replicas": Total(lambda r: r.replicas_mean),
+    "latency_p95_seconds": Total(lambda r: r.latency_p95_seconds * _arrived(r), _arrived),
+    "actions": Total(lambda r: r.actions),
+}
+METRICS = tuple(TOTALS)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of several policies that differ only in their training seed.
+
+    Attributes:
+        name: of the policy.
+        training_seed: what it was trained with.
+        results: one row an episode, in the order of the episode set.
+    """
+
+    name: str
+    training_seed: int
+    results: EpisodeResults
 
 
 @dataclass(frozen=True)
@@ -22,8 +66,9 @@ class Contestant:
         name: row label, unique in a comparison.
         role: policy (judged), baseline (to be beaten) or reference (knows the future; cannot be deployed).
         detail: what it is, such as "rps 0.57, tolerance 0.02, down 600 s, up 60 s".
-        results: one row an episode, in the order of the episode set.
-        playback: one episode step by step, the same one for all contestants; None if not kept.
+        results: one row an episode, in the order of the episode set; with members, their mean, episode by episode.
+        playback: one episode step by step, the same one for all contestants (with members, of the first); None if not kept.
+        members: the policies behind one that was trained with several seeds; empty for a rule or a single policy.
     """
 
     name: str
@@ -31,6 +76,18 @@ class Contestant:
     detail: str
     results: EpisodeResults
     playback: Playback | None = None
+    members: tuple[Member, ...] = ()
+
+    @classmethod
+    def of_members(
+        cls, name: str, role: Role, detail: str, members: Sequence[Member], playback: Playback | None = None
+    ) -> Contestant:
+        """One row for policies that differ only in their training seed."""
+        return cls(name, role, detail, EpisodeResults.mean_of([m.results for m in members]), playback, tuple(members))
+
+    def by_member(self, column: Column) -> NDArray[Any]:
+        """A column of the results: (num_members, n), or (n,) without members."""
+        return np.stack([column(m.results) for m in self.members]) if self.members else column(self.results)
 
 
 @dataclass(frozen=True)
@@ -98,6 +155,7 @@ class Comparison:
             currency per hour, late_share a share, latency weighted by requests, actions per window.
         gap_closed: policy or baseline → baseline → gap closed towards `gap_reference`; empty without one.
         gap_reference: the optimum's lower bound, else the first reference; None without either.
+        gap_reference_J_per_hour: (n,) its figure in each episode; None without one.
         versus: policy → baseline → difference of J per hour.
         scope: what the episodes amount to.
         played_back: which episode the playbacks show; None without playbacks.
@@ -112,11 +170,17 @@ class Comparison:
     scope: Scope
     played_back: PlayedBack | None
     gap_reference: GapReference | None = None
+    gap_reference_J_per_hour: NDArray[np.float64] | None = None
 
     def of_role(self, role: Role) -> tuple[Contestant, ...]:
         """Contestants of one role, cheapest first."""
         found = [c for c in self.contestants if c.role == role]
         return tuple(sorted(found, key=lambda c: self.rows[c.name]["J"].mean))
+
+    @property
+    def blocks(self) -> NDArray[np.int64]:
+        """(n,) what the bootstrap resamples each episode with: its day, or its window where all lie on one day."""
+        return self.episodes.day if self.scope.block == "day" else self.episodes.window
 
     def best(self, role: Role) -> Contestant | None:
         """The one of a role with the lowest J; chosen on the test set itself, which for a baseline is to its favour."""

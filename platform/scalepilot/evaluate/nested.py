@@ -2,7 +2,7 @@
 
 What differs between two runs of the same settings is the training seed, so seeds are drawn with replacement, each
 contestant's on their own. All flew the same test episodes, so blocks of episodes are drawn once for all. Deviations are
-widened for few seeds as in `scalepilot.evaluate.statistics`, conservatively by the smaller number of seeds.
+widened for few seeds as in `scalepilot.evaluate.bootstrap`, conservatively by the smaller number of seeds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.evaluate.statistics import Interval, widening
+from scalepilot.evaluate.aggregate import interquartile_mean
+from scalepilot.evaluate.bootstrap import widening
+from scalepilot.evaluate.statistics import Interval
 
 Array = NDArray[np.float64]
 
@@ -51,17 +53,6 @@ def nested_difference(first: Array, second: Array, blocks: NDArray[np.int64], *,
     return _interval(float(first.mean() - second.mean()), resamples, min(len(first), len(second)))
 
 
-def interquartile_mean(values: NDArray[np.float64]) -> float:
-    """Mean of the middle half: of all values, in order, a quarter is left out at either end.
-
-    Source:
-        Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021.
-    """
-    ordered = np.sort(values, axis=None)
-    cut = len(ordered) // 4
-    return float(ordered[cut : len(ordered) - cut].mean())
-
-
 def nested_iqm(values: Array, blocks: NDArray[np.int64], *, samples: int = 2000, seed: int = 0) -> Interval:
     """Interquartile mean over training seeds and episodes with its interval; arguments as `nested_mean`."""
     rng = np.random.default_rng(seed)
@@ -75,7 +66,7 @@ def nested_iqm(values: Array, blocks: NDArray[np.int64], *, samples: int = 2000,
             for which, counts in zip(seeds, drawn, strict=True)
         ]
     )
-    return _interval(interquartile_mean(values), resamples, len(values))
+    return _interval(float(interquartile_mean(values)), resamples, len(values))
 
 
 def _block_draws(blocks: NDArray[np.int64], samples: int, rng: np.random.Generator) -> Array:

@@ -1,14 +1,4 @@
-"""Intervals for numbers whose episodes are not independent: whole days are resampled, for all policies alike.
-
-Two windows of the same day share its traffic, and the seeds of a window share everything but the arrival noise, so the
-day is the unit of chance. A test part often has few of them, and the plain percentile bootstrap is then too narrow (with
-three days it cannot reach beyond the best and the worst one). Deviations of the resamples from the estimate are therefore
-widened by t(0.975, days − 1) · √(days / (days − 1)) / 1.96, which tends to 1 as days are added.
-
-Source:
-    Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8 and 13; the widening is the idea of
-    T. Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69 (2015), section 5.3.
-"""
+"""Figures of one workload with their 95 % intervals: means and ratios, paired differences, the gap closed; see `bootstrap`."""
 
 from __future__ import annotations
 
@@ -19,12 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalepilot.evaluate.bootstrap import block_sums, drawn_sums, nested_bootstrap, ratio
+
 Array = NDArray[np.float64]
 
 _LEVEL_PERCENT = (2.5, 97.5)
-_NORMAL_QUANTILE = 1.959964
-# Student's t(0.975) for 1, 2, … degrees of freedom; above these the expansion below is right to 0.1 %.
-_T_QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
 SMALLEST_GAP_SHARE = 0.05
 
 
@@ -45,6 +34,9 @@ class Interval:
     def is_known(self) -> bool:
         """Whether there is an interval."""
         return math.isfinite(self.low) and math.isfinite(self.high)
+
+
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -77,20 +69,6 @@ class GapClosed:
     left_out: int
 
 
-def widening(num_blocks: int) -> float:
-    """Factor on the resamples' deviations that makes up for few blocks; NaN for fewer than two."""
-    if num_blocks < 2:
-        return math.nan
-    freedom = num_blocks - 1
-    if freedom <= len(_T_QUANTILES):
-        quantile = _T_QUANTILES[freedom - 1]
-    else:
-        z = _NORMAL_QUANTILE
-        # Cornish–Fisher expansion of Student's t; Abramowitz & Stegun 26.7.5.
-        quantile = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    return quantile * math.sqrt(num_blocks / freedom) / _NORMAL_QUANTILE
-
-
 def block_bootstrap(
     values: NDArray[Any],
     blocks: NDArray[np.int64],
@@ -105,9 +83,9 @@ def block_bootstrap(
     The same blocks, samples and seed give the same draws, so intervals of several policies are paired.
 
     Args:
-        values: (n,) one an episode; with weights, the numerators.
+        values: (n,) one an episode, or (num_members, n) for training seeds that flew the same; with weights, the numerators.
         blocks: (n,) which block (day) each belongs to.
-        weights: (n,) denominators: the estimate is sum(values) / sum(weights). None for the mean.
+        weights: denominators, of the shape of values or (n,): the estimate is sum(values) / sum(weights). None for the mean.
         samples: resamples.
         seed: of the draws.
         lowest: the quantity cannot be below this (0 for costs and shares).
@@ -115,8 +93,9 @@ def block_bootstrap(
     Raises:
         ValueError: shapes differ, nothing is given, or fewer than one resample.
     """
-    estimate, resamples = _resampled_ratio(values, np.ones(len(values)) if weights is None else weights, blocks, samples, seed)
-    return _interval(estimate, resamples, lowest)
+    denominators = np.ones(np.shape(values)[-1]) if weights is None else weights
+    estimate, resamples = _resampled_ratio(values, denominators, blocks, samples, seed)
+    return percentile_interval(estimate, resamples, lowest)
 
 
 def paired_difference(
@@ -125,7 +104,7 @@ def paired_difference(
     """Mean of first − second over the same (window, seed) pairs.
 
     Args:
-        first: (n,) values of one policy.
+        first: (n,) values of one policy, or (num_members, n) of its training seeds.
         second: (n,) values of the other, same order of pairs.
         blocks: (n,) day of each pair.
         samples: resamples.
@@ -135,13 +114,13 @@ def paired_difference(
         ValueError: as `block_bootstrap`.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if first.shape != second.shape:
+    if first.shape[-1:] != second.shape:
         raise ValueError(f"first, second: shapes {first.shape} and {second.shape} differ; allowed: the same pairs in both")
-    estimate, resamples = _resampled_ratio(first - second, np.ones(len(first)), blocks, samples, seed)
+    estimate, resamples = _resampled_ratio(first - second, np.ones(len(second)), blocks, samples, seed)
     baseline = float(second.mean())
     lower = np.where(resamples == 0, 0.5, resamples < 0)
     probability = float(lower.mean()) if np.isfinite(resamples).all() else math.nan
-    return PairedDifference(_interval(estimate, resamples), estimate / baseline if baseline else math.nan, probability)
+    return PairedDifference(percentile_interval(estimate, resamples), estimate / baseline if baseline else math.nan, probability)
 
 
 def gap_closed(
@@ -156,7 +135,7 @@ def gap_closed(
     """G = Σ(J_base − J_policy) / Σ(J_base − J_reference) over the pairs where there is a gap.
 
     Args:
-        policy: (n,) J of the policy, one a (window, seed) pair.
+        policy: (n,) J of the policy, one a (window, seed) pair, or (num_members, n) of its training seeds.
         baseline: (n,) J of the baseline.
         reference: (n,) J of the reference. G = 1 means "as good as that", not "optimal", unless it is a lower bound.
         blocks: (n,) day of each pair.
@@ -170,16 +149,29 @@ def gap_closed(
         Shared specification, `reference/baselines.md`.
     """
     policy, baseline, reference = (np.asarray(x, np.float64) for x in (policy, baseline, reference))
-    kept = baseline - reference >= SMALLEST_GAP_SHARE * baseline
-    # A pair without a gap and without a cost would divide by zero.
-    kept &= baseline > reference
+    kept = has_gap(baseline, reference)
     pairs = int(kept.sum())
     if not pairs:
-        return GapClosed(Interval(math.nan, math.nan, math.nan), 0, len(policy))
+        return GapClosed(UNKNOWN, 0, len(baseline))
     share = block_bootstrap(
-        (baseline - policy)[kept], np.asarray(blocks)[kept], weights=(baseline - reference)[kept], samples=samples, seed=seed
+        (baseline - policy)[..., kept], np.asarray(blocks)[kept], weights=(baseline - reference)[kept], samples=samples, seed=seed
     )
-    return GapClosed(share, pairs, len(policy) - pairs)
+    return GapClosed(share, pairs, len(baseline) - pairs)
+
+
+def has_gap(baseline: Array, reference: Array) -> NDArray[np.bool_]:
+    """(n,) pairs in which the baseline is at least 5 % of its own J above the reference."""
+    # A pair without a gap and without a cost would divide by zero.
+    kept: NDArray[np.bool_] = (baseline - reference >= SMALLEST_GAP_SHARE * baseline) & (baseline > reference)
+    return kept
+
+
+def percentile_interval(estimate: float, resamples: Array, lowest: float = -math.inf) -> Interval:
+    """The estimate with the middle 95 % of its resamples; without an interval where one of them is unknown."""
+    if not np.isfinite(resamples).all():
+        return Interval(estimate, math.nan, math.nan)
+    low, high = (float(x) for x in np.percentile(resamples, _LEVEL_PERCENT))
+    return Interval(estimate, max(low, lowest), high)
 
 
 def _resampled_ratio(
@@ -187,31 +179,20 @@ def _resampled_ratio(
 ) -> tuple[float, Array]:
     """Estimate and (samples,) widened resamples of sum(values) / sum(weights); NaN resamples for a single block."""
     values, weights, blocks = np.asarray(values, np.float64), np.asarray(weights, np.float64), np.asarray(blocks)
-    if values.ndim != 1 or not len(values) or values.shape != weights.shape or values.shape != blocks.shape:
+    n = values.shape[-1:]
+    if values.ndim not in (1, 2) or not values.size or weights.shape not in (values.shape, n) or blocks.shape != n:
         raise ValueError(
             f"values, weights, blocks: shapes {values.shape}, {weights.shape}, {blocks.shape} are not allowed;"
-            " allowed: (n,) each, n at least 1"
+            " allowed: (n,) each, or (num_members, n) values, n at least 1"
         )
     if samples < 1:
         raise ValueError(f"samples: {samples} is not allowed; allowed: at least 1")
     unique, block_of = np.unique(blocks, return_inverse=True)
-    count = len(unique)
-    sums = np.bincount(block_of, values, count)
-    denominators = np.bincount(block_of, weights, count)
-    total = float(denominators.sum())
-    estimate = float(sums.sum()) / total if total else math.nan
-    if count < 2:
-        return estimate, np.full(samples, math.nan)
-    # How often each block is drawn: all that a resample of whole blocks needs.
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=samples).astype(np.float64)
-    bottom = drawn @ denominators
-    # A resample of blocks without any weight (no requests at all) says nothing; it counts as the estimate itself.
-    resamples = np.divide(drawn @ sums, bottom, out=np.full(samples, estimate), where=bottom != 0)
-    return estimate, estimate + widening(count) * (resamples - estimate)
-
-
-def _interval(estimate: float, resamples: Array, lowest: float = -math.inf) -> Interval:
-    if not np.isfinite(resamples).all():
-        return Interval(estimate, math.nan, math.nan)
-    low, high = (float(x) for x in np.percentile(resamples, _LEVEL_PERCENT))
-    return Interval(estimate, max(low, lowest), high)
+    top, bottom = block_sums(values, block_of), block_sums(weights, block_of)
+    return nested_bootstrap(
+        lambda members, drawn: ratio(drawn_sums(top, members, drawn[0]), drawn_sums(bottom, members, drawn[0])),
+        [len(unique)],
+        len(top),
+        samples=samples,
+        seed=seed,
+    )

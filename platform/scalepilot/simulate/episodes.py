@@ -15,6 +15,7 @@ from scalepilot_envs.autoscale import AutoscaleBatch, AutoscaleParams
 from scalepilot_envs.workloads import RateSeries
 
 Array = NDArray[np.float64]
+_SECONDS_PER_DAY = 86400
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class EpisodeSet:
     def num_steps(self) -> int:
         """Steps of each episode."""
         return int(self.rates_rps.shape[1])
+
+    @property
+    def day(self) -> NDArray[np.int64]:
+        """(n,) day of each window's beginning, counted from 1970."""
+        return np.floor(self.start_unix_seconds / _SECONDS_PER_DAY).astype(np.int64)
 
     def joined(self, other: EpisodeSet) -> EpisodeSet:
         """This set and another, its episodes first; the windows of both must be equally long."""
@@ -102,6 +108,12 @@ class EpisodeResults:
     def late_share(self) -> Array:
         """(n,) late requests among those that arrived."""
         return self.late_requests / np.maximum(self.arrived_requests, 1.0)
+
+    @classmethod
+    def mean_of(cls, results: Sequence[EpisodeResults]) -> EpisodeResults:
+        """Episode by episode the mean of several policies' results."""
+        columns = {f.name: np.mean([getattr(r, f.name) for r in results], axis=0) for f in fields(cls)}
+        return cls(**columns | {"window": results[0].window, "seed": results[0].seed})
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """All columns by name, the late share included."""
