@@ -18,18 +18,18 @@ from scalepilot.cluster import connected
 from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
 from scalepilot.errors import ConfigError
 from scalepilot.evaluate.compare import Comparison, write_evaluation
-from scalepilot.evaluate.report import ReportData, write_report
 from scalepilot.evaluate.returns import ReturnComparison, compare_returns, write_returns
 from scalepilot.judge import HPA_DEFAULT, OptimumOptions, describe_policy, judge, tuned_rivals
 from scalepilot.learn.callbacks import Callback, Videos, check_tracking, trackers
 from scalepilot.learn.checkpoints import Checkpoints
 from scalepilot.learn.preflight import check_environment
-from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions
+from scalepilot.learn.run_folder import RunFolder, git_sha, library_versions
 from scalepilot.learn.task import TEST_SEED, AutoscaleTask, ReturnTask, Task
 from scalepilot.pictures import can_be_filmed, draw_run, film
 from scalepilot.policy import DecisionRule, Policy, PolicySpec, env_actions, env_components, env_fields, load_policy
 from scalepilot.policy.rules import Hpa, HpaParameters, Rule, make_rule, rules_for
 from scalepilot.progress import Progress
+from scalepilot.reports import write_run_report
 from scalepilot.simulate import ProtocolData, protocol_v1, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.description import EnvDescription
@@ -219,6 +219,7 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
         comparison: Comparison | ReturnComparison
         comparison = evaluate_run(config, folder, data, rivals) if data is not None else evaluate_returns(config, folder, task)
         draw_run(config, folder, task, comparison)
+        write_run_report(folder, config)
         folder.write_status("finished", training=json_outcome)
         return ExperimentResult(folder, True, comparison)
     except KeyboardInterrupt:
@@ -245,7 +246,7 @@ def make_callbacks(config: ExperimentConfig, folder: RunFolder, task: Task) -> l
 
 
 def evaluate_run(config: ExperimentConfig, folder: RunFolder, data: ProtocolData, rivals: list[Rule[Any]]) -> Comparison:
-    """Judge the run's policy on the test windows, write evaluation/ and report.html."""
+    """Judge the run's policy on the test windows, write evaluation/."""
     policy = load_policy(folder.policy)
     comparison = judge(
         data,
@@ -256,30 +257,8 @@ def evaluate_run(config: ExperimentConfig, folder: RunFolder, data: ProtocolData
         optimum=OptimumOptions(processes=os.cpu_count() or 1) if config.evaluation.optimum else None,
     )
     write_evaluation(comparison, folder.evaluation)
-    lines = {HPA_DEFAULT: _validation_J(Hpa(HpaParameters(), config.autoscale.params), data, config.autoscale.params)}
-    lines |= {r.spec.name: float(r.spec.provenance["validation_J_per_hour"]) for r in rivals}
-    provenance: dict[str, Any] = {
-        "run": folder.run_id,
-        "algorithm": config.algorithm,
-        "engine": config.engine,
-        "seed": config.seed,
-        "env steps of the policy": policy.spec.provenance.get("env_steps"),
-        "git sha": git_sha(),
-        **{f"version of {name}": version for name, version in library_versions().items()},
-        **hardware(),
-    }
-    write_report(
-        ReportData(
-            title=f"{config.name} · {config.algorithm} on {comparison.workload}",
-            comparison=comparison,
-            learning_curve=folder.read_metrics(),
-            config_yaml=config.to_yaml(),
-            provenance=provenance,
-            reproduce=[f"scalepilot train {folder.config_file}", f"scalepilot serve {folder.path}"],
-            reference_lines=lines,
-        ),
-        folder.report,
-    )
+    default = _validation_J(Hpa(HpaParameters(), config.autoscale.params), data, config.autoscale.params)
+    folder.write_status("evaluating", validation_J_per_hour={HPA_DEFAULT: default})
     return comparison
 
 

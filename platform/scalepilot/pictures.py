@@ -13,8 +13,15 @@ from scalepilot.durable import write_bytes
 from scalepilot.evaluate.action_chart import action_chart
 from scalepilot.evaluate.compare import Comparison
 from scalepilot.evaluate.learning_curve import learning_curve
+from scalepilot.evaluate.policy_map import (
+    observed_ranges,
+    policy_map,
+    policy_map_picture,
+    telling_fields,
+    typical_observation,
+)
 from scalepilot.evaluate.q_table import q_table_picture
-from scalepilot.evaluate.recording import record_episode
+from scalepilot.evaluate.recording import Recording, record_episode
 from scalepilot.evaluate.returns import ReturnComparison
 from scalepilot.evaluate.statistics import Interval
 from scalepilot.evaluate.video import gif
@@ -107,6 +114,18 @@ def _draw_policy(config: ExperimentConfig, folder: RunFolder, task: Task) -> Non
     picture = action_chart(recording, policy.spec)
     if picture is not None:
         write_bytes(folder.plots / "action_probabilities.svg", picture.encode())
+    _draw_map(policy, recording, folder.plots / "policy_map.svg")
     if config.evaluation.videos and can_be_filmed(task):
         folder.videos.mkdir(exist_ok=True)
         film(task, policy, folder.videos / "policy.gif")
+
+
+def _draw_map(policy: Policy, recording: Recording, path: Path) -> None:
+    """What the policy does over the two most telling fields, the others as they were in a typical moment of the episode."""
+    seen = recording.observation
+    fields = None if seen is None else telling_fields(policy, seen)
+    if seen is None or fields is None:
+        return
+    ranges = observed_ranges(policy, seen)
+    found = policy_map(policy, *fields, base=typical_observation(seen), ranges=ranges)
+    write_bytes(path, policy_map_picture(found, f"{policy.spec.name}: what it does over {fields[0]} and {fields[1]}").encode())

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from scalepilot.crosscheck.verdict import agreement
-from scalepilot.evaluate.curves import Curve, band, curves_svg
 from scalepilot.evaluate.aggregate import interquartile_mean
+from scalepilot.evaluate.curves import Curve, band, curves_svg
 from scalepilot.evaluate.nested import nested_difference, nested_iqm, nested_mean
 from scalepilot.evaluate.svg import nice_ticks
 

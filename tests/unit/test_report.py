@@ -8,7 +8,16 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from scalepilot.evaluate import Contestant, ReportData, compare, read_evaluation, verdict, write_evaluation, write_report
+from scalepilot.evaluate import (
+    Contestant,
+    LearningCurve,
+    ReportData,
+    compare,
+    read_evaluation,
+    verdict,
+    write_evaluation,
+    write_report,
+)
 from scalepilot.evaluate.charts import chart_data, interval_bar
 from scalepilot.evaluate.statistics import Interval
 from scalepilot.policy.rules import Hpa, HpaParameters, LookAhead, Static, StaticParameters
@@ -78,7 +87,7 @@ def report(comparison, **changes):
     data = ReportData(
         title="demo, seed 0",
         comparison=comparison,
-        learning_curve=curve,
+        learning_curves=[LearningCurve("ppo", 0, curve)],
         config_yaml="name: demo\n",
         provenance={"git_sha": "abc", "versions": {"numpy": "2"}, "seeds": [0, 1], "gpu": None},
         reproduce=["scalepilot train tune_configs/demo.yaml --set seed=0"],
@@ -136,7 +145,7 @@ def test_a_name_that_is_a_script_does_no_harm(comparison, tmp_path):
     assert ATTACK not in html
     assert [attributes.get("type") for tag, attributes in page.elements if tag == "script"] == ["application/json", None]
     assert ATTACK in page.text
-    names = [p["name"] for p in json.loads(page.scripts[0])["scatter"]["points"]]
+    names = [p["name"] for p in json.loads(page.scripts[0])["workloads"][0]["scatter"]["points"]]
     assert f"{ATTACK}ppo" in names
 
 
@@ -145,18 +154,26 @@ def test_the_embedded_data_loads_and_holds_no_nan(comparison, tmp_path):
         raise AssertionError(name)
 
     data = json.loads(Page(written(report(comparison), tmp_path)).scripts[0], parse_constant=refuse)
-    assert data["learning"]["points"][3]["train"] is None
     assert data["learning"]["lines"] == [{"name": "HPA default", "value": 27}]
-    assert [s["role"] for s in data["playback"]["series"]] == ["policy", "baseline", "reference"]
-    assert len(data["playback"]["rate"]) == 480
-    assert data["playback"]["interval_seconds"] == 15
+    (curve,) = data["learning"]["curves"]
+    assert (curve["steps"][:2], curve["mean"][:2], curve["low"]) == ([1000, 4000], [30, 7.5], None)
+    assert 4000 not in curve["training"][0]
+    playback = data["workloads"][0]["playback"]
+    assert [(s["role"], s["shown"]) for s in playback["series"]] == [
+        ("policy", True),
+        ("baseline", True),
+        ("baseline", False),
+        ("reference", True),
+    ]
+    assert len(playback["rate"]) == 480
+    assert playback["interval_seconds"] == 15
 
 
 def test_a_report_without_learning_playback_config_or_rivals_leaves_those_out(comparison, tmp_path):
     alone = replace(comparison.contestants[0], playback=None)
     bare = report(
         compare("shop", comparison.episodes, [alone]),
-        learning_curve=[],
+        learning_curves=[],
         config_yaml="",
         provenance={},
         reproduce=[],
@@ -178,10 +195,10 @@ def test_a_long_window_and_a_long_run_stay_below_two_megabytes(comparison, tmp_p
     steps = 40_000
     rng = np.random.default_rng(0)
     long = tuple(replace(c, playback=Playback(*rng.uniform(0, 1, (5, steps)))) for c in comparison.contestants)
-    curve = [report(comparison).learning_curve[0] | {"env_steps": i} for i in range(50_000)]
-    html = written(report(replace(comparison, contestants=long), learning_curve=curve), tmp_path)
+    curve = [report(comparison).learning_curves[0].rows[0] | {"env_steps": i} for i in range(50_000)]
+    html = written(report(replace(comparison, contestants=long), learning_curves=[LearningCurve("ppo", 0, curve)]), tmp_path)
     assert len(html.encode()) < 2_000_000
-    shown = json.loads(Page(html).scripts[0])["playback"]
+    shown = json.loads(Page(html).scripts[0])["workloads"][0]["playback"]
     assert len(shown["rate"]) == 4000
     assert shown["interval_seconds"] == 150
 
@@ -191,13 +208,13 @@ def test_bins_of_a_long_window_keep_the_requests_share_that_was_late(comparison)
     rate, late = np.tile([1.0, 3.0], steps // 2), np.tile([0.0, 0.4], steps // 2)
     flat = np.ones(steps)
     long = tuple(replace(c, playback=Playback(rate, flat, flat, late, flat)) for c in comparison.contestants)
-    shown = chart_data(replace(comparison, contestants=long), [], {})["playback"]
+    shown = chart_data([replace(comparison, contestants=long)])[0]["playback"]
     assert shown["rate"][0] == 2
     assert shown["series"][0]["late"][0] == pytest.approx(30)
 
 
 def test_the_line_of_equal_cost_passes_through_the_best_baseline(comparison):
-    scatter = chart_data(comparison, [], {})["scatter"]
+    scatter = chart_data([comparison])[0]["scatter"]
     best = comparison.best("baseline")
     point = next(p for p in scatter["points"] if p["name"] == best.name)
     on_line = point["cost"][0] + point["late"][0] * scatter["equal"]["price_per_percent"]
@@ -210,7 +227,7 @@ def test_a_bar_without_an_interval_is_a_point_and_one_without_a_mean_is_none():
     assert interval_bar(among[0], among) == {"mean": 34.67, "low": 4.0, "high": 65.33}
     assert interval_bar(among[1], among) == {"mean": 96.0, "low": 96.0, "high": 96.0}
     assert interval_bar(among[2], among) is None
-    assert interval_bar(among[0], among[:1], zero=True)["zero"] == 4.0
+    assert interval_bar(among[0], among[:1], zero=0.0)["zero"] == 4.0
 
 
 def test_the_old_report_is_replaced_in_one_step(comparison, tmp_path):

@@ -79,10 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     if isinstance(result.comparison, Comparison):
         print_comparison(result.comparison)
-        print(f"report:  {folder.report}")
     else:
         print_returns(result.comparison)
-        print(f"results: {folder.evaluation / 'summary.json'}")
+    print(f"report:  {folder.report}")
     print(f"policy:  {folder.policy}")
     if isinstance(config.env, configuration.EnvConfig):
         print(f"serve:   scalepilot serve {folder.path}")

@@ -4,7 +4,7 @@ from scalepilot.evaluate.aggregate import interquartile_mean, probability_of_imp
 from scalepilot.evaluate.compare import compare
 from scalepilot.evaluate.comparison import METRICS, Comparison, Contestant, Member
 from scalepilot.evaluate.files import read_evaluation, summary, write_evaluation
-from scalepilot.evaluate.report import ReportData, write_report
+from scalepilot.evaluate.report import LearningCurve, Picture, ReportData, write_report
 from scalepilot.evaluate.statistics import (
     GapClosed,
     Interval,
@@ -22,8 +22,10 @@ __all__ = [
     "Contestant",
     "GapClosed",
     "Interval",
+    "LearningCurve",
     "Member",
     "PairedDifference",
+    "Picture",
     "ReportData",
     "Standing",
     "SuiteComparison",

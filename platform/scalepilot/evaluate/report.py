@@ -1,7 +1,8 @@
-"""One self-contained HTML file: verdict, table, curves, one window played back, provenance.
+"""One self-contained HTML file: verdict, tables, curves, a day played back, what the policy does, provenance.
 
 The page needs no network and runs one script, allowed by its hash in the page's own content security policy. Text goes
-through jinja2's autoescape, the charts' data through JSON with `<`, `>` and `&` escaped, so a name can do no harm.
+through jinja2's autoescape, the charts' data through JSON with `<`, `>` and `&` escaped, and pictures are images, in which
+a browser runs nothing: so a name can do no harm.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,48 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from scalepilot.evaluate.charts import chart_data, interval_bar
-from scalepilot.evaluate.comparison import ROLES, Comparison
-from scalepilot.evaluate.statistics import Interval
-from scalepilot.evaluate.tables import describe_intervals, describe_scope, money, outcome, percent, signed, verdict
+from scalepilot.evaluate.charts import chart_data, learning_data
+from scalepilot.evaluate.comparison import Comparison
+from scalepilot.evaluate.report_figures import learning_caption, visible
+from scalepilot.evaluate.report_returns import returns_view
+from scalepilot.evaluate.report_suite import suite_view
+from scalepilot.evaluate.report_tables import workload_view
+from scalepilot.evaluate.returns import ReturnComparison
+from scalepilot.evaluate.suite import SuiteComparison
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_OUTCOME_WORDS = {
-    "cheaper": "Cheaper than the best baseline",
-    "dearer": "Dearer than the best baseline",
-    "undecided": "Not distinguishable from the best baseline",
-    "unknown": "No interval",
-    "alone": "Nothing to compare with",
-}
-_DASH = "–"
+# In the order in which they use each other.
+_SCRIPTS = ("core.js", "learning.js", "scatter.js", "playback.js", "page.js")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture for the page.
+
+    Attributes:
+        title: above it.
+        caption: below it.
+        image: SVG text, or the bytes of a GIF.
+    """
+
+    title: str
+    caption: str
+    image: str | bytes
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """How one training went.
+
+    Attributes:
+        name: of what was trained; the trainings of one name differ in their seed and are drawn as a mean with a band.
+        training_seed: of this one.
+        rows: one an iteration, by the names of the documented metrics; None where not measured.
+    """
+
+    name: str
+    training_seed: int
+    rows: Sequence[Mapping[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -41,22 +69,23 @@ class ReportData:
 
     Attributes:
         title: of the page.
-        comparison: verdict, tables, scatter and playback.
-        learning_curve: one entry an iteration: env_steps, time_seconds, validation_J_per_hour, train_J_per_hour (None where
-            not measured), steps_per_second; empty for a policy that was not trained here.
+        comparison: verdict and tables; with money also scatter and playback.
+        learning_curves: of what was trained; empty if unknown.
+        reference_lines: name → validation J per hour of rules, drawn across the learning curves.
+        pictures: of policies: what they do in which state, their Q-table, a film.
         config_yaml: the whole configuration; empty if there is none.
         provenance: git sha, versions, hardware, …; mappings may be nested.
         reproduce: commands.
-        reference_lines: name → validation J per hour of rules, drawn across the learning curve.
     """
 
     title: str
-    comparison: Comparison
-    learning_curve: list[dict[str, Any]]
-    config_yaml: str
-    provenance: dict[str, Any]
-    reproduce: list[str]
-    reference_lines: dict[str, float] = field(default_factory=dict)
+    comparison: SuiteComparison | Comparison | ReturnComparison
+    learning_curves: Sequence[LearningCurve] = ()
+    reference_lines: Mapping[str, float] = field(default_factory=dict)
+    pictures: Sequence[Picture] = ()
+    config_yaml: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    reproduce: Sequence[str] = ()
 
 
 def write_report(data: ReportData, path: Path) -> None:
@@ -84,35 +113,34 @@ def render_report(data: ReportData) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        # Whatever is not text by now is a number of ours.
+        finalize=lambda value: visible(value) if type(value) is str else value,
     )
-    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    parts = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS]
+    script = '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
     comparison = data.comparison
-    charts = chart_data(comparison, data.learning_curve, data.reference_lines)
-    policy, baseline = comparison.best("policy"), comparison.best("baseline")
-    judged = outcome(comparison.versus[policy.name][baseline.name]) if policy and baseline else "alone"
+    workloads: tuple[Comparison, ...] = ()
+    if isinstance(comparison, SuiteComparison):
+        workloads = comparison.comparisons
+    elif isinstance(comparison, Comparison):
+        workloads = (comparison,)
+    learning = learning_data([(c.name, c.training_seed, c.rows) for c in data.learning_curves], data.reference_lines)
+    drawn = chart_data(workloads)
+    charts = {"learning": learning, "workloads": drawn}
+    policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:"
     return environment.get_template("report.html.j2").render(
         title=data.title,
-        csp=f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'",
+        csp=f"{policy}; base-uri 'none'; form-action 'none'",
         style=Markup(style),  # noqa: S704 — our own file, not anyone's input
         script=Markup(script),  # noqa: S704
         charts=_embedded_json(charts),
-        has_learning=bool(charts["learning"]),
-        has_equal=bool((charts["scatter"] or {}).get("equal")),
-        has_playback=bool(charts["playback"]),
-        learning_caption=_learning_caption(data.learning_curve),
-        playback_title=_playback_title(comparison),
-        playback_of=_playback_of(comparison),
-        verdict=verdict(comparison),
-        outcome=judged,
-        outcome_words=_OUTCOME_WORDS[judged],
-        scope=describe_scope(comparison),
-        intervals=describe_intervals(comparison),
-        workload=_workload_facts(comparison),
-        rows=_rows(comparison),
-        versus=_versus_rows(comparison),
-        versus_left_out=len(comparison.of_role("policy")) > 1 and len(comparison.of_role("baseline")) > 1,
-        reference=comparison.gap_reference.name if comparison.gap_reference else None,
-        reference_is_bound=bool(comparison.gap_reference and comparison.gap_reference.is_bound),
+        workloads=[workload_view(c, chart) for c, chart in zip(workloads, drawn, strict=True)],
+        suite=suite_view(comparison) if isinstance(comparison, SuiteComparison) else None,
+        returns=returns_view(comparison) if isinstance(comparison, ReturnComparison) else None,
+        learning=learning,
+        learning_caption=learning_caption([c.rows for c in data.learning_curves]),
+        pictures=[{"title": p.title, "caption": p.caption, "source": _data_address(p.image)} for p in data.pictures],
         config_yaml=data.config_yaml,
         provenance=list(_flat(data.provenance)),
         reproduce=data.reproduce,
@@ -123,132 +151,18 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
+def _data_address(image: str | bytes) -> str:
+    """As an image's address: there neither scripts nor styles of an SVG reach the page."""
+    kind, content = ("svg+xml", image.encode()) if isinstance(image, str) else ("gif", image)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
 def _embedded_json(value: Any) -> Markup:
     """JSON that cannot end its script element, whatever the names in it."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)  # noqa: S704 — escaped on the lines above
-
-
-def _rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """The comparison table: per contestant its cells, each with what is shown and what it sorts by."""
-    intervals = [row["J"] for row in comparison.rows.values()]
-    best = comparison.best("policy")
-    rows = []
-    for role in ROLES:
-        for c in comparison.of_role(role):
-            figures = comparison.rows[c.name]
-            rows.append(
-                {
-                    "name": c.name,
-                    "role": role,
-                    "detail": c.detail,
-                    "best": best is not None and c.name == best.name,
-                    "bar": interval_bar(figures["J"], intervals),
-                    "cells": [
-                        _cell("Cost J per hour", figures["J"], money),
-                        _cell("Replica cost per hour", figures["cost"], money),
-                        _cell("Cost of late requests per hour", figures["penalty"], money),
-                        _cell("Replicas", figures["replicas"], lambda x: f"{x:.2f}"),
-                        _cell("Late requests", figures["late_share"], percent, " %"),
-                        _cell("p95 latency", figures["latency_p95_seconds"], lambda x: f"{1000 * x:,.0f}", " ms"),
-                        _cell("Moves per window", figures["actions"], lambda x: f"{x:,.0f}"),
-                    ],
-                }
-            )
-    return rows
-
-
-def _cell(label: str, interval: Interval, show: Callable[[float], str], unit: str = "") -> dict[str, Any]:
-    known = math.isfinite(interval.mean)
-    return {
-        "label": label,
-        "mean": show(interval.mean) + unit if known else _DASH,
-        "interval": f"{show(interval.low)} … {show(interval.high)}{unit}" if interval.is_known else "",
-        "sort": interval.mean if known else "",
-    }
-
-
-def _versus_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """The best policy against each baseline, the others against the best: the difference, its chance, the gap closed."""
-    rows = []
-    baselines = comparison.of_role("baseline")
-    for rank, policy in enumerate(comparison.of_role("policy")):
-        for baseline in baselines[: 1 if rank else None]:
-            versus = comparison.versus[policy.name][baseline.name]
-            gap = comparison.gap_closed.get(policy.name, {}).get(baseline.name)
-            difference = versus.difference
-            rows.append(
-                {
-                    "policy": policy.name,
-                    "baseline": baseline.name,
-                    "outcome": outcome(versus),
-                    "difference": signed(difference.mean),
-                    "interval": f"{signed(difference.low)} … {signed(difference.high)}" if difference.is_known else "",
-                    "bar": interval_bar(difference, [v.difference for v in comparison.versus[policy.name].values()], zero=True),
-                    "relative": f"{'−' if versus.relative < 0 else '+'}{100 * abs(versus.relative):.1f} %"
-                    if math.isfinite(versus.relative)
-                    else _DASH,
-                    "probability": _probability(versus.probability_lower),
-                    "gap": f"{_whole(100 * gap.share.mean)} %" if gap and gap.pairs else _DASH,
-                    "gap_interval": f"{_whole(100 * gap.share.low)} … {_whole(100 * gap.share.high)} %"
-                    if gap and gap.share.is_known
-                    else "",
-                    "gap_pairs": f"{gap.left_out} of {gap.pairs + gap.left_out} pairs left out" if gap and gap.left_out else "",
-                }
-            )
-    return rows
-
-
-def _whole(value: float) -> str:
-    return f"{value:.0f}".replace("-", "−")
-
-
-def _probability(value: float) -> str:
-    """Never 0 or 1: resamples cannot show that."""
-    if not math.isfinite(value):
-        return _DASH
-    return "> 99 %" if value > 0.99 else "< 1 %" if value < 0.01 else f"{100 * value:.0f} %"
-
-
-def _workload_facts(comparison: Comparison) -> list[tuple[str, str]]:
-    scope = comparison.scope
-    facts = [
-        ("Workload", comparison.workload),
-        ("Judged on", describe_scope(comparison)),
-        ("Days", str(scope.days)),
-    ]
-    if math.isfinite(scope.mean_rps):
-        facts.append(("Mean rate", f"{scope.mean_rps:,.0f} requests/s"))
-        facts.append(("Highest mean rate of a step", f"{scope.peak_rps:,.0f} requests/s"))
-    if comparison.played_back:
-        facts.append(("Decision interval", f"{comparison.played_back.interval_seconds:g} s"))
-    facts.append(("Intervals", describe_intervals(comparison)))
-    return facts
-
-
-def _playback_title(comparison: Comparison) -> str:
-    hours = comparison.scope.window_hours
-    if not hours:
-        return "One window played back"
-    return "One day played back" if hours == 24 else f"{hours:g} {'hour' if hours == 1 else 'hours'} played back"
-
-
-def _playback_of(comparison: Comparison) -> str:
-    shown = comparison.played_back
-    return f"Test window {shown.window + 1} of {comparison.scope.windows}, seed {shown.seed}." if shown else ""
-
-
-def _learning_caption(curve: list[dict[str, Any]]) -> str:
-    if not curve:
-        return ""
-    last = curve[-1]
-    steps, seconds = last.get("env_steps"), last.get("time_seconds")
-    if not steps or not seconds:
-        return ""
-    minutes = f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} s"
-    return f"{steps:,.0f} environment steps in {minutes}: {steps / seconds:,.0f} steps/s, validation included."
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -259,4 +173,4 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         elif isinstance(value, list | tuple):
             yield f"{prefix}{key}", ", ".join(str(item) for item in value)
         else:
-            yield f"{prefix}{key}", _DASH if value is None else str(value)
+            yield f"{prefix}{key}", "–" if value is None else str(value)

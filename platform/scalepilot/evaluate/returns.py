@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,20 @@ import pyarrow.parquet as pq
 from rich.table import Table
 from rich.text import Text
 
-from scalepilot.evaluate.files import EPISODES_FILE, SUMMARY_FILE, interval_json, json_number, replace_file
+from scalepilot.errors import InputError
+from scalepilot.evaluate.files import (
+    EPISODES_FILE,
+    SUMMARY_FILE,
+    interval_json,
+    json_number,
+    replace_file,
+)
 from scalepilot.evaluate.statistics import Interval, PairedDifference, block_bootstrap, paired_difference
 from scalepilot.evaluate.tables import plain_table
 from scalepilot.policy import Policy
 from scalepilot.simulate import EpisodeReturns, run_returns
+
+_ROLES = ("policy", "baseline")
 
 
 @dataclass(frozen=True)
@@ -128,6 +138,54 @@ def write_returns(comparison: ReturnComparison, folder: Path) -> None:
     replace_file(folder / EPISODES_FILE, lambda aside: pq.write_table(table, aside))
     text = json.dumps(returns_summary(comparison), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     replace_file(folder / SUMMARY_FILE, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def is_returns(folder: Path) -> bool:
+    """Whether a folder holds what `write_returns` wrote, and not a comparison by money."""
+    try:
+        return "episode_return" in pq.read_schema(folder / EPISODES_FILE).names
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def read_returns(folder: Path) -> ReturnComparison:
+    """Read what `write_returns` wrote.
+
+    Raises:
+        InputError: a file is missing, damaged or not of this form.
+    """
+    try:
+        stored = json.loads((folder / SUMMARY_FILE).read_bytes())
+        table = pq.read_table(folder / EPISODES_FILE)
+        owner = np.array(table["policy"].to_pylist(), dtype=object)
+        columns = {name: table[name].to_numpy() for name in table.column_names if name not in ("policy", "role")}
+        rows = []
+        for name, role in stored["roles"].items():
+            if role not in _ROLES:
+                raise ValueError(f"roles.{name}: {role!r} is not allowed; allowed: {', '.join(_ROLES)}")
+            mine = {key: column[owner == name] for key, column in columns.items()}
+            results = EpisodeReturns(mine.pop("seed"), mine.pop("episode_return"), mine.pop("length"), mine)
+            figures = {key: _interval(values) for key, values in stored["policies"][name].items()}
+            rows.append(Collected(name, role, stored["details"][name], results, figures))
+        versus = {
+            name: {b: PairedDifference(_interval(d), math.nan, _float(d["probability_lower"])) for b, d in against.items()}
+            for name, against in stored["versus"].items()
+        }
+        return ReturnComparison(stored["workloads"][0], tuple(rows), versus)
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, pa.ArrowException) as error:
+        raise InputError(
+            f"{folder}: not a stored evaluation ({type(error).__name__}: {str(error).splitlines()[0][:100]})"
+        ) from None
+
+
+def _interval(values: Mapping[str, float | None]) -> Interval:
+    return Interval(*(_float(values[name]) for name in ("mean", "low", "high")))
+
+
+def _float(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def returns_table(comparison: ReturnComparison) -> Table:

@@ -1,0 +1,141 @@
+"""The report's numbers as words: cells with intervals, the big figures below the verdict, captions."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scalepilot.evaluate.comparison import Comparison, Contestant
+from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.tables import money, outcome
+
+DASH = "–"
+# 365 days in twelve months.
+HOURS_PER_MONTH = 730
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One of the few big numbers that a hurried reader takes away.
+
+    Attributes:
+        label: what it is.
+        value: large.
+        detail: against what, how sure.
+        outcome: cheaper, dearer or anything else: its colour.
+    """
+
+    label: str
+    value: str
+    detail: str
+    outcome: str = ""
+
+
+def visible(text: str) -> str:
+    """With characters shown that would turn the direction of the text around them, or are not seen at all."""
+    return "".join(f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c) == "Cf" else c for c in text)
+
+
+def cell(label: str, interval: Interval, show: Callable[[float], str], unit: str = "", *, spread: bool = True) -> dict[str, Any]:
+    """What a table shows of an interval and what it sorts by.
+
+    Args:
+        label: of the column, repeated beside the value where the table is a stack of cards.
+        interval: the value.
+        show: a number as text.
+        unit: behind it.
+        spread: whether to show the interval.
+    """
+    known = math.isfinite(interval.mean)
+    return {
+        "label": label,
+        "mean": show(interval.mean) + unit if known else DASH,
+        "interval": f"{show(interval.low)} … {show(interval.high)}{unit}" if spread and interval.is_known else "",
+        "sort": interval.mean if known else "",
+    }
+
+
+def whole(value: float) -> str:
+    """Without decimals, with thousands and a real minus."""
+    return f"{value:,.0f}".replace("-", "−")
+
+
+def chance(value: float) -> str:
+    """A probability; never 0 or 1, since resamples cannot show that."""
+    if not math.isfinite(value):
+        return DASH
+    return "> 99 %" if value > 0.99 else "< 1 %" if value < 0.01 else f"{100 * value:.0f} %"
+
+
+def relative_text(share: float) -> str:
+    """A difference as a share of what it is compared with."""
+    return f"{'−' if share < 0 else '+'}{100 * abs(share):.1f} %" if math.isfinite(share) else DASH
+
+
+def big_figures(comparison: Comparison) -> list[Figure]:
+    """Money a month, late requests, and how far it is to the optimum; empty without a policy and a baseline."""
+    policy, baseline = comparison.best("policy"), comparison.best("baseline")
+    if policy is None or baseline is None:
+        return []
+    figures = [_money_figure(comparison, policy, baseline), _late_figure(comparison, policy, baseline)]
+    gap = comparison.gap_closed.get(policy.name, {}).get(baseline.name)
+    if gap is not None and comparison.gap_reference is not None and gap.pairs:
+        share = gap.share
+        spread = f"95 %: {whole(100 * share.low)} … {whole(100 * share.high)} %. " if share.is_known else ""
+        towards = "the clairvoyant optimum" if comparison.gap_reference.is_bound else comparison.gap_reference.name
+        figures.append(
+            Figure(
+                "Of the possible saving",
+                f"{whole(100 * share.mean)} %",
+                f"{spread}The way from {baseline.name} to {towards}, which knows the future.",
+            )
+        )
+    return figures
+
+
+def _money_figure(comparison: Comparison, policy: Contestant, baseline: Contestant) -> Figure:
+    versus = comparison.versus[policy.name][baseline.name]
+    difference, judged = versus.difference, outcome(versus)
+    less = difference.mean < 0
+    word = {"undecided": "could be chance", "unknown": "one window cannot tell"}.get(judged, "")
+    value = f"{_month(abs(difference.mean))} {'less' if less else 'more'}"
+    ends = sorted([difference.low, difference.high], key=abs) if difference.is_known else []
+    spread = f"95 %: {' … '.join(_signed_month(x) for x in ends)}. " if ends else ""
+    ours, theirs = comparison.rows[policy.name]["J"].mean, comparison.rows[baseline.name]["J"].mean
+    detail = f"{spread}{_month(ours)} a month instead of {_month(theirs)} with {baseline.name}."
+    return Figure(f"A month{f': {word}' if word else ''}", value, detail, judged)
+
+
+def _late_figure(comparison: Comparison, policy: Contestant, baseline: Contestant) -> Figure:
+    ours, theirs = (comparison.rows[c.name]["late_share"] for c in (policy, baseline))
+    spread = f"95 %: {whole(1e6 * ours.low)} … {whole(1e6 * ours.high)}. " if ours.is_known else ""
+    return Figure(
+        "Late requests in a million",
+        whole(1e6 * ours.mean),
+        f"{spread}{whole(1e6 * theirs.mean)} with {baseline.name}.",
+    )
+
+
+def _month(per_hour: float) -> str:
+    value = per_hour * HOURS_PER_MONTH
+    return f"{value:,.0f}" if abs(value) >= 100 else money(value)
+
+
+def _signed_month(per_hour: float) -> str:
+    return f"{'−' if per_hour < 0 else '+'}{_month(abs(per_hour))}"
+
+
+def learning_caption(curves: Sequence[Sequence[Mapping[str, float | None]]]) -> str:
+    """How long training took; empty where nobody knows."""
+    ends = [(rows[-1].get("env_steps"), rows[-1].get("time_seconds")) for rows in curves if rows]
+    known = [(steps, seconds) for steps, seconds in ends if steps and seconds]
+    if not known:
+        return ""
+    steps, seconds = max(s for s, _ in known), sum(t for _, t in known)
+    minutes = f"{seconds / 60:.1f} minutes" if seconds >= 90 else f"{seconds:.0f} s"
+    each = f" each, {minutes} in all" if len(known) > 1 else f" in {minutes}"
+    rate = sum(s for s, _ in known) / seconds
+    return f"{steps:,.0f} environment steps{each}: {rate:,.0f} steps/s, validation included."

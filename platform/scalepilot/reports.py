@@ -1,0 +1,218 @@
+"""Reports from what is stored: of a run, or of a comparison in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from scalepilot.config import ExperimentConfig
+from scalepilot.durable import write_json
+from scalepilot.errors import ArtifactError, InputError
+from scalepilot.evaluate.comparison import Comparison
+from scalepilot.evaluate.files import read_evaluation
+from scalepilot.evaluate.report import LearningCurve, Picture, ReportData, write_report
+from scalepilot.evaluate.returns import ReturnComparison, is_returns, read_returns
+from scalepilot.evaluate.suite import SuiteComparison
+from scalepilot.learn.run_folder import RunFolder
+from scalepilot.policy import read_spec
+from scalepilot.settings import EnvConfig
+
+REPORT_FILE, ABOUT_FILE = "report.html", "report.json"
+_MOST_ABOUT_BYTES = 50_000_000
+# A longer film would be most of the page; it lies beside it in videos/.
+_MOST_FILM_BYTES = 400_000
+_Judged = Comparison | SuiteComparison | ReturnComparison
+_CURVES: TypeAdapter[list[LearningCurve]] = TypeAdapter(list[LearningCurve])
+
+
+def write_run_report(folder: RunFolder, config: ExperimentConfig, path: Path | None = None) -> Path:
+    """Write the report of a run from its files: no policy is flown for it.
+
+    Args:
+        folder: of the run.
+        config: its configuration.
+        path: of the page; the run's report.html if None.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        InputError: the run was not judged, or its evaluation is damaged.
+    """
+    if not folder.evaluation.is_dir():
+        raise InputError(f"{folder.path}: was not judged yet; allowed: a finished run (scalepilot train --resume finishes one)")
+    comparison = read_judged(folder.evaluation)
+    path = path or folder.report
+    spec = _spec_of(folder)
+    workload = comparison.env_id if isinstance(comparison, ReturnComparison) else ", ".join(_workloads(comparison))
+    status = _status_of(folder)
+    provenance: dict[str, Any] = {
+        "run": folder.run_id,
+        "algorithm": config.algorithm,
+        "engine": config.engine,
+        "seed": config.seed,
+        "env steps of the policy": spec.get("env_steps"),
+        "git sha": status.get("git_sha"),
+        **{f"version of {name}": version for name, version in status.get("versions", {}).items()},
+        **status.get("hardware", {}),
+        **{f"sha256 of {name}": digest for name, digest in spec.get("files", {}).items()},
+    }
+    reproduce = [f"scalepilot train {folder.config_file}", f"scalepilot report {folder.path}"]
+    if isinstance(config.env, EnvConfig):
+        reproduce.append(f"scalepilot serve {folder.path}")
+    write_report(
+        ReportData(
+            title=f"{config.name} · {config.algorithm} on {workload.rpartition('/')[2]}",
+            comparison=comparison,
+            learning_curves=[LearningCurve(f"{config.name}-{config.algorithm}", config.seed, folder.read_metrics())],
+            reference_lines=_reference_lines(folder, status),
+            pictures=_pictures(folder),
+            config_yaml=config.to_yaml(),
+            provenance=provenance,
+            reproduce=reproduce,
+        ),
+        path,
+    )
+    return path
+
+
+def write_comparison_report(folder: Path, path: Path | None = None) -> Path:
+    """Write the report of a comparison from its folder: the evaluation and, where there is one, report.json.
+
+    Args:
+        folder: that holds summary.json.
+        path: of the page; report.html in the folder if None.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    comparison = read_judged(folder)
+    about = _read_about(folder)
+    title = " · ".join(_workloads(comparison)) if not isinstance(comparison, ReturnComparison) else comparison.env_id
+    path = path or folder / REPORT_FILE
+    write_report(ReportData(**{"title": title, **about}, comparison=comparison), path)
+    return path
+
+
+def store_about(data: ReportData, folder: Path) -> None:
+    """Keep beside a stored evaluation what else its report shows, pictures apart, so that it can be written anew.
+
+    Args:
+        data: the report.
+        folder: of the evaluation.
+    """
+    known = {
+        "title": data.title,
+        "learning_curves": [asdict(curve) for curve in data.learning_curves],
+        "reference_lines": dict(data.reference_lines),
+        "config_yaml": data.config_yaml,
+        "provenance": dict(data.provenance),
+        "reproduce": list(data.reproduce),
+    }
+    write_json(folder / ABOUT_FILE, known)
+
+
+def learning_curve_of(policy_folder: Path, name: str) -> LearningCurve | None:
+    """How the policy of a run was trained; None for a policy that lies in no run.
+
+    Args:
+        policy_folder: the policy's, or the run's.
+        name: row label of the policy in the comparison.
+    """
+    for path in (policy_folder, policy_folder.parent):
+        if (path / "config.yaml").is_file() and (path / "progress.csv").is_file():
+            folder, config = RunFolder.open(path)
+            return LearningCurve(name, config.seed, folder.read_metrics())
+    return None
+
+
+def read_judged(folder: Path) -> _Judged:
+    """What was stored of a judgement, by money or by return.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    return read_returns(folder) if is_returns(folder) else read_evaluation(folder)
+
+
+def _workloads(comparison: Comparison | SuiteComparison) -> tuple[str, ...]:
+    return comparison.workloads if isinstance(comparison, SuiteComparison) else (comparison.workload,)
+
+
+def _spec_of(folder: RunFolder) -> dict[str, Any]:
+    """Steps and hashes of the run's policy; a report can be written without one."""
+    try:
+        spec = read_spec(folder.policy)
+    except ArtifactError:
+        return {}
+    return {"env_steps": spec.provenance.get("env_steps"), "files": spec.files}
+
+
+def _status_of(folder: RunFolder) -> Mapping[str, Any]:
+    try:
+        status = json.loads((folder.path / "run.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def _reference_lines(folder: RunFolder, status: Mapping[str, Any]) -> dict[str, float]:
+    """Validation J per hour of the rules: the default HPA's from the run's status, the tuned ones' from their artifacts."""
+    lines = {name: float(value) for name, value in status.get("validation_J_per_hour", {}).items()}
+    for path in sorted(folder.baselines.iterdir()) if folder.baselines.is_dir() else ():
+        try:
+            found = read_spec(path).provenance.get("validation_J_per_hour")
+        except ArtifactError:
+            continue
+        if found is not None:
+            lines[path.name] = float(found)
+    return lines
+
+
+def _pictures(folder: RunFolder) -> list[Picture]:
+    """What `plots/` and `videos/` hold of the policy."""
+    captions = {
+        "policy_map.svg": (
+            "State and action",
+            "What the policy does in which state; other fields as in a typical moment.",
+        ),
+        "q_table.svg": ("Q-table", "The greedy action and its value in each state; blank states were never learnt."),
+        "action_probabilities.svg": ("Along an episode", "What the policy thinks of each action, and which one it takes."),
+    }
+    pictures = [
+        Picture(title, caption, (folder.plots / name).read_text(encoding="utf-8"))
+        for name, (title, caption) in captions.items()
+        if (folder.plots / name).is_file()
+    ]
+    film = folder.videos / "policy.gif"
+    if film.is_file() and film.stat().st_size <= _MOST_FILM_BYTES:
+        pictures.append(Picture("Film", "One greedy episode.", film.read_bytes()))
+    return pictures
+
+
+def _read_about(folder: Path) -> dict[str, Any]:
+    path = folder / ABOUT_FILE
+    if not path.is_file():
+        return {}
+    try:
+        if path.stat().st_size > _MOST_ABOUT_BYTES:
+            raise InputError(f"{path}: {path.stat().st_size} bytes; allowed: up to {_MOST_ABOUT_BYTES}")
+        stored = json.loads(path.read_bytes())
+        return {
+            "title": str(stored["title"]),
+            "learning_curves": _CURVES.validate_python(stored["learning_curves"]),
+            "reference_lines": {str(name): float(value) for name, value in stored["reference_lines"].items()},
+            "config_yaml": str(stored["config_yaml"]),
+            "provenance": dict(stored["provenance"]),
+            "reproduce": [str(command) for command in stored["reproduce"]],
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise InputError(f"{path}: not a stored report ({type(error).__name__}: {str(error).splitlines()[0][:100]})") from None
