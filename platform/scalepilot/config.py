@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
@@ -142,6 +142,7 @@ class ExperimentConfig:
 
 
 _ADAPTER: TypeAdapter[ExperimentConfig] = TypeAdapter(ExperimentConfig)
+Config = TypeVar("Config")
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -154,6 +155,15 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     Raises:
         ConfigError: the file or a key or value in it is not allowed.
     """
+    return config_from_mapping(read_yaml(path), overrides, source=str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds, unchecked.
+
+    Raises:
+        ConfigError: it cannot be read, is too large, or is no plain YAML.
+    """
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
             raise ConfigError(f"{path}: {path.stat().st_size} bytes; allowed: up to {MAX_CONFIG_BYTES}")
@@ -162,7 +172,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
-    return config_from_mapping(parse_yaml(text, str(path)), overrides, source=str(path))
+    return parse_yaml(text, str(path))
 
 
 def config_from_mapping(values: Any, overrides: Sequence[str] = (), source: str = "config") -> ExperimentConfig:
@@ -178,11 +188,26 @@ def config_from_mapping(values: Any, overrides: Sequence[str] = (), source: str 
     workload = merged.get("workload")
     if isinstance(workload, Mapping) and "kind" not in workload:
         raise ConfigError(f"{source}: workload.kind: is missing; allowed: {', '.join(WORKLOADS)}")
+    return checked(ExperimentConfig, _ADAPTER, merged, source)
+
+
+def checked(kind: type[Config], adapter: TypeAdapter[Config], values: Any, source: str) -> Config:
+    """Plain data as a configuration.
+
+    Args:
+        kind: frozen dataclass whose keys are allowed.
+        adapter: of that kind.
+        values: the data.
+        source: where it is from, for an error.
+
+    Raises:
+        ConfigError: naming the first key that is not allowed, its value and what is.
+    """
     try:
-        config = _ADAPTER.validate_python(merged)
+        config = adapter.validate_python(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_first_problem(error)}") from None
-    _refuse_bools(merged, config, "", source)
+        raise ConfigError(f"{source}: {_first_problem(error, kind)}") from None
+    _refuse_bools(values, config, "", source)
     return config
 
 
@@ -215,13 +240,13 @@ def _with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
     return values
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, root: type) -> str:
     """The most telling of pydantic's errors, in one line."""
     problems = error.errors(include_url=False)
     problem = problems[0]
     where = ".".join(str(part) for part in _without_kinds(problem["loc"]))
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        names = _keys_at(problem["loc"][:-1])
+        names = _keys_at(problem["loc"][:-1], root)
         near = difflib.get_close_matches(str(problem["loc"][-1]), names, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{where}: unknown key; allowed: {', '.join(names)}{hint}"
@@ -254,15 +279,17 @@ def _tagged(key: Any, part: Any) -> Any:
     return {"workload": WORKLOADS, "env": ENV_TAGS}.get(key, {}).get(part) if isinstance(key, str) else None
 
 
-def _keys_at(path: Sequence[Any]) -> list[str]:
+def _keys_at(path: Sequence[Any], root: type) -> list[str]:
     """Names of the keys a section allows."""
-    at: Any = ExperimentConfig
+    at: Any = root
     for i, part in enumerate(path):
         section = _tagged(path[i - 1], part) if i else None
         if section is not None:
             at = section
         elif isinstance(part, int):
             at = get_args(at)[0]
+        elif get_origin(at) is dict:
+            at = get_args(at)[1]
         else:
             hint = get_type_hints(at).get(part) if is_dataclass(at) else None
             at = get_args(hint)[0] if get_origin(hint) is Annotated else hint
@@ -305,8 +332,10 @@ __all__ = [
     "ResourcesConfig",
     "TabularConfig",
     "TrackingConfig",
+    "checked",
     "config_from_mapping",
     "json_schema",
     "load_config",
+    "read_yaml",
     "with_trace",
 ]

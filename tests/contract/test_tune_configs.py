@@ -1,4 +1,4 @@
-"""Every YAML in tune_configs is an experiment that could start."""
+"""Every YAML in tune_configs is an experiment, or in studies/ a study, that could start."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import pytest
 
 from scalepilot.config import EnvConfig, config_from_mapping, load_config
 from scalepilot.simulate import protocol_v1
+from scalepilot.study import load_study
 from scalepilot_envs.registration import find_env
 
 FOLDER = Path(__file__).parents[2] / "tune_configs"
-CONFIGS = sorted(FOLDER.rglob("*.y*ml"))
+STUDIES = sorted((FOLDER / "studies").glob("*.y*ml"))
+CONFIGS = sorted({*FOLDER.rglob("*.y*ml")} - {*STUDIES})
 AUTOSCALE_CONFIGS = [path for path in CONFIGS if isinstance(load_config(path).env, EnvConfig)]
 ANY_CONFIG = pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(FOLDER)))
 
@@ -27,6 +29,15 @@ def test_a_shipped_config_loads_and_says_what_it_is(path):
     assert find_env(config.env.id)
     assert path.read_text(encoding="utf-8").startswith("# ")
     assert config_from_mapping(config.to_mapping()) == config
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.name)
+def test_a_shipped_study_builds_every_experiment_of_it(path):
+    study, tasks = load_study(path)
+    assert path.read_text(encoding="utf-8").startswith("# ")
+    assert study.name == path.stem
+    assert {task.name for task in tasks} == set(study.tasks)
+    assert all(len(task.arms) >= 2 for task in tasks)
 
 
 @pytest.mark.parametrize("path", AUTOSCALE_CONFIGS, ids=lambda p: str(p.relative_to(FOLDER)))

@@ -18,6 +18,7 @@ COMMANDS = {
     "report": "scalepilot.cli.report",
     "crosscheck": "scalepilot.cli.crosscheck",
     "runs": "scalepilot.cli.runs",
+    "study": "scalepilot.cli.study",
     "serve": "scalepilot.cli.serve",
     "workload": "scalepilot.cli.workload",
     "env": "scalepilot.cli.env",

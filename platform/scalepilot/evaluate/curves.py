@@ -7,9 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scalepilot.evaluate.statistics import Interval
 from scalepilot.evaluate.svg import COLOURS, HEIGHT, WIDTH, Array, Axes, document, with_margin
 
 _POINTS = 200
+_REFERENCE = COLOURS[6]
+# Of the key, wide enough for some words.
+_LETTER_PIXELS, _MARK_PIXELS = 7.2, 44
 
 
 @dataclass(frozen=True)
@@ -28,24 +32,65 @@ def band(curves: Sequence[Curve]) -> tuple[Array, Array, Array, Array]:
     return steps, values.mean(axis=0), values.min(axis=0), values.max(axis=0)
 
 
-def curves_svg(engines: Mapping[str, Sequence[Curve]], *, title: str, value_label: str) -> str:
+def curves_svg(
+    contestants: Mapping[str, Sequence[Curve]],
+    *,
+    title: str,
+    value_label: str,
+    x_label: str = "environment steps",
+    reference: tuple[str, Interval] | None = None,
+    threshold: float | None = None,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+) -> str:
     """The picture.
 
     Args:
-        engines: name → one curve a seed, each with at least one point.
+        contestants: name → one curve a seed, each with at least one point; no more than there are colours.
         title: above it.
         value_label: of the vertical axis.
+        x_label: of the horizontal one.
+        reference: name and value of one that does not learn, a level band.
+        threshold: a dashed line.
+        width: pixels.
+        height: pixels.
     """
-    bands = {name: band(curves) for name, curves in engines.items()}
+    bands = {name: band(curves) for name, curves in contestants.items()}
     right = max(float(steps[-1]) for steps, *_ in bands.values())
-    low = min(float(lowest.min()) for _, _, lowest, _ in bands.values())
-    high = max(float(highest.max()) for _, _, _, highest in bands.values())
-    axes = Axes(84, 66, WIDTH - 24, HEIGHT - 56, (0.0, right), with_margin(low, high))
+    ends = [(float(lowest.min()), float(highest.max())) for _, _, lowest, highest in bands.values()]
+    if reference is not None:
+        ends.append((reference[1].mean, reference[1].mean))
+    if threshold is not None:
+        ends.append((threshold, threshold))
+    entries = list(zip(bands, COLOURS, strict=False))
+    if reference is not None:
+        entries.append((reference[0], _REFERENCE))
+    step = _MARK_PIXELS + _LETTER_PIXELS * max(len(name) for name, _ in entries)
+    per_row = max(1, int((width - 84) // step))
+    rows = [entries[i : i + per_row] for i in range(0, len(entries), per_row)]
+    top = 84 + 18 * (len(rows) - 1)
+    bounds = with_margin(min(low for low, _ in ends), max(high for _, high in ends))
+    axes = Axes(84, top, width - 24, height - 56, (0.0, right), bounds)
     axes.y_axis(value_label)
-    axes.x_axis("environment steps")
+    axes.x_axis(x_label)
+    if reference is not None:
+        _level_band(axes, reference[1])
     for (steps, mean, lowest, highest), colour in zip(bands.values(), COLOURS, strict=False):
         axes.band(steps, lowest, highest, colour)
         axes.line(steps, mean, colour)
-    axes.key(list(zip(bands, COLOURS, strict=False)), y=50)
-    axes.note("line: mean of the seeds · band: all", y=50)
-    return document(WIDTH, HEIGHT, title, axes.parts)
+    if threshold is not None:
+        y = axes.y(threshold)
+        axes.parts.append(
+            f'<path class="mark" d="M{axes.left} {y:.1f}H{axes.right}" stroke="{_REFERENCE}" stroke-dasharray="6 4"/>'
+        )
+    for i, row in enumerate(rows):
+        axes.key(row, y=48 + 18 * i, step=step)
+    axes.note("line: mean of the seeds · band: all" + (" · dashes: success" if threshold is not None else ""), y=top - 8)
+    return document(width, height, title, axes.parts)
+
+
+def _level_band(axes: Axes, value: Interval) -> None:
+    whole = np.array(axes.x_range)
+    if value.is_known:
+        axes.band(whole, np.full(2, value.low), np.full(2, value.high), _REFERENCE)
+    axes.line(whole, np.full(2, value.mean), _REFERENCE, width=1.5)

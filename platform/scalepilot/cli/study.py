@@ -1,0 +1,96 @@
+"""`scalepilot study STUDY`: algorithms side by side on several seeds, with an analysis written from the numbers."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scalepilot.evaluate.study_metrics import TaskResult
+
+HELP = "train several algorithms on several seeds, compare them and write what the numbers say"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `study`."""
+    parser.add_argument("study", type=Path, metavar="STUDY", help="study YAML, such as tune_configs/studies/dqn-against-ppo.yaml")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="training seeds (default: those of the study)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default: 1)")
+    parser.add_argument(
+        "--reuse", action="store_true", help="go on in --out, or in the newest folder: finished runs are not repeated"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: runs/NAME-study/DATE-TIME)")
+    parser.add_argument("--json", action="store_true", help="print summary.json instead of the tables")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, measure, write, print."""
+    from scalepilot.errors import InputError
+
+    if not 1 <= arguments.jobs <= 1000:
+        raise InputError(f"--jobs: {arguments.jobs} is not allowed; allowed: 1 to 1000")
+    from scalepilot.study.config import load_study, with_seeds
+
+    study, tasks = load_study(arguments.study)
+    if arguments.seeds is not None:
+        study = with_seeds(study, arguments.seeds)
+    from scalepilot.study import run_study, study_folder, write_study
+
+    folder = study_folder(study, arguments.out, reuse=arguments.reuse)
+    try:
+        runs = run_study(study, tasks, folder, jobs=arguments.jobs)
+    except KeyboardInterrupt:
+        print(f"\nstopped; go on:  scalepilot study {arguments.study} --reuse --out {folder}")
+        raise
+    write_study(study, runs, arguments.study)
+    if arguments.json:
+        print((folder / "summary.json").read_text(encoding="utf-8"))
+        return 0
+    for task in runs.tasks:
+        _print(task)
+    from scalepilot.cli.output import console
+    from scalepilot.evaluate.study_text import conclusion
+
+    closing = conclusion(runs.tasks)
+    if closing:
+        console().print(closing)
+    print(f"page:     {folder / 'study.html'}")
+    print(f"analysis: {folder / 'analysis.md'}")
+    return 0
+
+
+def _print(task: TaskResult) -> None:
+    from rich.text import Text
+
+    from scalepilot.cli.output import console
+    from scalepilot.evaluate.study_page import figure
+    from scalepilot.evaluate.study_text import verdict
+    from scalepilot.evaluate.tables import plain_table
+
+    seeds, episodes = task.arms[0].values.shape
+    table = plain_table(
+        f"{task.name}: {seeds} training seed{'s' if seeds > 1 else ''} an arm, {episodes} test episodes each",
+        "95 % intervals: bootstrap over seeds and episodes.",
+    )
+    table.add_column("", overflow="fold")
+    for heading in ("return (IQM)", "95 % interval", "mean", "success", "area", "largest fall"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for arm in task.arms:
+        span = f"{figure(arm.iqm.low)} to {figure(arm.iqm.high)}" if arm.iqm.is_known else "-"
+        success = "-" if arm.success_rate is None else f"{arm.success_rate.mean:.0%}"
+        table.add_row(
+            Text(arm.name),
+            figure(arm.iqm.mean),
+            span,
+            figure(arm.mean.mean),
+            success,
+            figure(arm.area.mean),
+            figure(arm.largest_fall.mean),
+        )
+    success = "-" if task.random_success_rate is None else f"{task.random_success_rate:.0%}"
+    table.add_row("random", "-", "-", figure(task.random.mean), success, "-", "-")
+    out = console()
+    out.print(table)
+    out.print(verdict(task))
+    out.print()

@@ -1,0 +1,251 @@
+"""What a study measures of each arm: final performance, success, sample efficiency, stability, actions.
+
+All arms fly the same test episodes with the policies they kept (the best of each run by validation). Intervals are over
+training seeds and episodes (`scalepilot.evaluate.nested`); of what a run has only one number, over seeds alone.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalepilot.evaluate.curves import Curve
+from scalepilot.evaluate.nested import nested_difference, nested_iqm, nested_mean
+from scalepilot.evaluate.statistics import Interval
+
+Array = NDArray[np.float64]
+# A validation counts as late in the last quarter of the budget.
+_LATE_SHARE = 0.75
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One run of an arm.
+
+    Attributes:
+        seed: of its training.
+        curve: validation return over environment steps, at least one point.
+        seconds: (n,) of training, at the curve's points.
+        test_return: (num_episodes,) of the kept policy.
+        action_share: (num_actions,) of its greedy decisions; empty where actions are not numbered.
+        train_seconds: of the whole training.
+        run: its folder, relative to the study's.
+    """
+
+    seed: int
+    curve: Curve
+    seconds: Array
+    test_return: Array
+    action_share: Array
+    train_seconds: float
+    run: str
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm over all seeds, measured.
+
+    Attributes:
+        name: of the arm.
+        detail: algorithm and settings that differ, in a few words.
+        budget_env_steps: of each run.
+        runs: one a seed.
+        mean: test return.
+        iqm: its interquartile mean.
+        success_rate: share of test episodes that reach the task's threshold; None without one.
+        area: validation return averaged over the budget, what was collected on the way: the area under the curve.
+        largest_fall: of the validation return from its best so far.
+        late_deviation: standard deviation of the validations in the last quarter of the budget.
+        seed_deviation: standard deviation of the seeds' mean test returns; NaN for one seed.
+        steps_to_success: of each run, steps of the first validation that reaches the threshold; None where none does.
+    """
+
+    name: str
+    detail: str
+    budget_env_steps: int
+    runs: tuple[SeedRun, ...]
+    mean: Interval
+    iqm: Interval
+    success_rate: Interval | None
+    area: Interval
+    largest_fall: Interval
+    late_deviation: Interval
+    seed_deviation: float
+    steps_to_success: tuple[int | None, ...]
+
+    @property
+    def values(self) -> Array:
+        """(num_seeds, num_episodes) test returns."""
+        return np.stack([run.test_return for run in self.runs])
+
+    @property
+    def action_share(self) -> Array:
+        """(num_actions,) mean over seeds."""
+        shares: Array = np.stack([run.action_share for run in self.runs]).mean(axis=0)
+        return shares
+
+    @property
+    def median_steps_to_success(self) -> float | None:
+        """Median over seeds, those that never reach it counted as longer than all; None where most do not."""
+        steps = sorted(float("inf") if s is None else s for s in self.steps_to_success)
+        median = statistics.median(steps)
+        return median if np.isfinite(median) else None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First arm minus second.
+
+    Attributes:
+        final: of the mean test return.
+        area: of the return averaged over the budget.
+        largest_fall: of the largest fall.
+    """
+
+    final: Interval
+    area: Interval
+    largest_fall: Interval
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """A task with all its arms.
+
+    Attributes:
+        name: of the task.
+        env_id: of the environment.
+        success_return: a test episode that collects it is a success; None for none.
+        actions: labels by index; empty where actions are not numbered.
+        random: test return of a random agent on the same episodes.
+        random_success_rate: of it; None without a threshold.
+        arms: highest interquartile mean first.
+        versus: leader's rivals → leader minus rival; the leader is the first arm.
+    """
+
+    name: str
+    env_id: str
+    success_return: float | None
+    actions: tuple[str, ...]
+    random: Interval
+    random_success_rate: float | None
+    arms: tuple[Arm, ...]
+    versus: Mapping[str, Difference]
+
+    def arm(self, name: str) -> Arm:
+        """An arm by name."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+
+def measure_arm(
+    name: str, detail: str, budget_env_steps: int, runs: Sequence[SeedRun], success_return: float | None, samples: int = 2000
+) -> Arm:
+    """Everything of one arm.
+
+    Args:
+        name: of the arm.
+        detail: algorithm and settings, in a few words.
+        budget_env_steps: of each run.
+        runs: one a seed, all on the same test episodes.
+        success_return: threshold; None for none.
+        samples: resamples behind the intervals.
+    """
+    values = np.stack([run.test_return for run in runs])
+    episodes = np.arange(values.shape[1])
+    success = None
+    if success_return is not None:
+        success = _within(nested_mean((values >= success_return).astype(np.float64), episodes, samples=samples), 0.0, 1.0)
+    return Arm(
+        name=name,
+        detail=detail,
+        budget_env_steps=budget_env_steps,
+        runs=tuple(runs),
+        mean=nested_mean(values, episodes, samples=samples),
+        iqm=nested_iqm(values, episodes, samples=samples),
+        success_rate=success,
+        area=_over_seeds([area(run.curve, budget_env_steps) for run in runs], samples),
+        largest_fall=_within(_over_seeds([largest_fall(run.curve) for run in runs], samples), 0.0, np.inf),
+        late_deviation=_within(_over_seeds([late_deviation(run.curve) for run in runs], samples), 0.0, np.inf),
+        seed_deviation=statistics.stdev(values.mean(axis=1)) if len(runs) > 1 else float("nan"),
+        steps_to_success=tuple(None if success_return is None else steps_to(run.curve, success_return) for run in runs),
+    )
+
+
+def compare_arms(
+    name: str,
+    env_id: str,
+    success_return: float | None,
+    actions: Sequence[str],
+    random_return: Array,
+    arms: Sequence[Arm],
+    samples: int = 2000,
+) -> TaskResult:
+    """Rank the arms and hold the leader against each of the others.
+
+    Args:
+        name: of the task.
+        env_id: of the environment.
+        success_return: threshold; None for none.
+        actions: labels by index.
+        random_return: (num_episodes,) of a random agent on the same test episodes.
+        arms: at least one.
+        samples: resamples behind the intervals.
+    """
+    ranked = sorted(arms, key=lambda arm: -arm.iqm.mean)
+    leader, *others = ranked
+    episodes = np.arange(len(random_return))
+    versus = {
+        other.name: Difference(
+            nested_difference(leader.values, other.values, episodes, samples=samples),
+            _difference_over_seeds(
+                [area(run.curve, arm.budget_env_steps) for arm in (leader, other) for run in arm.runs], leader, samples
+            ),
+            _difference_over_seeds([largest_fall(run.curve) for arm in (leader, other) for run in arm.runs], leader, samples),
+        )
+        for other in others
+    }
+    # A random agent has no training seeds: its episodes are the only level, each a block of its own.
+    random = nested_mean(random_return[:, None], np.zeros(1, np.int64), samples=samples)
+    reached = None if success_return is None else float((random_return >= success_return).mean())
+    return TaskResult(name, env_id, success_return, tuple(actions), random, reached, tuple(ranked), versus)
+
+
+def area(curve: Curve, budget_env_steps: int) -> float:
+    """Mean of a curve over the budget, its first value held before and its last after: comparable between budgets."""
+    inside = np.linspace(0.0, budget_env_steps, 501)
+    return float(np.interp(inside, curve.env_steps, curve.value).mean())
+
+
+def largest_fall(curve: Curve) -> float:
+    """Largest difference between the best value so far and a later one; 0 for a curve that never falls."""
+    return float((np.maximum.accumulate(curve.value) - curve.value).max())
+
+
+def late_deviation(curve: Curve) -> float:
+    """Standard deviation of the values in the last quarter of the steps; 0 for a single one."""
+    late = curve.value[curve.env_steps >= _LATE_SHARE * curve.env_steps[-1]]
+    return float(late.std())
+
+
+def steps_to(curve: Curve, threshold: float) -> int | None:
+    """Steps of the first value that reaches the threshold."""
+    reached = np.flatnonzero(curve.value >= threshold)
+    return int(curve.env_steps[reached[0]]) if len(reached) else None
+
+
+def _over_seeds(values: Sequence[float], samples: int) -> Interval:
+    """Mean over seeds with its interval from seeds alone."""
+    return nested_mean(np.array(values)[:, None], np.zeros(1, np.int64), samples=samples)
+
+
+def _difference_over_seeds(values: Sequence[float], leader: Arm, samples: int) -> Interval:
+    both, split = np.array(values)[:, None], len(leader.runs)
+    return nested_difference(both[:split], both[split:], np.zeros(1, np.int64), samples=samples)
+
+
+def _within(interval: Interval, low: float, high: float) -> Interval:
+    """Ends that the quantity cannot pass are cut."""
+    return Interval(interval.mean, *(float(np.clip(x, low, high)) for x in (interval.low, interval.high)))

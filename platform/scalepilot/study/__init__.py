@@ -1,0 +1,17 @@
+"""Several algorithms on several tasks and seeds: trained alike, measured alike, told apart only where the numbers do."""
+
+from scalepilot.study.config import PlannedTask, StudyConfig, load_study, with_seeds
+from scalepilot.study.runs import StudyRuns, run_study, study_folder
+from scalepilot.study.write import summary, write_study
+
+__all__ = [
+    "PlannedTask",
+    "StudyConfig",
+    "StudyRuns",
+    "load_study",
+    "run_study",
+    "study_folder",
+    "summary",
+    "with_seeds",
+    "write_study",
+]

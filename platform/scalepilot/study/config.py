@@ -1,0 +1,243 @@
+"""StudyConfig: which experiments a study compares, on which seeds, and what counts as success."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import TypeAdapter
+
+from scalepilot.config import ExperimentConfig, OtherEnvConfig, checked, config_from_mapping, read_yaml
+from scalepilot.errors import ConfigError
+from scalepilot.settings.checks import STRICT, check_allowed
+
+AXES = ("env_steps", "time_seconds")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ =+-]{0,59}")
+_MOST_ARMS = 64
+
+
+@dataclass(frozen=True)
+class ArmConfig:
+    """One contestant: an experiment, and what is changed in it.
+
+    Attributes:
+        config: path of an experiment's YAML (relative to the study's), or the experiment itself.
+        set: dotted key → value, such as {ppo.lr: 3e-4}.
+        grid: dotted key → values; every combination is an arm of its own.
+    """
+
+    config: str | dict[str, Any] = field(default_factory=dict)
+    set: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, list[Any]] = field(default_factory=dict)
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        for key, values in self.grid.items():
+            if not values:
+                raise ValueError(f"grid.{key}: is empty; allowed: at least one value")
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """One environment and who learns on it.
+
+    Attributes:
+        arms: name → contestant; all on the same environment and test episodes.
+        success_return: a test episode that collects this much is a success; null for none.
+        map_fields: the two observation fields of the state → action picture; empty for the first two.
+        set: dotted key → value, in every arm.
+    """
+
+    arms: dict[str, ArmConfig]
+    success_return: float | None = None
+    map_fields: tuple[str, ...] = ()
+    set: dict[str, Any] = field(default_factory=dict)
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        _check_names("arms", self.arms)
+        if self.success_return is not None and not math.isfinite(self.success_return):
+            raise ValueError(f"success_return: {self.success_return} is not allowed; allowed: a finite number")
+        if len(self.map_fields) not in (0, 2):
+            raise ValueError(f"map_fields: {list(self.map_fields)} is not allowed; allowed: two observation fields")
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """A study: tasks × arms × seeds.
+
+    Attributes:
+        tasks: name → environment with its arms.
+        name: of the study's folder.
+        seeds: training seeds, the same for every arm.
+        axis: of the learning curves: env_steps or time_seconds (of training).
+        set: dotted key → value, in every arm of every task.
+        output: folder that collects studies.
+    """
+
+    tasks: dict[str, TaskConfig]
+    name: str = "study"
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    axis: str = "env_steps"
+    set: dict[str, Any] = field(default_factory=dict)
+    output: str = "runs"
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        _check_names("name", [self.name])
+        _check_names("tasks", self.tasks)
+        check_allowed("axis", self.axis, AXES)
+        check_seeds("seeds", self.seeds)
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """A task with its experiments built and checked.
+
+    Attributes:
+        name: of the task.
+        success_return: as `TaskConfig`.
+        map_fields: as `TaskConfig`.
+        arms: name → experiment; its seed is replaced by each of the study's.
+    """
+
+    name: str
+    success_return: float | None
+    map_fields: tuple[str, ...]
+    arms: Mapping[str, ExperimentConfig]
+
+    @property
+    def env(self) -> OtherEnvConfig:
+        """The environment all arms share."""
+        env = next(iter(self.arms.values())).env
+        assert isinstance(env, OtherEnvConfig)
+        return env
+
+
+_ADAPTER: TypeAdapter[StudyConfig] = TypeAdapter(StudyConfig)
+
+
+def check_seeds(name: str, seeds: Sequence[int]) -> None:
+    """Refuse seeds that are negative, doubled or none at all."""
+    if not seeds or len({*seeds}) < len(seeds) or min(seeds) < 0 or max(seeds) > 2**31 - 1:
+        raise ValueError(f"{name}: {list(seeds)} is not allowed; allowed: whole numbers from 0, each once")
+
+
+def load_study(path: Path) -> tuple[StudyConfig, tuple[PlannedTask, ...]]:
+    """Read a study's YAML and build every experiment of it.
+
+    Raises:
+        ConfigError: a key or value of the study, or of one of its experiments, is not allowed.
+    """
+    values = read_yaml(path)
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path}: holds a {type(values).__name__}; allowed: keys and values, such as name: study")
+    study = checked(StudyConfig, _ADAPTER, dict(values), str(path))
+    return study, tuple(_planned(study, name, task, path) for name, task in study.tasks.items())
+
+
+def _planned(study: StudyConfig, name: str, task: TaskConfig, path: Path) -> PlannedTask:
+    arms: dict[str, ExperimentConfig] = {}
+    for arm_name, arm in task.arms.items():
+        for suffix, choice in _combinations(arm.grid):
+            source = f"{path}: tasks.{name}.arms.{arm_name}"
+            where = path.parent / arm.config if isinstance(arm.config, str) else None
+            given = copy.deepcopy(arm.config) if where is None else read_yaml(where)
+            merged = given if isinstance(given, dict) else {}
+            for key, value in {**study.set, **task.set, **arm.set, **choice}.items():
+                _put(merged, key, value, source)
+            full_name = arm_name + suffix
+            merged["name"] = _slug(f"{name}-{full_name}")
+            config = config_from_mapping(merged, source=source if where is None else f"{source} ({where.name})")
+            if not isinstance(config.env, OtherEnvConfig):
+                raise ConfigError(
+                    f"{source}: env.id: {config.env.id!r} is not allowed in a study, which compares returns; allowed: any other"
+                    " environment (scalepilot compare judges Autoscale's policies by what they cost)"
+                )
+            arms[full_name] = config
+    if len(arms) > _MOST_ARMS:
+        raise ConfigError(f"{path}: tasks.{name}: {len(arms)} arms; allowed: up to {_MOST_ARMS}")
+    planned = PlannedTask(name, task.success_return, task.map_fields, arms)
+    _check_alike(planned, path)
+    return planned
+
+
+def _check_alike(task: PlannedTask, path: Path) -> None:
+    """All arms must be judged on the same episodes, or the comparison compares those."""
+    first, *others = task.arms.items()
+    for name, config in others:
+        for key, mine, theirs in (
+            ("env", config.env, first[1].env),
+            ("evaluation.test_episodes", config.evaluation.test_episodes, first[1].evaluation.test_episodes),
+            (
+                "evaluation.validation_episodes",
+                config.evaluation.validation_episodes,
+                first[1].evaluation.validation_episodes,
+            ),
+        ):
+            if mine != theirs:
+                raise ConfigError(
+                    f"{path}: tasks.{task.name}.arms.{name}: {key} differs from {first[0]}'s; allowed: the same in every arm"
+                )
+    fields = [f.name for f in task.env.description.fields]
+    for name in task.map_fields:
+        if name not in fields:
+            raise ConfigError(f"{path}: tasks.{task.name}.map_fields: {name!r} is not allowed; allowed: {', '.join(fields)}")
+
+
+def with_seeds(study: StudyConfig, seeds: Sequence[int]) -> StudyConfig:
+    """The same study on other training seeds.
+
+    Raises:
+        ConfigError: seeds that are not allowed.
+    """
+    try:
+        check_seeds("--seeds", seeds)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    return replace(study, seeds=tuple(seeds))
+
+
+def _combinations(grid: Mapping[str, Sequence[Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """(what is added to the arm's name, key → value) of every point of the grid."""
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    return [("".join(f" {key.rpartition('.')[2]}={_short(v)}" for key, v in point.items()), point) for point in points]
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _put(at: dict[str, Any], key: str, value: Any, source: str) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = at.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{source}: set.{key}: {section} is a value, not a section")
+        at = inner
+    at[last] = copy.deepcopy(value)
+
+
+def _slug(name: str) -> str:
+    """A name for folders and policies."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:64]
+
+
+def _check_names(key: str, names: Any) -> None:
+    if not names:
+        raise ValueError(f"{key}: is empty; allowed: at least one")
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{key}: {name!r} is not allowed; allowed: 1–60 letters, digits, spaces, '.', '_', '=', '+', '-'")
+    slugs = [_slug(name) for name in names]
+    if len({*slugs}) < len(slugs):
+        raise ValueError(f"{key}: {list(names)} give the same folder name; allowed: names that differ in letters or digits")

@@ -1,0 +1,280 @@
+"""A study from its plan to its measurements: every run trained or found, read, and measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from scalepilot.config import ExperimentConfig
+from scalepilot.errors import InputError, RunError
+from scalepilot.evaluate.curves import Curve
+from scalepilot.evaluate.files import EPISODES_FILE
+from scalepilot.evaluate.policy_map import (
+    observed_ranges,
+    policy_map,
+    policy_map_picture,
+    telling_fields,
+    typical_observation,
+)
+from scalepilot.evaluate.recording import Recording, record_episode
+from scalepilot.evaluate.study_metrics import Arm, SeedRun, TaskResult, compare_arms, measure_arm
+from scalepilot.learn.checkpoints import Checkpoints
+from scalepilot.learn.run_folder import RunFolder, new_folder
+from scalepilot.learn.task import TEST_SEED
+from scalepilot.policy import Policy, load_policy
+from scalepilot.progress import Progress
+from scalepilot.settings import OtherEnvConfig
+from scalepilot.study.config import PlannedTask, StudyConfig
+from scalepilot.study.jobs import Ended, Job, run_jobs
+
+RUNS, LOGS, PLOTS = "runs", "logs", "plots"
+# Decisions are counted over so many of the test episodes of each run.
+_RECORDED_EPISODES = 10
+# More maps than this nobody looks at: those of the best arms.
+_MOST_MAPS = 6
+
+
+@dataclass(frozen=True)
+class StudyRuns:
+    """What a study measured.
+
+    Attributes:
+        folder: of the study.
+        tasks: measured.
+        maps: task → arm → state → action picture (SVG) of its median seed.
+    """
+
+    folder: Path
+    tasks: tuple[TaskResult, ...]
+    maps: dict[str, dict[str, str]]
+
+
+def study_folder(study: StudyConfig, out: Path | None, *, reuse: bool) -> Path:
+    """Where the study is written.
+
+    Args:
+        study: names the folder.
+        out: the folder itself; None for a new one, or with `reuse` the newest, of this study's name.
+        reuse: go on in a folder that has runs.
+
+    Raises:
+        InputError: the folder holds runs, and they are not to be used.
+    """
+    base = Path(study.output) / f"{study.name}-study"
+    if out is None:
+        found = sorted(path for path in base.glob("*") if (path / RUNS).is_dir()) if reuse else []
+        return found[-1] if found else new_folder(base, "", "studies")
+    if (out / RUNS).exists() and not reuse:
+        raise InputError(f"--out: {out} holds runs; allowed: a new folder, or --reuse to go on with them")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out: {out} cannot be made ({error.strerror})") from None
+    return out
+
+
+def run_study(study: StudyConfig, tasks: Sequence[PlannedTask], folder: Path, *, jobs: int = 1, samples: int = 2000) -> StudyRuns:
+    """Train what is not finished yet, then measure everything.
+
+    Args:
+        study: seeds.
+        tasks: what to train.
+        folder: of the study; finished runs of the same settings in it are used.
+        jobs: runs at once.
+        samples: resamples behind the intervals.
+
+    Raises:
+        RunError: a run failed; the others stay.
+        KeyboardInterrupt: stopped early; the runs so far stay.
+    """
+    planned = {
+        (task.name, arm, seed): replace(config, seed=seed, output=str(folder / RUNS))
+        for task in tasks
+        for seed in study.seeds
+        for arm, config in task.arms.items()
+    }
+    known = _known_runs(folder / RUNS)
+    runs = {key: _run_of(config, known) for key, config in planned.items()}
+    _train(planned, runs, folder, jobs)
+    measured, maps = [], {}
+    for task in tasks:
+        result, pictures = _measured(study, task, runs, folder, samples)
+        measured.append(result)
+        maps[task.name] = pictures
+    return StudyRuns(folder, tuple(measured), maps)
+
+
+@dataclass(frozen=True)
+class _Run:
+    folder: RunFolder
+    finished: bool
+    resume: bool
+
+
+def _known_runs(runs: Path) -> list[tuple[dict[str, Any], RunFolder, str]]:
+    """(config without its output folder, folder, status) of every run there is."""
+    known = []
+    for file in sorted(runs.glob("*/*/config.yaml")):
+        folder = RunFolder(file.parent)
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+            status = json.loads((folder.path / "run.json").read_text(encoding="utf-8"))["status"]
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            # A run killed in its first moments.
+            continue
+        known.append((_comparable(values), folder, str(status)))
+    return known
+
+
+def _comparable(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings that decide a run's result: not where it is written."""
+    return {key: value for key, value in values.items() if key != "output"}
+
+
+def _run_of(config: ExperimentConfig, known: Sequence[tuple[dict[str, Any], RunFolder, str]]) -> _Run:
+    """The run of an experiment: finished, one to go on with, or a new one."""
+    wanted = _comparable(config.to_mapping())
+    same = [(folder, status) for values, folder, status in known if values == wanted]
+    for folder, status in same:
+        if status == "finished" and (folder.evaluation / EPISODES_FILE).is_file():
+            return _Run(folder, True, False)
+    for folder, status in same:
+        if status != "failed" and Checkpoints(folder.checkpoints, 1).newest() is not None:
+            return _Run(folder, False, True)
+    return _Run(RunFolder.create(config), False, False)
+
+
+def _train(
+    planned: dict[tuple[str, str, int], ExperimentConfig], runs: dict[tuple[str, str, int], _Run], folder: Path, num_workers: int
+) -> None:
+    waiting = [
+        Job(f"{task} · {arm} · seed {seed}", planned[key], runs[key].folder.path, runs[key].resume)
+        for key in planned
+        if not runs[key].finished
+        for task, arm, seed in [key]
+    ]
+    progress = Progress("study", unit="runs")
+    done = len(planned) - len(waiting)
+    progress.begin(len(planned), done)
+    if done:
+        progress.note(f"study: {done} of {len(planned)} runs are finished already")
+    count = done
+
+    def on_end(ended: Ended) -> None:
+        nonlocal count
+        count += 1
+        if ended.outcome == "finished":
+            summary = json.loads((RunFolder(ended.job.folder).evaluation / "summary.json").read_text(encoding="utf-8"))
+            name = next(name for name, role in summary["roles"].items() if role == "policy")
+            mean = summary["policies"][name]["return"]["mean"]
+            progress.note(f"{count} of {len(planned)} · {ended.job.label}: test return {mean:,.2f}")
+        else:
+            progress.note(f"{count} of {len(planned)} · {ended.job.label}: {ended.outcome}")
+        progress.update(count)
+
+    failed = [ended for ended in run_jobs(waiting, num_workers, folder / LOGS, on_end) if ended.outcome == "failed"]
+    progress.end()
+    if failed:
+        first = failed[0]
+        raise RunError(
+            f"{len(failed)} of {len(planned)} runs failed, first {first.job.label}: {first.reason}; logs in {folder / LOGS},"
+            f" go on with: --reuse --out {folder}"
+        )
+
+
+def _measured(
+    study: StudyConfig, task: PlannedTask, runs: dict[tuple[str, str, int], _Run], folder: Path, samples: int
+) -> tuple[TaskResult, dict[str, str]]:
+    """A task's result, and a map an arm."""
+    description, random = task.env.description, np.zeros(0)
+    arms, recorded = list[Arm](), dict[str, list[tuple[Policy, list[Recording]]]]()
+    for name, config in task.arms.items():
+        read, recorded[name] = [], []
+        for seed in study.seeds:
+            run = runs[task.name, name, seed].folder
+            policy = load_policy(run.policy)
+            recordings = _record(policy, task.env)
+            recorded[name].append((policy, recordings))
+            test, random = _test_returns(run)
+            read.append(_read(run, seed, test, recordings, len(description.actions), folder))
+        budget = config.learning.num_iterations * config.learning.rollout_size
+        arms.append(measure_arm(name, _detail(config), budget, read, task.success_return, samples))
+    labels = [entry.label for entry in description.actions]
+    result = compare_arms(task.name, description.env_id, task.success_return, labels, random, arms, samples)
+    return result, _maps(task, result, recorded)
+
+
+def _test_returns(run: RunFolder) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
+    """(test returns of the kept policy, those of the random rule) on the same episodes."""
+    table = pq.read_table(run.evaluation / EPISODES_FILE)
+
+    def column(mask: Any) -> Any:
+        return table.filter(mask)["episode_return"].to_numpy()
+
+    return column(pc.equal(table["role"], "policy")), column(pc.equal(table["policy"], "random"))
+
+
+def _read(
+    run: RunFolder, seed: int, test_return: Any, recordings: Sequence[Recording], num_actions: int, folder: Path
+) -> SeedRun:
+    rows = [row for row in run.read_metrics() if row["validation_return"] is not None]
+    taken = np.concatenate([r.action for r in recordings if r.action is not None and r.action.ndim == 1] or [np.zeros(0)])
+    share = np.bincount(taken.astype(np.int64), minlength=num_actions) / max(1, len(taken)) if num_actions else np.zeros(0)
+    status = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
+    return SeedRun(
+        seed=seed,
+        curve=Curve(*(np.array([row[key] for row in rows], dtype=np.float64) for key in ("env_steps", "validation_return"))),
+        seconds=np.array([row["time_seconds"] for row in rows], dtype=np.float64),
+        test_return=test_return,
+        action_share=share,
+        train_seconds=float(status["training"]["train_seconds"]),
+        run=str(run.path.relative_to(folder)),
+    )
+
+
+def _record(policy: Policy, env: OtherEnvConfig) -> list[Recording]:
+    episodes = range(TEST_SEED, TEST_SEED + _RECORDED_EPISODES)
+    return [record_episode(policy, env.description.env_id, env.arguments, seed) for seed in episodes]
+
+
+def _detail(config: ExperimentConfig) -> str:
+    """What a reader needs to know of an arm, in a few words."""
+    learning = config.learning
+    batch = getattr(learning, "minibatch_size", getattr(learning, "batch_size", None))
+    lr = getattr(learning, "lr", getattr(learning, "alpha", None))
+    parts = [config.algorithm, f"learning rate {lr:g}", "" if batch is None else f"batch {batch}", f"{learning.num_envs} envs"]
+    return ", ".join(part for part in parts if part)
+
+
+def _maps(task: PlannedTask, result: TaskResult, recorded: dict[str, list[tuple[Policy, list[Recording]]]]) -> dict[str, str]:
+    """Arm → map of its median seed; all over the same two fields and the same ranges, so that they can be compared."""
+    seen = [r.observation for flown in recorded.values() for _, recordings in flown for r in recordings]
+    observations = np.concatenate([rows for rows in seen if rows is not None] or [np.zeros((0, 0))])
+    leader = recorded[result.arms[0].name][_median_seed(result.arms[0])][0]
+    chosen = (task.map_fields or telling_fields(leader, observations)) if len(observations) else None
+    if chosen is None:
+        return {}
+    x, y = chosen
+    ranges, base = observed_ranges(leader, observations), typical_observation(observations)
+    columns = [[f.name for f in leader.spec.observation_fields].index(name) for name in (x, y)]
+    pictures = {}
+    for arm in result.arms[:_MOST_MAPS]:
+        policy, recordings = recorded[arm.name][_median_seed(arm)]
+        visited = np.concatenate([r.observation for r in recordings if r.observation is not None])[:, columns]
+        found = policy_map(policy, x, y, base=base, ranges=ranges)
+        seed = arm.runs[_median_seed(arm)].seed
+        pictures[arm.name] = policy_map_picture(found, f"{task.name}: {arm.name}, seed {seed}", visited)
+    return pictures
+
+
+def _median_seed(arm: Arm) -> int:
+    """Index of the run in the middle by mean test return."""
+    return int(np.argsort([run.test_return.mean() for run in arm.runs])[(len(arm.runs) - 1) // 2])
