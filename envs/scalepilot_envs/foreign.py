@@ -15,6 +15,25 @@ from scalepilot_envs.registration import EnvEntry
 from scalepilot_envs.restarting import RestartingEnv
 
 _LARGEST = float(np.finfo(np.float32).max)
+# What gymnasium's documentation calls the numbers and the actions of its classic environments; their code names none.
+_NUMBERS = {
+    "CartPole-v1": (("m", "cart position"), ("m/s", "cart velocity"), ("rad", "pole angle"), ("rad/s", "pole angular velocity")),
+    "MountainCar-v0": (("1", "position"), ("1", "velocity")),
+    "Acrobot-v1": (
+        ("1", "cosine of the first joint"),
+        ("1", "sine of the first joint"),
+        ("1", "cosine of the second joint"),
+        ("1", "sine of the second joint"),
+        ("rad/s", "angular velocity of the first joint"),
+        ("rad/s", "angular velocity of the second joint"),
+    ),
+    "Pendulum-v1": (("1", "cosine of the angle"), ("1", "sine of the angle"), ("rad/s", "angular velocity")),
+}
+_ACTIONS = {
+    "CartPole-v1": ["left", "right"],
+    "MountainCar-v0": ["left", "none", "right"],
+    "Acrobot-v1": ["left", "none", "right"],
+}
 
 
 @dataclass(frozen=True)
@@ -60,16 +79,20 @@ class ForeignEntry(EnvEntry):
         env: Any = self.maker()(**options)
         space, actions = env.observation_space, env.action_space
         named = getattr(env.unwrapped, "get_action_meanings", None)
-        words = None if named is None else [str(word).lower() for word in named()]
+        words = _ACTIONS.get(self.env_id) if named is None else [str(word).lower() for word in named()]
         env.close()
         if isinstance(space, gym.spaces.Discrete):
             first = int(space.start)
             fields = [ObservationField("observation", "1", float(first), float(first + int(space.n) - 1), "its state")]
         elif isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
             low, high = np.clip(space.low, -_LARGEST, _LARGEST), np.clip(space.high, -_LARGEST, _LARGEST)
+            unnamed = [("1", f"number {i} of its observation") for i in range(space.shape[0])]
+            known_numbers = _NUMBERS.get(self.env_id, ())
+            # Options may add numbers of their own.
+            told = known_numbers if len(known_numbers) == len(unnamed) else unnamed
             fields = [
-                ObservationField(f"observation_{i}", "1", float(low[i]), float(high[i]), f"number {i} of its observation")
-                for i in range(space.shape[0])
+                ObservationField(f"observation_{i}", unit, float(low[i]), float(high[i]), meaning)
+                for i, (unit, meaning) in enumerate(told)
             ]
         elif isinstance(space, gym.spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8:
             shape = tuple(int(n) for n in space.shape)

@@ -19,6 +19,7 @@ COMMANDS = {
     "crosscheck": "scalepilot.cli.crosscheck",
     "runs": "scalepilot.cli.runs",
     "study": "scalepilot.cli.study",
+    "demo": "scalepilot.cli.demo",
     "serve": "scalepilot.cli.serve",
     "workload": "scalepilot.cli.workload",
     "env": "scalepilot.cli.env",

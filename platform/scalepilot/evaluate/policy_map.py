@@ -35,6 +35,7 @@ class PolicyMap:
     Attributes:
         policy: its name.
         x_field, y_field: what is across and up: a field, or the common name of numbered ones, which move together.
+        x_label, y_label: what a person reads: the name, or the meaning of a field that is only numbered.
         x_unit, y_unit: of both.
         x, y: (points,) the grid.
         values: (points, points), a row a value of y: the action's index, the desired replicas, or the action's first component.
@@ -47,6 +48,8 @@ class PolicyMap:
     policy: str
     x_field: str
     y_field: str
+    x_label: str
+    y_label: str
     x_unit: str
     y_unit: str
     x: Array
@@ -119,6 +122,8 @@ def policy_map(
         policy=policy.spec.name,
         x_field=x_field,
         y_field=y_field,
+        x_label=field_label(fields[x_axis[0]], x_field),
+        y_label=field_label(fields[y_axis[0]], y_field),
         x_unit=fields[x_axis[0]].unit,
         y_unit=fields[y_axis[0]].unit,
         x=x,
@@ -191,10 +196,16 @@ def policy_map_picture(found: PolicyMap, title: str, visited: NDArray[np.float64
     box = Axes(_LEFT, _TOP, _LEFT + _SIDE, _TOP + _SIDE, (found.x[0], found.x[-1]), (found.y[0], found.y[-1]))
     fills = _fills(found)
     box.parts += [*_cells(found, box, fills), *_visited(box, visited), *_names(found, box)]
-    box.y_axis(f"{found.y_field} ({found.y_unit})")
-    box.x_axis(f"{found.x_field} ({found.x_unit})")
+    box.y_axis(f"{found.y_label} ({found.y_unit})")
+    box.x_axis(f"{found.x_label} ({found.x_unit})")
     box.parts += _key(found, box.right + 24, fills, dots=visited is not None and len(visited) > 0)
     return document(_LEFT + _SIDE + _KEY_WIDTH + 24, _TOP + _SIDE + 62, title, box.parts)
+
+
+def field_label(field: FieldEntry, name: str | None = None) -> str:
+    """What a person reads: the name (its own, or that of its family), or the meaning of a field that is only numbered."""
+    numbered = field.name.startswith("observation_")
+    return field.description if numbered and field.description else (name or field.name)
 
 
 def _columns(fields: Sequence[FieldEntry], name: str) -> list[int]:

@@ -1,0 +1,166 @@
+"""`scalepilot demo POLICY…`: policies side by side, live in the terminal, as a video or as a page."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from scalepilot.evaluate.env_flight import EnvFlight
+    from scalepilot.evaluate.flight import AutoscaleFlight
+
+HELP = "watch policies side by side: live in the terminal, as GIF, MP4 or a page"
+_DELAY_SECONDS, _FRAMES_PER_SECOND = 0.05, 20.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `demo`."""
+    parser.add_argument(
+        "policies", nargs="+", metavar="POLICY", help="run or policy folders, or names of rules (hpa, kpa, threshold, optimum …)"
+    )
+    parser.add_argument("--env", metavar="ID", help="environment for rules alone (default: the policy's, or Autoscale-v0)")
+    parser.add_argument("--pattern", metavar="PATTERN", help="workload kind such as spike, or a trace's file (default: its own)")
+    parser.add_argument(
+        "--peak-rps", type=float, default=500.0, metavar="RPS", help="scale the pattern's peak to this; 0 keeps it (default: 500)"
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="steps at most (default: 480 of Autoscale, else the whole episode)"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="of window and arrivals (default: the liveliest window)")
+    parser.add_argument("--alone", action="store_true", help="without HPA, optimum or another rule beside")
+    parser.add_argument(
+        "--delay", type=float, default=_DELAY_SECONDS, metavar="SECONDS", help="pause a step on the terminal (default: 0.05)"
+    )
+    parser.add_argument("--no-render", action="store_true", help="only the table in the end")
+    parser.add_argument("--gif", type=Path, metavar="FILE", help="write a film of it")
+    parser.add_argument("--mp4", type=Path, metavar="FILE", help="the same as MP4 (extra video)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with a scrubber")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON; nothing is shown live")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fly, show and sum up; 130 when interrupted."""
+    from scalepilot.demo import DemoOptions, make_flight
+    from scalepilot.errors import InputError
+
+    if not 0 <= arguments.delay <= 60:
+        raise InputError(f"--delay: {arguments.delay:g} is not allowed; allowed: 0 to 60 seconds")
+    if arguments.seed is not None and arguments.seed < 0:
+        raise InputError(f"--seed: {arguments.seed} is not allowed; allowed: whole numbers from 0")
+    files = [path for path in (arguments.gif, arguments.mp4, arguments.html) if path is not None]
+    if arguments.mp4 is not None:
+        from scalepilot.evaluate.video import check_mp4
+
+        check_mp4()
+    flight = make_flight(
+        DemoOptions(
+            arguments.policies,
+            env=arguments.env,
+            pattern=arguments.pattern,
+            peak_rps=arguments.peak_rps,
+            steps=arguments.steps,
+            seed=arguments.seed,
+            alone=arguments.alone,
+            filmed=bool(files),
+        )
+    )
+    interrupted = False
+    try:
+        if sys.stdout.isatty() and not (arguments.no_render or arguments.json):
+            _watch(flight, arguments.delay)
+        else:
+            _fly(flight)
+    except KeyboardInterrupt:
+        interrupted = True
+    if files and flight.step_index:
+        _write(flight, arguments)
+    if arguments.json:
+        print(json.dumps({"policies": flight.summary(), "interrupted": interrupted}, indent=1, ensure_ascii=False))
+    else:
+        from scalepilot.cli.output import console
+
+        console().print(summary_table(flight))
+        for path in files:
+            print(f"written: {path}")
+    return 130 if interrupted else 0
+
+
+def _watch(flight: AutoscaleFlight | EnvFlight, delay: float) -> None:
+    """Live on the terminal; it is left as it was, whatever happens."""
+    from rich.live import Live
+
+    from scalepilot.cli.output import console
+    from scalepilot.evaluate.env_flight import EnvFlight
+    from scalepilot.evaluate.terminal import autoscale_screen, env_screen
+
+    out = console()
+    drawn = 0.0
+
+    def screen() -> object:
+        width, height = out.size
+        return env_screen(flight, width, height) if isinstance(flight, EnvFlight) else autoscale_screen(flight, width, height)
+
+    with Live(console=out, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
+        while flight.advance():
+            now = time.monotonic()
+            if delay >= 1 / _FRAMES_PER_SECOND or now - drawn >= 1 / _FRAMES_PER_SECOND:
+                drawn = now
+                live.update(screen(), refresh=True)  # type: ignore[arg-type]
+            time.sleep(delay)
+    # The last picture stays above the table.
+    out.print(screen())
+
+
+def _fly(flight: AutoscaleFlight | EnvFlight) -> None:
+    from scalepilot.progress import Progress
+
+    progress = Progress("flying")
+    progress.begin(flight.num_steps)
+    while flight.advance():
+        progress.update(flight.step_index)
+    progress.end()
+
+
+def _write(flight: AutoscaleFlight | EnvFlight, arguments: argparse.Namespace) -> None:
+    from scalepilot.durable import write_bytes
+    from scalepilot.evaluate.flight_film import film_frames
+    from scalepilot.evaluate.flight_page import flight_page
+    from scalepilot.evaluate.video import gif, mp4
+
+    if arguments.gif is not None or arguments.mp4 is not None:
+        frames, frames_per_second = film_frames(flight)
+        if arguments.gif is not None:
+            write_bytes(arguments.gif, gif(frames, frames_per_second))
+        if arguments.mp4 is not None:
+            mp4(frames, frames_per_second, arguments.mp4)
+    if arguments.html is not None:
+        write_bytes(arguments.html, flight_page(flight).encode())
+
+
+def summary_table(flight: AutoscaleFlight | EnvFlight) -> Table:
+    """What everybody came to, as a table."""
+    from scalepilot.evaluate.env_flight import EnvFlight
+    from scalepilot.evaluate.tables import plain_table
+
+    table = plain_table(f"{flight.title}: {flight.step_index} steps", "")
+    table.add_column("", overflow="fold")
+    rows = flight.summary()
+    if isinstance(flight, EnvFlight):
+        headings = ["return", "steps", "episode"]
+        cells = [[f"{r['episode_return']:,.2f}", f"{r['steps']:,}", "over" if r["ended"] else "cut off"] for r in rows]
+    else:
+        headings = ["J/h", "replicas", "late", "moves"]
+        cells = [
+            [f"{r['J_per_hour']:.3f}", f"{r['replicas_mean']:.1f}", f"{r['late_share']:.2%}", f"{r['actions']}"] for r in rows
+        ]
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row, values in zip(rows, cells, strict=True):
+        table.add_row(row["policy"], *values)
+    return table

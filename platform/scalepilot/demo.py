@@ -1,0 +1,196 @@
+"""What a demonstration flies: which policies, beside whom, through which episode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scalepilot.config import PROTOCOL_PEAK_RPS, ExperimentConfig, config_from_mapping
+from scalepilot.errors import InputError
+from scalepilot.evaluate.env_flight import EnvFlight
+from scalepilot.evaluate.flight import AutoscaleFlight, Entry
+from scalepilot.evaluate.recording import MOST_STEPS
+from scalepilot.policy import Policy, load_policy
+from scalepilot.policy.rules import RULES, Hpa, HpaParameters, make_rule, rules_for
+from scalepilot.settings import EnvConfig, is_autoscale
+from scalepilot.simulate import EpisodeSet, autoscale_optimum, poisson_episodes
+from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.autoscale.description import describe as describe_autoscale
+from scalepilot_envs.description import EnvDescription, params_from_mapping
+from scalepilot_envs.registration import find_env
+from scalepilot_envs.workloads import WORKLOADS, RateSeries, TraceWorkload, Workload, part_of, workload_from_mapping
+
+AUTOSCALE_STEPS = 480
+_PATTERN = "diurnal"
+HPA_DEFAULT, OPTIMUM = "hpa-default", "optimum"
+# Longer episodes would keep a person waiting for the optimum; they are flown without unless it is asked for.
+_OPTIMUM_STEPS = 2000
+# Whom other environments are shown against: the first that fits.
+_RIVALS = ("hpa", "threshold", "random")
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What to show.
+
+    Attributes:
+        policies: run or policy folders, or names of rules.
+        env: id of the environment; None for that of the first folder, or Autoscale-v0.
+        pattern: workload kind or trace's file for Autoscale; None for what the first policy was trained on, its test part,
+            or days and nights where none was trained.
+        peak_rps: the pattern's 99.5 % quantile is scaled to this; 0 keeps it.
+        steps: of the episode at most; None for two hours of Autoscale or a whole episode of anything else.
+        seed: of arrivals or environment; None flies the liveliest window.
+        alone: without the default rivals.
+        filmed: pictures are wanted.
+    """
+
+    policies: Sequence[str]
+    env: str | None = None
+    pattern: str | None = None
+    peak_rps: float = PROTOCOL_PEAK_RPS
+    steps: int | None = None
+    seed: int | None = None
+    alone: bool = False
+    filmed: bool = False
+
+
+def make_flight(options: DemoOptions) -> AutoscaleFlight | EnvFlight:
+    """Load everybody and put them at the start.
+
+    Raises:
+        InputError: no such policy, pattern or environment, or policies of different environments.
+    """
+    if options.steps is not None and options.steps < 1:
+        raise InputError(f"--steps: {options.steps} is not allowed; allowed: whole numbers from 1")
+    folders = {name: load_policy(name) for name in options.policies if Path(name).exists()}
+    env_id = _env_id(options.env, folders)
+    if is_autoscale(env_id):
+        return _autoscale(options, folders)
+    if options.pattern is not None:
+        raise InputError(f"--pattern {options.pattern}: {env_id} has no requests to serve; allowed: with Autoscale-v0")
+    config = _config_of(folders)
+    arguments: dict[str, Any] = {}
+    if config is not None and not isinstance(config.env, EnvConfig) and find_env(config.env.id).env_id == env_id:
+        arguments = config.env.arguments
+    described = find_env(env_id).describe(arguments.get("params"), **{k: v for k, v in arguments.items() if k != "params"})
+    actors = [_actor(name, folders, described) for name in options.policies]
+    if not options.alone:
+        fitting = rules_for(described)
+        rival = next((name for name in _RIVALS if name in fitting and name not in options.policies), None)
+        if rival is not None:
+            actors.append((rival, make_rule(rival, described)))
+    return EnvFlight(_entries(actors), env_id, arguments, options.seed or 0, options.steps or MOST_STEPS, filmed=options.filmed)
+
+
+def _env_id(asked: str | None, folders: dict[str, Policy]) -> str:
+    """The one environment of everybody."""
+    try:
+        ids = {name: find_env(policy.spec.env_id).env_id for name, policy in folders.items()}
+        wanted = None if asked is None else find_env(asked).env_id
+    except ValueError as error:
+        raise InputError(f"--{error!s}") from None
+    env_id = wanted or next(iter(ids.values()), find_env("Autoscale-v0").env_id)
+    for name, own in ids.items():
+        if own != env_id:
+            raise InputError(f"{name}: was made for {own}, the others fly {env_id}; allowed: policies of one environment")
+    return env_id
+
+
+def _config_of(folders: dict[str, Policy]) -> ExperimentConfig | None:
+    """What the first trained policy was trained with."""
+    for name, policy in folders.items():
+        stored = policy.spec.provenance.get("config")
+        if stored:
+            return config_from_mapping(stored, source=f"{name}: provenance.config")
+    return None
+
+
+def _actor(name: str, folders: dict[str, Policy], env: EnvDescription) -> tuple[str, Policy]:
+    if name in folders:
+        return folders[name].spec.name, folders[name]
+    if name not in RULES:
+        raise InputError(f"{name}: is no folder and no rule; allowed: a run or policy folder, or {', '.join(rules_for(env))}")
+    return name, make_rule(name, env)
+
+
+def _entries(actors: Sequence[tuple[str, Any]]) -> list[Entry]:
+    """With a phrase about each; a name that comes twice is numbered."""
+    names = [name for name, _ in actors]
+    entries = []
+    for i, (name, actor) in enumerate(actors):
+        earlier = names[:i].count(name)
+        entries.append(Entry(f"{name} #{earlier + 1}" if earlier else name, _detail(actor), actor))
+    return entries
+
+
+def _detail(actor: Any) -> str:
+    if not isinstance(actor, Policy):
+        return "clairvoyant"
+    provenance = actor.spec.provenance
+    if actor.spec.kind == "rule":
+        return "rule"
+    steps = provenance.get("env_steps")
+    trained = f", {steps / 1e6:.1f} M steps" if isinstance(steps, int) else ""
+    return f"{provenance.get('algorithm', actor.spec.kind)}, seed {provenance.get('seed', '?')}{trained}"
+
+
+def _autoscale(options: DemoOptions, folders: dict[str, Policy]) -> AutoscaleFlight:
+    first = next(iter(folders.values()), None)
+    params: AutoscaleParams = params_from_mapping(AutoscaleParams, None if first is None else first.spec.env_params)
+    described = describe_autoscale(params)
+    config = _config_of(folders)
+    workload: Workload
+    if options.pattern is None and config is not None:
+        name, workload, part = _name_of(config), config.workload, "test"
+    else:
+        (name, workload), part = _workload(options.pattern or _PATTERN, options.peak_rps), "all"
+    episode = _episode(name, _series(workload, part, params), options)
+    planned = episode.num_steps <= _OPTIMUM_STEPS or OPTIMUM in options.policies
+    actors: list[tuple[str, Any]] = [_actor(name, folders, described) for name in options.policies if name != OPTIMUM]
+    if not options.alone and "hpa" not in options.policies:
+        actors.append((HPA_DEFAULT, Hpa(HpaParameters(), params, name=HPA_DEFAULT)))
+    if OPTIMUM in options.policies or (planned and not options.alone):
+        actors.append((OPTIMUM, autoscale_optimum(episode, params).planner(OPTIMUM)))
+    return AutoscaleFlight(_entries(actors), episode, params)
+
+
+def _workload(pattern: str, peak_rps: float) -> tuple[str, Workload]:
+    path = Path(pattern)
+    if not (path.suffix or path.exists()) and pattern not in WORKLOADS:
+        raise InputError(f"--pattern {pattern}: is no file and no kind; allowed: a trace's file, or {', '.join(WORKLOADS)}")
+    try:
+        if pattern in WORKLOADS and not path.exists():
+            return pattern, workload_from_mapping({"kind": pattern, "peak_rps": peak_rps or None})
+        return path.stem, TraceWorkload(path=pattern, peak_rps=peak_rps or None)
+    except ValueError as error:
+        raise InputError(f"--pattern {pattern}: {error}") from None
+
+
+def _name_of(config: ExperimentConfig) -> str:
+    if isinstance(config.workload, TraceWorkload):
+        return Path(config.workload.path).stem
+    return config.name if config.name != "experiment" else config.workload.kind
+
+
+def _series(workload: Workload, part: Any, params: AutoscaleParams) -> RateSeries:
+    try:
+        return part_of(workload, part, params.interval_seconds)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def _episode(name: str, series: RateSeries, options: DemoOptions) -> EpisodeSet:
+    """One window of the series: drawn by the seed, or the one whose rate varies most."""
+    steps = min(options.steps or AUTOSCALE_STEPS, len(series))
+    last = len(series) - steps
+    if options.seed is not None:
+        start = int(np.random.default_rng(options.seed).integers(0, last + 1))
+    else:
+        starts = np.unique(np.linspace(0, last, 200).astype(np.int64))
+        start = int(starts[int(series.windows(starts, steps).std(axis=1).argmax())])
+    return poisson_episodes(name, series, np.array([start]), steps, [options.seed or 0])
