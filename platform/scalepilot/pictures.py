@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,12 @@ import numpy as np
 
 from scalepilot.config import ExperimentConfig
 from scalepilot.durable import write_bytes
+from scalepilot.errors import InputError, ScalepilotError
+from scalepilot.evaluate.action_bars import action_bars
 from scalepilot.evaluate.action_chart import action_chart
 from scalepilot.evaluate.compare import Comparison
 from scalepilot.evaluate.learning_curve import learning_curve
+from scalepilot.evaluate.playback_chart import playback_chart
 from scalepilot.evaluate.policy_map import (
     observed_ranges,
     policy_map,
@@ -20,17 +26,20 @@ from scalepilot.evaluate.policy_map import (
     telling_fields,
     typical_observation,
 )
-from scalepilot.evaluate.q_table import q_table_picture
+from scalepilot.evaluate.q_table import q_table_svg
 from scalepilot.evaluate.recording import Recording, record_episode
 from scalepilot.evaluate.returns import ReturnComparison
 from scalepilot.evaluate.statistics import Interval
 from scalepilot.evaluate.video import gif
 from scalepilot.learn.run_folder import RunFolder
-from scalepilot.learn.task import AutoscaleTask, Task
+from scalepilot.learn.stored_metrics import metric_names, stored_metrics
+from scalepilot.learn.task import Task
 from scalepilot.policy import Policy, TablePolicy, load_policy
+from scalepilot.settings import EnvConfig
 from scalepilot_envs.registration import find_env
 
 logger = logging.getLogger("scalepilot.training")
+Judged = Comparison | ReturnComparison
 # Neither training's, which are drawn from all of 32 bits, nor those of validation (1,000,000 …) and test (2,000,000 …).
 VIDEO_SEED = 3_000_000
 
@@ -59,9 +68,140 @@ def film(task: Task, policy: Policy, path: Path) -> None:
     write_bytes(path, gif(recording.frames, recording.frames_per_second))
 
 
-def draw_run(
-    config: ExperimentConfig, folder: RunFolder, task: Task, comparison: Comparison | ReturnComparison | None = None
-) -> None:
+@dataclass(frozen=True)
+class Plot:
+    """One picture of a run.
+
+    Attributes:
+        name: of the file in plots/.
+        svg: the picture; None where it cannot be drawn.
+        reason: why not.
+    """
+
+    name: str
+    svg: str | None
+    reason: str = ""
+
+
+class RunPictures:
+    """Draws a run from what it left: metrics, evaluation, policy.
+
+    Args:
+        config: the experiment.
+        folder: its run.
+        make_task: what it trains on; asked for only when the policy is flown.
+        comparison: the judgement, where there is one.
+        fields: across and up of the policy map; None for the two most telling.
+    """
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        folder: RunFolder,
+        make_task: Callable[[], Task],
+        comparison: Judged | None = None,
+        fields: tuple[str, str] | None = None,
+    ) -> None:
+        self.config, self.folder, self.comparison, self.fields = config, folder, comparison, fields
+        self._make_task = make_task
+
+    @cached_property
+    def task(self) -> Task:
+        """What the run trains on."""
+        return self._make_task()
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The kept policy."""
+        if not self.folder.policy.exists():
+            raise InputError("the run has no policy yet")
+        return load_policy(self.folder.policy)
+
+    @cached_property
+    def recording(self) -> Recording:
+        """One greedy episode of it."""
+        return record_episode(self.policy, self.task.description.env_id, self.task.training_arguments(), VIDEO_SEED)
+
+    def plots(self) -> Iterator[Plot]:
+        """Every picture, one after the other; what cannot be drawn says why and ends nothing."""
+        drawings: dict[str, Callable[[], str]] = {
+            "learning_curve.svg": self.learning_curve,
+            "action_probabilities.svg": self.action_probabilities,
+            "action_shares.svg": self.action_shares,
+            "policy_map.svg": self.policy_map,
+        }
+        if self.config.algorithm in ("q_learning", "sarsa"):
+            drawings["q_table.svg"] = self.q_table
+        if isinstance(self.config.env, EnvConfig):
+            drawings["playback.svg"] = self.playback
+        for name, draw in drawings.items():
+            try:
+                yield Plot(name, draw())
+            except Exception as error:  # noqa: BLE001 - whatever a damaged file or somebody's environment raises
+                reason = str(error) if isinstance(error, ScalepilotError) else f"{type(error).__name__}: {error}"
+                yield Plot(name, None, reason.splitlines()[0][:200] if reason else type(error).__name__)
+
+    def learning_curve(self) -> str:
+        """Training and validation over environment steps; the test of the kept policy as a band."""
+        rows, _ = stored_metrics(self.folder, self.config)
+        if not rows:
+            raise InputError("no metrics: progress.csv, metrics.parquet and logs/training.log are missing, empty or damaged")
+        training, validation = metric_names(self.config)
+        autoscale = isinstance(self.config.env, EnvConfig)
+        return learning_curve(
+            rows,
+            training=training,
+            validation=validation,
+            value_label="J per hour (lower is better)" if autoscale else "episode return",
+            title=f"{self.config.name} · {self.config.algorithm} on {self.config.env.id.rpartition('/')[2]}",
+            test=_test_interval(self.comparison),
+        )
+
+    def action_probabilities(self) -> str:
+        """What the policy thinks of each action along an episode."""
+        picture = action_chart(self.recording, self.policy.spec)
+        if picture is None:
+            raise InputError("the policy scores no actions (its action is a number)")
+        return picture
+
+    def action_shares(self) -> str:
+        """How often it takes each."""
+        picture = action_bars(self.recording, self.policy.spec)
+        if picture is None:
+            raise InputError("the policy has no action table (its action is a number)")
+        return picture
+
+    def policy_map(self) -> str:
+        """What it does over two fields, the others as they were in a typical moment of the episode."""
+        seen = self.recording.observation
+        fields = None if seen is None else self.fields or telling_fields(self.policy, seen)
+        if seen is None or fields is None:
+            what = "looks at images" if self.policy.spec.image is not None else "sees a single number"
+            raise InputError(f"the policy {what}: there are no two fields to map")
+        found = policy_map(self.policy, *fields, base=typical_observation(seen), ranges=observed_ranges(self.policy, seen))
+        names = [f.name for f in self.policy.spec.observation_fields]
+        visited = None
+        if fields[0] in names and fields[1] in names:
+            visited = seen[:, [names.index(name) for name in fields]].astype(np.float64)
+        elif f"{fields[0]}_0" in names and fields[1] in names:
+            visited = seen[:, [names.index(f"{fields[0]}_0"), names.index(fields[1])]].astype(np.float64)
+        return policy_map_picture(found, f"{self.policy.spec.name}: what it does in which state", visited)
+
+    def q_table(self) -> str:
+        """Greedy action and value of each state."""
+        if not isinstance(self.policy, TablePolicy):
+            raise InputError("the policy is no table")
+        return q_table_svg(self.policy)
+
+    def playback(self) -> str:
+        """The window of the test that is played back."""
+        picture = playback_chart(self.comparison) if isinstance(self.comparison, Comparison) else None
+        if picture is None:
+            raise InputError("the run has no evaluation yet, or one without a window played back")
+        return picture
+
+
+def draw_run(config: ExperimentConfig, folder: RunFolder, task: Task, comparison: Judged | None = None) -> None:
     """Draw what the run has so far into plots/ and videos/; what cannot be drawn is logged and ends nothing.
 
     Args:
@@ -72,60 +212,23 @@ def draw_run(
     """
     try:
         folder.plots.mkdir(exist_ok=True)
-        _draw_curve(config, folder, task, comparison)
-        if folder.policy.exists():
-            _draw_policy(config, folder, task)
+        pictures = RunPictures(config, folder, lambda: task, comparison)
+        for plot in pictures.plots():
+            if plot.svg is None:
+                logger.info("no plots/%s: %s", plot.name, plot.reason)
+            else:
+                write_bytes(folder.plots / plot.name, plot.svg.encode())
+        if folder.policy.exists() and config.evaluation.videos and can_be_filmed(task):
+            folder.videos.mkdir(exist_ok=True)
+            film(task, pictures.policy, folder.videos / "policy.gif")
     except Exception:
         logger.exception("pictures: not all could be drawn")
 
 
-def _draw_curve(
-    config: ExperimentConfig, folder: RunFolder, task: Task, comparison: Comparison | ReturnComparison | None
-) -> None:
-    rows = folder.read_metrics()
-    if not rows:
-        return
-    autoscale = isinstance(task, AutoscaleTask)
-    picture = learning_curve(
-        rows,
-        training="train_J_per_hour" if autoscale else "episode_return_mean",
-        validation=task.value_metric,
-        value_label="J per hour (lower is better)" if autoscale else "episode return",
-        title=f"{config.name} · {config.algorithm} on {task.description.env_id.rpartition('/')[2]}",
-        test=_test_interval(comparison),
-    )
-    write_bytes(folder.plots / "learning_curve.svg", picture.encode())
-
-
-def _test_interval(comparison: Comparison | ReturnComparison | None) -> Interval | None:
+def _test_interval(comparison: Judged | None) -> Interval | None:
     """What the test episodes say of the kept policy."""
     if isinstance(comparison, Comparison):
         judged = comparison.best("policy")
         return None if judged is None else comparison.rows[judged.name]["J"]
     collected = None if comparison is None else comparison.best("policy")
     return None if collected is None else collected.figures["return"]
-
-
-def _draw_policy(config: ExperimentConfig, folder: RunFolder, task: Task) -> None:
-    policy = load_policy(folder.policy)
-    if isinstance(policy, TablePolicy):
-        q_table_picture(policy, folder.plots / "q_table.svg")
-    recording = record_episode(policy, task.description.env_id, task.training_arguments(), VIDEO_SEED)
-    picture = action_chart(recording, policy.spec)
-    if picture is not None:
-        write_bytes(folder.plots / "action_probabilities.svg", picture.encode())
-    _draw_map(policy, recording, folder.plots / "policy_map.svg")
-    if config.evaluation.videos and can_be_filmed(task):
-        folder.videos.mkdir(exist_ok=True)
-        film(task, policy, folder.videos / "policy.gif")
-
-
-def _draw_map(policy: Policy, recording: Recording, path: Path) -> None:
-    """What the policy does over the two most telling fields, the others as they were in a typical moment of the episode."""
-    seen = recording.observation
-    fields = None if seen is None else telling_fields(policy, seen)
-    if seen is None or fields is None:
-        return
-    ranges = observed_ranges(policy, seen)
-    found = policy_map(policy, *fields, base=typical_observation(seen), ranges=ranges)
-    write_bytes(path, policy_map_picture(found, f"{policy.spec.name}: what it does over {fields[0]} and {fields[1]}").encode())

@@ -29,6 +29,7 @@ from scalepilot.progress import Progress
 from scalepilot_envs.registration import ENVS
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
+PLOTS = ["action_probabilities.svg", "action_shares.svg", "learning_curve.svg", "q_table.svg"]
 
 
 def config(output: Path, **changes: Any) -> ExperimentConfig:
@@ -57,7 +58,7 @@ def test_a_run_leaves_pictures_and_videos_of_an_environment_that_can_be_drawn(tm
     experiment = config(tmp_path)
     folder = RunFolder.create(experiment)
     run_experiment(experiment, folder)
-    assert sorted(p.name for p in folder.plots.iterdir()) == ["action_probabilities.svg", "learning_curve.svg", "q_table.svg"]
+    assert sorted(p.name for p in folder.plots.iterdir()) == PLOTS
     assert sorted(p.name for p in folder.videos.iterdir()) == ["1400.gif", "2800.gif", "policy.gif"]
     curve = (folder.plots / "learning_curve.svg").read_text()
     assert {"training", "validation", "test, 95 % interval", "environment steps"} <= set(texts(curve))
@@ -78,7 +79,7 @@ def test_a_stopped_run_leaves_its_pictures_too_without_a_test(tmp_path: Path):
     loop = TrainingLoop(experiment, make_trainer(experiment, task), folder, task, spec, progress)
     loop.run(lambda: loop.iteration >= 5)
     draw_run(experiment, folder, task)
-    assert sorted(p.name for p in folder.plots.iterdir()) == ["action_probabilities.svg", "learning_curve.svg", "q_table.svg"]
+    assert sorted(p.name for p in folder.plots.iterdir()) == PLOTS
     assert "test, 95 % interval" not in texts((folder.plots / "learning_curve.svg").read_text())
     assert not folder.videos.exists(), "videos: 0 makes none"
 

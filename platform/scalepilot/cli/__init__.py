@@ -20,6 +20,7 @@ COMMANDS = {
     "runs": "scalepilot.cli.runs",
     "study": "scalepilot.cli.study",
     "demo": "scalepilot.cli.demo",
+    "plot": "scalepilot.cli.plot",
     "serve": "scalepilot.cli.serve",
     "workload": "scalepilot.cli.workload",
     "env": "scalepilot.cli.env",

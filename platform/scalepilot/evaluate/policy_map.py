@@ -195,9 +195,11 @@ def policy_map_picture(found: PolicyMap, title: str, visited: NDArray[np.float64
     """
     box = Axes(_LEFT, _TOP, _LEFT + _SIDE, _TOP + _SIDE, (found.x[0], found.x[-1]), (found.y[0], found.y[-1]))
     fills = _fills(found)
-    box.parts += [*_cells(found, box, fills), *_visited(box, visited), *_names(found, box)]
     box.y_axis(f"{found.y_label} ({found.y_unit})")
     box.x_axis(f"{found.x_label} ({found.x_unit})")
+    # Over the grid, without seams between the rows.
+    cells = ['<g shape-rendering="crispEdges">', *_cells(found, box, fills), "</g>"]
+    box.parts += [*cells, *_visited(box, visited), *_names(found, box)]
     box.parts += _key(found, box.right + 24, fills, dots=visited is not None and len(visited) > 0)
     return document(_LEFT + _SIDE + _KEY_WIDTH + 24, _TOP + _SIDE + 62, title, box.parts)
 

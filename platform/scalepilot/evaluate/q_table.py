@@ -19,6 +19,11 @@ _LOW, _HIGH, _UNSEEN = (253, 231, 200), (120, 180, 230), "#f4f4f4"
 _LETTERS = 6
 
 
+def q_table_svg(policy: TablePolicy, fields: Sequence[str] = (), at: Mapping[str, float] | None = None) -> str:
+    """The picture alone; see `q_table_picture`."""
+    return _drawn(policy, fields, at)[0]
+
+
 def q_table_picture(
     policy: TablePolicy, path: Path, fields: Sequence[str] = (), at: Mapping[str, float] | None = None
 ) -> dict[str, float]:
@@ -39,6 +44,13 @@ def q_table_picture(
     Raises:
         InputError: a field that the table does not see.
     """
+    svg, values = _drawn(policy, fields, at)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(svg, encoding="utf-8")
+    return values
+
+
+def _drawn(policy: TablePolicy, fields: Sequence[str], at: Mapping[str, float] | None) -> tuple[str, dict[str, float]]:
     names, shape = _axes(policy)
     most = sorted(range(len(names)), key=lambda i: -shape[i])[:2]
     shown = list(fields) or [names[i] for i in sorted(most)]
@@ -55,9 +67,7 @@ def q_table_picture(
     plane = np.moveaxis(q, [*others, *axes], range(len(names)))[tuple(held.values())]
     known = np.moveaxis(learnt, [*others, *axes], range(len(names)))[tuple(held.values())]
     values = {names[i]: _middle(policy, names[i], k) for i, k in held.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_svg(policy, shown, plane, known, values), encoding="utf-8")
-    return values
+    return _svg(policy, shown, plane, known, values), values
 
 
 def _axes(policy: TablePolicy) -> tuple[list[str], tuple[int, ...]]:

@@ -19,6 +19,7 @@ from scalepilot.errors import EnvironmentFailedError, LearnerLostError, RunError
 from scalepilot.learn.callbacks import Callback, CsvMetrics, Guarded, TensorBoard
 from scalepilot.learn.checkpoints import LAST_FILE, Checkpoints
 from scalepilot.learn.run_folder import RunFolder
+from scalepilot.learn.stored_metrics import logged_metrics
 from scalepilot.learn.system import SystemMonitor
 from scalepilot.learn.task import Task, sample_observations
 from scalepilot.policy import Policy, PolicySpec, save_policy
@@ -208,6 +209,8 @@ class TrainingLoop:
             self._validate()
         self.train_seconds += time.perf_counter() - began
         row = self._row(metrics, iteration_seconds, validated)
+        if validated:
+            logger.info(logged_metrics(row))
         self._tell(lambda callback: callback.on_iteration(row, lambda: self.trainer.snapshot().policy(self.spec)))
         self.progress.update(self.env_steps, self.learning.rollout_size / iteration_seconds, self.last_value, self.best_value)
         if self.iteration < total and self._due(self.config.checkpoints.every_share):

@@ -2,7 +2,8 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const scrubber = document.getElementById("scrubber"), clock = document.getElementById("clock"), play = document.getElementById("play");
 const NAMESPACE = "http://www.w3.org/2000/svg";
-const WIDTH = 960, LEFT = 52, RIGHT = 12;
+// As wide as the screen: letters stay readable on a phone.
+const WIDTH = Math.max(340, Math.min(960, document.documentElement.clientWidth - 32)), LEFT = 52, RIGHT = 12;
 const cursors = [];
 
 function element(name, attributes, parent, text) {
