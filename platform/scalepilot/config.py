@@ -314,6 +314,24 @@ def with_trace(config: ExperimentConfig, path: Path, peak_rps: float | None = No
         raise ConfigError(f"--peak-rps: {error}") from None
 
 
+def with_workload(config: ExperimentConfig, kind: str, peak_rps: float | None = None) -> ExperimentConfig:
+    """The same experiment on another kind of workload, its own settings as they come.
+
+    Args:
+        config: the experiment.
+        kind: key in WORKLOADS.
+        peak_rps: as in `with_trace`.
+
+    Raises:
+        ConfigError: the peak is not allowed.
+    """
+    scale = PROTOCOL_PEAK_RPS if peak_rps is None else peak_rps or None
+    try:
+        return replace(config, workload=WORKLOADS[kind](peak_rps=scale))
+    except ValueError as error:
+        raise ConfigError(f"--peak-rps: {error}") from None
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of an experiment's YAML."""
     return _ADAPTER.json_schema()
@@ -338,4 +356,5 @@ __all__ = [
     "load_config",
     "read_yaml",
     "with_trace",
+    "with_workload",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import errno
-import os
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -30,7 +29,7 @@ from scalepilot.policy import DecisionRule, Policy, PolicySpec, env_actions, env
 from scalepilot.policy.rules import Hpa, HpaParameters, Rule, make_rule, rules_for
 from scalepilot.progress import Progress
 from scalepilot.reports import write_run_report
-from scalepilot.simulate import ProtocolData, protocol_v1, run_episodes
+from scalepilot.simulate import ProcessExecutor, ProtocolData, protocol_v1, run_episodes, usable_cores
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.workloads import TraceWorkload
@@ -248,14 +247,16 @@ def make_callbacks(config: ExperimentConfig, folder: RunFolder, task: Task) -> l
 def evaluate_run(config: ExperimentConfig, folder: RunFolder, data: ProtocolData, rivals: list[Rule[Any]]) -> Comparison:
     """Judge the run's policy on the test windows, write evaluation/."""
     policy = load_policy(folder.policy)
-    comparison = judge(
-        data,
-        config.autoscale.params,
-        [(policy.spec.name, policy)],
-        rivals,
-        bootstrap_samples=config.evaluation.bootstrap_samples,
-        optimum=OptimumOptions(processes=os.cpu_count() or 1) if config.evaluation.optimum else None,
-    )
+    with ProcessExecutor(usable_cores()) as executor:
+        comparison = judge(
+            data,
+            config.autoscale.params,
+            [(policy.spec.name, policy)],
+            rivals,
+            bootstrap_samples=config.evaluation.bootstrap_samples,
+            optimum=OptimumOptions() if config.evaluation.optimum else None,
+            executor=executor,
+        )
     write_evaluation(comparison, folder.evaluation)
     default = _validation_J(Hpa(HpaParameters(), config.autoscale.params), data, config.autoscale.params)
     folder.write_status("evaluating", validation_J_per_hour={HPA_DEFAULT: default})

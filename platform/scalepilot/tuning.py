@@ -23,7 +23,7 @@ from scalepilot.policy.rules import (
     TrackingParameters,
     fit_forecast,
 )
-from scalepilot.simulate import EpisodeSet, ProtocolData, run_episodes
+from scalepilot.simulate import EpisodeSet, Executor, ProtocolData, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 
 CandidateT = TypeVar("CandidateT")
@@ -87,13 +87,83 @@ def mean_J(
     return scores
 
 
-def _rows_of(rule_name: str, params: AutoscaleParams) -> Callable[[list[Any], int], Rule[Any]]:
-    """Builds one rule that flies several parameter sets side by side."""
+@dataclass(frozen=True)
+class Search:
+    """One rule's parameters to be found on one workload.
 
+    Attributes:
+        rule_name: key in RULES.
+        candidates: parameter sets to try.
+        data: the protocol's episodes; test is not touched.
+        params: the service.
+    """
+
+    rule_name: str
+    candidates: tuple[Any, ...]
+    data: ProtocolData
+    params: AutoscaleParams
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Candidates of one search flown side by side."""
+
+    rule_name: str
+    candidates: tuple[Any, ...]
+    episodes: EpisodeSet
+    params: AutoscaleParams
+
+    def __str__(self) -> str:
+        return f"tuning {self.rule_name} on {self.episodes.workload}"
+
+
+def _score(batch: _Batch) -> list[float]:
     def make(group: list[Any], rows: int) -> Rule[Any]:
-        return RULES[rule_name]([candidate for candidate in group for _ in range(rows)], params)
+        return RULES[batch.rule_name]([candidate for candidate in group for _ in range(rows)], batch.params)
 
-    return make
+    return mean_J(make, batch.candidates, batch.episodes, batch.params)
+
+
+def _scores(
+    candidates: Sequence[tuple[str, Sequence[Any], EpisodeSet, AutoscaleParams]], executor: Executor, progress: Progress | None
+) -> list[list[float]]:
+    """Mean J of each search's candidates, in batches that any worker can take."""
+    owners, batches = [], []
+    for owner, (rule_name, group, episodes, params) in enumerate(candidates):
+        size = max(1, _ROWS_PER_BATCH // len(episodes))
+        for first in range(0, len(group), size):
+            owners.append(owner)
+            batches.append(_Batch(rule_name, tuple(group[first : first + size]), episodes, params))
+    found: list[list[float]] = [[]] * len(batches)
+    for index, scores in executor.run(_score, batches):
+        found[index] = scores
+        if progress:
+            progress(sum(map(len, found)))
+    return [
+        [x for owner, scores in zip(owners, found, strict=True) if owner == i for x in scores] for i in range(len(candidates))
+    ]
+
+
+def run_searches(searches: Sequence[Search], executor: Executor, progress: Progress | None = None) -> list[Tuned[Any]]:
+    """The best of each search's candidates: all on the training windows, the ten best again on validation; test is not touched.
+
+    Args:
+        searches: independent of each other.
+        executor: flies the candidates, several a batch.
+        progress: called with the candidates done.
+    """
+    train = _scores([(s.rule_name, s.candidates, s.data.train, s.params) for s in searches], executor, progress)
+    finalists = [[int(i) for i in np.argsort(scores, kind="stable")[:FINALISTS]] for scores in train]
+    again = [[s.candidates[i] for i in best] for s, best in zip(searches, finalists, strict=True)]
+    validation = _scores(
+        [(s.rule_name, group, s.data.validation, s.params) for s, group in zip(searches, again, strict=True)], executor, None
+    )
+    found = []
+    for search, best, on_train, on_validation in zip(searches, finalists, train, validation, strict=True):
+        winner = int(np.argmin(on_validation))
+        chosen = best[winner]
+        found.append(Tuned(search.candidates[chosen], on_train[chosen], on_validation[winner], len(search.candidates)))
+    return found
 
 
 def draw_hpa(rng: np.random.Generator, metrics: Sequence[str]) -> HpaParameters:
@@ -107,30 +177,7 @@ def draw_hpa(rng: np.random.Generator, metrics: Sequence[str]) -> HpaParameters:
     )
 
 
-def search(
-    make: Callable[[list[CandidateT], int], Policy | Planner],
-    candidates: Sequence[CandidateT],
-    data: ProtocolData,
-    params: AutoscaleParams,
-    progress: Progress | None = None,
-) -> Tuned[CandidateT]:
-    """The best of the candidates: all on the training windows, the ten best again on validation; test is not touched."""
-    train = mean_J(make, candidates, data.train, params, progress)
-    finalists = [int(i) for i in np.argsort(train, kind="stable")[:FINALISTS]]
-    validation = mean_J(make, [candidates[i] for i in finalists], data.validation, params)
-    winner = int(np.argmin(validation))
-    return Tuned(candidates[finalists[winner]], train[finalists[winner]], validation[winner], len(candidates))
-
-
-def tune_hpa(
-    data: ProtocolData,
-    params: AutoscaleParams,
-    *,
-    metric: str,
-    evaluations: int,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Tuned[HpaParameters]:
+def hpa_search(data: ProtocolData, params: AutoscaleParams, *, metric: str, evaluations: int, seed: int = 0) -> Search:
     """Random search for the best HPA on one metric.
 
     Args:
@@ -139,43 +186,31 @@ def tune_hpa(
         metric: "cpu" or "rps".
         evaluations: points drawn.
         seed: of the draw.
-        progress: called with the candidates done.
     """
     rng = np.random.default_rng(seed)
-    candidates = [draw_hpa(rng, [metric]) for _ in range(evaluations)]
-    return search(_rows_of("hpa", params), candidates, data, params, progress)
+    return Search("hpa", tuple(draw_hpa(rng, [metric]) for _ in range(evaluations)), data, params)
 
 
-def tune_rule(
-    rule_name: str,
-    data: ProtocolData,
-    params: AutoscaleParams,
-    *,
-    evaluations: int,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Tuned[Any]:
+def rule_search(rule_name: str, data: ProtocolData, params: AutoscaleParams, *, evaluations: int, seed: int = 0) -> Search:
     """Random search over a rule's whole parameter space.
 
     Args:
-        rule_name: key in SPACES.
+        rule_name: "static" or a key in SPACES.
         data: the protocol's episodes; test is not touched.
         params: the service.
         evaluations: points drawn; a space with fewer points is searched whole.
         seed: of the draw.
-        progress: called with the candidates done.
     """
     rng = np.random.default_rng(seed)
     if rule_name == "static":
         every = range(params.min_replicas, params.max_replicas + 1)
         chosen = every if len(every) <= evaluations else sorted(rng.choice(np.array(every), evaluations, replace=False).tolist())
-        return search(_rows_of("static", params), [StaticParameters(n) for n in chosen], data, params, progress)
-    draw = SPACES[rule_name]
-    candidates = [draw(rng) for _ in range(evaluations)]
+        return Search("static", tuple(StaticParameters(n) for n in chosen), data, params)
+    candidates = [SPACES[rule_name](rng) for _ in range(evaluations)]
     if rule_name == "forecast_mpc":
         forecast = fitted_forecast(data, params)
         candidates = [replace(c, forecast=forecast) for c in candidates]
-    return search(_rows_of(rule_name, params), candidates, data, params, progress)
+    return Search(rule_name, tuple(candidates), data, params)
 
 
 def fitted_forecast(data: ProtocolData, params: AutoscaleParams) -> Forecast:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from scalepilot.errors import InputError
-from scalepilot.judge import HPA_DEFAULT, OPTIMUM, OptimumOptions, describe_policy, judge, other_rules, tuned_rivals
+from scalepilot.judge import HPA_DEFAULT, OPTIMUM, OptimumOptions, describe_policy, judge, tuned_rivals
 from scalepilot.policy import Decision, load_policy
 from scalepilot.policy.rules import ForecastMpcParameters, Hpa, HpaParameters, Static, StaticParameters, make_rule
-from scalepilot.simulate import OptimumCache, autoscale_optimum, protocol_v1, run_episodes
+from scalepilot.rivals import Ground, baseline_names, find_rules
+from scalepilot.simulate import OptimumCache, SerialExecutor, autoscale_optimum, protocol_v1, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import DiurnalWorkload
 
@@ -32,14 +33,15 @@ def rules_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rivals(data, rules_folder):
-    return tuned_rivals(data, PARAMS, 8, rules_folder) + other_rules(data, PARAMS, 4, rules_folder)
+    names = [name for name in baseline_names(["all"]) if name != HPA_DEFAULT]
+    return find_rules(names, [Ground(data, PARAMS, rules_folder)], 8, SerialExecutor())[0]
 
 
 @pytest.fixture(scope="module")
 def judged(data, rivals, tmp_path_factory):
     cache = tmp_path_factory.mktemp("optimum")
     policies = [("mine", Static(StaticParameters(9), PARAMS))]
-    return judge(data, PARAMS, policies, rivals, bootstrap_samples=SAMPLES, optimum=OptimumOptions(1, cache)), cache
+    return judge(data, PARAMS, policies, rivals, bootstrap_samples=SAMPLES, optimum=OptimumOptions(cache)), cache
 
 
 def test_every_rule_for_the_service_is_a_rival_default_and_tuned(rivals):
@@ -61,7 +63,7 @@ def test_the_default_forecast_is_fitted_and_the_rest_are_defaults(rivals):
 
 def test_the_evaluations_are_shared_by_hpas_metrics_and_each_other_rule_has_all(rivals):
     counts = {rule.spec.name: rule.spec.provenance.get("evaluations") for rule in rivals}
-    assert (counts["hpa-tuned-cpu"], counts["hpa-tuned-rps"], counts["kpa-tuned"], counts["kpa-default"]) == (4, 4, 4, None)
+    assert (counts["hpa-tuned-cpu"], counts["hpa-tuned-rps"], counts["kpa-tuned"], counts["kpa-default"]) == (4, 4, 8, None)
 
 
 def test_what_the_folder_holds_is_not_searched_again(data, rivals, rules_folder):

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from scalepilot.errors import InputError
 from scalepilot.policy import Planner
 from scalepilot.policy.rules import Hpa, HpaParameters, LookAhead, Static, StaticParameters
-from scalepilot.simulate import EpisodeSet, OptimumCache, PlannedTargets, autoscale_optimum, protocol_v1, run_episodes
+from scalepilot.simulate import (
+    EpisodeSet,
+    OptimumCache,
+    PlannedTargets,
+    ProcessExecutor,
+    autoscale_optimum,
+    protocol_v1,
+    run_episodes,
+)
 from scalepilot.simulate.optimum.autoscale import targets_of
 from scalepilot.simulate.optimum.cache import cache_key
 from scalepilot.simulate.optimum.ready_replicas import BacklogGrid, late_and_left, plan_ready_replicas
@@ -229,7 +237,8 @@ def test_processes_share_the_episodes_and_change_nothing():
     episodes = episodes_of(random_rates(np.random.default_rng(2), params, 40, count=3), params)
     counted = []
     alone = autoscale_optimum(episodes, params)
-    together = autoscale_optimum(episodes, params, processes=2, progress=counted.append)
+    with ProcessExecutor(2) as executor:
+        together = autoscale_optimum(episodes, params, executor=executor, progress=counted.append)
     assert counted == [1, 2, 3]
     np.testing.assert_array_equal(together.targets, alone.targets)
     np.testing.assert_array_equal(together.lower_J_per_hour, alone.lower_J_per_hour)
@@ -247,7 +256,6 @@ def test_each_episode_may_have_its_own_capacity():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"processes": 0}, "processes: 0 is not allowed"),
         ({"replica_capacity_rps": np.ones(2)}, r"replica_capacity_rps: shape \(2,\)"),
         ({"replica_capacity_rps": np.array([-1.0])}, "replica_capacity_rps: -1.0 is not allowed"),
     ],

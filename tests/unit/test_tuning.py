@@ -23,23 +23,32 @@ from scalepilot.policy.rules import (
     make_rule,
 )
 from scalepilot.policy.rules.forecast import persistence
-from scalepilot.simulate import protocol_v1, run_episodes
+from scalepilot.simulate import SerialExecutor, protocol_v1, run_episodes
 from scalepilot.tuning import (
     HORIZONS,
     SPACES,
     describe_parameters,
     draw_hpa,
     fitted_forecast,
+    hpa_search,
     mean_J,
-    tune_hpa,
+    rule_search,
+    run_searches,
     tune_look_ahead,
-    tune_rule,
     tuned_rule,
 )
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import DiurnalWorkload
 
 PARAMS = AutoscaleParams()
+
+
+def tune_hpa(data, params, **options):
+    return run_searches([hpa_search(data, params, **options)], SerialExecutor())[0]
+
+
+def tune_rule(name, data, params, progress=None, **options):
+    return run_searches([rule_search(name, data, params, **options)], SerialExecutor(), progress)[0]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from scalepilot.errors import ScalepilotError
 COMMANDS = {
     "train": "scalepilot.cli.train",
     "evaluate": "scalepilot.cli.evaluate",
+    "compare": "scalepilot.cli.compare",
     "report": "scalepilot.cli.report",
     "crosscheck": "scalepilot.cli.crosscheck",
     "runs": "scalepilot.cli.runs",

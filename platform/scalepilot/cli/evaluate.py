@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import statistics
 from pathlib import Path
@@ -101,26 +100,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _judged(config: ExperimentConfig, policies: list[tuple[str, Policy]], arguments: argparse.Namespace) -> Comparison:
-    import os
-
     from scalepilot.experiment import load_data
-    from scalepilot.judge import OptimumOptions, judge, other_rules, tuned_rivals
+    from scalepilot.judge import OptimumOptions, judge
+    from scalepilot.rivals import HPA_DEFAULT, Ground, baseline_names, find_rules
+    from scalepilot.simulate import ProcessExecutor, usable_cores
 
-    data, params = load_data(config), config.autoscale.params
-    cache = arguments.cache
-    if cache is not None:
-        # Found parameters hold for one workload, service and effort; a trace may be recorded anew under its old name.
-        key = json.dumps([config.to_mapping()[part] for part in ("workload", "env", "evaluation")] + [arguments.evaluations])
-        digest = hashlib.sha256(key.encode() + data.train_series.rates_rps.tobytes() + data.validation.arrived.tobytes())
-        rules = cache / "rules" / f"{data.test.workload}-{digest.hexdigest()[:12]}"
-    else:
-        rules = None
-    rivals = tuned_rivals(data, params, arguments.evaluations, rules)
-    if arguments.rules == "all":
-        rivals += other_rules(data, params, arguments.evaluations, rules)
-    optimum = OptimumOptions(os.cpu_count() or 1, cache / "optimum" if cache else None)
-    samples = config.evaluation.bootstrap_samples
-    return judge(data, params, policies, rivals, bootstrap_samples=samples, optimum=None if arguments.no_optimum else optimum)
+    data, params, cache = load_data(config), config.autoscale.params, arguments.cache
+    names = baseline_names(["all"] if arguments.rules == "all" else ["hpa-tuned"])
+    ground = Ground.cached(data, params, arguments.evaluations, cache)
+    with ProcessExecutor(usable_cores()) as executor:
+        rivals = find_rules([name for name in names if name != HPA_DEFAULT], [ground], arguments.evaluations, executor)[0]
+        return judge(
+            data,
+            params,
+            policies,
+            rivals,
+            bootstrap_samples=config.evaluation.bootstrap_samples,
+            optimum=None if arguments.no_optimum else OptimumOptions(cache / "optimum" if cache else None),
+            executor=executor,
+        )
 
 
 def _print(comparison: Comparison) -> None:

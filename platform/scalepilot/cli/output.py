@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from scalepilot.evaluate.compare import Comparison
     from scalepilot.evaluate.returns import ReturnComparison
+    from scalepilot.evaluate.suite import SuiteComparison
 
 _PIPED_COLUMNS = 100
 
@@ -29,6 +30,19 @@ def print_comparison(comparison: Comparison) -> None:
     out.print(comparison_table(comparison))
     out.print(verdict(comparison))
     out.print()
+
+
+def print_suite(suite: SuiteComparison) -> None:
+    """Every workload's table and sentence; with several, what they come to."""
+    for comparison in suite.comparisons:
+        print_comparison(comparison)
+    if len(suite.comparisons) > 1:
+        from scalepilot.evaluate.tables import suite_table, suite_verdict
+
+        out = console()
+        out.print(suite_table(suite))
+        out.print(suite_verdict(suite))
+        out.print()
 
 
 def print_returns(comparison: ReturnComparison) -> None:

@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from scalepilot.evaluate.comparison import ROLES, Comparison
-from scalepilot.evaluate.statistics import Interval, PairedDifference
+from scalepilot.evaluate.statistics import GapClosed, Interval, PairedDifference
+from scalepilot.evaluate.suite import Standing, SuiteComparison
 
 
 def plain_table(title: str, caption: str) -> Table:
@@ -72,6 +73,81 @@ def verdict(comparison: Comparison) -> str:
         f"{_claim(comparison.versus[policy.name][baseline.name], rival, money(theirs['J'].mean), comparison)}, "
         f"with {percent(ours['late_share'].mean)} % late requests against {percent(theirs['late_share'].mean)} %."
     )
+
+
+def suite_table(suite: SuiteComparison) -> Table:
+    """One row a contestant over all workloads, lowest relative cost first within its role; fits 80 columns."""
+    best = suite.best("policy")
+    table = plain_table(f"{len(suite.workloads)} workloads: {', '.join(suite.workloads)}", describe_suite(suite))
+    table.add_column("", overflow="fold")
+    for heading in ("cost", "95 % interval", "mean", "J/h", "late %", f"cheaper than {_rival(suite)}", "G"):
+        table.add_column(heading, justify="right", no_wrap=heading != f"cheaper than {_rival(suite)}")
+    for role in ROLES:
+        for s in suite.of_role(role):
+            is_best = best is not None and s.name == best.name
+            table.add_row(
+                Text(f"{'*' if is_best else ' '} {s.name}"),
+                _fixed(s.relative_cost_iqm.mean, 3),
+                _range(s.relative_cost_iqm, 3),
+                _fixed(s.relative_cost_mean.mean, 3),
+                money(s.figures["J"].mean),
+                percent(s.figures["late_share"].mean),
+                _chance(s, _rival(suite)),
+                gap_text(s.gap_closed.get(_rival(suite))),
+                style="bold" if is_best else "dim" if role == "reference" else None,
+            )
+    return table
+
+
+def describe_suite(suite: SuiteComparison) -> str:
+    """How to read the table."""
+    few = any(c.scope.num_blocks < 10 for c in suite.comparisons)
+    seeds = max((len(c.members) for c in suite.comparisons[0].contestants), default=0)
+    inner = "days" if all(c.scope.block == "day" for c in suite.comparisons) else "days (windows where there is one day)"
+    nested = f"up to {seeds} training seeds and {inner}" if seeds else inner
+    wide = " (few: widened for it)" if few or seeds else ""
+    return (
+        f"cost: interquartile mean of J over runs and workloads, {suite.yardstick} = 1; mean: their mean. 95 % intervals:"
+        f" bootstrap over {nested}{wide}. G: gap closed from {_rival(suite)}, 1 is clairvoyant."
+    )
+
+
+def suite_verdict(suite: SuiteComparison) -> str:
+    """One sentence: what the best policy costs over all workloads, on how many it is cheaper, and whether chance explains it."""
+    policy, rival = suite.best("policy"), suite.best("baseline")
+    if policy is None or rival is None:
+        alone = policy or rival or suite.standings[0]
+        return f"{alone.name} is the only one of its kind judged; there is nothing to compare it with."
+    cost = policy.relative_cost_iqm
+    share = f"{100 * abs(1 - cost.mean):.1f} % {'less' if cost.mean < 1 else 'more'} than {rival.name}"
+    outcomes = [outcome(c.versus[policy.name][rival.name]) for c in suite.comparisons]
+    cheaper, dearer = outcomes.count("cheaper"), outcomes.count("dearer")
+    counts = f"clearly cheaper on {cheaper} of {len(outcomes)} workloads, clearly dearer on {dearer}"
+    if not cost.is_known:
+        return f"{policy.name} costs {share}, but a single test window cannot tell that from chance; {counts}."
+    interval = f"95 % interval {cost.low:.3f} to {cost.high:.3f} of its cost"
+    if suite.yardstick == rival.name and cost.low <= 1 <= cost.high:
+        return f"{policy.name} is not distinguishable from {rival.name} over all workloads ({interval}); {counts}."
+    return f"{policy.name} costs {share}, the best baseline over all workloads ({interval}); {counts}."
+
+
+def _rival(suite: SuiteComparison) -> str:
+    best = suite.best("baseline")
+    return best.name if best else suite.yardstick
+
+
+def _chance(standing: Standing, rival: str) -> str:
+    chance = standing.improvement.get(rival)
+    return f"{100 * chance.mean:.0f} %" if chance else ""
+
+
+def gap_text(closed: GapClosed | None) -> str:
+    """A share with two decimals; empty where it does not apply."""
+    return f"{closed.share.mean:.2f}" if closed and math.isfinite(closed.share.mean) else ""
+
+
+def _range(interval: Interval, digits: int) -> str:
+    return f"{interval.low:.{digits}f} - {interval.high:.{digits}f}" if interval.is_known else "-"
 
 
 def outcome(versus: PairedDifference) -> str:

@@ -1,6 +1,14 @@
 """Policies: one protocol, one artifact, whoever made it."""
 
-from scalepilot.policy.artifact import describe_env, find_policy_folder, load_policy, read_spec, save_policy
+from scalepilot.policy.artifact import (
+    PackedPolicy,
+    describe_env,
+    find_policy_folder,
+    load_policy,
+    pack_policy,
+    read_spec,
+    save_policy,
+)
 from scalepilot.policy.discretiser import Discretiser
 from scalepilot.policy.fields import FieldView, check_same_fields, observation_row
 from scalepilot.policy.network import NetworkPolicy
@@ -27,6 +35,7 @@ __all__ = [
     "FieldEntry",
     "FieldView",
     "NetworkPolicy",
+    "PackedPolicy",
     "Planner",
     "Policy",
     "PolicySpec",
@@ -41,6 +50,7 @@ __all__ = [
     "find_policy_folder",
     "load_policy",
     "observation_row",
+    "pack_policy",
     "read_spec",
     "save_policy",
     "state_from_json",

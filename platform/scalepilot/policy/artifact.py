@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,47 @@ _MAX_MODEL_BYTES = 500_000_000
 _SPEC: TypeAdapter[PolicySpec] = TypeAdapter(PolicySpec)
 
 
+@dataclass(frozen=True)
+class PackedPolicy:
+    """A policy as plain data, for another process or machine.
+
+    Attributes:
+        spec: its description, with the hashes of its files.
+        files: name → content of everything beside `policy.json`.
+    """
+
+    spec: PolicySpec
+    files: Mapping[str, bytes]
+
+    def unpack(self, where: str | None = None) -> Policy:
+        """The policy.
+
+        Args:
+            where: what an error message begins with; the policy's name if None.
+
+        Raises:
+            ArtifactError: the files or the environment do not fit the description.
+        """
+        spec, files = self.spec, self.files
+        where = where or spec.name
+        env = describe_env(spec, where)
+        if spec.kind == "network":
+            if set(files) != {MODEL_FILE}:
+                raise ArtifactError(f"{where}: a network needs {MODEL_FILE} alone, it lists {sorted(files)}")
+            return NetworkPolicy(spec, files[MODEL_FILE])
+        if spec.kind == "table":
+            if set(files) != {TABLE_FILE}:
+                raise ArtifactError(f"{where}: a table needs {TABLE_FILE} alone, it lists {sorted(files)}")
+            return TablePolicy.from_bytes(spec, files[TABLE_FILE])
+        if spec.kind == "rule" and spec.rule and not files:
+            naming = {"name": spec.name, "version": spec.version, "provenance": spec.provenance}
+            rule = make_rule(str(spec.rule.get("name")), env, spec.rule.get("parameters"), **naming)
+            check_same_fields(where, spec.observation_fields, rule.spec.observation_fields)
+            rule.spec = rule.spec.with_evaluation(spec.evaluation)
+            return rule
+        raise ArtifactError(f"{where}: kind {spec.kind!r} with files {sorted(files)} cannot be loaded")
+
+
 def save_policy(policy: Policy, folder: Path) -> PolicySpec:
     """Write a policy's artifact.
 
@@ -40,6 +82,21 @@ def save_policy(policy: Policy, folder: Path) -> PolicySpec:
     Raises:
         ArtifactError: this kind of policy cannot be stored.
     """
+    packed = pack_policy(policy)
+    spec, files = packed.spec, dict(packed.files)
+    files[SPEC_FILE] = (json.dumps(asdict(spec), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    with replaced_folder(folder) as aside:
+        for name, data in files.items():
+            (aside / name).write_bytes(data)
+    return spec
+
+
+def pack_policy(policy: Policy) -> PackedPolicy:
+    """A policy as plain data.
+
+    Raises:
+        ArtifactError: this kind of policy cannot be stored.
+    """
     files: dict[str, bytes] = {}
     if isinstance(policy, NetworkPolicy):
         files[MODEL_FILE] = policy.model
@@ -47,12 +104,8 @@ def save_policy(policy: Policy, folder: Path) -> PolicySpec:
         files[TABLE_FILE] = policy.to_bytes()
     elif not isinstance(policy, Rule):
         raise ArtifactError(f"{policy.spec.name}: a {type(policy).__name__} cannot be stored")
-    spec = replace(policy.spec, files={name: hashlib.sha256(data).hexdigest() for name, data in files.items()})
-    files[SPEC_FILE] = (json.dumps(asdict(spec), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    with replaced_folder(folder) as aside:
-        for name, data in files.items():
-            (aside / name).write_bytes(data)
-    return spec
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    return PackedPolicy(replace(policy.spec, files=hashes), files)
 
 
 def find_policy_folder(path: Path) -> Path:
@@ -80,23 +133,7 @@ def load_policy(path: Path | str) -> Policy:
     """
     folder = find_policy_folder(Path(path))
     spec = read_spec(folder)
-    contents = _read_files(folder, spec)
-    env = describe_env(spec, str(folder / SPEC_FILE))
-    naming = {"name": spec.name, "version": spec.version, "provenance": spec.provenance}
-    if spec.kind == "network":
-        if set(contents) != {MODEL_FILE}:
-            raise ArtifactError(f"{folder / SPEC_FILE}: a network needs {MODEL_FILE} alone, it lists {sorted(contents)}")
-        return NetworkPolicy(spec, contents[MODEL_FILE])
-    if spec.kind == "table":
-        if set(contents) != {TABLE_FILE}:
-            raise ArtifactError(f"{folder / SPEC_FILE}: a table needs {TABLE_FILE} alone, it lists {sorted(contents)}")
-        return TablePolicy.from_bytes(spec, contents[TABLE_FILE])
-    if spec.kind == "rule" and spec.rule and not contents:
-        rule = make_rule(str(spec.rule.get("name")), env, spec.rule.get("parameters"), **naming)
-        check_same_fields(str(folder / SPEC_FILE), spec.observation_fields, rule.spec.observation_fields)
-        rule.spec = rule.spec.with_evaluation(spec.evaluation)
-        return rule
-    raise ArtifactError(f"{folder / SPEC_FILE}: kind {spec.kind!r} with files {sorted(contents)} cannot be loaded")
+    return PackedPolicy(spec, _read_files(folder, spec)).unpack(str(folder / SPEC_FILE))
 
 
 def describe_env(spec: PolicySpec, where: str) -> EnvDescription:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from scalepilot.policy import Planner, Policy, check_same_fields
 from scalepilot.policy.spec import FieldEntry
 from scalepilot_envs.autoscale import AutoscaleBatch, AutoscaleParams
+from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
 from scalepilot_envs.workloads import RateSeries
 
 Array = NDArray[np.float64]
+OnStep = Callable[[int, AutoscaleState, StepOutcome, Array], None]
 _SECONDS_PER_DAY = 86400
 
 
@@ -50,6 +52,10 @@ class EpisodeSet:
     def day(self) -> NDArray[np.int64]:
         """(n,) day of each window's beginning, counted from 1970."""
         return np.floor(self.start_unix_seconds / _SECONDS_PER_DAY).astype(np.int64)
+
+    def at(self, rows: NDArray[Any]) -> EpisodeSet:
+        """Some of the episodes, by index or mask."""
+        return EpisodeSet(self.workload, *(getattr(self, f.name)[rows] for f in fields(self)[1:]))
 
     def joined(self, other: EpisodeSet) -> EpisodeSet:
         """This set and another, its episodes first; the windows of both must be equally long."""
@@ -157,7 +163,12 @@ def poisson_episodes(
 
 
 def run_episodes(
-    policy: Policy | Planner, episodes: EpisodeSet, params: AutoscaleParams, *, playback_of: int | None = None
+    policy: Policy | Planner,
+    episodes: EpisodeSet,
+    params: AutoscaleParams,
+    *,
+    playback_of: int | None = None,
+    on_step: OnStep | None = None,
 ) -> tuple[EpisodeResults, Playback | None]:
     """Fly a policy, greedily, or a planner's plan through every episode at once.
 
@@ -166,6 +177,7 @@ def run_episodes(
         episodes: what to fly through.
         params: the service.
         playback_of: episode whose steps to keep; None for none.
+        on_step: called after every step with its number, the service's state, what the step brought, and the (n,) targets.
 
     Returns:
         The episodes' results, and the playback asked for.
@@ -204,6 +216,8 @@ def run_episodes(
             assert decision.desired_replicas is not None
             desired = decision.desired_replicas
         outcome = env.advance(desired)
+        if on_step is not None:
+            on_step(t, env.state, outcome, desired)
         if plan is None:
             observation = env.observe()
         for name, values in outcome.cost._asdict().items():

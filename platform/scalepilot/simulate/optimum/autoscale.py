@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from scalepilot.errors import InputError, RunError
+from scalepilot.errors import InputError
 from scalepilot.simulate.episodes import EpisodeSet
+from scalepilot.simulate.executor import Executor, SerialExecutor
 from scalepilot.simulate.optimum.cache import OptimumCache, cache_key
 from scalepilot.simulate.optimum.ready_replicas import ReadyPlan, plan_J, plan_ready_replicas
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.autoscale.dynamics import AutoscaleState
 
 Array = NDArray[np.float64]
-_Job = tuple[AutoscaleParams, Array, float]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One episode to plan."""
+
+    params: AutoscaleParams
+    arrived: Array
+    ready_at_start: float
+
+    def __str__(self) -> str:
+        return "the clairvoyant optimum"
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,7 @@ def autoscale_optimum(
     *,
     replica_capacity_rps: Array | None = None,
     cache: OptimumCache | None = None,
-    processes: int = 1,
+    executor: Executor | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Optimum:
     """Bound min Σ_t J_t over all sequences of targets, each episode for itself.
@@ -92,20 +101,18 @@ def autoscale_optimum(
         params: the service, without jitter of the start-up time.
         replica_capacity_rps: (n,) where it differs between episodes; that of `params` if None.
         cache: where optima found before may lie.
-        processes: to share the episodes among; more than one need an importable `__main__`.
+        executor: plans the episodes; here, one after the other, if None.
         progress: called with the number of episodes done.
 
     Raises:
-        InputError: `processes` or a capacity is out of range.
-        RunError: a process died.
+        InputError: a capacity is out of range.
+        RunError: the executor cannot go on.
 
     Source:
         The reduction to ready replicas is that of "right-sizing": M. Lin, A. Wierman et al., IEEE/ACM Transactions on
         Networking 21 (2013); S. Albers and J. Quedenfeld, "Optimal algorithms for right-sizing data centers" (2018).
     """
     count = len(episodes)
-    if processes < 1:
-        raise InputError(f"processes: {processes} is not allowed; allowed: whole numbers from 1")
     services = _services(params, count, replica_capacity_rps)
     arrived, first_rates = episodes.arrived, episodes.rates_rps[:, 0]
     at_start = np.array([_ready_at_start(p, rate) for p, rate in zip(services, first_rates, strict=True)])
@@ -119,8 +126,9 @@ def autoscale_optimum(
     if progress and plans:
         progress(len(plans))
     missing = [i for i in range(count) if i not in plans]
-    jobs = [(services[i], arrived[i], float(at_start[i])) for i in missing]
-    for i, plan in zip(missing, _planned(jobs, processes), strict=True):
+    jobs = [_Job(services[i], arrived[i], float(at_start[i])) for i in missing]
+    for index, plan in (executor or SerialExecutor()).run(_plan_job, jobs):
+        i = missing[index]
         plans[i] = plan
         if cache:
             cache.store(keys[i], plan)
@@ -166,20 +174,5 @@ def _ready_at_start(params: AutoscaleParams, first_rate_rps: float) -> float:
     return float(state.ready[0])
 
 
-def _planned(jobs: Sequence[_Job], processes: int) -> Iterator[ReadyPlan]:
-    if processes == 1 or len(jobs) < 2:
-        yield from map(_plan_job, jobs)
-        return
-    # Not fork: the caller may run threads (Ray does), and a forked lock stays locked.
-    with ProcessPoolExecutor(min(processes, len(jobs)), mp_context=get_context("spawn")) as pool:
-        try:
-            yield from pool.map(_plan_job, jobs)
-        except BrokenProcessPool:
-            raise RunError(
-                f"processes: one of {processes} died; a script needs `if __name__ == '__main__':` around its work, and memory"
-                " must suffice for all"
-            ) from None
-
-
 def _plan_job(job: _Job) -> ReadyPlan:
-    return plan_ready_replicas(*job)
+    return plan_ready_replicas(job.params, job.arrived, job.ready_at_start)

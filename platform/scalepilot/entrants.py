@@ -1,0 +1,164 @@
+"""Who takes part in a comparison: policies from folders, training seeds of one experiment as one row, and rules by name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scalepilot.config import ExperimentConfig, config_from_mapping
+from scalepilot.errors import ArtifactError, InputError
+from scalepilot.judge import OPTIMUM, Entrant, Trained, trained_steps
+from scalepilot.policy import Policy, find_policy_folder, load_policy
+from scalepilot.policy.rules import LookAhead
+from scalepilot.rivals import BASELINES, is_rule_name
+from scalepilot.settings.env import is_autoscale
+
+_TAKEN = {*BASELINES, OPTIMUM, LookAhead.name}
+# What may differ between two runs of one experiment.
+_INCIDENTAL = ("seed", "output", "resources", "checkpoints", "tracking")
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the arguments of a comparison stand for.
+
+    Attributes:
+        entrants: one row a policy, or several training seeds of it.
+        rules: names of rules to take part as policies.
+        failed: folder → why its policy cannot be used.
+        configs: experiments the policies were trained by, each once.
+    """
+
+    entrants: tuple[Entrant, ...]
+    rules: tuple[str, ...] = ()
+    failed: dict[str, str] = field(default_factory=dict)
+    configs: tuple[ExperimentConfig, ...] = ()
+
+    @property
+    def policies(self) -> list[Policy]:
+        """Every policy behind the entrants."""
+        return [t.actor for e in self.entrants for t in e.trained if isinstance(t.actor, Policy)]
+
+    def check_one_environment(self) -> None:
+        """Refuse policies of different environments.
+
+        Raises:
+            InputError: naming two that cannot be compared.
+        """
+        policies = self.policies
+        for other in policies[1:]:
+            a, b = policies[0].spec, other.spec
+            alike = is_autoscale(a.env_id) or (a.env_params, a.env_options) == (b.env_params, b.env_options)
+            if a.env_id != b.env_id or not alike:
+                raise InputError(f"policies: {a.name} is for {a.env_id}, {b.name} for {b.env_id}; allowed: one environment")
+
+
+def gather(arguments: Sequence[str]) -> Gathered:
+    """Load what the arguments of a comparison name.
+
+    Args:
+        arguments: names of rules; policy folders, run folders, folders of runs, and patterns of them.
+
+    Raises:
+        InputError: nothing is there under a name, or it is given twice.
+    """
+    rules = [text for text in arguments if is_rule_name(text)]
+    paths = [path for text in arguments if not is_rule_name(text) for path in _found(text)]
+    for given in (rules, paths):
+        twice = next((x for i, x in enumerate(given) if x in given[:i]), None)
+        if twice is not None:
+            raise InputError(f"POLICY: {twice} is given twice; allowed: each once")
+    failed: dict[str, str] = {}
+    loaded: list[Policy] = []
+    for path in paths:
+        try:
+            loaded.append(load_policy(path))
+        except ArtifactError as error:
+            failed[str(path)] = str(error)
+    return Gathered(tuple(_rows(loaded)), tuple(rules), failed, tuple(_configs(loaded)))
+
+
+def _found(text: str) -> list[Path]:
+    """Policies under a path or pattern; a folder that holds none itself is searched for runs."""
+    if any(character in text for character in "*?["):
+        path = Path(text)
+        paths = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+        if not paths:
+            raise InputError(f"POLICY: {text} matches nothing; allowed: folders of policies or runs, or a rule's name")
+        # Beside runs there may be files and folders of other kinds; a run without its policy is worth a word.
+        return [path for path in paths if path.is_dir()]
+    path = Path(text)
+    if not path.exists():
+        raise InputError(f"POLICY: {text}: no such folder; allowed: policy and run folders, or a rule's name")
+    try:
+        find_policy_folder(path)
+    except ArtifactError:
+        runs = sorted(folder.parent for folder in path.rglob("policy") if (folder / "policy.json").is_file())
+        return runs or [path]
+    return [path]
+
+
+def _rows(policies: Sequence[Policy]) -> list[Entrant]:
+    """Policies of the same experiment as one row, the others each for itself, in the order given."""
+    groups: list[list[Policy]] = []
+    for policy in policies:
+        same = next((g for g in groups if _belongs(policy, g)), None)
+        if same is None:
+            groups.append([policy])
+        else:
+            same.append(policy)
+    labels = _labels(groups)
+    rows = []
+    for label, group in zip(labels, groups, strict=True):
+        if len(group) == 1:
+            rows.append(Entrant.single(label, "policy", group[0]))
+            continue
+        group.sort(key=lambda p: int(p.spec.provenance["seed"]))
+        seeds = [int(p.spec.provenance["seed"]) for p in group]
+        detail = f"{group[0].spec.provenance['algorithm']}, seeds {', '.join(map(str, seeds))}{trained_steps(group[0])}"
+        members = tuple(Trained(f"{label}·{seed}", seed, p) for seed, p in zip(seeds, group, strict=True))
+        rows.append(Entrant(label, "policy", detail, members))
+    return rows
+
+
+def _belongs(policy: Policy, group: Sequence[Policy]) -> bool:
+    """Whether a policy differs from those of a group in its training seed, and in that alone."""
+    mine, theirs = _sameness(policy), _sameness(group[0])
+    seeds = [p.spec.provenance.get("seed") for p in group]
+    return mine is not None and mine == theirs and policy.spec.provenance["seed"] not in seeds
+
+
+def _sameness(policy: Policy) -> str | None:
+    """Equal for policies that differ in their training seed alone; None where the provenance does not tell."""
+    spec = policy.spec
+    config, seed = spec.provenance.get("config"), spec.provenance.get("seed")
+    if not isinstance(config, dict) or not isinstance(seed, int):
+        return None
+    kept = {key: value for key, value in config.items() if key not in _INCIDENTAL}
+    described = [spec.name, spec.kind, spec.env_id, spec.env_params, spec.provenance.get("algorithm"), kept]
+    return json.dumps(described, sort_keys=True, default=str)
+
+
+def _labels(groups: Sequence[Sequence[Policy]]) -> list[str]:
+    """Row labels that differ: the name, with the training seed or version where a name comes twice, numbered if still equal."""
+    names = [group[0].spec.name for group in groups]
+    marks = [str(group[0].spec.provenance.get("seed", group[0].spec.version)) for group in groups]
+    seeded = [name if names.count(name) == 1 else f"{name}·{mark}" for name, mark in zip(names, marks, strict=True)]
+    seeded = [f"{label} (policy)" if label in _TAKEN else label for label in seeded]
+    earlier = [seeded[:i].count(label) for i, label in enumerate(seeded)]
+    return [label if not count else f"{label}#{count + 1}" for label, count in zip(seeded, earlier, strict=True)]
+
+
+def _configs(policies: Sequence[Policy]) -> list[ExperimentConfig]:
+    """Experiments behind policies for Autoscale, those of one workload and service once."""
+    found: dict[str, ExperimentConfig] = {}
+    for policy in policies:
+        stored: Any = policy.spec.provenance.get("config")
+        if isinstance(stored, dict) and is_autoscale(policy.spec.env_id):
+            config = config_from_mapping(stored, source=f"{policy.spec.name}: provenance.config")
+            key = json.dumps([config.to_mapping()[part] for part in ("workload", "env")], sort_keys=True)
+            found.setdefault(key, config)
+    return list(found.values())

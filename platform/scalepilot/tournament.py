@@ -1,0 +1,149 @@
+"""A whole comparison: policies × workloads, each beside the rules tuned for that workload, the look-ahead and the optimum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scalepilot.config import ExperimentConfig, config_from_mapping, load_config, with_trace, with_workload
+from scalepilot.entrants import Gathered
+from scalepilot.errors import InputError
+from scalepilot.evaluate.suite import SuiteComparison, compare_suite
+from scalepilot.experiment import load_data, workload_name
+from scalepilot.judge import Entrant, Field, OptimumOptions, judge_fields, with_references, with_test
+from scalepilot.rivals import USUAL, Ground, baseline_names, find_rules
+from scalepilot.simulate import CellStore, Executor, ProtocolData
+from scalepilot_envs.workloads import WORKLOADS
+
+_TRACES = (".csv", ".parquet", ".json")
+_CONFIGS = (".yaml", ".yml")
+
+
+@dataclass(frozen=True)
+class Arena:
+    """One workload to be judged on.
+
+    Attributes:
+        name: for tables.
+        config: names the workload, the service and how windows are cut.
+    """
+
+    name: str
+    config: ExperimentConfig
+
+    def data(self, windows: int | None = None) -> ProtocolData:
+        """The protocol's episodes, with so many of the test windows; None for all."""
+        data = load_data(self.config)
+        parts = {part: replace(getattr(data, part), workload=self.name) for part in ("train", "validation", "test")}
+        return with_test(replace(data, **parts), windows)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How thorough a comparison is.
+
+    Attributes:
+        evaluations: points a search for a rule's parameters draws.
+        windows: test windows of each workload; None for all.
+        optimum: plan the clairvoyant optimum.
+        step_log: keep every step of every episode; needs a store.
+    """
+
+    evaluations: int = 600
+    windows: int | None = None
+    optimum: bool = True
+    step_log: bool = False
+
+
+def arenas(
+    gathered: Gathered,
+    workloads: Sequence[str],
+    *,
+    config: Path | None = None,
+    overrides: Sequence[str] = (),
+    peak_rps: float | None = None,
+) -> list[Arena]:
+    """The workloads to judge on.
+
+    Args:
+        gathered: whose own workloads are taken if none is named.
+        workloads: kinds of workload, traces, and experiments' YAML files.
+        config: experiment that names the service, and the workload if none is named; a policy's own if None.
+        overrides: "a.b=c" settings of every experiment.
+        peak_rps: scale kinds and traces so that their 99.5 % quantile is this; None for protocol v1's 500, 0 keeps the rates.
+
+    Raises:
+        InputError: a workload that does not exist, or two of one name.
+    """
+    own = [_overridden(c, overrides) for c in gathered.configs]
+    named = [load_config(config, overrides)] if config else []
+    base = (named or own or [config_from_mapping({}, overrides)])[0]
+    if workloads:
+        found = [_arena(text, base, overrides, peak_rps) for text in workloads]
+    else:
+        found = [Arena(workload_name(c), c) for c in named or own or [base]]
+    names = [arena.name for arena in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"workload: {name} is given twice; allowed: each once, under different names")
+    return found
+
+
+def _overridden(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
+    return config_from_mapping(config.to_mapping(), overrides) if overrides else config
+
+
+def _arena(text: str, base: ExperimentConfig, overrides: Sequence[str], peak_rps: float | None) -> Arena:
+    path = Path(text)
+    if text in WORKLOADS and text != "trace":
+        return Arena(text, with_workload(base, text, peak_rps))
+    if path.suffix in _CONFIGS:
+        config = load_config(path, overrides)
+        return Arena(workload_name(config), config)
+    if path.suffix in _TRACES:
+        return Arena(path.stem, with_trace(base, path, peak_rps))
+    kinds = ", ".join(kind for kind in WORKLOADS if kind != "trace")
+    raise InputError(
+        f"workload: {text!r} is not allowed; allowed: {kinds}, a trace ({', '.join(_TRACES)}) or an experiment's YAML"
+    )
+
+
+def compete(
+    gathered: Gathered,
+    on: Sequence[Arena],
+    *,
+    baselines: Sequence[str] = USUAL,
+    effort: Effort,
+    executor: Executor,
+    store: CellStore | None = None,
+    cache: Path | None = None,
+) -> SuiteComparison:
+    """Tune the rules, plan the optima, fly everybody and compare.
+
+    Args:
+        gathered: policies and rules that take part.
+        on: workloads.
+        baselines: to be beaten, as `baseline_names` understands them.
+        effort: how thorough.
+        executor: does what can be done side by side.
+        store: where finished cells are kept.
+        cache: folder of tuned rules and optima found before; None keeps nothing.
+    """
+    rivals = [name for name in baseline_names(baselines) if name not in gathered.rules]
+    loaded = [(arena.config.autoscale.params, arena.data(effort.windows)) for arena in on]
+    grounds = [Ground.cached(data, params, effort.evaluations, cache) for params, data in loaded]
+    rules = find_rules([*gathered.rules, *rivals], grounds, effort.evaluations, executor)
+    fields: list[Field] = []
+    for ground, found in zip(grounds, rules, strict=True):
+        roles = ["policy"] * len(gathered.rules) + ["baseline"] * len(rivals)
+        rows = [
+            Entrant.single(name, "policy" if role == "policy" else "baseline", rule)
+            for name, role, rule in zip((*gathered.rules, *rivals), roles, found, strict=True)
+        ]
+        optimum = OptimumOptions(cache / "optimum" if cache else None) if effort.optimum else None
+        entrants = [*gathered.entrants, *rows]
+        fields.append(with_references(ground.data, ground.params, entrants, optimum=optimum, executor=executor))
+    samples = on[0].config.evaluation.bootstrap_samples
+    comparisons, failed = judge_fields(fields, executor, bootstrap_samples=samples, store=store, step_log=effort.step_log)
+    return compare_suite(comparisons, failed=gathered.failed | failed, bootstrap_samples=samples)
