@@ -18,8 +18,11 @@ from scalepilot.evaluate import (
     write_evaluation,
     write_report,
 )
-from scalepilot.evaluate.charts import chart_data, interval_bar
+from scalepilot.evaluate.action_shares import LABELS, action_shares
+from scalepilot.evaluate.charts import chart_data, interval_bar, learning_data
+from scalepilot.evaluate.report_figures import big_figures, visible
 from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.suite import compare_suite
 from scalepilot.policy.rules import Hpa, HpaParameters, LookAhead, Static, StaticParameters
 from scalepilot.simulate import Playback, protocol_v1, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -201,6 +204,64 @@ def test_a_long_window_and_a_long_run_stay_below_two_megabytes(comparison, tmp_p
     shown = json.loads(Page(html).scripts[0])["workloads"][0]["playback"]
     assert len(shown["rate"]) == 4000
     assert shown["interval_seconds"] == 150
+
+
+def test_five_workloads_with_a_dozen_contestants_stay_below_two_megabytes(comparison, tmp_path):
+    rng = np.random.default_rng(0)
+    noise = [
+        replace(comparison.contestants[0], name=f"p{i}", playback=Playback(*rng.uniform(0, 99, (5, 1920)))) for i in range(11)
+    ]
+    one = compare("w", comparison.episodes, [replace(c, playback=None) for c in noise], bootstrap_samples=20)
+    many = [replace(one, workload=f"w{k}", contestants=tuple(noise), played_back=comparison.played_back) for k in range(5)]
+    html = written(report(compare_suite(many, bootstrap_samples=20)), tmp_path)
+    playback = json.loads(Page(html).scripts[0])["workloads"][4]["playback"]
+    assert len(playback["series"]) == 11
+    assert 600 <= len(playback["rate"]) < 1920
+    assert len(html.encode()) < 2_000_000
+
+
+def test_several_trainings_of_a_name_are_a_mean_with_a_band_as_far_as_all_of_them_went():
+    def training(seed, values):
+        rows = [{"env_steps": 10.0 * k, "validation_J_per_hour": v} for k, v in enumerate(values) if v is not None]
+        return ("ppo", seed, rows)
+
+    (curve,) = learning_data([training(0, [4, 2, None, 2]), training(1, [8, 6, 4])], {})["curves"]
+    assert curve["seeds"] == [0, 1]
+    assert (curve["steps"], curve["mean"]) == ([0, 10, 20], [6, 4, 3])
+    assert (curve["low"], curve["high"]) == ([4, 2, 2], [8, 6, 4])
+
+
+def test_the_pareto_front_is_who_is_beaten_on_both_by_nobody_that_can_be_deployed(comparison):
+    def at(cost, late):
+        row = comparison.rows["ppo"]
+        return {**row, "cost": Interval(cost, cost, cost), "late_share": Interval(late, late, late)}
+
+    rows = {"ppo": at(3, 0.1), "hpa-default": at(2, 0.3), "static": at(3, 0.2), "look-ahead": at(1, 0.0)}
+    points = chart_data([replace(comparison, rows=rows)])[0]["scatter"]["points"]
+    assert {p["name"] for p in points if p["front"]} == {"ppo", "hpa-default"}
+
+
+def test_shares_of_moves_count_the_changes_of_billed_replicas():
+    counted = action_shares(np.array([5, 5, 6, 4, 4, 14, 4, 5.0]))
+    assert dict(zip(LABELS, counted.shares, strict=True)) == pytest.approx(
+        {"hold": 2 / 7, "+1": 2 / 7, "−2 … −4": 1 / 7, "+5 and more": 1 / 7, "−5 and more": 1 / 7, "−1": 0, "+2 … +4": 0}
+    )
+    assert action_shares(np.array([5.0])) is None
+
+
+def test_money_a_month_is_the_difference_an_hour_times_730(comparison):
+    figures = {f.label: f for f in big_figures(comparison)}
+    money = next(f for label, f in figures.items() if label.startswith("A month"))
+    best = comparison.best("baseline")
+    difference = comparison.versus["ppo"][best.name].difference.mean
+    assert money.value == f"{abs(730 * difference):,.0f} {'less' if difference < 0 else 'more'}"
+    late = 1e6 * comparison.rows["ppo"]["late_share"].mean
+    assert figures["Late requests in a million"].value == f"{late:,.0f}"
+
+
+def test_a_sign_that_turns_the_text_round_is_shown_and_other_scripts_are_left_alone():
+    assert visible("a\u202eb\x00") == "a⟨U+202E⟩b⟨U+0000⟩"
+    assert visible("größer → 東京\n") == "größer → 東京\n"
 
 
 def test_bins_of_a_long_window_keep_the_requests_share_that_was_late(comparison):

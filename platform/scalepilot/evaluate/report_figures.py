@@ -36,7 +36,10 @@ class Figure:
 
 def visible(text: str) -> str:
     """With characters shown that would turn the direction of the text around them, or are not seen at all."""
-    return "".join(f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c) == "Cf" else c for c in text)
+    if text.isprintable():
+        return text
+    hidden = {c for c in text if unicodedata.category(c) in ("Cc", "Cf") and c not in "\n\t"}
+    return text.translate({ord(c): f"⟨U+{ord(c):04X}⟩" for c in hidden})
 
 
 def cell(label: str, interval: Interval, show: Callable[[float], str], unit: str = "", *, spread: bool = True) -> dict[str, Any]:
@@ -102,11 +105,10 @@ def _money_figure(comparison: Comparison, policy: Contestant, baseline: Contesta
     less = difference.mean < 0
     word = {"undecided": "could be chance", "unknown": "one window cannot tell"}.get(judged, "")
     value = f"{_month(abs(difference.mean))} {'less' if less else 'more'}"
-    ends = sorted([difference.low, difference.high], key=abs) if difference.is_known else []
-    spread = f"95 %: {' … '.join(_signed_month(x) for x in ends)}. " if ends else ""
+    spread = f"95 %: {_signed_month(difference.low)} … {_signed_month(difference.high)}. " if difference.is_known else ""
     ours, theirs = comparison.rows[policy.name]["J"].mean, comparison.rows[baseline.name]["J"].mean
     detail = f"{spread}{_month(ours)} a month instead of {_month(theirs)} with {baseline.name}."
-    return Figure(f"A month{f': {word}' if word else ''}", value, detail, judged)
+    return Figure(f"A month{f' ({word})' if word else ''}", value, detail, judged)
 
 
 def _late_figure(comparison: Comparison, policy: Contestant, baseline: Contestant) -> Figure:

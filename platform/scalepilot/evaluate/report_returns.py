@@ -90,13 +90,14 @@ def _figures(comparison: ReturnComparison, outcome: str) -> list[Figure]:
     if baseline is not None:
         difference = comparison.versus[policy.name][baseline.name].difference
         detail = f"{_spread(difference)} {baseline.name} collects {number(baseline.figures['return'].mean)}."
-        figures.append(Figure("More than the best rule", _signed(difference.mean), detail.strip(), outcome))
+        figures.append(Figure("Against the best rule", _signed(difference.mean), detail.strip(), outcome))
     figures.append(Figure("Steps of an episode", number(length.mean), _spread(length)))
     return figures
 
 
 def _spread(interval: Interval) -> str:
-    return f"95 %: {number(interval.low)} … {number(interval.high)}." if interval.is_known else ""
+    # Episodes without chance have none to show.
+    return f"95 %: {number(interval.low)} … {number(interval.high)}." if interval.low < interval.high else ""
 
 
 def _versus_rows(comparison: ReturnComparison, policy: Collected | None) -> list[dict[str, Any]]:
@@ -113,5 +114,5 @@ def _versus_rows(comparison: ReturnComparison, policy: Collected | None) -> list
             "bar": interval_bar(v.difference, [other.difference for other in against.values()], zero=0.0),
             "probability": chance(1.0 - v.probability_lower),
         }
-        for name, v in against.items()
+        for name, v in sorted(against.items(), key=lambda item: item[1].difference.mean)
     ]

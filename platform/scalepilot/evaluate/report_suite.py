@@ -37,8 +37,7 @@ def suite_view(suite: SuiteComparison) -> dict[str, Any]:
         "scope": _scope(suite),
         "figures": _figures(suite, policy, baseline, judged),
         "columns": [
-            "Relative cost (IQM)",
-            "Relative cost (mean)",
+            "Relative cost",
             "Late requests",
             "Replicas",
             *(f"Cheaper than {name}, probability" for name in against),
@@ -57,8 +56,8 @@ def suite_view(suite: SuiteComparison) -> dict[str, Any]:
         ],
         "note": (
             f"Relative cost: J as a multiple of the mean J of {suite.yardstick} on the same workload, so that every workload"
-            " weighs the same; IQM is the mean of the middle half of all runs. The probability is that of one run being cheaper"
-            " than one of the baseline's in the same window. Below: 95 % intervals, days and training seeds resampled."
+            " weighs the same; the interquartile mean (of the middle half) of all runs. The probability is that of one run being"
+            " cheaper than one of the baseline's in the same window. Below: 95 % intervals, days and training seeds resampled."
         ),
         "workloads": list(suite.workloads),
         "matrix": _matrix(suite, standings, policy),
@@ -123,7 +122,9 @@ def _figures(suite: SuiteComparison, policy: Standing | None, baseline: Standing
     if gap is not None and gap.pairs:
         share = gap.share
         spread = f"95 %: {whole(100 * share.low)} … {whole(100 * share.high)} %. " if share.is_known else ""
-        detail = f"{spread}The way from {baseline.name} to the optimum, which knows the future."
+        reference = suite.comparisons[0].gap_reference
+        towards = "the clairvoyant optimum" if reference is None or reference.is_bound else reference.name
+        detail = f"{spread}The way from {baseline.name} to {towards}, which knows the future."
         figures.append(Figure("Of the possible saving", f"{whole(100 * share.mean)} %", detail))
     return figures
 
@@ -147,8 +148,7 @@ def _cells(standing: Standing, against: Sequence[str], with_gap: bool) -> list[d
         return whole(100 * value)
 
     cells = [
-        cell("Relative cost (IQM)", standing.relative_cost_iqm, ratio),
-        cell("Relative cost (mean)", standing.relative_cost_mean, ratio),
+        cell("Relative cost", standing.relative_cost_iqm, ratio),
         cell("Late requests", standing.figures["late_share"], percent, " %"),
         cell("Replicas", standing.figures["replicas"], lambda x: f"{x:.2f}"),
     ]

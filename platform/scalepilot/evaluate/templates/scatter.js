@@ -63,9 +63,10 @@ function drawScatter(host, { points, equal }) {
   const front = placed.filter((p) => p.front).sort((a, b) => a.cx - b.cx);
   const stairs = front.flatMap((p, i) => (i ? [[p.cx, front[i - 1].cy], [p.cx, p.cy]] : [[p.cx, f.top], [p.cx, p.cy]]));
   if (front.length) f.root.append(svg("path", { class: "front", d: path([...stairs, [f.right, front.at(-1).cy]]) }));
+  const many = placed.length > 8;
   for (const p of placed) {
-    f.root.append(svg("line", { class: `whisker ${p.role}`, x1: p.x0, x2: p.x1, y1: p.cy, y2: p.cy }));
-    f.root.append(svg("line", { class: `whisker ${p.role}`, x1: p.cx, x2: p.cx, y1: p.y0, y2: p.y1 }));
+    f.root.append(svg("line", { class: `whisker ${p.role}${many && !p.best ? " many" : ""}`, x1: p.x0, x2: p.x1, y1: p.cy, y2: p.cy }));
+    f.root.append(svg("line", { class: `whisker ${p.role}${many && !p.best ? " many" : ""}`, x1: p.cx, x2: p.cx, y1: p.y0, y2: p.y1 }));
   }
   for (const p of placed) {
     const mark = marker(p.role, p.cx, p.cy), spread = (v) => (known(v[1]) ? ` (${plain(v[1])} to ${plain(v[2])})` : "");
