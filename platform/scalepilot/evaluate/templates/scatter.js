@@ -11,7 +11,7 @@ function placeLabels(f, points, named) {
   for (const p of points) taken.push([p.x0, p.cy - 2, p.x1, p.cy + 2, 0.6], [p.cx - 2, p.y1, p.cx + 2, p.y0, 0.6]);
   const overlap = (a, b) => Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
   for (const p of points.filter(named)) {
-    const text = svg("text", { class: `label${p.role === "policy" ? " strong" : ""}` }, shortened(p.name, f.width < 520 ? 18 : 28));
+    const text = svg("text", { class: `label${p.role === "policy" && p.best ? " strong" : ""}` }, shortened(p.name, f.width < 520 ? 18 : 28));
     f.root.append(text);
     const w = text.getComputedTextLength() || p.name.length * 7, h = 14;
     let best = null;
@@ -60,14 +60,14 @@ function drawScatter(host, { points, equal }) {
     const cx = x(p.cost[0]), cy = inY(p.late[0]), whiskers = p.cost.every(known) && p.late.every(known);
     return { ...p, cx, cy, x0: whiskers ? inX(p.cost[1]) : cx, x1: whiskers ? inX(p.cost[2]) : cx, y0: whiskers ? inY(p.late[1]) : cy, y1: whiskers ? inY(p.late[2]) : cy };
   });
-  const front = placed.filter((p) => p.front).sort((a, b) => a.cx - b.cx);
-  const stairs = front.flatMap((p, i) => (i ? [[p.cx, front[i - 1].cy], [p.cx, p.cy]] : [[p.cx, f.top], [p.cx, p.cy]]));
-  if (front.length) f.root.append(svg("path", { class: "front", d: path([...stairs, [f.right, front.at(-1).cy]]) }));
   const many = placed.length > 8;
   for (const p of placed) {
     f.root.append(svg("line", { class: `whisker ${p.role}${many && !p.best ? " many" : ""}`, x1: p.x0, x2: p.x1, y1: p.cy, y2: p.cy }));
     f.root.append(svg("line", { class: `whisker ${p.role}${many && !p.best ? " many" : ""}`, x1: p.cx, x2: p.cx, y1: p.y0, y2: p.y1 }));
   }
+  const front = placed.filter((p) => p.front).sort((a, b) => a.cx - b.cx);
+  const stairs = front.flatMap((p, i) => (i ? [[p.cx, front[i - 1].cy], [p.cx, p.cy]] : [[p.cx, f.top], [p.cx, p.cy]]));
+  if (front.length) f.root.append(svg("path", { class: "front", d: path([...stairs, [f.right, front.at(-1).cy]]) }));
   for (const p of placed) {
     const mark = marker(p.role, p.cx, p.cy), spread = (v) => (known(v[1]) ? ` (${plain(v[1])} to ${plain(v[2])})` : "");
     const lines = [p.name, `J ${plain(p.J)} per hour`, `replicas ${plain(p.cost[0])} per hour${spread(p.cost)}`, `late ${plain(p.late[0])} %${spread(p.late)}`, ...(p.front ? ["on the Pareto front"] : [])];
