@@ -71,7 +71,8 @@ def write_run_report(folder: RunFolder, config: ExperimentConfig, path: Path | N
             comparison=comparison,
             learning_curves=[LearningCurve(f"{config.name}-{config.algorithm}", config.seed, folder.read_metrics())],
             reference_lines=_reference_lines(folder, status),
-            pictures=_pictures(folder),
+            pictures=[*_pictures(folder, _PLOTS), *_film(folder)],
+            stills=_pictures(folder, _STILLS),
             config_yaml=config.to_yaml(),
             provenance=provenance,
             reproduce=reproduce,
@@ -177,25 +178,33 @@ def _reference_lines(folder: RunFolder, status: Mapping[str, Any]) -> dict[str, 
     return lines
 
 
-def _pictures(folder: RunFolder) -> list[Picture]:
-    """What `plots/` and `videos/` hold of the policy."""
-    captions = {
-        "policy_map.svg": (
-            "State and action",
-            "What the policy does in which state; other fields as in a typical moment.",
-        ),
-        "q_table.svg": ("Q-table", "The greedy action and its value in each state; blank states were never learnt."),
-        "action_probabilities.svg": ("Along an episode", "What the policy thinks of each action, and which one it takes."),
-    }
-    pictures = [
+_PLOTS = {
+    "policy_map.svg": ("State and action", "What the policy does in which state; the other fields as in a typical moment."),
+    "action_shares.svg": ("Actions", "How often the policy takes each action along a greedy episode."),
+    "q_table.svg": ("Q-table", "The greedy action and its value in each state; blank states were never learnt."),
+    "action_probabilities.svg": ("Along an episode", "What the policy thinks of each action, and which one it takes."),
+}
+# What the page's script draws better itself.
+_STILLS = {
+    "learning_curve.svg": ("Learning curve", "Training and validation over environment steps, and the test of the kept policy."),
+    "playback.svg": ("One window played back", "Requests, replicas and late requests over time."),
+}
+
+
+def _pictures(folder: RunFolder, named: Mapping[str, tuple[str, str]]) -> list[Picture]:
+    """Those that `plots/` holds."""
+    return [
         Picture(title, caption, (folder.plots / name).read_text(encoding="utf-8"))
-        for name, (title, caption) in captions.items()
+        for name, (title, caption) in named.items()
         if (folder.plots / name).is_file()
     ]
+
+
+def _film(folder: RunFolder) -> list[Picture]:
     film = folder.videos / "policy.gif"
-    if film.is_file() and film.stat().st_size <= _MOST_FILM_BYTES:
-        pictures.append(Picture("Film", "One greedy episode.", film.read_bytes()))
-    return pictures
+    if not film.is_file() or film.stat().st_size > _MOST_FILM_BYTES:
+        return []
+    return [Picture("Film", "One greedy episode.", film.read_bytes())]
 
 
 def _read_about(folder: Path) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def data_of(comparison, prefix=""):
         learning_curves=[LearningCurve(f"{prefix}ppo", seed, rows) for seed in (0, 1)],
         reference_lines={f"{prefix}hpa-default": 24.0},
         pictures=[Picture(f"{prefix}map", f"{prefix}caption", PICTURE)],
+        stills=[Picture(f"{prefix}still", f"{prefix}caption", PICTURE)],
         config_yaml=f"name: {prefix}x\n",
         provenance={"git sha": "abc", "versions": {f"{prefix}numpy": "2"}},
         reproduce=[f"scalepilot train {prefix}x.yaml"],
@@ -215,7 +216,7 @@ def test_without_javascript_verdict_tables_and_pictures_are_there(opened, report
     page = opened(report, java_script_enabled=False)
     assert page.locator(".verdict").first.is_visible()
     assert page.locator("#workload-1 table").first.is_visible()
-    assert page.locator(".pictures img").is_visible()
+    assert [img.is_visible() for img in page.locator(".pictures img").all()] == [True, True]
     assert "need JavaScript" in page.locator("noscript").inner_text()
 
 

@@ -73,6 +73,7 @@ class ReportData:
         learning_curves: of what was trained; empty if unknown.
         reference_lines: name → validation J per hour of rules, drawn across the learning curves.
         pictures: of policies: what they do in which state, their Q-table, a film.
+        stills: pictures of what the page's script draws, for a reader without JavaScript.
         config_yaml: the whole configuration; empty if there is none.
         provenance: git sha, versions, hardware, …; mappings may be nested.
         reproduce: commands.
@@ -83,6 +84,7 @@ class ReportData:
     learning_curves: Sequence[LearningCurve] = ()
     reference_lines: Mapping[str, float] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
+    stills: Sequence[Picture] = ()
     config_yaml: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     reproduce: Sequence[str] = ()
@@ -140,7 +142,8 @@ def render_report(data: ReportData) -> str:
         returns=returns_view(comparison) if isinstance(comparison, ReturnComparison) else None,
         learning=learning,
         learning_caption=learning_caption([c.rows for c in data.learning_curves]),
-        pictures=[{"title": p.title, "caption": p.caption, "source": _data_address(p.image)} for p in data.pictures],
+        pictures=[_shown(picture) for picture in data.pictures],
+        stills=[_shown(picture) for picture in data.stills],
         config_yaml=data.config_yaml,
         provenance=list(_flat(data.provenance)),
         reproduce=data.reproduce,
@@ -149,6 +152,10 @@ def render_report(data: ReportData) -> str:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _shown(picture: Picture) -> dict[str, str]:
+    return {"title": picture.title, "caption": picture.caption, "source": _data_address(picture.image)}
 
 
 def _data_address(image: str | bytes) -> str:
