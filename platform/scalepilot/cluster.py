@@ -1,18 +1,24 @@
-"""Ray: one local cluster started and ended by us, or somebody else's joined and left."""
+"""Ray: one local cluster started and ended by us, or somebody else's joined and left; and jobs shared among its cores."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from scalepilot.config import ResourcesConfig
-from scalepilot.errors import InputError, RunError
+from scalepilot.errors import InputError, RunError, ScalepilotError
 
 # The local object store holds a few rollouts, not a data set.
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 _NODE_CHECK_SECONDS = 45.0
+_JOBS_PER_CORE = 2
+
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
 
 
 def check_nodes() -> None:
@@ -101,3 +107,35 @@ def connected(resources: ResourcesConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+class RayExecutor:
+    """Jobs as tasks of a Ray cluster, one core each; Ray must be up."""
+
+    def run(self, work: Callable[[JobT], ResultT], jobs: Sequence[JobT]) -> Iterator[tuple[int, ResultT]]:
+        """Do every job; see `scalepilot.simulate.Executor`. One whose worker dies is tried once more."""
+        import ray
+
+        task = ray.remote(num_cpus=1, max_retries=1)(work)
+        # Jobs carry their episodes: no more of them at once than keeps every core busy.
+        most = max(2, _JOBS_PER_CORE * int(ray.cluster_resources().get("CPU", 1)))
+        waiting, running = deque(enumerate(jobs)), dict[Any, int]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < most:
+                    index, job = waiting.popleft()
+                    running[task.remote(job)] = index
+                (done, *_), _ = ray.wait(list(running), num_returns=1)
+                index = running.pop(done)
+                try:
+                    result: ResultT = ray.get(done)
+                except ray.exceptions.RayTaskError as error:
+                    if isinstance(error.cause, ScalepilotError):
+                        raise error.cause from None
+                    raise RunError(f"{jobs[index]}: {str(error).splitlines()[-1]}") from error
+                except ray.exceptions.RayError as error:
+                    raise RunError(f"{jobs[index]}: its process or node died twice ({str(error).splitlines()[0]})") from None
+                yield index, result
+        finally:
+            for reference in running:
+                ray.cancel(reference, force=True)

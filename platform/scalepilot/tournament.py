@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from scalepilot.config import ExperimentConfig, config_from_mapping, load_config, with_trace, with_workload
 from scalepilot.entrants import Gathered
 from scalepilot.errors import InputError
+from scalepilot.evaluate.returns import Collected, ReturnComparison, ReturnMember, compare_collected
 from scalepilot.evaluate.suite import SuiteComparison, compare_suite
 from scalepilot.experiment import load_data, workload_name
 from scalepilot.judge import Entrant, Field, OptimumOptions, judge_fields, with_references, with_test
+from scalepilot.learn.task import TEST_SEED
+from scalepilot.policy import Policy, describe_env
+from scalepilot.policy.rules import make_rule, rules_for
+from scalepilot.progress import Progress
 from scalepilot.rivals import USUAL, Ground, baseline_names, find_rules
-from scalepilot.simulate import CellStore, Executor, ProtocolData
+from scalepilot.simulate import CellStore, EpisodeReturns, Executor, ProtocolData, ReturnsJob, fly_returns, packed
 from scalepilot_envs.workloads import WORKLOADS
 
 _TRACES = (".csv", ".parquet", ".json")
@@ -147,3 +153,57 @@ def compete(
     samples = on[0].config.evaluation.bootstrap_samples
     comparisons, failed = judge_fields(fields, executor, bootstrap_samples=samples, store=store, step_log=effort.step_log)
     return compare_suite(comparisons, failed=gathered.failed | failed, bootstrap_samples=samples)
+
+
+def compete_by_return(
+    gathered: Gathered, *, baselines: Sequence[str] | None, num_episodes: int, executor: Executor
+) -> ReturnComparison:
+    """Policies for an environment that has no price in money, on the same seeds beside its rules.
+
+    Args:
+        gathered: policies of one environment, and rules that take part.
+        baselines: names of rules; None for every one that fits, ("none",) for none.
+        num_episodes: test episodes of each.
+        executor: flies them.
+
+    Raises:
+        InputError: a rule that does not fit, or nobody can be flown.
+    """
+    spec = gathered.policies[0].spec
+    env = describe_env(spec, spec.name)
+    named = rules_for(env) if baselines is None else [name for name in baselines if name != "none"]
+    rules = [Entrant.single(name, "policy", make_rule(name, env)) for name in gathered.rules]
+    rivals = [Entrant.single(name, "baseline", make_rule(name, env)) for name in named if name not in gathered.rules]
+    rows = [*gathered.entrants, *rules, *rivals]
+    arguments = {**({"params": spec.env_params} if spec.env_params else {}), **spec.env_options}
+    jobs = [
+        ReturnsJob(t.name, packed(t.actor), spec.env_id, num_episodes, arguments, TEST_SEED)
+        for row in rows
+        for t in row.trained
+        if isinstance(t.actor, Policy)
+    ]
+    progress, flown = Progress("flying", "policies"), {}
+    progress.begin(len(jobs))
+    for index, outcome in executor.run(fly_returns, jobs):
+        flown[index] = outcome
+        progress.update(len(flown))
+    progress.end()
+    outcomes = iter(flown[i] for i in range(len(jobs)))
+    collected, failed = [], dict(gathered.failed)
+    for row in rows:
+        good = []
+        for trained in row.trained:
+            outcome = next(outcomes)
+            if isinstance(outcome, InputError):
+                failed[trained.name] = str(outcome)
+            else:
+                good.append(ReturnMember(trained.name, trained.seed, outcome))
+        if good:
+            several = len(row.trained) > 1
+            results = EpisodeReturns.mean_of([m.results for m in good]) if several else good[0].results
+            members = tuple(good) if several else ()
+            role: Literal["policy", "baseline"] = "policy" if row.role == "policy" else "baseline"
+            collected.append(Collected(row.name, role, row.detail, results, {}, members))
+    if not collected:
+        raise InputError(f"policies: none can be flown; the first: {next(iter(failed.values()))}")
+    return replace(compare_collected(spec.env_id, collected), failed=failed)

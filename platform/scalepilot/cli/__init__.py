@@ -53,6 +53,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; errors a user can cause are one line and an exit code."""
     arguments = build_parser().parse_args(argv)
+    # For what says how to make it again.
+    arguments.given = list(sys.argv[1:] if argv is None else argv)
     try:
         return int(arguments.run(arguments))
     except ScalepilotError as error:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from scalepilot.entrants import Gathered
+    from scalepilot.evaluate.returns import ReturnComparison
     from scalepilot.evaluate.suite import SuiteComparison
     from scalepilot.simulate import Executor
 
+_TEST_EPISODES = 200
 HELP = "compare policies on workloads they were not trained on, against default and tuned rules and the optimum"
 
 
@@ -91,16 +95,17 @@ def run(arguments: argparse.Namespace) -> int:
         return 1
     gathered.check_one_environment()
     try:
-        suite = _compete(arguments, gathered)
+        with _executor(arguments) as executor:
+            comparison = _compete(arguments, gathered, executor)
+        if arguments.out:
+            _write(comparison, arguments)
     except OSError as error:
         raise InputError(f"{error.filename or arguments.out}: cannot be written ({error.strerror or error})") from None
-    for name, problem in suite.failed.items():
+    for name, problem in comparison.failed.items():
         if name not in gathered.failed:
             print(f"scalepilot compare: left out: {problem}", file=sys.stderr)
-    if arguments.out:
-        _write(suite, arguments.out)
-    _show(suite, arguments)
-    return 1 if suite.failed else 0
+    _show(comparison, arguments)
+    return 1 if comparison.failed else 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -117,13 +122,16 @@ def _check(arguments: argparse.Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')}: needs --out, the folder that holds the cells")
 
 
-def _compete(arguments: argparse.Namespace, gathered: object) -> SuiteComparison:
-    from scalepilot.entrants import Gathered
+def _compete(arguments: argparse.Namespace, gathered: Gathered, executor: Executor) -> SuiteComparison | ReturnComparison:
     from scalepilot.rivals import USUAL
+    from scalepilot.settings.env import is_autoscale
     from scalepilot.simulate import CellStore
-    from scalepilot.tournament import Effort, arenas, compete
+    from scalepilot.tournament import Effort, arenas, compete, compete_by_return
 
-    assert isinstance(gathered, Gathered)
+    if gathered.policies and not is_autoscale(gathered.policies[0].spec.env_id):
+        _refuse_what_needs_money(arguments, gathered.policies[0].spec.env_id)
+        episodes = _TEST_EPISODES if arguments.seeds is None else arguments.seeds
+        return compete_by_return(gathered, baselines=arguments.baseline, num_episodes=episodes, executor=executor)
     overrides = list(arguments.set)
     if arguments.steps is not None:
         overrides.append(f"evaluation.window_steps={arguments.steps}")
@@ -136,20 +144,46 @@ def _compete(arguments: argparse.Namespace, gathered: object) -> SuiteComparison
         optimum=not arguments.no_optimum,
         step_log=arguments.step_log,
     )
-    with _executor(arguments) as executor:
-        return compete(
-            gathered,
-            on,
-            baselines=USUAL if arguments.baseline is None else arguments.baseline,
-            effort=effort,
-            executor=executor,
-            store=CellStore(arguments.out, arguments.reuse) if arguments.out else None,
-            cache=arguments.cache or (arguments.out / "cache" if arguments.out else None),
-        )
+    return compete(
+        gathered,
+        on,
+        baselines=USUAL if arguments.baseline is None else arguments.baseline,
+        effort=effort,
+        executor=executor,
+        store=CellStore(arguments.out, arguments.reuse) if arguments.out else None,
+        cache=arguments.cache or (arguments.out / "cache" if arguments.out else None),
+    )
+
+
+def _refuse_what_needs_money(arguments: argparse.Namespace, env_id: str) -> None:
+    """Options that only a comparison by cost knows."""
+    from scalepilot.errors import InputError
+
+    given = {
+        "--workload": arguments.workload,
+        "--steps": arguments.steps,
+        "--windows": arguments.windows != "all",
+        "--config": arguments.config,
+        "--set": arguments.set,
+        "--step-log": arguments.step_log,
+        "--reuse": arguments.reuse,
+    }
+    for option, value in given.items():
+        if value:
+            raise InputError(
+                f"{option}: does not go with {env_id}, which is judged by return; allowed: --seeds, --baseline, --out"
+            )
 
 
 @contextlib.contextmanager
 def _executor(arguments: argparse.Namespace) -> Iterator[Executor]:
+    if arguments.address is not None:
+        from scalepilot.cluster import RayExecutor, connected
+        from scalepilot.settings import ResourcesConfig
+
+        with connected(ResourcesConfig(address=arguments.address)):
+            yield RayExecutor()
+        return
     from scalepilot.simulate import ProcessExecutor, usable_cores
 
     def note(line: str) -> None:
@@ -159,35 +193,62 @@ def _executor(arguments: argparse.Namespace) -> Iterator[Executor]:
         yield processes
 
 
-def _write(suite: SuiteComparison, folder: Path) -> None:
+def _write(comparison: SuiteComparison | ReturnComparison, arguments: argparse.Namespace) -> None:
+    """The evaluation, what else its report shows, and the report."""
     from scalepilot.evaluate.files import write_evaluation
+    from scalepilot.evaluate.report import ReportData
+    from scalepilot.evaluate.returns import ReturnComparison, write_returns
+    from scalepilot.learn.run_folder import git_sha, hardware, library_versions
+    from scalepilot.reports import store_about, write_comparison_report
 
-    write_evaluation(suite, folder)
+    by_return = isinstance(comparison, ReturnComparison)
+    if isinstance(comparison, ReturnComparison):
+        write_returns(comparison, arguments.out)
+    else:
+        write_evaluation(comparison, arguments.out)
+    title = comparison.env_id if isinstance(comparison, ReturnComparison) else " · ".join(comparison.workloads)
+    about = ReportData(
+        title=title.rpartition("/")[2] if by_return else title,
+        comparison=comparison,
+        provenance={"git sha": git_sha(), **{f"version of {n}": v for n, v in library_versions().items()}, **hardware()},
+        reproduce=[shlex.join(["scalepilot", *arguments.given]), f"scalepilot compare --plot-only {arguments.out}"],
+    )
+    store_about(about, arguments.out)
+    write_comparison_report(arguments.out)
 
 
 def _plot(arguments: argparse.Namespace) -> int:
     from scalepilot.errors import InputError
-    from scalepilot.evaluate.files import read_evaluation
-    from scalepilot.evaluate.suite import SuiteComparison, compare_suite
+    from scalepilot.evaluate.comparison import Comparison
+    from scalepilot.evaluate.suite import compare_suite
+    from scalepilot.reports import read_judged, write_comparison_report
 
     if arguments.policies:
         raise InputError(f"POLICY: {arguments.policies[0]} does not go with --plot-only, which flies nothing; allowed: none")
-    stored = read_evaluation(arguments.plot_only)
-    suite = stored if isinstance(stored, SuiteComparison) else compare_suite([stored])
-    _show(suite, arguments)
+    stored = read_judged(arguments.plot_only)
+    write_comparison_report(arguments.plot_only)
+    _show(compare_suite([stored]) if isinstance(stored, Comparison) else stored, arguments)
     return 0
 
 
-def _show(suite: SuiteComparison, arguments: argparse.Namespace) -> None:
-    from scalepilot.cli.output import print_suite
+def _show(comparison: SuiteComparison | ReturnComparison, arguments: argparse.Namespace) -> None:
+    from scalepilot.cli.output import print_returns, print_suite
     from scalepilot.evaluate.files import summary
     from scalepilot.evaluate.markdown import markdown_table
+    from scalepilot.evaluate.returns import ReturnComparison, returns_markdown, returns_summary
 
     if arguments.json:
-        print(json.dumps(summary(suite), indent=1, ensure_ascii=False, allow_nan=False))
+        found = returns_summary(comparison) if isinstance(comparison, ReturnComparison) else summary(comparison)
+        print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
     elif arguments.markdown:
-        print(markdown_table(suite.comparisons))
+        print(
+            returns_markdown(comparison) if isinstance(comparison, ReturnComparison) else markdown_table(comparison.comparisons)
+        )
     else:
-        print_suite(suite)
-        if arguments.out:
-            print(f"written: {arguments.out}")
+        if isinstance(comparison, ReturnComparison):
+            print_returns(comparison)
+        else:
+            print_suite(comparison)
+        folder = arguments.out or arguments.plot_only
+        if folder:
+            print(f"written: {folder}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from rich.table import Table
 from rich.text import Text
 
@@ -32,6 +33,15 @@ _ROLES = ("policy", "baseline")
 
 
 @dataclass(frozen=True)
+class ReturnMember:
+    """One of several policies that differ only in their training seed, and what it collected."""
+
+    name: str
+    training_seed: int
+    results: EpisodeReturns
+
+
+@dataclass(frozen=True)
 class Collected:
     """One policy or rule and what it collected.
 
@@ -39,8 +49,9 @@ class Collected:
         name: row label.
         role: policy or baseline.
         detail: what it is.
-        results: one row an episode.
-        figures: return, length and what the environment reports, with 95 % intervals over episodes.
+        results: one row an episode; with members, their mean.
+        figures: return, length and what the environment reports, with 95 % intervals over episodes (and training seeds).
+        members: the policies behind one that was trained with several seeds; empty for all others.
     """
 
     name: str
@@ -48,6 +59,11 @@ class Collected:
     detail: str
     results: EpisodeReturns
     figures: Mapping[str, Interval]
+    members: tuple[ReturnMember, ...] = ()
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """(n,) one of the figures by episode; (num_members, n) with members."""
+        return np.stack([_column(m.results, name) for m in self.members]) if self.members else _column(self.results, name)
 
 
 @dataclass(frozen=True)
@@ -58,11 +74,13 @@ class ReturnComparison:
         env_id: of the environment.
         rows: in the order given.
         versus: policy → baseline → difference of the return.
+        failed: policy → why it was left out.
     """
 
     env_id: str
     rows: tuple[Collected, ...]
     versus: Mapping[str, Mapping[str, PairedDifference]]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def best(self, role: str) -> Collected | None:
         """The one of a role with the highest return."""
@@ -89,15 +107,32 @@ def compare_returns(
         first_seed: of the first; the others follow.
         bootstrap_samples: resamples behind the intervals.
     """
-    rows, episodes = [], np.arange(num_episodes)
+    rows = []
     for name, role, detail, policy in entries:
         results = run_returns(policy, env_id, num_episodes, arguments=arguments, first_seed=first_seed)
-        columns = {"return": results.episode_return, "length": results.length.astype(np.float64), **results.info}
-        figures = {key: block_bootstrap(values, episodes, samples=bootstrap_samples) for key, values in columns.items()}
-        rows.append(Collected(name, role, detail, results, figures))
+        rows.append(Collected(name, role, detail, results, {}))
+    return compare_collected(env_id, rows, bootstrap_samples=bootstrap_samples)
+
+
+def compare_collected(env_id: str, flown: Sequence[Collected], *, bootstrap_samples: int = 2000) -> ReturnComparison:
+    """Judge what was flown already.
+
+    Args:
+        env_id: of the environment.
+        flown: rows on the same episodes, their figures still to be found.
+        bootstrap_samples: resamples behind the intervals.
+    """
+    rows = []
+    episodes = np.arange(len(flown[0].results.seed))
+    for row in flown:
+        figures = {
+            name: block_bootstrap(row.column(name), episodes, samples=bootstrap_samples)
+            for name in ("return", "length", *row.results.info)
+        }
+        rows.append(replace(row, figures=figures))
     versus = {
         p.name: {
-            b.name: paired_difference(p.results.episode_return, b.results.episode_return, episodes, samples=bootstrap_samples)
+            b.name: paired_difference(p.column("return"), b.results.episode_return, episodes, samples=bootstrap_samples)
             for b in rows
             if b.role == "baseline"
         }
@@ -105,6 +140,11 @@ def compare_returns(
         if p.role == "policy"
     }
     return ReturnComparison(env_id, tuple(rows), versus)
+
+
+def _column(results: EpisodeReturns, name: str) -> NDArray[np.float64]:
+    known = {"return": results.episode_return, "length": results.length.astype(np.float64)}
+    return known[name] if name in known else results.info[name]
 
 
 def returns_summary(comparison: ReturnComparison) -> dict[str, Any]:
@@ -122,6 +162,12 @@ def returns_summary(comparison: ReturnComparison) -> dict[str, Any]:
         },
         "roles": {row.name: row.role for row in comparison.rows},
         "details": {row.name: row.detail for row in comparison.rows},
+        "members": {
+            row.name: [{"name": m.name, "training_seed": m.training_seed} for m in row.members]
+            for row in comparison.rows
+            if row.members
+        },
+        "failed": dict(comparison.failed),
     }
 
 
@@ -130,14 +176,22 @@ def write_returns(comparison: ReturnComparison, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
     for row in comparison.rows:
-        n = len(row.results.episode_return)
-        columns = {"policy": [row.name] * n, "role": [row.role] * n, "seed": row.results.seed}
-        columns |= {"episode_return": row.results.episode_return, "length": row.results.length, **row.results.info}
-        parts.append(pa.table(columns))
+        for member in row.members or (None,):
+            results = member.results if member else row.results
+            n = len(results.episode_return)
+            columns: dict[str, Any] = {"policy": [row.name] * n, "role": [row.role] * n, "seed": results.seed}
+            columns |= {"episode_return": results.episode_return, "length": results.length, **results.info}
+            columns["member"] = pa.array([member.name if member else None] * n, pa.string())
+            parts.append(pa.table(columns))
     table = pa.concat_tables(parts, promote_options="default")
     replace_file(folder / EPISODES_FILE, lambda aside: pq.write_table(table, aside))
     text = json.dumps(returns_summary(comparison), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     replace_file(folder / SUMMARY_FILE, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def _results(columns: Mapping[str, NDArray[Any]], rows: NDArray[np.bool_]) -> EpisodeReturns:
+    mine = {key: column[rows] for key, column in columns.items()}
+    return EpisodeReturns(mine.pop("seed"), mine.pop("episode_return"), mine.pop("length"), mine)
 
 
 def is_returns(folder: Path) -> bool:
@@ -158,20 +212,24 @@ def read_returns(folder: Path) -> ReturnComparison:
         stored = json.loads((folder / SUMMARY_FILE).read_bytes())
         table = pq.read_table(folder / EPISODES_FILE)
         owner = np.array(table["policy"].to_pylist(), dtype=object)
-        columns = {name: table[name].to_numpy() for name in table.column_names if name not in ("policy", "role")}
+        labels = ("policy", "role", "member")
+        columns = {name: table[name].to_numpy() for name in table.column_names if name not in labels}
         rows = []
         for name, role in stored["roles"].items():
             if role not in _ROLES:
                 raise ValueError(f"roles.{name}: {role!r} is not allowed; allowed: {', '.join(_ROLES)}")
-            mine = {key: column[owner == name] for key, column in columns.items()}
-            results = EpisodeReturns(mine.pop("seed"), mine.pop("episode_return"), mine.pop("length"), mine)
+            members = []
+            for m in stored.get("members", {}).get(name, ()):
+                of_member = (owner == name) & (np.array(table["member"].to_pylist(), dtype=object) == m["name"])
+                members.append(ReturnMember(m["name"], int(m["training_seed"]), _results(columns, of_member)))
+            results = EpisodeReturns.mean_of([m.results for m in members]) if members else _results(columns, owner == name)
             figures = {key: _interval(values) for key, values in stored["policies"][name].items()}
-            rows.append(Collected(name, role, stored["details"][name], results, figures))
+            rows.append(Collected(name, role, stored["details"][name], results, figures, tuple(members)))
         versus = {
             name: {b: PairedDifference(_interval(d), math.nan, _float(d["probability_lower"])) for b, d in against.items()}
             for name, against in stored["versus"].items()
         }
-        return ReturnComparison(stored["workloads"][0], tuple(rows), versus)
+        return ReturnComparison(stored["workloads"][0], tuple(rows), versus, stored.get("failed", {}))
     except OSError as error:
         raise InputError(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, pa.ArrowException) as error:
@@ -204,6 +262,17 @@ def returns_table(comparison: ReturnComparison) -> Table:
             Text(f"{mark} {row.name}"), f"{figure.mean:,.2f}", interval, f"{row.figures['length'].mean:,.1f}", style=style
         )
     return table
+
+
+def returns_markdown(comparison: ReturnComparison) -> str:
+    """The table for documents."""
+    lines = [f"| {comparison.env_id} | return | 95 % interval | length |", "|---|---:|---:|---:|"]
+    for row in sorted(comparison.rows, key=lambda row: -row.figures["return"].mean):
+        figure = row.figures["return"]
+        interval = f"{figure.low:.2f} to {figure.high:.2f}" if figure.is_known else ""
+        name = f"{row.name} ({row.detail})".replace("|", "\\|")
+        lines.append(f"| {name} | {figure.mean:.2f} | {interval} | {row.figures['length'].mean:.1f} |")
+    return "\n".join(lines)
 
 
 def returns_verdict(comparison: ReturnComparison) -> str:

@@ -55,13 +55,7 @@ class Cell:
     @classmethod
     def of(cls, name: str, actor: Policy | Planner, *where: Any, **options: Any) -> Cell:
         """A cell whose policy is packed, so that any process can fly it; one of a foreign kind stays as it is."""
-        packed: PackedPolicy | Policy | Planner = actor
-        if isinstance(actor, Policy):
-            try:
-                packed = pack_policy(actor)
-            except ArtifactError:
-                packed = actor
-        return cls(name, packed, *where, **options)
+        return cls(name, packed(actor) if isinstance(actor, Policy) else actor, *where, **options)
 
     def __str__(self) -> str:
         return f"{self.name} on {self.episodes.workload}"
@@ -98,6 +92,14 @@ class FlownCell:
     results: EpisodeResults
     playback: Playback | None = None
     steps: NDArray[np.float32] | None = None
+
+
+def packed(policy: Policy) -> PackedPolicy | Policy:
+    """A policy that any process can take; one of a foreign kind stays as it is."""
+    try:
+        return pack_policy(policy)
+    except ArtifactError:
+        return policy
 
 
 def fly(cell: Cell) -> FlownCell | InputError:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.policy import Policy
+from scalepilot.errors import InputError
+from scalepilot.policy import PackedPolicy, Policy
 from scalepilot_envs.registration import find_env
 
 Array = NDArray[np.float64]
@@ -32,6 +33,47 @@ class EpisodeReturns:
     episode_return: Array
     length: NDArray[np.int64]
     info: dict[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def mean_of(cls, results: Sequence[EpisodeReturns]) -> EpisodeReturns:
+        """Episode by episode the mean of several policies' results; lengths rounded to whole steps."""
+        shared = [name for name in results[0].info if all(name in r.info for r in results)]
+        return cls(
+            results[0].seed,
+            np.mean([r.episode_return for r in results], axis=0),
+            np.rint(np.mean([r.length for r in results], axis=0)).astype(np.int64),
+            {name: np.mean([r.info[name] for r in results], axis=0) for name in shared},
+        )
+
+
+@dataclass(frozen=True)
+class ReturnsJob:
+    """A policy's episodes of one environment, as another process can fly them.
+
+    Attributes:
+        name: of the policy, for messages.
+        actor: the policy, packed for another process.
+        env_id, num_episodes, arguments, first_seed: as `run_returns` takes them.
+    """
+
+    name: str
+    actor: PackedPolicy | Policy
+    env_id: str
+    num_episodes: int
+    arguments: Mapping[str, Any]
+    first_seed: int
+
+    def __str__(self) -> str:
+        return f"{self.name} on {self.env_id}"
+
+
+def fly_returns(job: ReturnsJob) -> EpisodeReturns | InputError:
+    """Fly one policy's episodes; a policy that cannot be used is a result, too: the others go on."""
+    try:
+        actor = job.actor.unpack() if isinstance(job.actor, PackedPolicy) else job.actor
+        return run_returns(actor, job.env_id, job.num_episodes, arguments=job.arguments, first_seed=job.first_seed)
+    except InputError as error:
+        return error
 
 
 def as_rows(observation: NDArray[Any]) -> NDArray[Any]:

@@ -1,0 +1,256 @@
+"""`scalepilot compare` as a person types it: small workloads, cells kept, damaged policies named, killed and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pyarrow.parquet as pq
+import pytest
+
+from scalepilot.cli import main
+from scalepilot.policy import save_policy
+from scalepilot.policy.rules import Static, StaticParameters
+from scalepilot_envs.autoscale import AutoscaleParams
+
+PARAMS = AutoscaleParams(max_replicas=60)
+QUICK = ["--seeds", "2", "--steps", "120", "--windows", "2", "--jobs", "1", "--no-optimum", "--set", "evaluation.drawn_windows=2"]
+BARE = [*QUICK, "--baseline", "hpa-default"]
+
+
+def compare(*arguments, code=0):
+    assert main(["compare", *map(str, arguments)]) == code
+
+
+@pytest.fixture
+def fixed(tmp_path):
+    """Makes the folder of a rule that asks for so many replicas."""
+
+    def make(replicas, name=None):
+        folder = tmp_path / f"fixed-{replicas}"
+        save_policy(Static(StaticParameters(replicas), PARAMS, name=name or f"fixed-{replicas}"), folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def trained(tmp_path, tiny_network):
+    """Makes run folders of one experiment that differ in their training seed."""
+
+    def make(*seeds, lr=3e-4):
+        folders = []
+        for seed in seeds:
+            config = {"name": "shop", "seed": seed, "ppo": {"lr": lr}, "workload": {"kind": "spike", "peak_rps": 400}}
+            provenance = {"algorithm": "ppo", "seed": seed, "env_steps": 1_000_000, "config": config}
+            folder = tmp_path / "runs" / "shop" / f"{lr:g}-{seed}"
+            save_policy(tiny_network(seed=seed, name="shop-ppo", provenance=provenance), folder / "policy")
+            folders.append(folder)
+        return folders
+
+    return make
+
+
+def test_rules_by_name_on_two_workloads_are_ranked_on_each_and_over_both(capsys):
+    compare("kpa", "tracking", "--workload", "spike", "--workload", "diurnal", *BARE)
+    out = capsys.readouterr().out
+    assert [line.split(":")[0] for line in out.splitlines() if "test windows of" in line] == ["spike", "diurnal"]
+    assert "2 workloads: spike, diurnal" in out
+    for name in ("kpa", "tracking", "hpa-default", "look-ahead"):
+        assert out.count(f" {name} ") >= 3, name
+    assert max(len(line) for line in out.splitlines()) <= 100
+
+
+def test_the_summary_has_every_workload_and_their_means(capsys):
+    compare("kpa", "--workload", "spike", "--workload", "sinusoidal", "--json", *BARE)
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["workloads"] == ["spike", "sinusoidal"]
+    assert summary["episodes"] == 8
+    J = [summary["by_workload"][w]["policies"]["kpa"]["J"]["mean"] for w in summary["workloads"]]
+    assert summary["policies"]["kpa"]["J"]["mean"] == pytest.approx(sum(J) / 2)
+    assert set(summary["gap_closed"]["kpa"]) == {"hpa-default"}
+    assert summary["failed"] == {}
+
+
+def test_training_seeds_of_one_experiment_are_one_row_on_their_own_workload(capsys, trained, tmp_path):
+    trained(0, 1, 2)
+    trained(0, lr=1e-3)
+    compare(tmp_path / "runs", "--json", *BARE)
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["workloads"] == ["shop"]
+    policies = {name for name, role in summary["roles"].items() if role == "policy"}
+    assert len(policies) == 2
+    members = summary["by_workload"]["shop"]["members"]
+    ((name, seeds),) = members.items()
+    assert [m["training_seed"] for m in seeds] == [0, 1, 2]
+    assert summary["details"][name] == "ppo, seeds 0, 1, 2, 1.0 M steps"
+
+
+def test_a_pattern_finds_the_same_runs_as_their_folder(capsys, trained, tmp_path):
+    trained(0, 1)
+    compare(tmp_path / "runs", "--json", *BARE)
+    by_folder = json.loads(capsys.readouterr().out)
+    compare(f"{tmp_path}/runs/shop/*", "--json", *BARE)
+    assert json.loads(capsys.readouterr().out) == by_folder
+
+
+def test_a_corrupt_policy_among_eight_is_named_and_the_others_are_compared(capsys, fixed, tmp_path, tiny_network):
+    folders = [fixed(n) for n in range(3, 10)]
+    save_policy(tiny_network(name="broken"), tmp_path / "broken")
+    model = tmp_path / "broken" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-10])
+    compare(*folders[:4], tmp_path / "broken", *folders[4:], "--workload", "spike", "--out", tmp_path / "out", *BARE, code=1)
+    captured = capsys.readouterr()
+    assert captured.err.count("left out") == 1
+    assert str(model) in captured.err
+    assert "was changed or cut off" in captured.err
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert sum(role == "policy" for role in summary["roles"].values()) == 7
+    assert list(summary["failed"]) == [str(tmp_path / "broken")]
+
+
+def test_a_policy_that_fails_only_when_it_flies_is_left_out_of_every_workload(capsys, fixed, tmp_path, tiny_network):
+    policy = tiny_network(name="moody")
+    fields = policy.spec.observation_fields
+    spec = replace(policy.spec, observation_fields=(replace(fields[0], name="mood"), *fields[1:]))
+    save_policy(type(policy)(spec, policy.model), tmp_path / "moody")
+    compare(tmp_path / "moody", fixed(5), "--workload", "spike", "--workload", "steady", "--json", *BARE, code=1)
+    captured = capsys.readouterr()
+    summary = json.loads(captured.out)
+    assert "mood" in summary["failed"]["moody"]
+    assert "moody" not in summary["policies"]
+    assert captured.err.count("left out: moody") == 1
+
+
+def test_with_nothing_but_corrupt_policies_nothing_is_compared(capsys, fixed):
+    folder = fixed(3)
+    (folder / "policy.json").write_text("{")
+    compare(folder, "--workload", "spike", *BARE, code=1)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[-1] == "scalepilot compare: no policy is left to compare"
+
+
+def test_what_is_written_is_shown_again_without_flying(capsys, fixed, tmp_path):
+    out = tmp_path / "out"
+    compare(fixed(5), "--workload", "spike", "--out", out, *BARE)
+    first = capsys.readouterr().out
+    report = out / "report.html"
+    assert report.is_file()
+    report.unlink()
+    for cell in (out / "cells").iterdir():
+        cell.unlink()
+    compare("--plot-only", out)
+    assert capsys.readouterr().out == first
+    assert report.is_file()
+
+
+def test_cells_on_disk_are_used_again_only_when_asked(capsys, fixed, tmp_path):
+    out = tmp_path / "out"
+    arguments = [fixed(5), fixed(6), "--workload", "spike", "--out", out, *BARE]
+    compare(*arguments)
+    first = capsys.readouterr().out
+    times = {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
+    assert len(times) == 4
+    compare(*arguments, "--reuse")
+    assert capsys.readouterr().out == first
+    assert {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()} == times
+    compare(*arguments)
+    assert all(path.stat().st_mtime_ns > before for path, before in times.items())
+
+
+def test_a_killed_comparison_goes_on_without_repeating_finished_cells(fixed, tmp_path):
+    out = tmp_path / "out"
+    folders = [str(fixed(n)) for n in range(3, 9)]
+    arguments = [*folders, "--workload", "spike", "--workload", "steady", "--out", str(out), *BARE, "--steps", "1500"]
+    command = [sys.executable, "-m", "scalepilot.cli", "compare", *arguments]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=dict(os.environ))
+    deadline = time.monotonic() + 300
+    while len(list((out / "cells").glob("*.npz"))) < 3:
+        assert first.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    kept = {path: path.stat().st_mtime_ns for path in (out / "cells").glob("*.npz")}
+    assert 3 <= len(kept) < 16
+    assert not (out / "summary.json").exists()
+    done = subprocess.run([*command, "--reuse", "--json"], capture_output=True, text=True, check=True)
+    after = {path: path.stat().st_mtime_ns for path in (out / "cells").glob("*.npz")}
+    assert len(after) == 16
+    assert {path: after[path] for path in kept} == kept
+    whole = subprocess.run(
+        [sys.executable, "-m", "scalepilot.cli", "compare", *arguments, "--json", "--out", str(tmp_path / "whole")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == whole.stdout
+
+
+def test_a_step_log_is_written_for_every_cell(fixed, tmp_path):
+    out = tmp_path / "out"
+    compare(fixed(5), "--workload", "spike", "--out", out, "--step-log", *BARE)
+    logs = {path.stem for path in (out / "steps" / "spike").iterdir()}
+    assert logs == {"fixed-5", "hpa-default", "look-ahead"}
+    table = pq.read_table(out / "steps" / "spike" / "fixed-5.parquet")
+    assert table.num_rows == 2 * 2 * 120
+    assert {"window", "seed", "step", "unix_seconds", "desired_replicas", "late_requests"} <= set(table.column_names)
+
+
+def test_tuned_baselines_are_kept_in_the_cache_and_found_again(capsys, fixed, tmp_path):
+    arguments = [fixed(5), "--workload", "spike", "--cache", tmp_path / "cache", "--evaluations", "4", "--json", *QUICK]
+    compare(*arguments)
+    first = capsys.readouterr()
+    assert set(json.loads(first.out)["roles"]) == {"fixed-5", "hpa-default", "hpa-tuned-cpu", "hpa-tuned-rps", "look-ahead"}
+    compare(*arguments)
+    assert capsys.readouterr().out == first.out
+    assert len(list((tmp_path / "cache" / "rules").iterdir())) == 1
+
+
+def test_policies_for_another_environment_are_judged_by_return(capsys, tmp_path):
+    from scalepilot.policy.rules import make_rule
+    from scalepilot_envs.registration import find_env
+
+    env = find_env("QueueScaling-v0").describe()
+    save_policy(make_rule("threshold", env, name="mine"), tmp_path / "mine")
+    compare(tmp_path / "mine", "random", "--seeds", "4", "--jobs", "1", "--out", tmp_path / "out", "--json")
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["episodes"] == 4
+    roles = summary["roles"]
+    assert (roles["mine"], roles["random"], roles["never"]) == ("policy", "policy", "baseline")
+    compare("--plot-only", tmp_path / "out")
+    assert "QueueScaling-v0" in capsys.readouterr().out
+    compare(tmp_path / "mine", "--steps", "5", code=2)
+    assert "--steps: does not go with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "POLICY: nowhere: no such folder"),
+        (["no*where"], "matches nothing"),
+        (["kpa", "kpa"], "kpa is given twice"),
+        (["kpa", "--workload", "spikes"], "'spikes' is not allowed; allowed: steady"),
+        (["kpa", "--workload", "spike", "--workload", "spike"], "spike is given twice"),
+        (["kpa", "--workload", "spike", "--baseline", "hpa-tunde"], "did you mean hpa-tuned"),
+        (["kpa", "--windows", "none"], "--windows: 'none' is not allowed"),
+        (["kpa", "--seeds", "0"], "--seeds: 0 is not allowed"),
+        (["kpa", "--reuse"], "--reuse: needs --out"),
+        (["kpa", "--step-log"], "--step-log: needs --out"),
+        (["--plot-only", "nowhere"], "nowhere"),
+        (["kpa", "--plot-only", "nowhere"], "flies nothing"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    compare(*arguments, code=2)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
