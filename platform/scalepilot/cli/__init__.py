@@ -22,6 +22,7 @@ COMMANDS = {
     "study": "scalepilot.cli.study",
     "demo": "scalepilot.cli.demo",
     "plot": "scalepilot.cli.plot",
+    "verify": "scalepilot.cli.verify",
     "serve": "scalepilot.cli.serve",
     "workload": "scalepilot.cli.workload",
     "env": "scalepilot.cli.env",

@@ -201,6 +201,7 @@ class RunFolder:
             "versions": library_versions(),
             "hardware": hardware(),
             "git_sha": git_sha(),
+            "process": {"pid": os.getpid(), "host": platform.node()},
         }
         write_json(path, known | details)
 

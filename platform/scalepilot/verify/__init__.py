@@ -1,0 +1,6 @@
+"""Whether a run or a policy is what it says: files, hashes, decisions, stored figures flown again, figures that make sense."""
+
+from scalepilot.verify.check import verify_path
+from scalepilot.verify.finding import Finding, Verdict
+
+__all__ = ["Finding", "Verdict", "verify_path"]
