@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +17,8 @@ from scalepilot_envs.description import EnvDescription
 NAMESPACE = "scalepilot"
 MODULE_PREFIX = "scalepilot_envs:"
 ATARI = "ALE/"
+# Modules (comma-separated) that register environments of a user's own; inherited by worker processes.
+MODULES_VARIABLE = "SCALEPILOT_ENV_MODULES"
 
 
 @dataclass(frozen=True)
@@ -84,10 +87,14 @@ def add_env(entry: EnvEntry) -> None:
 def find_env(name: str) -> EnvEntry:
     """Look an id up, with or without namespace and module prefix; what gymnasium knows is found, too.
 
+    The modules that SCALEPILOT_ENV_MODULES names are imported first where the id is not one of ours.
+
     Raises:
-        ValueError: unknown, with the nearest known id.
+        ValueError: unknown, with the nearest known id; or a module cannot be imported.
     """
     wanted = name.removeprefix(MODULE_PREFIX)
+    if f"{NAMESPACE}/{wanted}" not in ENVS:
+        _import_modules()
     for candidate in (wanted, f"{NAMESPACE}/{wanted}"):
         if candidate in ENVS:
             return ENVS[candidate]
@@ -106,6 +113,17 @@ def find_env(name: str) -> EnvEntry:
     near = difflib.get_close_matches(wanted.removeprefix(f"{NAMESPACE}/"), known, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ValueError(f"env: {name!r} is not allowed; allowed: {', '.join(sorted(short))}{hint}")
+
+
+def _import_modules() -> None:
+    """Import what registers a user's own environments, once a process."""
+    for module in filter(None, (part.strip() for part in os.environ.get(MODULES_VARIABLE, "").split(","))):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ValueError(
+                f"{MODULES_VARIABLE}: {module!r} cannot be imported ({error}); is its folder in PYTHONPATH?"
+            ) from None
 
 
 def register_envs() -> None:

@@ -45,7 +45,7 @@ def arm(
         value = np.minimum(1.0, steps / (reached_after * BUDGET)) * mean
         value[(3 * POINTS) // 4] -= fall + rng.normal(0, 0.01)
         test = np.clip(mean + rng.normal(0, 2.0, EPISODES), 0, 500)
-        runs.append(SeedRun(seed, Curve(steps, value), steps / 1000, test, np.array(shares), 3.0, f"runs/{name}/{seed}"))
+        runs.append(SeedRun(seed, Curve(steps, value), steps / 1000, mean, test, np.array(shares), 3.0, f"runs/{name}/{seed}"))
     return measure_arm(name, "synthetic", BUDGET, runs, success_return, samples=300)
 
 

@@ -1,7 +1,8 @@
 """What a study measures of each arm: final performance, success, sample efficiency, stability, actions.
 
-All arms fly the same test episodes with the policies they kept (the best of each run by validation). Intervals are over
-training seeds and episodes (`scalepilot.evaluate.nested`); of what a run has only one number, over seeds alone.
+All arms fly the same test episodes with the policies they kept (of each run the best by validation in its last twentieth).
+Intervals are over training seeds and episodes (`scalepilot.evaluate.nested`); of what a run has only one number, over seeds
+alone.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class SeedRun:
         seed: of its training.
         curve: validation return over environment steps, at least one point.
         seconds: (n,) of training, at the curve's points.
+        kept_validation: validation return of the kept policy: what settings may be chosen by.
         test_return: (num_episodes,) of the kept policy.
         action_share: (num_actions,) of its greedy decisions; empty where actions are not numbered.
         train_seconds: of the whole training.
@@ -39,6 +41,7 @@ class SeedRun:
     seed: int
     curve: Curve
     seconds: Array
+    kept_validation: float
     test_return: Array
     action_share: Array
     train_seconds: float

@@ -233,6 +233,7 @@ def _read(
         seed=seed,
         curve=Curve(*(np.array([row[key] for row in rows], dtype=np.float64) for key in ("env_steps", "validation_return"))),
         seconds=np.array([row["time_seconds"] for row in rows], dtype=np.float64),
+        kept_validation=float(status["training"]["best_value"]),
         test_return=test_return,
         action_share=share,
         train_seconds=float(status["training"]["train_seconds"]),

@@ -104,6 +104,7 @@ def _arm(arm: Arm, task: TaskResult) -> dict[str, Any]:
         "late_deviation": interval_json(arm.late_deviation),
         "seed_deviation": json_number(arm.seed_deviation),
         "actions": {label: float(share) for label, share in zip(task.actions, arm.action_share, strict=False)},
+        "kept_validation": {str(run.seed): run.kept_validation for run in arm.runs},
         "per_seed": {str(run.seed): float(run.test_return.mean()) for run in arm.runs},
         "train_seconds": {str(run.seed): run.train_seconds for run in arm.runs},
         "runs": {str(run.seed): run.run for run in arm.runs},

@@ -1,0 +1,146 @@
+"""`scalepilot study`, small: trained in worker processes, gone on with, stopped, failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from scalepilot.policy import load_policy
+
+Q = "tabular: {num_envs: 8, alpha: 0.3, epsilon_decay: 0.99, total_env_steps: 4000}"
+STUDY = f"""
+name: grid
+seeds: [0, 1]
+set: {{evaluation.videos: 0, evaluation.test_episodes: 10, evaluation.validation_episodes: 4, evaluation.bootstrap_samples: 50}}
+tasks:
+  Grid:
+    success_return: 90
+    arms:
+      Q-learning: {{config: {{algorithm: q_learning, env: {{id: GridWorld-v0}}, {Q}}}}}
+      SARSA: {{config: {{algorithm: sarsa, env: {{id: GridWorld-v0}}, {Q}}}}}
+"""
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "scalepilot.cli", "study", str(folder / "study.yaml"), *arguments]
+
+
+def study(folder: Path, env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(folder, *arguments), capture_output=True, text=True, env=env, cwd=folder, check=False)
+
+
+def test_a_study_trains_measures_writes_and_goes_on_where_it_was(tmp_path: Path, cli_env: dict[str, str]):
+    (tmp_path / "study.yaml").write_text(STUDY)
+    done = study(tmp_path, cli_env, "--jobs", "2", "--out", "out", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    out = tmp_path / "out"
+    assert json.loads((out / "summary.json").read_text()) == summary
+    arms = summary["tasks"]["Grid"]["arms"]
+    assert set(arms) == {"Q-learning", "SARSA"}
+    for arm in arms.values():
+        assert set(arm["per_seed"]) == {"0", "1"}
+        assert sum(arm["actions"].values()) == pytest.approx(1.0)
+        for run in arm["runs"].values():
+            assert json.loads((out / run / "run.json").read_text())["status"] == "finished"
+            assert load_policy(out / run).spec.kind == "table"
+    assert summary["tasks"]["Grid"]["random"]["mean"] < max(arm["return_mean"]["mean"] for arm in arms.values())
+    for plot in (out / "plots").iterdir():
+        ET.fromstring(plot.read_text())
+    assert {p.stem for p in (out / "plots").iterdir()} >= {"Grid-learning_curves", "Grid-final", "Grid-stability", "Grid-actions"}
+    page = (out / "study.html").read_text()
+    assert summary["tasks"]["Grid"]["verdict"] in page
+    assert summary["tasks"]["Grid"]["analysis"]["Final performance"] in (out / "analysis.md").read_text()
+
+    refused = study(tmp_path, cli_env, "--out", "out")
+    assert refused.returncode == 2
+    assert "--out: out holds runs; allowed: a new folder, or --reuse" in refused.stderr
+
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("run.json")}
+    more = study(tmp_path, cli_env, "--out", "out", "--reuse", "--seeds", "0", "1", "2", "--jobs", "2")
+    assert more.returncode == 0, more.stderr
+    assert "4 of 6 runs are finished already" in more.stderr
+    after = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("run.json")}
+    assert len(after) == 6
+    assert {path: after[path] for path in before} == before, "finished runs are not touched"
+    assert json.loads((out / "summary.json").read_text())["seeds"] == [0, 1, 2]
+
+
+def test_ctrl_c_ends_the_runs_in_order_and_reuse_resumes_them(tmp_path: Path, cli_env: dict[str, str]):
+    (tmp_path / "study.yaml").write_text(STUDY.replace("4000", "200000"))
+    running = subprocess.Popen(
+        command(tmp_path, "--out", "out", "--seeds", "0"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=cli_env, cwd=tmp_path,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("out/runs/*/*/progress.csv")):
+        assert time.monotonic() < deadline, "no run began"
+        assert running.poll() is None, running.communicate()
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    stdout, _ = running.communicate(timeout=120)
+    assert running.returncode == 130
+    assert "stopped; go on:" in stdout
+    assert not _children_of(running.pid), "no worker is left"
+    status = [json.loads(path.read_text())["status"] for path in tmp_path.glob("out/runs/*/*/run.json")]
+    assert "interrupted" in status
+    done = study(tmp_path, cli_env, "--out", "out", "--reuse", "--seeds", "0")
+    assert done.returncode == 0, done.stderr
+    resumed = [json.loads(path.read_text()) for path in tmp_path.glob("out/runs/*/*/run.json")]
+    assert [run["status"] for run in resumed].count("finished") == 2
+    assert any(run.get("resumed") for run in resumed)
+
+
+def test_a_run_that_fails_is_named_and_the_others_stay(tmp_path: Path, cli_env: dict[str, str]):
+    (tmp_path / "broken_env.py").write_text(
+        "import gymnasium as gym, numpy as np\n"
+        "class Broken(gym.Env):\n"
+        "    observation_space = gym.spaces.Box(0, 1, (1,), np.float32)\n"
+        "    action_space = gym.spaces.Discrete(2)\n"
+        "    def reset(self, *, seed=None, options=None):\n"
+        "        super().reset(seed=seed)\n"
+        "        return np.zeros(1, np.float32), {}\n"
+        "    def step(self, action):\n"
+        "        raise RuntimeError('out of order')\n"
+        "gym.register('Broken-v0', Broken)\n"
+    )
+    broken = "  Broken:\n    arms:\n      PPO: {config: {env: {id: Broken-v0}, ppo: {envs_per_input: 1}}}\n"
+    (tmp_path / "study.yaml").write_text(STUDY + broken)
+    path = os.pathsep.join([str(tmp_path), cli_env.get("PYTHONPATH", "")])
+    env = {**cli_env, "PYTHONPATH": path, "SCALEPILOT_ENV_MODULES": "broken_env"}
+    done = study(tmp_path, env, "--out", "out", "--seeds", "0")
+    assert done.returncode == 1
+    assert "1 of 3 runs failed, first Broken · PPO · seed 0: " in done.stderr
+    assert "out of order" in done.stderr.splitlines()[-1]
+    finished = [path for path in tmp_path.glob("out/runs/Grid-*/*/run.json") if "finished" in path.read_text()]
+    assert len(finished) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--jobs", "0"], "--jobs: 0 is not allowed; allowed: 1 to 1000"),
+        (["--seeds", "3", "3"], "--seeds: [3, 3] is not allowed"),
+    ],
+)
+def test_a_bad_argument_is_one_line_and_exit_2(tmp_path: Path, cli_env: dict[str, str], arguments: list[str], expected: str):
+    (tmp_path / "study.yaml").write_text(STUDY)
+    done = study(tmp_path, cli_env, *arguments)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def _children_of(pid: int) -> list[str]:
+    """Processes whose parent is, or was, this one: workers are ended with their study."""
+    listed = subprocess.run(["ps", "-eo", "ppid=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
+    return [line for line in listed if line.strip().startswith(f"{pid} ")]
