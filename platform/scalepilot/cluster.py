@@ -99,7 +99,8 @@ def connected(resources: ResourcesConfig) -> Iterator[None]:
             )
     except (ConnectionError, ValueError) as error:
         raise InputError(f"resources.address: {address!r} cannot be reached ({str(error).splitlines()[0]})") from None
-    except (RuntimeError, OSError) as error:
+    except Exception as error:
+        # Ray raises bare exceptions, too, such as where its processes are slow to start on a busy machine.
         raise RunError(f"ray: cannot start here ({str(error).splitlines()[0]})") from error
     try:
         if address:

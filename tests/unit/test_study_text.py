@@ -99,6 +99,9 @@ def test_many_arms_are_held_against_the_leader_in_one_sentence():
     found = task("T", arm("a", 490.0), *(arm(f"b{i}", 100.0 + i, draw=i + 1) for i in range(5)))
     final = text(analysis(found))["Final performance"]
     assert "a ends higher than every other arm" in final
+    assert verdict(found) == "On T take a: it ends higher than all 5 others."
+    tied = task("T", *(arm(f"b{i}", 100.0, between_seeds=30.0, draw=i) for i in range(5)))
+    assert "leads, and cannot be told apart from" in verdict(tied)
 
 
 def test_a_task_without_a_threshold_has_no_success_rate():

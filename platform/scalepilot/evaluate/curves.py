@@ -53,7 +53,7 @@ def curves_svg(
         reference: name and value of one that does not learn, a level band.
         threshold: a dashed line.
         width: pixels.
-        height: pixels.
+        height: pixels, for a key of one row; every further row adds its own.
     """
     bands = {name: band(curves) for name, curves in contestants.items()}
     right = max(float(steps[-1]) for steps, *_ in bands.values())
@@ -68,7 +68,7 @@ def curves_svg(
     step = _MARK_PIXELS + _LETTER_PIXELS * max(len(name) for name, _ in entries)
     per_row = max(1, int((width - 84) // step))
     rows = [entries[i : i + per_row] for i in range(0, len(entries), per_row)]
-    top = 84 + 18 * (len(rows) - 1)
+    top, height = 84 + 18 * (len(rows) - 1), height + 18 * (len(rows) - 1)
     bounds = with_margin(min(low for low, _ in ends), max(high for _, high in ends))
     axes = Axes(84, top, width - 24, height - 56, (0.0, right), bounds)
     axes.y_axis(value_label)

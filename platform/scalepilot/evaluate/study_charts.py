@@ -14,7 +14,7 @@ from scalepilot.evaluate.svg import COLOURS, Axes, document, nice_ticks, with_ma
 # Narrow enough to be read on a phone.
 WIDTH, _CURVES_HEIGHT = 560, 360
 _ROW, _BAR = 34, 20
-_LETTER_PIXELS, _WIDEST_NAME = 7.2, 190
+_LETTER_PIXELS, _WIDEST_NAME = 7.2, 250
 _GREY = COLOURS[6]
 # More curves than colours cannot be told apart.
 _MOST_CURVES = 6

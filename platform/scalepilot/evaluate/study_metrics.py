@@ -125,7 +125,7 @@ class TaskResult:
         actions: labels by index; empty where actions are not numbered.
         random: test return of a random agent on the same episodes.
         random_success_rate: of it; None without a threshold.
-        arms: highest interquartile mean first.
+        arms: highest interquartile mean first, among equals highest mean.
         versus: leader's rivals → leader minus rival; the leader is the first arm.
     """
 
@@ -197,7 +197,7 @@ def compare_arms(
         arms: at least one.
         samples: resamples behind the intervals.
     """
-    ranked = sorted(arms, key=lambda arm: -arm.iqm.mean)
+    ranked = sorted(arms, key=lambda arm: (-arm.iqm.mean, -arm.mean.mean))
     leader, *others = ranked
     episodes = np.arange(len(random_return))
     versus = {

@@ -80,8 +80,11 @@ def verdict(task: TaskResult) -> str:
     sides = {rival.name: side(task.versus[rival.name].final) for rival in rivals}
     beaten = [rival for rival in rivals if sides[rival.name] == "first"]
     tied = [rival for rival in rivals if sides[rival.name] != "first"]
+    if len(rivals) > _MOST_PAIRS and tied:
+        return f"On {task.name} {leader.name} leads, and cannot be told apart from {len(tied)} of the other {len(rivals)} arms."
     if not tied:
-        return f"On {task.name} take {leader.name}: it ends higher than {_names(beaten)}.{_reservation(task, leader, beaten)}"
+        others = _names(beaten) if len(beaten) <= _MOST_PAIRS else f"all {len(beaten)} others"
+        return f"On {task.name} take {leader.name}: it ends higher than {others}.{_reservation(task, leader, beaten)}"
     names = _names([leader, *tied])
     return f"On {task.name} {names} cannot be told apart by what they collect in the end.{_tie_break(task, leader, tied)}"
 
@@ -281,8 +284,8 @@ def _reservation(task: TaskResult, leader: Arm, beaten: Sequence[Arm]) -> str:
     """What speaks for the beaten ones."""
     steadier = [arm.name for arm in beaten if side(task.versus[arm.name].largest_fall) == "first"]
     quicker = [arm.name for arm in beaten if side(task.versus[arm.name].area) == "second"]
-    words = [f"{_join(steadier)} fell less on the way"] if steadier else []
-    words += [f"{_join(quicker)} learnt faster at first"] if quicker else []
+    words = [f"{_join(steadier[:_MOST_PAIRS])} fell less on the way"] if steadier else []
+    words += [f"{_join(quicker[:_MOST_PAIRS])} learnt faster at first"] if quicker else []
     return f" Against it: {' and '.join(words)}." if words else ""
 
 
