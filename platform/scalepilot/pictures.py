@@ -31,12 +31,14 @@ from scalepilot.evaluate.recording import Recording, record_episode
 from scalepilot.evaluate.returns import ReturnComparison
 from scalepilot.evaluate.statistics import Interval
 from scalepilot.evaluate.video import gif
+from scalepilot.evaluate.workload_picture import workload_picture
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.stored_metrics import metric_names, stored_metrics
 from scalepilot.learn.task import Task
 from scalepilot.policy import Policy, TablePolicy, load_policy
 from scalepilot.settings import EnvConfig
 from scalepilot_envs.registration import find_env
+from scalepilot_envs.workloads import Part, part_of
 
 logger = logging.getLogger("scalepilot.training")
 Judged = Comparison | ReturnComparison
@@ -134,6 +136,7 @@ class RunPictures:
             drawings["q_table.svg"] = self.q_table
         if isinstance(self.config.env, EnvConfig):
             drawings["playback.svg"] = self.playback
+            drawings["workload.svg"] = self.workload
         for name, draw in drawings.items():
             try:
                 yield Plot(name, draw())
@@ -192,6 +195,13 @@ class RunPictures:
         if not isinstance(self.policy, TablePolicy):
             raise InputError("the policy is no table")
         return q_table_svg(self.policy)
+
+    def workload(self) -> str:
+        """What traffic is trained on, which chooses and which judges."""
+        interval = self.config.autoscale.params.interval_seconds
+        parts: dict[str, Part] = {"training": "train", "validation": "validation", "test": "test"}
+        series = {name: part_of(self.config.workload, part, interval) for name, part in parts.items()}
+        return workload_picture(series, f"{self.config.name}: the traffic, cut by time")
 
     def playback(self) -> str:
         """The window of the test that is played back."""

@@ -71,7 +71,7 @@ def write_run_report(folder: RunFolder, config: ExperimentConfig, path: Path | N
             comparison=comparison,
             learning_curves=[LearningCurve(f"{config.name}-{config.algorithm}", config.seed, folder.read_metrics())],
             reference_lines=_reference_lines(folder, status),
-            pictures=[*_pictures(folder, _PLOTS), *_film(folder)],
+            pictures=[*_pictures(folder, _PLOTS), *_film(folder), *_pictures(folder, _WORKLOAD)],
             stills=_pictures(folder, _STILLS),
             config_yaml=config.to_yaml(),
             provenance=provenance,
@@ -183,6 +183,12 @@ _PLOTS = {
     "action_shares.svg": ("Actions", "How often the policy takes each action along a greedy episode."),
     "q_table.svg": ("Q-table", "The greedy action and its value in each state; blank states were never learnt."),
     "action_probabilities.svg": ("Along an episode", "What the policy thinks of each action, and which one it takes."),
+}
+_WORKLOAD = {
+    "workload.svg": (
+        "Traffic",
+        "What was trained on, what chose, and what judged: means, in bands from the lowest to the highest.",
+    )
 }
 # What the page's script draws better itself.
 _STILLS = {
