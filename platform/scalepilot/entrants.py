@@ -30,12 +30,14 @@ class Gathered:
         rules: names of rules to take part as policies.
         failed: folder → why its policy cannot be used.
         configs: experiments the policies were trained by, each once.
+        folders: (row, folder) of every policy that is part of one.
     """
 
     entrants: tuple[Entrant, ...]
     rules: tuple[str, ...] = ()
     failed: dict[str, str] = field(default_factory=dict)
     configs: tuple[ExperimentConfig, ...] = ()
+    folders: tuple[tuple[str, Path], ...] = ()
 
     @property
     def policies(self) -> list[Policy]:
@@ -73,12 +75,17 @@ def gather(arguments: Sequence[str]) -> Gathered:
             raise InputError(f"POLICY: {twice} is given twice; allowed: each once")
     failed: dict[str, str] = {}
     loaded: list[Policy] = []
+    used: list[Path] = []
     for path in paths:
         try:
             loaded.append(load_policy(path))
+            used.append(path)
         except ArtifactError as error:
             failed[str(path)] = str(error)
-    return Gathered(tuple(_rows(loaded)), tuple(rules), failed, tuple(_configs(loaded)))
+    entrants = tuple(_rows(loaded))
+    from_folder = {id(policy): path for policy, path in zip(loaded, used, strict=True)}
+    folders = tuple((entrant.name, from_folder[id(t.actor)]) for entrant in entrants for t in entrant.trained)
+    return Gathered(entrants, tuple(rules), failed, tuple(_configs(loaded)), folders)
 
 
 def _found(text: str) -> list[Path]:

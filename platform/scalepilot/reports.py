@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from scalepilot.config import ExperimentConfig
 from scalepilot.durable import write_json
-from scalepilot.errors import ArtifactError, InputError
+from scalepilot.errors import ArtifactError, InputError, ScalepilotError
 from scalepilot.evaluate.comparison import Comparison
 from scalepilot.evaluate.files import read_evaluation
 from scalepilot.evaluate.report import LearningCurve, Picture, ReportData, write_report
@@ -130,7 +130,11 @@ def learning_curve_of(policy_folder: Path, name: str) -> LearningCurve | None:
     """
     for path in (policy_folder, policy_folder.parent):
         if (path / "config.yaml").is_file() and (path / "progress.csv").is_file():
-            folder, config = RunFolder.open(path)
+            try:
+                folder, config = RunFolder.open(path)
+            except ScalepilotError:
+                # A run of another version can be compared, though not told about.
+                return None
             return LearningCurve(name, config.seed, folder.read_metrics())
     return None
 

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from scalepilot.cli import main
+from scalepilot.entrants import gather
 from scalepilot.evaluate import Contestant, LearningCurve, ReportData, compare, write_evaluation
 from scalepilot.evaluate.returns import compare_returns, read_returns, returns_summary, write_returns
+from scalepilot.policy import save_policy
 from scalepilot.policy.rules import Hpa, HpaParameters, make_rule
 from scalepilot.reports import learning_curve_of, store_about
 from scalepilot.simulate import protocol_v1, run_episodes
@@ -79,6 +81,15 @@ def test_the_learning_curve_of_a_policy_is_found_in_its_run_and_nowhere_else(run
     curve = learning_curve_of(run_folder / "policy", "mine")
     assert (curve.name, curve.training_seed, len(curve.rows)) == ("mine", 0, 2)
     assert learning_curve_of(tmp_path, "mine") is None
+    (run_folder / "config.yaml").write_text("name: tiny\nof_another_version: 1\n")
+    assert learning_curve_of(run_folder, "mine") is None
+
+
+def test_a_comparison_knows_which_folder_each_of_its_policies_is_from(tmp_path):
+    save_policy(Hpa(HpaParameters(), PARAMS, name="a"), tmp_path / "one")
+    save_policy(Hpa(HpaParameters("rps"), PARAMS, name="b"), tmp_path / "two")
+    gathered = gather([str(tmp_path / "one"), str(tmp_path / "two")])
+    assert gathered.folders == (("a", tmp_path / "one"), ("b", tmp_path / "two"))
 
 
 @pytest.mark.parametrize(

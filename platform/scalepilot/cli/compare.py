@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
         with _executor(arguments) as executor:
             comparison = _compete(arguments, gathered, executor)
         if arguments.out:
-            _write(comparison, arguments)
+            _write(comparison, gathered, arguments)
     except OSError as error:
         raise InputError(f"{error.filename or arguments.out}: cannot be written ({error.strerror or error})") from None
     for name, problem in comparison.failed.items():
@@ -193,13 +193,13 @@ def _executor(arguments: argparse.Namespace) -> Iterator[Executor]:
         yield processes
 
 
-def _write(comparison: SuiteComparison | ReturnComparison, arguments: argparse.Namespace) -> None:
+def _write(comparison: SuiteComparison | ReturnComparison, gathered: Gathered, arguments: argparse.Namespace) -> None:
     """The evaluation, what else its report shows, and the report."""
     from scalepilot.evaluate.files import write_evaluation
     from scalepilot.evaluate.report import ReportData
     from scalepilot.evaluate.returns import ReturnComparison, write_returns
     from scalepilot.learn.run_folder import git_sha, hardware, library_versions
-    from scalepilot.reports import store_about, write_comparison_report
+    from scalepilot.reports import learning_curve_of, store_about, write_comparison_report
 
     by_return = isinstance(comparison, ReturnComparison)
     if isinstance(comparison, ReturnComparison):
@@ -207,9 +207,11 @@ def _write(comparison: SuiteComparison | ReturnComparison, arguments: argparse.N
     else:
         write_evaluation(comparison, arguments.out)
     title = comparison.env_id if isinstance(comparison, ReturnComparison) else " · ".join(comparison.workloads)
+    curves = [learning_curve_of(path, name) for name, path in gathered.folders]
     about = ReportData(
         title=title.rpartition("/")[2] if by_return else title,
         comparison=comparison,
+        learning_curves=[curve for curve in curves if curve is not None],
         provenance={"git sha": git_sha(), **{f"version of {n}": v for n, v in library_versions().items()}, **hardware()},
         reproduce=[shlex.join(["scalepilot", *arguments.given]), f"scalepilot compare --plot-only {arguments.out}"],
     )
