@@ -7,6 +7,7 @@ BENCHMARKS = {
     "env_step": "benchmarks.env_step",
     "latency_model": "benchmarks.latency_model",
     "optimum": "benchmarks.optimum",
+    "compare": "benchmarks.compare",
     "cli_start": "benchmarks.cli_start",
     "train_ppo_autoscale": "benchmarks.train_ppo_autoscale",
     "train_dqn": "benchmarks.train_dqn",

@@ -1,8 +1,8 @@
 """Resampling what is not independent: whole days of every workload, for all policies alike, and training seeds around them.
 
 Two windows of the same day share its traffic, and the seeds of a window share everything but the arrival noise, so the
-day is the unit of chance. Policies that differ only in their training seed all meet the same days: a resample draws seeds
-and days each with replacement and crosses them (the "pigeonhole" bootstrap), which errs towards too wide an interval.
+day is the unit of chance. Policies that differ only in their training seed all meet the same days: seeds and days are each
+drawn with replacement, and what either draw changes adds up, which errs towards too wide an interval.
 
 There are often few of either, and the plain percentile bootstrap is then too narrow (with three days it cannot reach beyond
 the best and the worst one). Deviations of the resamples from the estimate are therefore widened by
@@ -11,8 +11,8 @@ tends to 1 as n grows.
 
 Source:
     Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), chapters 8 and 13; the widening is the idea of
-    T. Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69 (2015), section 5.3; the
-    crossing that of A. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1 (2007).
+    T. Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69 (2015), section 5.3; on
+    resampling two crossed factors A. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1 (2007).
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def nested_bootstrap(
         return estimate, estimate + factor * by_blocks
     members = rng.integers(num_members, size=(samples, num_members))
     by_members = _deviations(statistic(members, [np.ones((samples, count)) for count in num_blocks]), estimate)
-    interaction = _deviations(statistic(members, drawn), estimate) - by_blocks - by_members
-    return estimate, estimate + factor * by_blocks + widening(num_members) * by_members + interaction
+    # Each of the two carries the chance of single (seed, day) pairs already: their own crossing would count it a third time.
+    return estimate, estimate + factor * by_blocks + widening(num_members) * by_members
 
 
 def _deviations(resamples: Array, estimate: float) -> Array:
