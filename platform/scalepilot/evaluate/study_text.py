@@ -272,7 +272,7 @@ def _actions(task: TaskResult) -> str:
         gaps = [abs(a - b) for a, b in zip(leader.action_share, rival.action_share, strict=True)]
         largest = max(gaps)
         label = task.actions[gaps.index(largest)]
-        points = f"{100 * largest:.0f} percentage points"
+        points = "1 percentage point" if largest < 0.015 else f"{100 * largest:.0f} percentage points"
         if largest < _ALIKE_SHARE:
             sentences.append(f"{leader.name} and {rival.name} use their actions alike: no share differs by more than {points}.")
         else:
