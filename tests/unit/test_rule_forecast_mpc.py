@@ -221,7 +221,8 @@ def test_late_requests_cost_what_the_simulators_latency_expects(rate, sigma):
         with np.errstate(all="ignore"):
             late = waiting_for(p, came, served, replicas, carried).late_share * came * p.interval_seconds
         expected += weight * late * p.price_per_late_request
-    found = LateCosts(p, nodes).expected(np.array([rate]), np.array([sigma]))[0]
+    late = LateCosts(p, nodes)
+    found = late.expected(*late.places(np.array([rate]), np.array([sigma])))[0]
     # The table's grid is a few per cent wide.
     np.testing.assert_allclose(found, expected, rtol=0.25, atol=0.02 * expected[0])
     assert (np.diff(found) <= 0).all()
@@ -237,7 +238,8 @@ def brute_force(p, late, rates, sigma, total, horizon, weight):
     replica_cost = p.price_per_replica_hour * p.interval_seconds / 3600
     up = replica_cost * p.startup_steps + p.price_per_move
     held = [
-        late.expected(rates[None, lead], sigma[None, lead])[0].astype(float) * weight + replica_cost * np.array(choices)
+        late.expected(*late.places(rates[None, lead], sigma[None, lead]))[0].astype(float) * weight
+        + replica_cost * np.array(choices)
         for lead in range(horizon)
     ]
     best = {}
@@ -288,10 +290,12 @@ def test_a_row_with_a_shorter_horizon_plans_as_it_would_alone():
     p = AutoscaleParams(startup_seconds=30.0, max_replicas=10)
     late = LateCosts(p, persistence(1, 8).nodes)
     rng = np.random.default_rng(0)
-    rates, sigma, total = rng.uniform(5, 200, (30, 9)), np.full((30, 9), 0.2), rng.integers(1, 11, 30)
-    horizons, weight = rng.integers(3, 10, 30), np.ones(1)
+    # Wide enough that the rows together go through the other running minimum.
+    n = 150
+    rates, sigma, total = rng.uniform(5, 200, (n, 9)), np.full((n, 9), 0.2), rng.integers(1, 11, n)
+    horizons, weight = rng.integers(3, 10, n), np.ones(1)
     together = plan_target(p, late, rates, sigma, total, horizons, weight)
-    for i in range(30):
+    for i in range(n):
         row = slice(i, i + 1)
         alone = plan_target(p, late, rates[row], sigma[row], total[row], horizons[row], weight)
         assert alone[0] == together[i]

@@ -199,8 +199,10 @@ def run_episodes(
             "start_unix_seconds": episodes.start_unix_seconds,
         },
     )
-    plan = None
-    if not isinstance(policy, Policy):
+    decide = plan = None
+    if isinstance(policy, Policy):
+        decide = policy.act
+    else:
         plan = policy.plan(episodes.rates_rps, params.replica_capacity_rps, params.startup_steps)
     sums = {name: np.zeros(n) for name in ("replica_cost", "late_cost", "move_cost", "billed", "arrived", "late", "dropped")}
     sums |= {name: np.zeros(n) for name in ("latency", "actions", "moved")}
@@ -211,8 +213,8 @@ def run_episodes(
         if plan is not None:
             desired = plan[:, t]
         else:
-            assert isinstance(policy, Policy)
-            decision, state = policy.act(observation, state)
+            assert decide is not None
+            decision, state = decide(observation, state)
             assert decision.desired_replicas is not None
             desired = decision.desired_replicas
         outcome = env.advance(desired)
