@@ -94,6 +94,8 @@ class EnvDescription:
         components: of a continuous action, which then stand in place of `actions`.
         rule_defaults: rule name → parameters that suit this environment better than the rule's own defaults.
         options: those of the environment's other arguments that were given and change what is described here.
+        reward_bounds: lowest and highest reward of a step; infinite where nobody says.
+        episode_steps: most steps of an episode unless it is made with others; None without a limit.
     """
 
     env_id: str
@@ -107,6 +109,20 @@ class EnvDescription:
     rule_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     components: tuple[ActionComponent, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    reward_bounds: tuple[float, float] = (-np.inf, np.inf)
+    episode_steps: int | None = None
+
+    def most_steps(self, arguments: Mapping[str, Any]) -> float:
+        """Most steps of an episode, made with these arguments; infinite without a limit."""
+        names = ("episode_steps", "max_episode_steps")
+        given = next((arguments[name] for name in names if arguments.get(name) is not None), self.episode_steps)
+        return float(np.inf if given is None or given < 1 else given)
+
+    def return_bounds(self, arguments: Mapping[str, Any]) -> tuple[float, float]:
+        """Lowest and highest return an episode of 1 to `most_steps` steps can have."""
+        low, high = self.reward_bounds
+        steps = self.most_steps(arguments)
+        return (low if low >= 0 else low * steps), (high if high <= 0 else high * steps)
 
     @property
     def image(self) -> ObservationField | None:

@@ -28,6 +28,8 @@ MEANINGS: dict[str, tuple[str, str, str]] = {
     "refused_changes": ("steps", "of an episode whose change a bound refused", "QueueScaling-v0"),
     "overloaded_steps": ("steps", "of overload at the end of an episode, in a row", "ClusterDeployment-v0"),
 }
+# Columns of the infos that lie between 0 and 1, and so do their means.
+SHARE_COLUMNS = frozenset({"in_band", "qos", "final_qos"})
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from scalepilot_envs.registration import EnvEntry
 from scalepilot_envs.restarting import RestartingEnv
 
 _LARGEST = float(np.finfo(np.float32).max)
+_UNKNOWN = (-np.inf, np.inf)
 # What gymnasium's documentation calls the numbers and the actions of its classic environments; their code names none.
 _NUMBERS = {
     "CartPole-v1": (("m", "cart position"), ("m/s", "cart velocity"), ("rad", "pole angle"), ("rad/s", "pole angular velocity")),
@@ -34,6 +35,15 @@ _ACTIONS = {
     "MountainCar-v0": ["left", "none", "right"],
     "Acrobot-v1": ["left", "none", "right"],
 }
+# What its documentation says of the reward of a step; with arguments of their own it may be another.
+_REWARDS = {
+    "CartPole-v1": (1.0, 1.0),
+    "MountainCar-v0": (-1.0, -1.0),
+    "Acrobot-v1": (-1.0, 0.0),
+    "Pendulum-v1": (-16.2736044, 0.0),
+}
+# Arguments that leave the reward as it is.
+_HARMLESS = {"render_mode", "max_episode_steps"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,15 @@ class ForeignEntry(EnvEntry):
         spec = gym.spec(self.env_id)
         end = f"truncated after {spec.max_episode_steps} steps" if spec.max_episode_steps else "as it says itself"
         return EnvDescription(
-            self.env_id, known, tuple(fields), labels, "as the environment gives it", end, components=components
+            self.env_id,
+            known,
+            tuple(fields),
+            labels,
+            "as the environment gives it",
+            end,
+            components=components,
+            reward_bounds=_REWARDS.get(self.env_id, _UNKNOWN) if set(options) <= _HARMLESS else _UNKNOWN,
+            episode_steps=spec.max_episode_steps,
         )
 
     def image_axes(self, shape: tuple[int, ...]) -> tuple[str, ...]:

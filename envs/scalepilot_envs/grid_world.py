@@ -196,6 +196,7 @@ def describe(params: GridWorldParams | Mapping[str, Any] | None = None) -> EnvDe
             f" −{p.step_penalty:g} otherwise."
         ),
         end=f"Terminates at the goal; truncated after {EPISODE_STEPS} steps unless episode_steps says otherwise.",
+        episode_steps=EPISODE_STEPS,
     )
 
 

@@ -311,6 +311,8 @@ def describe(params: ResourceManagerParams | Mapping[str, Any] | None = None) ->
         end=f"Truncated after {EPISODE_STEPS} steps unless episode_steps says otherwise; never terminates.",
         signals={"utilisation": _utilisation},
         rule_defaults={"threshold": {"upper": 0.7, "lower": 0.3, "cooldown_seconds": 0.0}},
+        reward_bounds=(-float(p.outside_penalty + p.move_penalty), float(p.band_reward)),
+        episode_steps=EPISODE_STEPS,
     )
 
 

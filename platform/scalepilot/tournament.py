@@ -206,4 +206,4 @@ def compete_by_return(
             collected.append(Collected(row.name, role, row.detail, results, {}, members))
     if not collected:
         raise InputError(f"policies: none can be flown; the first: {next(iter(failed.values()))}")
-    return replace(compare_collected(spec.env_id, collected), failed=failed)
+    return replace(compare_collected(spec.env_id, collected, arguments=arguments), failed=failed)

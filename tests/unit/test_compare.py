@@ -21,6 +21,7 @@ from scalepilot.evaluate import (
     write_evaluation,
 )
 from scalepilot.evaluate.comparison import GapReference
+from scalepilot.evaluate.statistics import FROM_ZERO
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
 
 DAY = 86400.0
@@ -99,7 +100,7 @@ def test_days_are_the_blocks_and_all_seeds_of_a_day_stay_together():
     J = noisy(9.0)
     day = (of.start_unix_seconds // DAY).astype(int)
     comparison = compare("shop", of, contestants(of, J))
-    assert comparison.rows["ppo"]["J"] == block_bootstrap(J, day, lowest=0.0)
+    assert comparison.rows["ppo"]["J"] == block_bootstrap(J, day, bounds=FROM_ZERO)
     assert comparison.versus["ppo"]["hpa-tuned"] == paired_difference(J, np.full(len(of), 10.0), day)
     assert (comparison.scope.days, comparison.scope.block, comparison.scope.num_blocks) == (4, "day", 4)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scalepilot.evaluate.bootstrap import widening
-from scalepilot.evaluate.statistics import Interval, block_bootstrap, gap_closed, paired_difference
+from scalepilot.evaluate.statistics import FROM_ZERO, SHARE, Interval, block_bootstrap, gap_closed, paired_difference
 
 
 def test_the_mean_is_that_of_all_episodes_however_many_a_day_has():
@@ -44,10 +44,12 @@ def test_one_day_has_a_mean_but_no_interval():
     assert not interval.is_known
 
 
-def test_the_lowest_possible_value_bounds_the_interval():
-    values, days = np.array([0.0, 0.0, 9.0]), np.array([0, 1, 2])
-    assert block_bootstrap(values, days).low < 0
-    assert block_bootstrap(values, days, lowest=0.0).low == 0.0
+def test_the_interval_ends_where_what_is_possible_ends():
+    values, days = np.array([0.0, 0.0, 1.0]), np.array([0, 1, 2])
+    free = block_bootstrap(values, days)
+    assert free.low < 0 < 1 < free.high
+    assert block_bootstrap(values, days, bounds=FROM_ZERO) == Interval(free.mean, 0.0, free.high)
+    assert block_bootstrap(values, days, bounds=SHARE) == Interval(free.mean, 0.0, 1.0)
 
 
 def test_the_same_seed_gives_the_same_interval():

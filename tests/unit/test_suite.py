@@ -23,6 +23,7 @@ from scalepilot.evaluate import (
     read_evaluation,
     write_evaluation,
 )
+from scalepilot.evaluate.statistics import FROM_ZERO
 from scalepilot.simulate import EpisodeResults
 
 
@@ -57,7 +58,7 @@ def test_training_seeds_widen_the_interval_and_leave_the_estimate():
     assert apart.rows["ppo"]["J"].mean == pytest.approx(alike.rows["ppo"]["J"].mean)
     assert apart.rows["ppo"]["J"].high > alike.rows["ppo"]["J"].high + 1.0
     # Seeds that are alike add no chance of their own.
-    alone = block_bootstrap(noisy(9.0), of.day, lowest=0.0)
+    alone = block_bootstrap(noisy(9.0), of.day, bounds=FROM_ZERO)
     interval = alike.rows["ppo"]["J"]
     assert (interval.low, interval.high) == pytest.approx((alone.low, alone.high))
     versus = apart.versus["ppo"]["hpa-tuned"].difference

@@ -67,4 +67,5 @@ def describe(params: ClusterDeploymentParams | Mapping[str, Any] | None = None) 
         ),
         signals={"utilisation": _utilisation},
         rule_defaults={"threshold": {"upper": 0.7, "lower": 0.3, "cooldown_seconds": 0.0}},
+        episode_steps=EPISODE_STEPS,
     )

@@ -396,6 +396,7 @@ def describe(params: FunctionWorkflowParams | Mapping[str, Any] | None = None) -
         rule_defaults={
             "threshold": {"upper": 0.75, "lower": 0.35, "upper_backlog": 8.0, "lower_backlog": 0.0, "cooldown_seconds": 0.0}
         },
+        episode_steps=EPISODE_STEPS,
     )
 
 

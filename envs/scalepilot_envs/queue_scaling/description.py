@@ -109,4 +109,6 @@ def describe(
         rule_defaults={
             "threshold": {"upper": 0.8, "lower": 0.4, "upper_backlog": 100.0, "lower_backlog": 0.0, "cooldown_seconds": 0.0}
         },
+        reward_bounds=(-2.0 - p.refused_penalty, 0.0),
+        episode_steps=EPISODE_STEPS,
     )

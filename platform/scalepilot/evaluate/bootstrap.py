@@ -53,7 +53,12 @@ def widening(num_blocks: int, num_strata: int = 1) -> float:
 
 
 def nested_bootstrap(
-    statistic: Statistic, num_blocks: Sequence[int], num_members: int = 1, *, samples: int = 2000, seed: int = 0
+    statistic: Statistic,
+    num_blocks: Sequence[int],
+    num_members: int | Sequence[int] = 1,
+    *,
+    samples: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, Array]:
     """The estimate of a statistic and its widened resamples.
 
@@ -61,29 +66,37 @@ def nested_bootstrap(
 
     Args:
         statistic: of resamples; NaN where one says nothing.
-        num_blocks: of each workload.
-        num_members: training seeds; 1 draws blocks alone.
+        num_blocks: of each workload; empty where chance lies in the members alone.
+        num_members: training seeds; 1 draws blocks alone. Of several groups, each is drawn for itself and their draws stand
+            side by side: the statistic's members have as many columns as all of them together.
         samples: resamples.
         seed: of the draws.
 
     Returns:
         The estimate from everything, and (samples,) resamples; all NaN where a workload has a single block.
     """
-    every = np.arange(num_members)[None]
-    estimate = float(statistic(every, [np.ones((1, count)) for count in num_blocks])[0])
-    if min(num_blocks) < 2:
+    groups = [num_members] if isinstance(num_members, int) else list(num_members)
+    every = np.concatenate([np.arange(size) for size in groups])[None]
+    whole = [np.ones((1, count)) for count in num_blocks]
+    estimate = float(statistic(every, whole)[0])
+    if num_blocks and min(num_blocks) < 2:
         return estimate, np.full(samples, math.nan)
     rng = np.random.default_rng(seed)
-    # How often each block is drawn: all that a resample of whole blocks needs.
-    drawn = [rng.multinomial(count, np.full(count, 1 / count), size=samples).astype(np.float64) for count in num_blocks]
-    by_blocks = _deviations(statistic(np.broadcast_to(every, (samples, num_members)), drawn), estimate)
-    factor = widening(sum(num_blocks), len(num_blocks))
-    if num_members == 1:
-        return estimate, estimate + factor * by_blocks
-    members = rng.integers(num_members, size=(samples, num_members))
-    by_members = _deviations(statistic(members, [np.ones((samples, count)) for count in num_blocks]), estimate)
-    # Each of the two carries the chance of single (seed, day) pairs already: their own crossing would count it a third time.
-    return estimate, estimate + factor * by_blocks + widening(num_members) * by_members
+    every, whole = np.repeat(every, samples, axis=0), [np.repeat(ones, samples, axis=0) for ones in whole]
+    resamples = np.full(samples, estimate)
+    if num_blocks:
+        # How often each block is drawn: all that a resample of whole blocks needs.
+        drawn = [rng.multinomial(count, np.full(count, 1 / count), size=samples).astype(np.float64) for count in num_blocks]
+        resamples += widening(sum(num_blocks), len(num_blocks)) * _deviations(statistic(every, drawn), estimate)
+    first = 0
+    for size in groups:
+        if size > 1:
+            members = every.copy()
+            members[:, first : first + size] = rng.integers(size, size=(samples, size))
+            # Each level carries the chance of single (seed, day) pairs already: their crossing would count it once more.
+            resamples += widening(size) * _deviations(statistic(members, whole), estimate)
+        first += size
+    return estimate, resamples
 
 
 def _deviations(resamples: Array, estimate: float) -> Array:

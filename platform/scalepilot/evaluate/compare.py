@@ -108,7 +108,7 @@ def _figures(contestant: Contestant, blocks: NDArray[np.int64], samples: int) ->
             blocks,
             weights=None if total.weights is None else contestant.by_member(total.weights),
             samples=samples,
-            lowest=0.0,
+            bounds=total.bounds,
         )
         for name, total in TOTALS.items()
     }

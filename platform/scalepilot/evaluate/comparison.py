@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.evaluate.statistics import GapClosed, Interval, PairedDifference
+from scalepilot.evaluate.statistics import FROM_ZERO, SHARE, Bounds, GapClosed, Interval, PairedDifference
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
 
 Role = Literal["policy", "baseline", "reference"]
@@ -19,10 +19,16 @@ Column = Callable[[EpisodeResults], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Total:
-    """A metric as a ratio of sums over episodes: Σ values / Σ weights, or the mean without weights."""
+    """A metric as a ratio of sums over episodes: Σ values / Σ weights, or the mean without weights.
+
+    Attributes:
+        values, weights: by episode.
+        bounds: of what it can be.
+    """
 
     values: Column
     weights: Column | None = None
+    bounds: Bounds = FROM_ZERO
 
 
 def _arrived(results: EpisodeResults) -> NDArray[Any]:
@@ -35,7 +41,7 @@ TOTALS: dict[str, Total] = {
     "penalty": Total(lambda r: r.late_cost),
     "move_cost": Total(lambda r: r.move_cost),
     # Per request, not per window: a quiet window's late requests are few.
-    "late_share": Total(lambda r: r.late_requests, _arrived),
+    "late_share": Total(lambda r: r.late_requests, _arrived, SHARE),
     "replicas": Total(lambda r: r.replicas_mean),
     "latency_p95_seconds": Total(lambda r: r.latency_p95_seconds * _arrived(r), _arrived),
     "actions": Total(lambda r: r.actions),

@@ -1,25 +1,26 @@
-"""Intervals for what several training seeds reach on the same episodes: seeds are the outer level, episodes the inner one.
+"""Intervals that say what another training seed would bring: for studies and engines, where the seed is what is asked about.
 
-What differs between two runs of the same settings is the training seed, so seeds are drawn with replacement, each
-contestant's on their own. All flew the same test episodes, so blocks of episodes are drawn once for all. Deviations are
-widened for few seeds as in `scalepilot.evaluate.bootstrap`, conservatively by the smaller number of seeds.
+The resampling is that of `scalepilot.evaluate.bootstrap`. Two things are particular: a single seed has no interval, however
+many episodes it flew, for it says nothing of the next; and of two contestants with seeds of their own, those of each are drawn
+for themselves, while both meet the same blocks of episodes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.evaluate.aggregate import interquartile_mean
-from scalepilot.evaluate.bootstrap import widening
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.bootstrap import Indices, block_sums, drawn_sums, nested_bootstrap
+from scalepilot.evaluate.statistics import UNBOUNDED, Bounds, Interval, block_bootstrap, percentile_interval
 
 Array = NDArray[np.float64]
 
 
-def nested_mean(values: Array, blocks: NDArray[np.int64], *, samples: int = 2000, seed: int = 0) -> Interval:
+def nested_mean(values: Array, blocks: Indices, *, samples: int = 2000, seed: int = 0, bounds: Bounds = UNBOUNDED) -> Interval:
     """Mean over training seeds and episodes with its 95 % interval.
 
     Args:
@@ -27,12 +28,14 @@ def nested_mean(values: Array, blocks: NDArray[np.int64], *, samples: int = 2000
         blocks: (num_episodes,) what is resampled together: the day or the episode itself.
         samples: resamples.
         seed: of the draws.
+        bounds: of what the quantity can be.
     """
-    rng = np.random.default_rng(seed)
-    return _interval(float(values.mean()), _resampled(values, blocks, _block_draws(blocks, samples, rng), rng), len(values))
+    if len(values) < 2:
+        return Interval(float(values.mean()), math.nan, math.nan)
+    return block_bootstrap(values, blocks, samples=samples, seed=seed, bounds=bounds)
 
 
-def nested_difference(first: Array, second: Array, blocks: NDArray[np.int64], *, samples: int = 2000, seed: int = 0) -> Interval:
+def nested_difference(first: Array, second: Array, blocks: Indices, *, samples: int = 2000, seed: int = 0) -> Interval:
     """Mean of the first minus mean of the second, as `nested_mean`.
 
     Args:
@@ -47,47 +50,56 @@ def nested_difference(first: Array, second: Array, blocks: NDArray[np.int64], *,
     """
     if first.shape[1:] != second.shape[1:]:
         raise ValueError(f"first, second: shapes {first.shape} and {second.shape}; allowed: the same episodes in both")
-    rng = np.random.default_rng(seed)
-    drawn = _block_draws(blocks, samples, rng)
-    resamples = _resampled(first, blocks, drawn, rng) - _resampled(second, blocks, drawn, rng)
-    return _interval(float(first.mean() - second.mean()), resamples, min(len(first), len(second)))
-
-
-def nested_iqm(values: Array, blocks: NDArray[np.int64], *, samples: int = 2000, seed: int = 0) -> Interval:
-    """Interquartile mean over training seeds and episodes with its interval; arguments as `nested_mean`."""
-    rng = np.random.default_rng(seed)
-    drawn = _block_draws(blocks, samples, rng).astype(np.int64)
+    if min(len(first), len(second)) < 2:
+        return Interval(float(first.mean() - second.mean()), math.nan, math.nan)
     _, block_of = np.unique(blocks, return_inverse=True)
-    episodes = np.arange(values.shape[1])
-    seeds = rng.integers(0, len(values), (samples, len(values)))
-    resamples = np.array(
-        [
-            interquartile_mean(values[which][:, np.repeat(episodes, counts[block_of])])
-            for which, counts in zip(seeds, drawn, strict=True)
-        ]
-    )
-    return _interval(float(interquartile_mean(values)), resamples, len(values))
+    ours, theirs, sizes = (block_sums(v, block_of) for v in (first, second, np.ones(len(block_of))))
+    split = len(first)
+
+    def statistic(members: Indices, drawn: Sequence[Array]) -> Array:
+        of_ours = drawn_sums(ours, members[:, :split], drawn[0]) / split
+        of_theirs = drawn_sums(theirs, members[:, split:], drawn[0]) / len(theirs)
+        difference: Array = (of_ours - of_theirs) / (drawn[0] @ sizes[0])
+        return difference
+
+    seeds = (split, len(second))
+    return percentile_interval(*nested_bootstrap(statistic, [sizes.shape[1]], seeds, samples=samples, seed=seed))
 
 
-def _block_draws(blocks: NDArray[np.int64], samples: int, rng: np.random.Generator) -> Array:
-    """(samples, num_blocks) how often each block is drawn; a single block is always drawn once."""
-    count = len(np.unique(blocks))
-    return rng.multinomial(count, np.full(count, 1 / count), size=samples).astype(np.float64)
-
-
-def _resampled(values: Array, blocks: NDArray[np.int64], drawn: Array, rng: np.random.Generator) -> Array:
-    """(samples,) means over drawn seeds and blocks."""
+def nested_iqm(values: Array, blocks: Indices, *, samples: int = 2000, seed: int = 0, bounds: Bounds = UNBOUNDED) -> Interval:
+    """Interquartile mean over training seeds and episodes with its interval; arguments as `nested_mean`."""
+    if len(values) < 2:
+        return Interval(float(interquartile_mean(values)), math.nan, math.nan)
     unique, block_of = np.unique(blocks, return_inverse=True)
-    sums = np.stack([np.bincount(block_of, row, len(unique)) for row in values])
-    sizes = np.bincount(block_of, minlength=len(unique)).astype(np.float64)
-    seeds = len(values)
-    seed_draws = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=len(drawn)) / seeds
-    means: Array = np.einsum("ns,sb,nb->n", seed_draws, sums, drawn, optimize=True) / (drawn @ sizes)
-    return means
+    episodes = np.arange(values.shape[1])
+
+    def statistic(members: Indices, drawn: Sequence[Array]) -> Array:
+        counts = drawn[0].astype(np.int64)[:, block_of]
+        return np.array(
+            [
+                interquartile_mean(values[which][:, np.repeat(episodes, count)])
+                for which, count in zip(members, counts, strict=True)
+            ]
+        )
+
+    return percentile_interval(*nested_bootstrap(statistic, [len(unique)], len(values), samples=samples, seed=seed), bounds)
 
 
-def _interval(estimate: float, resamples: Array, num_seeds: int) -> Interval:
-    if num_seeds < 2:
-        return Interval(estimate, math.nan, math.nan)
-    low, high = np.percentile(estimate + widening(num_seeds) * (resamples - estimate), (2.5, 97.5))
-    return Interval(estimate, float(low), float(high))
+def difference_over_seeds(first: Sequence[float], second: Sequence[float], samples: int = 2000) -> Interval:
+    """Mean of the first minus mean of the second, of what each seed has a single number of.
+
+    Args:
+        first: one a seed.
+        second: likewise, of seeds of their own.
+        samples: resamples.
+    """
+    ours, theirs = np.array(first), np.array(second)
+    if min(len(ours), len(theirs)) < 2:
+        return Interval(float(ours.mean() - theirs.mean()), math.nan, math.nan)
+
+    def statistic(members: Indices, drawn: Sequence[Array]) -> Array:
+        split = len(ours)
+        difference: Array = ours[members[:, :split]].mean(axis=1) - theirs[members[:, split:]].mean(axis=1)
+        return difference
+
+    return percentile_interval(*nested_bootstrap(statistic, [], (len(ours), len(theirs)), samples=samples))

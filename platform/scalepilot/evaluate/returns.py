@@ -24,10 +24,21 @@ from scalepilot.evaluate.files import (
     json_number,
     replace_file,
 )
-from scalepilot.evaluate.statistics import Interval, PairedDifference, block_bootstrap, paired_difference
+from scalepilot.evaluate.statistics import (
+    SHARE,
+    UNBOUNDED,
+    Bounds,
+    Interval,
+    PairedDifference,
+    block_bootstrap,
+    paired_difference,
+)
 from scalepilot.evaluate.tables import plain_table
 from scalepilot.policy import Policy
 from scalepilot.simulate import EpisodeReturns, run_returns
+from scalepilot.simulate.returns import LAST_PREFIX
+from scalepilot_envs.episode_metrics import SHARE_COLUMNS
+from scalepilot_envs.registration import find_env
 
 _ROLES = ("policy", "baseline")
 
@@ -111,22 +122,30 @@ def compare_returns(
     for name, role, detail, policy in entries:
         results = run_returns(policy, env_id, num_episodes, arguments=arguments, first_seed=first_seed)
         rows.append(Collected(name, role, detail, results, {}))
-    return compare_collected(env_id, rows, bootstrap_samples=bootstrap_samples)
+    return compare_collected(env_id, rows, arguments=arguments, bootstrap_samples=bootstrap_samples)
 
 
-def compare_collected(env_id: str, flown: Sequence[Collected], *, bootstrap_samples: int = 2000) -> ReturnComparison:
+def compare_collected(
+    env_id: str, flown: Sequence[Collected], *, arguments: Mapping[str, Any], bootstrap_samples: int = 2000
+) -> ReturnComparison:
     """Judge what was flown already.
 
     Args:
         env_id: of the environment.
         flown: rows on the same episodes, their figures still to be found.
+        arguments: what the environment was made with.
         bootstrap_samples: resamples behind the intervals.
     """
+    options = {name: value for name, value in arguments.items() if name != "params"}
+    env = find_env(env_id).describe(arguments.get("params"), **options)
+    bounds = {"return": env.return_bounds(arguments), "length": (1.0, env.most_steps(arguments))}
     rows = []
     episodes = np.arange(len(flown[0].results.seed))
     for row in flown:
         figures = {
-            name: block_bootstrap(row.column(name), episodes, samples=bootstrap_samples)
+            name: block_bootstrap(
+                row.column(name), episodes, samples=bootstrap_samples, bounds=bounds.get(name) or _bounds_of_info(name)
+            )
             for name in ("return", "length", *row.results.info)
         }
         rows.append(replace(row, figures=figures))
@@ -140,6 +159,10 @@ def compare_collected(env_id: str, flown: Sequence[Collected], *, bootstrap_samp
         if p.role == "policy"
     }
     return ReturnComparison(env_id, tuple(rows), versus)
+
+
+def _bounds_of_info(name: str) -> Bounds:
+    return SHARE if name.removeprefix(LAST_PREFIX) in SHARE_COLUMNS else UNBOUNDED
 
 
 def _column(results: EpisodeReturns, name: str) -> NDArray[np.float64]:

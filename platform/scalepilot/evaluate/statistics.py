@@ -14,6 +14,11 @@ from scalepilot.evaluate.bootstrap import block_sums, drawn_sums, nested_bootstr
 Array = NDArray[np.float64]
 
 _LEVEL_PERCENT = (2.5, 97.5)
+# What a quantity cannot be below or above.
+Bounds = tuple[float, float]
+UNBOUNDED: Bounds = (-math.inf, math.inf)
+FROM_ZERO: Bounds = (0.0, math.inf)
+SHARE: Bounds = (0.0, 1.0)
 SMALLEST_GAP_SHARE = 0.05
 
 
@@ -76,7 +81,7 @@ def block_bootstrap(
     weights: NDArray[Any] | None = None,
     samples: int = 2000,
     seed: int = 0,
-    lowest: float = -math.inf,
+    bounds: Bounds = UNBOUNDED,
 ) -> Interval:
     """The mean, or a ratio of sums, with its interval from whole blocks drawn with replacement.
 
@@ -88,14 +93,14 @@ def block_bootstrap(
         weights: denominators, of the shape of values or (n,): the estimate is sum(values) / sum(weights). None for the mean.
         samples: resamples.
         seed: of the draws.
-        lowest: the quantity cannot be below this (0 for costs and shares).
+        bounds: of what the quantity can be; the interval ends there.
 
     Raises:
         ValueError: shapes differ, nothing is given, or fewer than one resample.
     """
     denominators = np.ones(np.shape(values)[-1]) if weights is None else weights
     estimate, resamples = _resampled_ratio(values, denominators, blocks, samples, seed)
-    return percentile_interval(estimate, resamples, lowest)
+    return percentile_interval(estimate, resamples, bounds)
 
 
 def paired_difference(
@@ -166,12 +171,12 @@ def has_gap(baseline: Array, reference: Array) -> NDArray[np.bool_]:
     return kept
 
 
-def percentile_interval(estimate: float, resamples: Array, lowest: float = -math.inf) -> Interval:
-    """The estimate with the middle 95 % of its resamples; without an interval where one of them is unknown."""
+def percentile_interval(estimate: float, resamples: Array, bounds: Bounds = UNBOUNDED) -> Interval:
+    """The estimate with the middle 95 % of its resamples, cut at the bounds; no interval where a resample is unknown."""
     if not np.isfinite(resamples).all():
         return Interval(estimate, math.nan, math.nan)
-    low, high = (float(x) for x in np.percentile(resamples, _LEVEL_PERCENT))
-    return Interval(estimate, max(low, lowest), high)
+    low, high = (float(x) for x in np.clip(np.percentile(resamples, _LEVEL_PERCENT), *bounds))
+    return Interval(estimate, low, high)
 
 
 def _resampled_ratio(

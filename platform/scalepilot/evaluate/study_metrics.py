@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.evaluate.curves import Curve
-from scalepilot.evaluate.nested import nested_difference, nested_iqm, nested_mean
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.nested import difference_over_seeds, nested_difference, nested_iqm, nested_mean
+from scalepilot.evaluate.statistics import FROM_ZERO, SHARE, UNBOUNDED, Bounds, Interval, block_bootstrap
 
 Array = NDArray[np.float64]
 # A validation counts as late in the last quarter of the budget.
@@ -144,7 +144,13 @@ class TaskResult:
 
 
 def measure_arm(
-    name: str, detail: str, budget_env_steps: int, runs: Sequence[SeedRun], success_return: float | None, samples: int = 2000
+    name: str,
+    detail: str,
+    budget_env_steps: int,
+    runs: Sequence[SeedRun],
+    success_return: float | None,
+    samples: int = 2000,
+    return_bounds: Bounds = UNBOUNDED,
 ) -> Arm:
     """Everything of one arm.
 
@@ -155,23 +161,24 @@ def measure_arm(
         runs: one a seed, all on the same test episodes.
         success_return: threshold; None for none.
         samples: resamples behind the intervals.
+        return_bounds: of an episode's return.
     """
     values = np.stack([run.test_return for run in runs])
     episodes = np.arange(values.shape[1])
     success = None
     if success_return is not None:
-        success = _within(nested_mean((values >= success_return).astype(np.float64), episodes, samples=samples), 0.0, 1.0)
+        success = nested_mean((values >= success_return).astype(np.float64), episodes, samples=samples, bounds=SHARE)
     return Arm(
         name=name,
         detail=detail,
         budget_env_steps=budget_env_steps,
         runs=tuple(runs),
-        mean=nested_mean(values, episodes, samples=samples),
-        iqm=nested_iqm(values, episodes, samples=samples),
+        mean=nested_mean(values, episodes, samples=samples, bounds=return_bounds),
+        iqm=nested_iqm(values, episodes, samples=samples, bounds=return_bounds),
         success_rate=success,
-        area=_over_seeds([area(run.curve, budget_env_steps) for run in runs], samples),
-        largest_fall=_within(_over_seeds([largest_fall(run.curve) for run in runs], samples), 0.0, np.inf),
-        late_deviation=_within(_over_seeds([late_deviation(run.curve) for run in runs], samples), 0.0, np.inf),
+        area=_over_seeds([area(run.curve, budget_env_steps) for run in runs], samples, return_bounds),
+        largest_fall=_over_seeds([largest_fall(run.curve) for run in runs], samples, FROM_ZERO),
+        late_deviation=_over_seeds([late_deviation(run.curve) for run in runs], samples, FROM_ZERO),
         seed_deviation=statistics.stdev(values.mean(axis=1)) if len(runs) > 1 else float("nan"),
         steps_to_success=tuple(None if success_return is None else steps_to(run.curve, success_return) for run in runs),
     )
@@ -185,6 +192,7 @@ def compare_arms(
     random_return: Array,
     arms: Sequence[Arm],
     samples: int = 2000,
+    return_bounds: Bounds = UNBOUNDED,
 ) -> TaskResult:
     """Rank the arms and hold the leader against each of the others.
 
@@ -196,6 +204,7 @@ def compare_arms(
         random_return: (num_episodes,) of a random agent on the same test episodes.
         arms: at least one.
         samples: resamples behind the intervals.
+        return_bounds: of an episode's return.
     """
     ranked = sorted(arms, key=lambda arm: (-arm.iqm.mean, -arm.mean.mean))
     leader, *others = ranked
@@ -203,15 +212,13 @@ def compare_arms(
     versus = {
         other.name: Difference(
             nested_difference(leader.values, other.values, episodes, samples=samples),
-            _difference_over_seeds(
-                [area(run.curve, arm.budget_env_steps) for arm in (leader, other) for run in arm.runs], leader, samples
-            ),
-            _difference_over_seeds([largest_fall(run.curve) for arm in (leader, other) for run in arm.runs], leader, samples),
+            difference_over_seeds(_areas(leader), _areas(other), samples),
+            difference_over_seeds(_largest_falls(leader), _largest_falls(other), samples),
         )
         for other in others
     }
-    # A random agent has no training seeds: its episodes are the only level, each a block of its own.
-    random = nested_mean(random_return[:, None], np.zeros(1, np.int64), samples=samples)
+    # A random agent has no training seeds: its episodes are the only level.
+    random = block_bootstrap(random_return, episodes, samples=samples, bounds=return_bounds)
     reached = None if success_return is None else float((random_return >= success_return).mean())
     return TaskResult(name, env_id, success_return, tuple(actions), random, reached, tuple(ranked), versus)
 
@@ -239,16 +246,14 @@ def steps_to(curve: Curve, threshold: float) -> int | None:
     return int(curve.env_steps[reached[0]]) if len(reached) else None
 
 
-def _over_seeds(values: Sequence[float], samples: int) -> Interval:
+def _over_seeds(values: Sequence[float], samples: int, bounds: Bounds) -> Interval:
     """Mean over seeds with its interval from seeds alone."""
-    return nested_mean(np.array(values)[:, None], np.zeros(1, np.int64), samples=samples)
+    return block_bootstrap(np.array(values), np.arange(len(values)), samples=samples, bounds=bounds)
 
 
-def _difference_over_seeds(values: Sequence[float], leader: Arm, samples: int) -> Interval:
-    both, split = np.array(values)[:, None], len(leader.runs)
-    return nested_difference(both[:split], both[split:], np.zeros(1, np.int64), samples=samples)
+def _areas(arm: Arm) -> list[float]:
+    return [area(run.curve, arm.budget_env_steps) for run in arm.runs]
 
 
-def _within(interval: Interval, low: float, high: float) -> Interval:
-    """Ends that the quantity cannot pass are cut."""
-    return Interval(interval.mean, *(float(np.clip(x, low, high)) for x in (interval.low, interval.high)))
+def _largest_falls(arm: Arm) -> list[float]:
+    return [largest_fall(run.curve) for run in arm.runs]

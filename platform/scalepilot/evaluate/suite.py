@@ -17,7 +17,17 @@ from scalepilot.errors import InputError
 from scalepilot.evaluate.aggregate import improvement_by_task, interquartile_mean
 from scalepilot.evaluate.bootstrap import Indices, Statistic, block_sums, drawn_sums, nested_bootstrap, ratio
 from scalepilot.evaluate.comparison import TOTALS, Comparison, Contestant, Role, Total
-from scalepilot.evaluate.statistics import UNKNOWN, GapClosed, Interval, has_gap, percentile_interval
+from scalepilot.evaluate.statistics import (
+    FROM_ZERO,
+    SHARE,
+    UNBOUNDED,
+    UNKNOWN,
+    Bounds,
+    GapClosed,
+    Interval,
+    has_gap,
+    percentile_interval,
+)
 
 Array = NDArray[np.float64]
 
@@ -182,7 +192,7 @@ class _Flown:
                 [ratio(drawn_sums(t, members, v), drawn_sums(b, members, v)) for (t, b), v in zip(sums, drawn, strict=True)],
                 axis=0,
             ),
-            lowest=0.0,
+            total.bounds,
         )
 
     def relative_cost(self, yardstick: str, aggregate: Callable[[Array], Array]) -> Interval:
@@ -204,7 +214,7 @@ class _Flown:
                 relative.append(ratio(chosen, np.broadcast_to((counts @ base)[:, None], chosen.shape)))
             return aggregate(np.concatenate(relative, axis=1))
 
-        return self._interval(statistic, lowest=0.0)
+        return self._interval(statistic, FROM_ZERO)
 
     def improvement(self, rival: str) -> Interval:
         """How probably a run of this one is cheaper than one of the rival, window by window."""
@@ -218,14 +228,13 @@ class _Flown:
             )
             of_block = blocks[first]
             chances.append((block_sums(by_window, of_block), block_sums(np.ones(len(windows)), of_block)))
-        interval = self._interval(
+        return self._interval(
             lambda members, drawn: np.mean(
                 [ratio(drawn_sums(t, members, v), drawn_sums(b, members, v)) for (t, b), v in zip(chances, drawn, strict=True)],
                 axis=0,
             ),
-            lowest=0.0,
+            SHARE,
         )
-        return Interval(interval.mean, interval.low, float(np.minimum(interval.high, 1.0)))
 
     def gap_closed(self, rival: str) -> GapClosed:
         """G over the pairs of all workloads."""
@@ -248,10 +257,10 @@ class _Flown:
 
         return GapClosed(self._interval(statistic), pairs, left_out)
 
-    def _interval(self, statistic: Statistic, lowest: float = -np.inf) -> Interval:
+    def _interval(self, statistic: Statistic, bounds: Bounds = UNBOUNDED) -> Interval:
         num_blocks = [int(b.max()) + 1 for b in self.blocks]
         num_members = max(1, len(self.contestants[0].members))
-        return percentile_interval(*nested_bootstrap(statistic, num_blocks, num_members, samples=self.samples), lowest)
+        return percentile_interval(*nested_bootstrap(statistic, num_blocks, num_members, samples=self.samples), bounds)
 
     @staticmethod
     def _weights(contestant: Contestant, total: Total) -> Array:

@@ -16,6 +16,7 @@ from scalepilot_envs.registration import find_env
 Array = NDArray[np.float64]
 # Far beyond any episode: an environment that never ends must not hold an evaluation for ever.
 _MOST_STEPS = 1_000_000
+LAST_PREFIX = "last_"
 
 
 @dataclass(frozen=True)
@@ -116,5 +117,5 @@ def run_returns(
             break
     envs.close()
     info_columns = {name: total / np.maximum(lengths, 1) for name, total in sums.items()}
-    info_columns |= {f"last_{name}": values for name, values in last.items()}
+    info_columns |= {f"{LAST_PREFIX}{name}": values for name, values in last.items()}
     return EpisodeReturns(first_seed + np.arange(num_episodes), returns, lengths, info_columns)

@@ -195,6 +195,7 @@ def _measured(
 ) -> tuple[TaskResult, dict[str, str]]:
     """A task's result, and a map an arm."""
     description, random = task.env.description, np.zeros(0)
+    bounds = description.return_bounds(task.env.arguments)
     arms, recorded = list[Arm](), dict[str, list[tuple[Policy, list[Recording]]]]()
     for name, config in task.arms.items():
         read, recorded[name] = [], []
@@ -206,9 +207,9 @@ def _measured(
             test, random = _test_returns(run)
             read.append(_read(run, seed, test, recordings, len(description.actions), folder))
         budget = config.learning.num_iterations * config.learning.rollout_size
-        arms.append(measure_arm(name, _detail(config), budget, read, task.success_return, samples))
+        arms.append(measure_arm(name, _detail(config), budget, read, task.success_return, samples, bounds))
     labels = [entry.label for entry in description.actions]
-    result = compare_arms(task.name, description.env_id, task.success_return, labels, random, arms, samples)
+    result = compare_arms(task.name, description.env_id, task.success_return, labels, random, arms, samples, bounds)
     return result, _maps(task, result, recorded)
 
 
