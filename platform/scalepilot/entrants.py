@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import ArtifactError, InputError
 from scalepilot.judge import OPTIMUM, Entrant, Trained, trained_steps
-from scalepilot.policy import Policy, find_policy_folder, load_policy
+from scalepilot.policy import Planner, Policy, find_policy_folder, load_policy
 from scalepilot.policy.rules import LookAhead
 from scalepilot.rivals import BASELINES, is_rule_name
 from scalepilot.settings.env import is_autoscale
+from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.description import params_from_mapping
 
 _TAKEN = {*BASELINES, OPTIMUM, LookAhead.name}
+# Parameters that say how learning was rewarded, not what is served or how it is judged.
+_OF_TRAINING_ALONE = {"reward_per_currency"}
 # What may differ between two runs of one experiment.
 _INCIDENTAL = ("seed", "output", "resources", "checkpoints", "tracking")
 
@@ -43,6 +47,10 @@ class Gathered:
     def policies(self) -> list[Policy]:
         """Every policy behind the entrants."""
         return [t.actor for e in self.entrants for t in e.trained if isinstance(t.actor, Policy)]
+
+    def other_services(self, judged_on: Sequence[tuple[str, AutoscaleParams]]) -> list[str]:
+        """One line a row whose policy was made for another service; see `other_services`."""
+        return other_services([(e.name, t.actor) for e in self.entrants for t in e.trained[:1]], judged_on)
 
     def check_one_environment(self) -> None:
         """Refuse policies of different environments.
@@ -86,6 +94,38 @@ def gather(arguments: Sequence[str]) -> Gathered:
     from_folder = {id(policy): path for policy, path in zip(loaded, used, strict=True)}
     folders = tuple((entrant.name, from_folder[id(t.actor)]) for entrant in entrants for t in entrant.trained)
     return Gathered(entrants, tuple(rules), failed, tuple(_configs(loaded)), folders)
+
+
+def other_services(
+    policies: Sequence[tuple[str, Policy | Planner]], judged_on: Sequence[tuple[str, AutoscaleParams]]
+) -> list[str]:
+    """What a reader must know of policies that were made for another service than they are judged on.
+
+    Args:
+        policies: (name, policy).
+        judged_on: (workload, its service).
+
+    Returns:
+        One line a policy and service that differ, with the parameters that do.
+    """
+    lines = []
+    for name, policy in policies:
+        if not isinstance(policy, Policy) or not is_autoscale(policy.spec.env_id):
+            continue
+        own = asdict(params_from_mapping(AutoscaleParams, policy.spec.env_params))
+        workloads: dict[str, list[str]] = {}
+        for workload, params in judged_on:
+            here = asdict(params)
+            differ = [key for key in own if own[key] != here[key] and key not in _OF_TRAINING_ALONE]
+            if differ:
+                told = "; ".join(f"{key} {_value(own[key])}, here {_value(here[key])}" for key in differ)
+                workloads.setdefault(told, []).append(workload)
+        lines += [f"{name} was made for another service than that of {', '.join(on)}: {told}" for told, on in workloads.items()]
+    return lines
+
+
+def _value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _found(text: str) -> list[Path]:

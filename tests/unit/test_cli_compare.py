@@ -127,6 +127,28 @@ def test_a_policy_that_fails_only_when_it_flies_is_left_out_of_every_workload(ca
     assert captured.err.count("left out: moody") == 1
 
 
+def test_policies_made_for_another_service_are_named_with_what_differs(capsys, tmp_path):
+    other = AutoscaleParams(max_replicas=40, startup_seconds=30.0, reward_per_currency=1.0)
+    save_policy(Static(StaticParameters(5), other, name="foreign"), tmp_path / "foreign")
+    save_policy(Static(StaticParameters(5), PARAMS, name="local"), tmp_path / "local")
+    out = tmp_path / "out"
+    compare(tmp_path / "foreign", tmp_path / "local", "--workload", "spike", "--workload", "steady", "--out", out, *BARE)
+    line = (
+        "foreign was made for another service than that of spike, steady: startup_seconds 30, here 60; max_replicas 40, here 60"
+    )
+    notes = [said for said in capsys.readouterr().err.splitlines() if "note:" in said]
+    assert notes == [f"scalepilot compare: note: {line}"]
+    assert line in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_rule_whose_fields_the_service_does_not_show_is_left_out(capsys, fixed, tmp_path):
+    other = AutoscaleParams(history_steps=4)
+    save_policy(Static(StaticParameters(5), other, name="short"), tmp_path / "short")
+    compare(tmp_path / "short", fixed(5), "--workload", "spike", "--json", *BARE, code=1)
+    captured = capsys.readouterr()
+    assert "short: made for another observation space" in json.loads(captured.out)["failed"]["short"]
+
+
 def test_with_nothing_but_corrupt_policies_nothing_is_compared(capsys, fixed):
     folder = fixed(3)
     (folder / "policy.json").write_text("{")

@@ -96,9 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
     gathered.check_one_environment()
     try:
         with _executor(arguments) as executor:
-            comparison = _compete(arguments, gathered, executor)
+            comparison, notes = _compete(arguments, gathered, executor)
         if arguments.out:
-            _write(comparison, gathered, arguments)
+            _write(comparison, gathered, notes, arguments)
     except OSError as error:
         raise InputError(f"{error.filename or arguments.out}: cannot be written ({error.strerror or error})") from None
     for name, problem in comparison.failed.items():
@@ -122,7 +122,10 @@ def _check(arguments: argparse.Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')}: needs --out, the folder that holds the cells")
 
 
-def _compete(arguments: argparse.Namespace, gathered: Gathered, executor: Executor) -> SuiteComparison | ReturnComparison:
+def _compete(
+    arguments: argparse.Namespace, gathered: Gathered, executor: Executor
+) -> tuple[SuiteComparison | ReturnComparison, list[str]]:
+    """The comparison, and what its reader must know of the policies."""
     from scalepilot.rivals import USUAL
     from scalepilot.settings.env import is_autoscale
     from scalepilot.simulate import CellStore
@@ -131,20 +134,23 @@ def _compete(arguments: argparse.Namespace, gathered: Gathered, executor: Execut
     if gathered.policies and not is_autoscale(gathered.policies[0].spec.env_id):
         _refuse_what_needs_money(arguments, gathered.policies[0].spec.env_id)
         episodes = _TEST_EPISODES if arguments.seeds is None else arguments.seeds
-        return compete_by_return(gathered, baselines=arguments.baseline, num_episodes=episodes, executor=executor)
+        return compete_by_return(gathered, baselines=arguments.baseline, num_episodes=episodes, executor=executor), []
     overrides = list(arguments.set)
     if arguments.steps is not None:
         overrides.append(f"evaluation.window_steps={arguments.steps}")
     if arguments.seeds is not None:
         overrides.append(f"evaluation.test_seeds={list(range(arguments.seeds))}")
     on = arenas(gathered, arguments.workload, config=arguments.config, overrides=overrides, peak_rps=arguments.peak_rps)
+    notes = gathered.other_services([(arena.name, arena.config.autoscale.params) for arena in on])
+    for line in notes:
+        print(f"scalepilot compare: note: {line}", file=sys.stderr)
     effort = Effort(
         evaluations=arguments.evaluations,
         windows=None if arguments.windows == "all" else int(arguments.windows),
         optimum=not arguments.no_optimum,
         step_log=arguments.step_log,
     )
-    return compete(
+    comparison = compete(
         gathered,
         on,
         baselines=USUAL if arguments.baseline is None else arguments.baseline,
@@ -153,6 +159,7 @@ def _compete(arguments: argparse.Namespace, gathered: Gathered, executor: Execut
         store=CellStore(arguments.out, arguments.reuse) if arguments.out else None,
         cache=arguments.cache or (arguments.out / "cache" if arguments.out else None),
     )
+    return comparison, notes
 
 
 def _refuse_what_needs_money(arguments: argparse.Namespace, env_id: str) -> None:
@@ -193,7 +200,9 @@ def _executor(arguments: argparse.Namespace) -> Iterator[Executor]:
         yield processes
 
 
-def _write(comparison: SuiteComparison | ReturnComparison, gathered: Gathered, arguments: argparse.Namespace) -> None:
+def _write(
+    comparison: SuiteComparison | ReturnComparison, gathered: Gathered, notes: list[str], arguments: argparse.Namespace
+) -> None:
     """The evaluation, what else its report shows, and the report."""
     from scalepilot.evaluate.files import write_evaluation
     from scalepilot.evaluate.report import ReportData
@@ -208,11 +217,12 @@ def _write(comparison: SuiteComparison | ReturnComparison, gathered: Gathered, a
         write_evaluation(comparison, arguments.out)
     title = comparison.env_id if isinstance(comparison, ReturnComparison) else " · ".join(comparison.workloads)
     curves = [learning_curve_of(path, name) for name, path in gathered.folders]
+    noted = {f"note {i}": line for i, line in enumerate(notes, 1)}
     about = ReportData(
         title=title.rpartition("/")[2] if by_return else title,
         comparison=comparison,
         learning_curves=[curve for curve in curves if curve is not None],
-        provenance={"git sha": git_sha(), **{f"version of {n}": v for n, v in library_versions().items()}, **hardware()},
+        provenance={**noted, "git sha": git_sha(), **{f"version of {n}": v for n, v in library_versions().items()}, **hardware()},
         reproduce=[shlex.join(["scalepilot", *arguments.given]), f"scalepilot compare --plot-only {arguments.out}"],
     )
     store_about(about, arguments.out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,9 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Judge and print."""
     from scalepilot import config as configuration
+    from scalepilot.entrants import other_services
     from scalepilot.errors import InputError
     from scalepilot.evaluate.compare import write_evaluation
     from scalepilot.evaluate.files import summary
+    from scalepilot.experiment import workload_name
     from scalepilot.policy import load_policy
 
     if arguments.evaluations < 2:
@@ -80,8 +83,11 @@ def run(arguments: argparse.Namespace) -> int:
     labels = _labels([p.spec.name for p in policies], [str(p.spec.provenance.get("seed", p.spec.version)) for p in policies])
     configs = [configuration.with_trace(base, path, arguments.peak_rps) for path in arguments.trace] or [base]
     comparisons = []
+    named = list(zip(labels, policies, strict=True))
+    for line in other_services(named, [(workload_name(c), c.autoscale.params) for c in configs]):
+        print(f"scalepilot evaluate: note: {line}", file=sys.stderr)
     for config in configs:
-        comparison = _judged(config, list(zip(labels, policies, strict=True)), arguments)
+        comparison = _judged(config, named, arguments)
         comparisons.append(comparison)
         if arguments.out:
             write_evaluation(comparison, arguments.out / comparison.workload if len(configs) > 1 else arguments.out)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import InputError
-from scalepilot.policy import Decision, Planner, Policy, PolicySpec, check_same_fields
+from scalepilot.policy import Decision, Planner, Policy, PolicySpec, check_shown_fields
 from scalepilot.policy.rules import Rule
 from scalepilot.policy.spec import env_fields
 from scalepilot.simulate import EpisodeSet
@@ -98,8 +98,8 @@ class AutoscaleFlight:
             raise InputError(f"episodes: {len(episodes)} are not allowed; allowed: one")
         env = describe_autoscale(params)
         for entry in entries:
-            if isinstance(entry.actor, Policy) and entry.actor.spec.kind != "rule":
-                check_same_fields(entry.name, entry.actor.spec.observation_fields, env_fields(env))
+            if isinstance(entry.actor, Policy):
+                check_shown_fields(entry.name, entry.actor.spec, env_fields(env))
         n, self.num_steps = len(entries), episodes.num_steps
         self.title, self.params = f"Autoscale-v0 · {episodes.workload}", params
         self.lanes = [Lane(e.name, e.detail, {name: [] for name in self.COLUMNS}) for e in entries]

@@ -10,7 +10,7 @@ from scalepilot.policy.artifact import (
     save_policy,
 )
 from scalepilot.policy.discretiser import Discretiser
-from scalepilot.policy.fields import FieldView, check_same_fields, observation_row
+from scalepilot.policy.fields import FieldView, check_same_fields, check_shown_fields, observation_row
 from scalepilot.policy.network import NetworkPolicy
 from scalepilot.policy.protocol import Decision, Planner, Policy, State, state_from_json, state_to_json
 from scalepilot.policy.spec import (
@@ -43,6 +43,7 @@ __all__ = [
     "TablePolicy",
     "autoscale_fields",
     "check_same_fields",
+    "check_shown_fields",
     "describe_env",
     "env_actions",
     "env_components",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import ArtifactError, ObservationError
-from scalepilot.policy.spec import FieldEntry
+from scalepilot.policy.spec import FieldEntry, PolicySpec
 from scalepilot_envs.description import Signal
 
 _SHOWN_PROBLEMS = 3
@@ -94,6 +94,18 @@ def observation_row(fields: Sequence[FieldEntry], values: Mapping[str, Any]) -> 
 
 def _problem(f: FieldEntry, text: str) -> dict[str, object]:
     return {"field": f.name, "problem": text, "unit": f.unit, "low": f.low, "high": f.high}
+
+
+def check_shown_fields(policy_name: str, spec: PolicySpec, env_fields: Sequence[FieldEntry]) -> None:
+    """Refuse a policy that an environment's observation does not fit.
+
+    A network takes the whole vector. A rule reads its fields by their places: further ones behind them do not matter to it.
+
+    Raises:
+        ArtifactError: naming the first field that differs.
+    """
+    known = spec.observation_fields
+    check_same_fields(policy_name, known, env_fields[: len(known)] if spec.kind == "rule" else env_fields)
 
 
 def check_same_fields(policy_name: str, policy_fields: Sequence[FieldEntry], env_fields: Sequence[FieldEntry]) -> None:

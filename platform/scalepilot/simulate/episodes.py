@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.policy import Planner, Policy, check_same_fields
+from scalepilot.policy import Planner, Policy, check_shown_fields
 from scalepilot.policy.spec import FieldEntry
 from scalepilot_envs.autoscale import AutoscaleBatch, AutoscaleParams
 from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
@@ -189,8 +189,8 @@ def run_episodes(
     env = AutoscaleBatch(
         n, workload=RateSeries(episodes.rates_rps[0], params.interval_seconds), params=params, episode_steps=steps
     )
-    if isinstance(policy, Policy) and policy.spec.kind != "rule":
-        check_same_fields(policy.spec.name, policy.spec.observation_fields, [FieldEntry.of(f) for f in env.fields])
+    if isinstance(policy, Policy):
+        check_shown_fields(policy.spec.name, policy.spec, [FieldEntry.of(f) for f in env.fields])
     observation: NDArray[Any] = env.reset_batch(
         None,
         {
