@@ -148,6 +148,9 @@ class Randomisation:
 
     Attributes:
         workload_scale: (low, high) factor on the request rates, uniform.
+        peak_rps: (low, high) requests/s, log-uniform, of the highest mean rate of an episode, in place of the recorded level: a
+            service that has been quiet so far may be busy next month; None leaves the level alone.
+        peak_share: share of episodes whose level is drawn so; the others keep `workload_scale`.
         capacity_scale: (low, high) factor on `replica_capacity_rps`, uniform; the field shows the drawn capacity.
         startup_scale: (low, high) factor on `startup_seconds`, uniform; the pipeline is as long as the longest.
         surges_per_hour: mean number of flash crowds added to the workload's own (a Poisson process): history holds few of
@@ -159,6 +162,8 @@ class Randomisation:
     """
 
     workload_scale: tuple[float, float] = (1.0, 1.0)
+    peak_rps: tuple[float, float] | None = None
+    peak_share: float = 0.5
     capacity_scale: tuple[float, float] = (1.0, 1.0)
     startup_scale: tuple[float, float] = (1.0, 1.0)
     surges_per_hour: float = 0.0
@@ -170,8 +175,10 @@ class Randomisation:
 
     def __post_init__(self) -> None:
         check_positive(self, "surges_per_hour", allow_zero=True)
-        for name in ("workload_scale", "capacity_scale", "startup_scale", "surge_factor", "surge_minutes"):
-            low, high = getattr(self, name)
+        if not 0 <= self.peak_share <= 1:
+            raise ValueError(f"peak_share: {self.peak_share} is not allowed; allowed: 0 to 1")
+        for name in ("workload_scale", "peak_rps", "capacity_scale", "startup_scale", "surge_factor", "surge_minutes"):
+            low, high = getattr(self, name) or (1.0, 1.0)
             if not (math.isfinite(high) and 0 < low <= high):
                 raise ValueError(f"{name}: [{low}, {high}] is not allowed; allowed: 0 < low <= high, finite")
         low, high = self.measurement_noise
