@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from scalepilot_envs.autoscale.action import DEFAULT_MOVES, Move, MoveTable
 from scalepilot_envs.autoscale.description import ENV_ID as ENV_ID
 from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
-from scalepilot_envs.autoscale.levels import drawn_scale
+from scalepilot_envs.autoscale.levels import at_drawn_level
 from scalepilot_envs.autoscale.measurement import NOISE_KINDS, drawn_noise
 from scalepilot_envs.autoscale.observation import observation_fields
 from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
@@ -181,12 +181,12 @@ class AutoscaleBatch(ScalingBatch):
         last_start = len(series.rates_rps) - steps
         for i in rows:
             start = int(self._streams.of("window", i).integers(0, last_start + 1))
-            recorded, rng = series.rates_rps[start : start + steps], self._streams.of("randomisation", i)
-            scale = drawn_scale(recorded, self.randomisation, rng)
+            rng = self._streams.of("randomisation", i)
+            rates = at_drawn_level(series.rates_rps[start : start + steps], self.randomisation, p.interval_seconds, rng)
             capacity_scale, startup_scale = (
                 rng.uniform(low, high) for low, high in (self.randomisation.capacity_scale, self.randomisation.startup_scale)
             )
-            rates = with_surges(recorded * scale, self.randomisation, p.interval_seconds, rng)
+            rates = with_surges(rates, self.randomisation, p.interval_seconds, rng)
             requests = rates * p.interval_seconds
             self._rates[:, i] = rates
             self._arrived[:, i] = (

@@ -151,6 +151,8 @@ class Randomisation:
         peak_rps: (low, high) requests/s, log-uniform, of the highest mean rate of an episode, in place of the recorded level: a
             service that has been quiet so far may be busy next month; None leaves the level alone.
         peak_share: share of episodes whose level is drawn so; the others keep `workload_scale`.
+        smoothing_minutes: (low, high) width, uniform, of the moving average over the rates of those episodes: many users are
+            steadier than few.
         capacity_scale: (low, high) factor on `replica_capacity_rps`, uniform; the field shows the drawn capacity.
         startup_scale: (low, high) factor on `startup_seconds`, uniform; the pipeline is as long as the longest.
         surges_per_hour: mean number of flash crowds added to the workload's own (a Poisson process): history holds few of
@@ -164,6 +166,7 @@ class Randomisation:
     workload_scale: tuple[float, float] = (1.0, 1.0)
     peak_rps: tuple[float, float] | None = None
     peak_share: float = 0.5
+    smoothing_minutes: tuple[float, float] = (0.0, 0.0)
     capacity_scale: tuple[float, float] = (1.0, 1.0)
     startup_scale: tuple[float, float] = (1.0, 1.0)
     surges_per_hour: float = 0.0
@@ -181,6 +184,7 @@ class Randomisation:
             low, high = getattr(self, name) or (1.0, 1.0)
             if not (math.isfinite(high) and 0 < low <= high):
                 raise ValueError(f"{name}: [{low}, {high}] is not allowed; allowed: 0 < low <= high, finite")
-        low, high = self.measurement_noise
-        if not (math.isfinite(high) and 0 <= low <= high):
-            raise ValueError(f"measurement_noise: [{low}, {high}] is not allowed; allowed: 0 <= low <= high, finite")
+        for name in ("measurement_noise", "smoothing_minutes"):
+            low, high = getattr(self, name)
+            if not (math.isfinite(high) and 0 <= low <= high):
+                raise ValueError(f"{name}: [{low}, {high}] is not allowed; allowed: 0 <= low <= high, finite")
