@@ -8,6 +8,7 @@ BENCHMARKS = {
     "latency_model": "benchmarks.latency_model",
     "optimum": "benchmarks.optimum",
     "compare": "benchmarks.compare",
+    "coverage": "benchmarks.coverage",
     "cli_start": "benchmarks.cli_start",
     "train_ppo_autoscale": "benchmarks.train_ppo_autoscale",
     "train_dqn": "benchmarks.train_dqn",

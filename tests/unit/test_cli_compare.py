@@ -250,6 +250,32 @@ def test_policies_for_another_environment_are_judged_by_return(capsys, tmp_path)
     assert "QueueScaling-v0" in capsys.readouterr().out
     compare(tmp_path / "mine", "--steps", "5", code=2)
     assert "--steps: does not go with" in capsys.readouterr().err
+    compare(tmp_path / "mine", "--reuse", "--out", tmp_path / "out", code=2)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "--reuse: does not go with scalepilot/QueueScaling-v0, which is judged by return" in err
+
+
+def test_training_seeds_are_one_row_by_return_too(capsys, tmp_path):
+    from scalepilot.policy.rules import make_rule
+    from scalepilot_envs.registration import find_env
+
+    env = find_env("QueueScaling-v0").describe()
+    for seed in (0, 1):
+        provenance = {"algorithm": "ppo", "seed": seed, "config": {"name": "queue", "seed": seed}}
+        rule = make_rule("threshold", env, name="queue-ppo")
+        rule.spec = replace(rule.spec, provenance=provenance)
+        save_policy(rule, tmp_path / "runs" / str(seed) / "policy")
+    compare(tmp_path / "runs", "--seeds", "4", "--jobs", "1", "--baseline", "random", "--out", tmp_path / "out", "--json")
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["roles"] == {"queue-ppo": "policy", "random": "baseline"}
+    assert [m["training_seed"] for m in summary["members"]["queue-ppo"]] == [0, 1]
+    assert summary["details"]["queue-ppo"] == "ppo, seeds 0, 1"
+    figure = summary["policies"]["queue-ppo"]["return"]
+    # No reward of this environment is above 0.
+    assert figure["low"] <= figure["mean"] <= figure["high"] <= 0.0
+    rows = pq.read_table(tmp_path / "out" / "episodes.parquet").to_pylist()
+    assert len([row for row in rows if row["policy"] == "queue-ppo"]) == 2 * 4
 
 
 @pytest.mark.parametrize(
