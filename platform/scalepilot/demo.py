@@ -14,6 +14,7 @@ from scalepilot.errors import InputError
 from scalepilot.evaluate.env_flight import EnvFlight
 from scalepilot.evaluate.flight import AutoscaleFlight, Entry
 from scalepilot.evaluate.recording import MOST_STEPS
+from scalepilot.judge import trained_steps
 from scalepilot.policy import Policy, load_policy
 from scalepilot.policy.rules import RULES, Hpa, HpaParameters, make_rule, rules_for
 from scalepilot.settings import EnvConfig, is_autoscale
@@ -134,9 +135,7 @@ def _detail(actor: Any) -> str:
     provenance = actor.spec.provenance
     if actor.spec.kind == "rule":
         return "rule"
-    steps = provenance.get("env_steps")
-    trained = f", {steps / 1e6:.1f} M steps" if isinstance(steps, int) else ""
-    return f"{provenance.get('algorithm', actor.spec.kind)}, seed {provenance.get('seed', '?')}{trained}"
+    return f"{provenance.get('algorithm', actor.spec.kind)}, seed {provenance.get('seed', '?')}{trained_steps(actor)}"
 
 
 def _autoscale(options: DemoOptions, folders: dict[str, Policy]) -> AutoscaleFlight:

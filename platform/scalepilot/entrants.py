@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.errors import ArtifactError, InputError
+from scalepilot.errors import ArtifactError, InputError, did_you_mean
 from scalepilot.judge import OPTIMUM, Entrant, Trained, trained_steps
 from scalepilot.policy import Planner, Policy, find_policy_folder, load_policy
-from scalepilot.policy.rules import LookAhead
+from scalepilot.policy.rules import RULES, LookAhead
 from scalepilot.rivals import BASELINES, is_rule_name
 from scalepilot.settings.env import is_autoscale
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -139,7 +139,8 @@ def _found(text: str) -> list[Path]:
         return [path for path in paths if path.is_dir()]
     path = Path(text)
     if not path.exists():
-        raise InputError(f"POLICY: {text}: no such folder; allowed: policy and run folders, or a rule's name")
+        hint = did_you_mean(text, (*RULES, *BASELINES))
+        raise InputError(f"POLICY: {text}: no such folder; allowed: policy and run folders, or a rule's name{hint}")
     try:
         find_policy_folder(path)
     except ArtifactError:

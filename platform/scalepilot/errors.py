@@ -13,6 +13,9 @@ ScalepilotError                what the command line turns into one line and an 
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class ScalepilotError(Exception):
     """Base of all; `str()` is the one line a person reads."""
@@ -69,3 +72,9 @@ __all__ = [
     "RunError",
     "ScalepilotError",
 ]
+
+
+def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+    """The end of a message: "; did you mean kpa?" where a name comes near, else nothing."""
+    near = difflib.get_close_matches(given, list(allowed), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -15,7 +15,7 @@ from scalepilot.evaluate.compare import Comparison, Contestant, compare
 from scalepilot.evaluate.comparison import Member, Role
 from scalepilot.policy import Planner, Policy
 from scalepilot.policy.rules import Rule
-from scalepilot.progress import Progress
+from scalepilot.progress import Progress, steps_text
 from scalepilot.rivals import HPA_DEFAULT, Ground, find_rules, tuned_rivals
 from scalepilot.simulate import (
     Cell,
@@ -277,7 +277,7 @@ def describe_policy(policy: Policy) -> str:
 def trained_steps(policy: Policy) -> str:
     """How long a policy was trained, such as ", 4.0 M steps"; empty where the provenance does not say."""
     steps = policy.spec.provenance.get("env_steps")
-    return f", {steps / 1e6:.1f} M steps" if isinstance(steps, int) else ""
+    return f", {steps_text(steps)} steps" if isinstance(steps, int) else ""
 
 
 __all__ = [

@@ -20,6 +20,13 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def steps_text(env_steps: int) -> str:
+    """Environment steps for a person: "500", "80 k", "4.0 M"."""
+    if env_steps >= 1_000_000:
+        return f"{env_steps / 1e6:.1f} M"
+    return f"{env_steps / 1e3:.0f} k" if env_steps >= 1000 else str(env_steps)
+
+
 class Progress:
     """Redraws one line on a terminal, prints one every ten seconds elsewhere.
 

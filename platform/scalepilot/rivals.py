@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from scalepilot.errors import ArtifactError, InputError
+from scalepilot.errors import ArtifactError, InputError, did_you_mean
 from scalepilot.policy import load_policy, save_policy
 from scalepilot.policy.rules import RULES, Hpa, HpaParameters, Rule, make_rule
 from scalepilot.policy.rules.hpa import METRICS
@@ -161,5 +160,4 @@ def _stored(name: str, folder: Path | None) -> Rule[Any] | None:
 
 
 def _unknown(name: str, allowed: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, allowed, n=1)
-    return f"{name!r} is not allowed; allowed: {', '.join(allowed)}{f'; did you mean {near[0]}?' if near else ''}"
+    return f"{name!r} is not allowed; allowed: {', '.join(allowed)}{did_you_mean(name, allowed)}"

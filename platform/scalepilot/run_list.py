@@ -17,6 +17,7 @@ from rich.text import Text
 from scalepilot.errors import InputError
 from scalepilot.evaluate.files import SUMMARY_FILE
 from scalepilot.evaluate.tables import plain_table
+from scalepilot.progress import steps_text
 from scalepilot.settings.env import AUTOSCALE, is_autoscale
 
 _COST, _RETURN = "J", "return"
@@ -277,9 +278,7 @@ def _interval(stored: dict[str, Any] | None) -> tuple[float, float, float]:
 
 
 def _steps(env_steps: int | None) -> str:
-    if env_steps is None:
-        return "-"
-    return f"{env_steps / 1e6:.1f} M" if env_steps >= 1_000_000 else f"{env_steps / 1e3:.0f} k"
+    return "-" if env_steps is None else steps_text(env_steps)
 
 
 def _rate(run: RunEntry) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from scalepilot.config import ExperimentConfig, config_from_mapping, load_config, with_trace, with_workload
 from scalepilot.entrants import Gathered
-from scalepilot.errors import InputError
+from scalepilot.errors import InputError, did_you_mean
 from scalepilot.evaluate.returns import Collected, ReturnComparison, ReturnMember, compare_collected
 from scalepilot.evaluate.suite import SuiteComparison, compare_suite
 from scalepilot.experiment import load_data, workload_name
@@ -109,9 +109,10 @@ def _arena(text: str, base: ExperimentConfig, overrides: Sequence[str], peak_rps
         return Arena(workload_name(config), config)
     if path.suffix in _TRACES:
         return Arena(path.stem, with_trace(base, path, peak_rps))
-    kinds = ", ".join(kind for kind in WORKLOADS if kind != "trace")
+    kinds = [kind for kind in WORKLOADS if kind != "trace"]
     raise InputError(
-        f"workload: {text!r} is not allowed; allowed: {kinds}, a trace ({', '.join(_TRACES)}) or an experiment's YAML"
+        f"workload: {text!r} is not allowed; allowed: {', '.join(kinds)}, a trace ({', '.join(_TRACES)}) or an experiment's YAML"
+        f"{did_you_mean(text, kinds)}"
     )
 
 

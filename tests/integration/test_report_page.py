@@ -1,6 +1,5 @@
 """The report in a browser: what a person clicks, drags and reads, and that nothing leaves the page or breaks it."""
 
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,27 +12,12 @@ from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import DiurnalWorkload
 
 PARAMS = AutoscaleParams()
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # Markup, quotes, the end of a script element, and a character that turns the direction of what follows.
 ATTACK = "<script>alert(1)</script>\"'</script><img src=x onerror=alert(2)>\u202e"
 PICTURE = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="80" height="40" onload="alert(3)"><script>alert(4)</script>'
     '<style>h1 { display: none }</style><rect width="80" height="40" fill="#07c"/></svg>'
 )
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the path")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        # Debian's binary in a container: no sandbox as root, no large /dev/shm.
-        arguments = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        launched = playwright.chromium.launch(executable_path=found, args=arguments)
-        yield launched
-        launched.close()
 
 
 def comparison_of(name, seed, prefix=""):
@@ -75,28 +59,6 @@ def report(suite, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_report(data_of(suite), path)
     return path
-
-
-@pytest.fixture
-def opened(browser):
-    """Opens a page and holds it to silence: no error, no warning, no dialog, no request but for the file itself."""
-    pages, heard = [], []
-
-    def open_page(path, *, width=1400, scheme="light", **options):
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
-        page.on("console", lambda message: heard.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: heard.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        own = path.as_uri()
-        page.on("request", lambda r: None if r.url == own or r.url.startswith("data:") else heard.append(f"request: {r.url}"))
-        page.goto(own)
-        pages.append(page)
-        return page
-
-    yield open_page
-    for page in pages:
-        page.close()
-    assert heard == []
 
 
 def first_names(table):

@@ -208,6 +208,17 @@ def test_stored_returns_that_cannot_be_flown_again_are_named(run):
     only(run, "error", "evaluation", "return of test episode 0 is stored as", "flown again it is")
 
 
+def test_what_lies_beyond_the_first_episodes_is_found_thoroughly(run):
+    path = run / "evaluation" / "episodes.parquet"
+    table = pq.read_table(path)
+    last = (np.array(table["role"].to_pylist()) == "policy") & (table["seed"].to_numpy() == table["seed"].to_numpy().max())
+    returns = table["episode_return"].to_numpy() + np.where(last, 3.0, 0.0)
+    pq.write_table(table.set_column(table.column_names.index("episode_return"), "episode_return", pa.array(returns)), path)
+    assert verify_path(run).is_sound
+    whats = [finding.what for finding in verify_path(run, thorough=True).findings]
+    assert any("return of test episode 5 is stored as" in what for what in whats)
+
+
 def test_a_cost_below_what_clairvoyance_can_reach_is_named(finished_autoscale, tmp_path):
     run = shutil.copytree(finished_autoscale, tmp_path / "run")
     path = run / "evaluation" / "episodes.parquet"

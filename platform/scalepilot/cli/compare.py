@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import shlex
 import sys
 from collections.abc import Iterator
@@ -117,6 +118,9 @@ def _check(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and value < lowest:
             raise InputError(f"--{name}: {value} is not allowed; allowed: whole numbers from {lowest}")
+    rps = arguments.peak_rps
+    if rps is not None and not 0 <= rps < math.inf:
+        raise InputError(f"--peak-rps: {rps:g} is not allowed; allowed: finite requests/s from 0")
     for name in ("reuse", "step_log"):
         if getattr(arguments, name) and arguments.out is None:
             raise InputError(f"--{name.replace('_', '-')}: needs --out, the folder that holds the cells")

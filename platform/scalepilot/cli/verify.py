@@ -16,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folders", nargs="*", type=Path, metavar="RUN_OR_POLICY", help="run or policy folders (default: every run under ./runs)"
     )
+    parser.add_argument(
+        "--thorough", action="store_true", help="fly every test episode again, not three, and plan the optimum anew (minutes)"
+    )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
@@ -41,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     progress = Progress("verifying", "folders")
     progress.begin(len(folders))
     for done, folder in enumerate(folders, start=1):
-        verdicts.append(verify_path(folder))
+        verdicts.append(verify_path(folder, thorough=arguments.thorough))
         if len(folders) > 1:
             progress.update(done)
     progress.end()

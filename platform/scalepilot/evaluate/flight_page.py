@@ -75,7 +75,7 @@ def _autoscale_data(flight: AutoscaleFlight) -> dict[str, Any]:
     return {
         "headings": ["", "replicas", "late", "cost so far", "J/h so far", "decision and why"],
         "steps": (at + 1).tolist(),
-        "clock": [f"{h:.2f} h · {flight.rates_rps[i]:,.0f} requests/s" for h, i in zip(hours, at, strict=True)],
+        "clock": [f"{_clock(h)} · {flight.rates_rps[i]:,.0f} requests/s" for h, i in zip(hours, at, strict=True)],
         "interval_milliseconds": 50,
         "charts": [
             {"title": "requests a second", "height": 110, "high": _highest(requests), "lines": requests},
@@ -119,6 +119,12 @@ def _told(lane: Lane, at: NDArray[np.int64]) -> list[str]:
         why = f" ({lane.reasons[i]})" if i >= 0 and lane.reasons[i] else ""
         texts.append(f"{lane.decisions[i]}{why}" if i >= 0 else "")
     return texts
+
+
+def _clock(hours: float) -> str:
+    """Time since the beginning, such as 1:59:45."""
+    seconds = round(3600 * hours)
+    return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
 
 def _rounded(values: NDArray[np.float64]) -> list[float]:

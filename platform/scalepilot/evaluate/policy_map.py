@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.errors import ArtifactError, InputError
+from scalepilot.errors import ArtifactError, InputError, did_you_mean
 from scalepilot.evaluate.svg import COLOURS, Array, Axes, count, document
 from scalepilot.policy import ActionEntry, FieldEntry, Policy, describe_env, env_actions
 
@@ -216,9 +215,7 @@ def _columns(fields: Sequence[FieldEntry], name: str) -> list[int]:
         return [names.index(name)]
     family = [i for i, n in enumerate(names) if n.rpartition("_")[0] == name and n.rpartition("_")[2].isdigit()]
     if not family:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"fields: {name[:60]!r} is not allowed; allowed: {', '.join(names)}{hint}")
+        raise InputError(f"fields: {name[:60]!r} is not allowed; allowed: {', '.join(names)}{did_you_mean(name, names)}")
     return family
 
 

@@ -17,7 +17,7 @@ WIDTH, HEIGHT = 860, 460
 _STYLE = """<style>
 text { fill: #333 } .title { fill: #111 } .muted { fill: #666 } .ground { fill: #fff } .grid { stroke: #e3e3e3 }
 @media (prefers-color-scheme: dark) {
- text { fill: #ccc } .title { fill: #eee } .muted { fill: #999 } .ground { fill: #161616 } .grid { stroke: #333 }
+ text { fill: #ccc } .title { fill: #eee } .muted { fill: #999 } .ground { fill: #10151b } .grid { stroke: #313b46 }
  polyline, .mark { filter: brightness(1.35) }
 }
 </style>"""

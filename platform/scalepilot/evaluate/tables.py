@@ -11,6 +11,9 @@ from scalepilot.evaluate.comparison import ROLES, Comparison
 from scalepilot.evaluate.statistics import GapClosed, Interval, PairedDifference
 from scalepilot.evaluate.suite import Standing, SuiteComparison
 
+# Currency: costs below it are those of fractions of a request.
+_NEXT_TO_NOTHING = 1e-4
+
 
 def plain_table(title: str, caption: str) -> Table:
     """A table without lines, its title and caption as they are: no name in them is taken for markup."""
@@ -205,10 +208,12 @@ def _fixed(value: float, digits: int) -> str:
 
 
 def money(value: float) -> str:
-    """Two decimals; more where the sums are small."""
+    """Two decimals; more where the sums are small, but none that nobody will ever pay."""
     if not math.isfinite(value):
         return "-"
-    return f"{value:,.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g}"
+    if abs(value) < _NEXT_TO_NOTHING:
+        return "0.00"
+    return f"{value:,.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
 def signed(value: float) -> str:

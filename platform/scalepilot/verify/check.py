@@ -22,8 +22,12 @@ _RUN_CHECKS = ("config", "status", "files", "metrics", "policy loads", "policy a
 _POLICY_CHECKS = ("policy loads", "policy acts")
 
 
-def verify_path(path: Path) -> Verdict:
+def verify_path(path: Path, *, thorough: bool = False) -> Verdict:
     """Check a run or a policy folder.
+
+    Args:
+        path: of it.
+        thorough: fly every stored test episode again, not a few, and plan the clairvoyant optimum anew; takes minutes.
 
     Raises:
         InputError: the folder is neither.
@@ -35,10 +39,10 @@ def verify_path(path: Path) -> Verdict:
         return Verdict(path, "policy", _POLICY_CHECKS, tuple(findings))
     if not any((path / name).exists() for name in ("config.yaml", "run.json", "progress.csv")):
         raise InputError(f"{path}: is neither a run nor a policy folder; allowed: a folder with config.yaml, or with {SPEC_FILE}")
-    return Verdict(path, "run", _RUN_CHECKS, tuple(_run_findings(RunFolder(path))))
+    return Verdict(path, "run", _RUN_CHECKS, tuple(_run_findings(RunFolder(path), thorough)))
 
 
-def _run_findings(folder: RunFolder) -> Iterator[Finding]:
+def _run_findings(folder: RunFolder, thorough: bool) -> Iterator[Finding]:
     config, found = _config(folder)
     yield from found
     status, found = read_status(folder)
@@ -57,7 +61,8 @@ def _run_findings(folder: RunFolder) -> Iterator[Finding]:
         trained = status.get("training") or {}
         best = trained.get("best_value") if isinstance(trained, dict) else None
         kept = policy if folder.policy.exists() else None
-        yield from evaluation_findings(config, folder, kept, best if isinstance(best, int | float) else None)
+        best = best if isinstance(best, int | float) else None
+        yield from evaluation_findings(config, folder, kept, best, thorough=thorough)
 
 
 def _config(folder: RunFolder) -> tuple[ExperimentConfig | None, list[Finding]]:

@@ -22,6 +22,12 @@ function html(name, className, parent, text) {
   return made;
 }
 
+// On a phone each figure stands beside the name of its column.
+function labelled(cell, name) {
+  cell.dataset.label = name;
+  return cell;
+}
+
 const across = (i) => LEFT + (WIDTH - LEFT - RIGHT) * i / Math.max(1, data.steps.length - 1);
 
 function drawChart(chart) {
@@ -46,7 +52,7 @@ const rows = data.lanes.map((lane, i) => {
   const name = html("td", "", row);
   html("span", `dot lane-${i % 5}`, name);
   name.append(lane.name);
-  return [...lane.cells.map(() => html("td", "number", row)), html("td", "", row)];
+  return [...lane.cells.map((_, k) => labelled(html("td", "number", row), data.headings[k + 1])), html("td", "", row)];
 });
 const images = data.lanes.filter((lane) => lane.pictures).map((lane) => {
   const figure = html("figure", "", document.getElementById("pictures"));

@@ -35,7 +35,7 @@ function drawLearning(host, { value, lower_is_better: lower, curves, lines }) {
     if (best >= 0) {
       const cx = x(c.steps[best]), cy = inY(c.mean[best]), right = cx > (f.left + f.right) / 2;
       f.root.append(svg("circle", { class: "mark s0", cx, cy, r: 5 }));
-      const above = lower ? Math.min(cy + 20, f.bottom - 5) : Math.max(cy - 12, f.top + 12);
+      const above = lower ? Math.min(cy + 20, f.bottom - 5) : cy - 12 < f.top + 12 ? cy + 20 : cy - 12;
       f.root.append(svg("text", { class: "label strong", x: cx, y: above, "text-anchor": right ? "end" : "start" }, `best validation ${plain(c.mean[best])}`));
     }
     if (c.training && c.training[0].length && c.mean.length) f.root.append(svg("text", { x: f.width, y: f.top - 10, "text-anchor": "end" }, wide ? "thick: validation, thin: training" : "thin: training"));

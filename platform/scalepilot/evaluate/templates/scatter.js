@@ -31,9 +31,11 @@ function placeLabels(f, points, named) {
     }
   }
 }
+// Percent: one request in a million. Less is drawn at the foot, so that decades nobody feels take no room.
+const NEXT_TO_NONE = 1e-4;
 function drawScatter(host, { points, equal }) {
   const f = frame(host, points.length > 8 ? 400 : 330, { left: 46, right: 12, top: 28, bottom: 46 }, "Replica cost per hour against the share of late requests");
-  const late = points.flatMap((p) => p.late).filter(known), positive = points.map((p) => p.late[0]).filter((v) => v > 0);
+  const late = points.flatMap((p) => p.late).filter(known), positive = points.map((p) => p.late[0]).filter((v) => v >= NEXT_TO_NONE);
   const logarithmic = positive.length > 1 && Math.max(...positive) / Math.min(...positive) > 6;
   // Whiskers may leave the plot, so that wide ones do not press the points together.
   const bottom = Math.min(...positive, Math.max(...positive) / 10) / 2.5, most = Math.max(...points.map((p) => p.late[0]));
