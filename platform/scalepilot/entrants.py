@@ -23,6 +23,8 @@ _TAKEN = {*BASELINES, OPTIMUM, LookAhead.name}
 _OF_TRAINING_ALONE = {"reward_per_currency"}
 # What may differ between two runs of one experiment.
 _INCIDENTAL = ("seed", "output", "resources", "checkpoints", "tracking")
+# Of `evaluation`: what happens after training, which made the policy neither better nor worse.
+_OF_JUDGING_ALONE = ("test_seeds", "test_episodes", "tuning_evaluations", "bootstrap_samples", "optimum", "videos")
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,13 @@ def _sameness(policy: Policy) -> str | None:
     config, seed = spec.provenance.get("config"), spec.provenance.get("seed")
     if not isinstance(config, dict) or not isinstance(seed, int):
         return None
+    try:
+        # Keys that came after a run was made have the defaults that it was made with.
+        config = config_from_mapping(config).to_mapping()
+    except InputError:
+        return None
     kept = {key: value for key, value in config.items() if key not in _INCIDENTAL}
+    kept["evaluation"] = {key: value for key, value in config["evaluation"].items() if key not in _OF_JUDGING_ALONE}
     described = [spec.name, spec.kind, spec.env_id, spec.env_params, spec.provenance.get("algorithm"), kept]
     return json.dumps(described, sort_keys=True, default=str)
 

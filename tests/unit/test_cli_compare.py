@@ -43,10 +43,11 @@ def fixed(tmp_path):
 def trained(tmp_path, tiny_network):
     """Makes run folders of one experiment that differ in their training seed."""
 
-    def make(*seeds, lr=3e-4):
+    def make(*seeds, lr=3e-4, evaluation=None):
         folders = []
         for seed in seeds:
             config = {"name": "shop", "seed": seed, "ppo": {"lr": lr}, "workload": {"kind": "spike", "peak_rps": 400}}
+            config |= {"evaluation": evaluation} if evaluation else {}
             provenance = {"algorithm": "ppo", "seed": seed, "env_steps": 1_000_000, "config": config}
             folder = tmp_path / "runs" / "shop" / f"{lr:g}-{seed}"
             save_policy(tiny_network(seed=seed, name="shop-ppo", provenance=provenance), folder / "policy")
@@ -89,6 +90,15 @@ def test_training_seeds_of_one_experiment_are_one_row_on_their_own_workload(caps
     ((name, seeds),) = members.items()
     assert [m["training_seed"] for m in seeds] == [0, 1, 2]
     assert summary["details"][name] == "ppo, seeds 0, 1, 2, 1.0 M steps"
+
+
+def test_how_runs_were_judged_later_makes_no_row_of_its_own_how_they_were_chosen_does(capsys, trained, tmp_path):
+    trained(0)
+    trained(1, evaluation={"videos": 0, "tuning_evaluations": 2})
+    trained(2, evaluation={"validate_every_share": 0.5})
+    compare(tmp_path / "runs", "--json", *BARE)
+    details = json.loads(capsys.readouterr().out)["details"].values()
+    assert sorted(d for d in details if d.startswith("ppo")) == ["ppo, seed 2, 1.0 M steps", "ppo, seeds 0, 1, 1.0 M steps"]
 
 
 def test_a_pattern_finds_the_same_runs_as_their_folder(capsys, trained, tmp_path):
