@@ -122,6 +122,9 @@ def render_report(data: ReportData) -> str:
     parts = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS]
     script = '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
     comparison = data.comparison
+    if isinstance(comparison, SuiteComparison) and len(comparison.comparisons) == 1 and not comparison.failed:
+        # One workload has nothing to be averaged over.
+        comparison = comparison.comparisons[0]
     workloads: tuple[Comparison, ...] = ()
     if isinstance(comparison, SuiteComparison):
         workloads = comparison.comparisons

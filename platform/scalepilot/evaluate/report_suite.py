@@ -103,7 +103,7 @@ def _verdict(suite: SuiteComparison, policy: Standing | None, baseline: Standing
         claim = f"is not distinguishable from {baseline.name}, the best baseline, {where} (it costs {amount})"
     return (
         f"{policy.name} {claim}; a run of it is cheaper with probability {whole(100 * chance.mean)} %{spread},"
-        f" and it beats every baseline on {won} of {number}."
+        f" and its mean is below every baseline's on {won} of {number}."
     )
 
 
