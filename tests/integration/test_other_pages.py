@@ -83,7 +83,12 @@ def test_the_scrubber_moves_clock_and_figures_by_drag_by_key_and_by_play(opened,
     assert scrubber.input_value() == "11"
     assert clock.inner_text() != earlier[0]
     page.get_by_role("button", name="play").click()
-    page.wait_for_function("document.querySelector('#scrubber').value > 12")
+    # The page's security policy forbids what wait_for_function does.
+    for _ in range(100):
+        if int(scrubber.input_value()) > 12:
+            break
+        page.wait_for_timeout(100)
+    assert int(scrubber.input_value()) > 12
     page.get_by_role("button", name="play").click()
     stopped = scrubber.input_value()
     page.wait_for_timeout(200)
@@ -95,7 +100,7 @@ def test_the_scrubber_moves_clock_and_figures_by_drag_by_key_and_by_play(opened,
 def test_the_pictures_of_a_demo_follow_the_scrubber(opened, filmed):
     page = opened(filmed)
     images = page.locator("#pictures img")
-    assert images.count() == 3
+    assert images.count() == 2
     last = images.first.get_attribute("src")
     page.locator("#scrubber").fill("0")
     assert images.first.get_attribute("src") != last
