@@ -157,4 +157,6 @@ def ray_session(ray_tmpdir: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def cli_env(ray_tmpdir: Path) -> dict[str, str]:
     """Environment for `scalepilot` as a subprocess, which starts and ends a Ray of its own."""
-    return {**os.environ, "RAY_TMPDIR": str(ray_tmpdir), "PYTHONUNBUFFERED": "1"}
+    # The commands of this very installation come first, also where its environment is not activated.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, "RAY_TMPDIR": str(ray_tmpdir), "PYTHONUNBUFFERED": "1"}
