@@ -15,8 +15,8 @@ import pytest
 from scalepilot.errors import InputError
 from scalepilot.policy import save_policy
 from scalepilot.policy.rules import make_rule
-from scalepilot.serve import MAX_BODY_BYTES, PolicyApi, PolicyStore
-from scalepilot.serve.listen import check_cluster, check_loopback, free_port
+from scalepilot.serve import PolicyApi, PolicyStore, ServeConfig, serve_config
+from scalepilot.serve.listen import check_cluster, check_host, free_port
 from scalepilot_envs.autoscale import AutoscaleParams
 
 
@@ -37,6 +37,10 @@ def ask(api: PolicyApi, method: str, path: str, **content: Any) -> httpx.Respons
             return await client.request(method, path, **content)
 
     return asyncio.run(exchange())
+
+
+def limited(store: PolicyStore, body_bytes: int) -> PolicyApi:
+    return PolicyApi(store, serve_config({"limits": {"body_bytes": body_bytes}}))
 
 
 def document(api: PolicyApi) -> dict[str, Any]:
@@ -71,7 +75,8 @@ def test_health_is_open_and_readiness_ends_first_when_the_server_stops(api: Poli
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
+        ("GET", "/page/../page.css", 404),
         ("GET", "/v1/policies/", 404),
         ("GET", "/v1/policies/other", 404),
         ("POST", "/v1/policies/other:decide", 404),
@@ -110,18 +115,18 @@ def test_a_body_over_the_limit_is_refused_by_its_header_and_by_its_bytes(api: Po
             sent += 65536
             yield b" " * 65536
 
-    assert ask(api, "POST", "/v1/policies/hpa:decide", content=b" " * (MAX_BODY_BYTES + 1)).status_code == 413
+    assert ask(api, "POST", "/v1/policies/hpa:decide", content=b" " * (ServeConfig().limits.body_bytes + 1)).status_code == 413
     streamed = ask(api, "POST", "/v1/policies/hpa:decide", content=chunks())
     assert streamed.status_code == 413
-    assert str(MAX_BODY_BYTES) in streamed.json()["error"]
-    assert sent <= MAX_BODY_BYTES + 2 * 65536
+    assert str(ServeConfig().limits.body_bytes) in streamed.json()["error"]
+    assert sent <= ServeConfig().limits.body_bytes + 2 * 65536
 
 
 def test_a_body_at_the_limit_is_read(store: PolicyStore) -> None:
     body = json.dumps({"observation": store.get("hpa").example}).encode()
     padded = body + b" " * (4096 - len(body))
-    assert ask(PolicyApi(store, 4096), "POST", "/v1/policies/hpa:decide", content=padded).status_code == 200
-    assert ask(PolicyApi(store, 4095), "POST", "/v1/policies/hpa:decide", content=padded).status_code == 413
+    assert ask(limited(store, 4096), "POST", "/v1/policies/hpa:decide", content=padded).status_code == 200
+    assert ask(limited(store, 4095), "POST", "/v1/policies/hpa:decide", content=padded).status_code == 413
 
 
 def test_a_compressed_body_is_refused(api: PolicyApi) -> None:
@@ -186,10 +191,17 @@ def test_a_field_out_of_range_does_not_fit_the_schema_either(api: PolicyApi) -> 
         assert not jsonschema.Draft202012Validator(schema).is_valid({"observation": wrong})
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "::", "example.org", ""])
-def test_nothing_but_loopback_is_listened_on(host: str) -> None:
-    with pytest.raises(InputError, match="loopback"):
-        check_loopback(host)
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "::"])
+def test_without_keys_nothing_but_loopback_is_listened_on(host: str) -> None:
+    with pytest.raises(InputError, match="without API keys"):
+        check_host(host, with_keys=False)
+    assert check_host(host, with_keys=True) == host
+
+
+@pytest.mark.parametrize("host", ["example.org", "", "127.0.0.1:80", "1.2.3"])
+def test_what_is_no_address_is_refused(host: str) -> None:
+    with pytest.raises(InputError, match="an IP address"):
+        check_host(host, with_keys=True)
 
 
 def test_a_taken_port_is_refused_and_zero_finds_a_free_one() -> None:
@@ -200,7 +212,7 @@ def test_a_taken_port_is_refused_and_zero_finds_a_free_one() -> None:
         taken.listen()
         with pytest.raises(InputError, match="cannot be had"):
             free_port("127.0.0.1", taken.getsockname()[1])
-    assert free_port(check_loopback("localhost"), 0) > 0
+    assert free_port(check_host("localhost", with_keys=False), 0) > 0
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "ray://127.0.0.1:1", ":6379", "127.0.0.1:x", "127.0.0.1:99999999"])

@@ -30,7 +30,7 @@ def test_policy_folders_and_run_folders_are_served_by_name(store: PolicyStore, t
 
 
 def test_two_policies_of_one_name_are_refused_with_both_folders(store: PolicyStore, tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"run.*the name tiny is also that of .*tiny"):
+    with pytest.raises(ArtifactError, match=r"run.*tiny@1 is also in .*tiny"):
         PolicyStore([store.get("tiny"), ServedPolicy.load(_renamed(tmp_path))])
 
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
-from typing import TYPE_CHECKING
+import tempfile
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from scalepilot.errors import InputError
 
 if TYPE_CHECKING:
-    from scalepilot.serve import PolicyStore
+    from collections.abc import Iterator
+
+    from scalepilot.serve import PolicyStore, ServeConfig
 
 HELP = "answer decisions over HTTP with Ray Serve, until Ctrl-C"
 _MAX_PORT = 65_535
@@ -20,11 +27,23 @@ _MAX_PORT = 65_535
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument(
-        "policies", nargs="+", metavar="RUN_OR_POLICY", help="run or policy folders; every policy by its own name"
+        "policies",
+        nargs="*",
+        metavar="RUN_OR_POLICY",
+        help="run or policy folders, every policy by its own name; `status` asks a server what it serves",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="loopback address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=8000, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="a serve.yaml: everything below and more (docs/serving.md)")
+    parser.add_argument("--watch", metavar="FOLDER", help="serve what is put there, too, without a restart")
+    parser.add_argument("--host", help="address to listen on; beyond loopback only with keys (default: 127.0.0.1)")
+    parser.add_argument("--port", type=_port, help="0 takes a free one (default: 8000)")
+    parser.add_argument("--api-key-file", metavar="FILE", help="one key a line; requests need one of them")
+    parser.add_argument("--replicas", type=int, help="processes that answer (default: 1)")
+    parser.add_argument("--ingress", choices=("auto", "haproxy", "plain"), help="HAProxy, or Serve's own proxy (default: auto)")
+    parser.add_argument("--require-signature", metavar="FILE", help="public keys; a policy none of them signed is refused")
+    parser.add_argument("--log-file", metavar="FILE", help="JSON lines go there (default: standard error)")
+    parser.add_argument("--rollback", metavar="NAME[@VERSION]", help="with --watch: make another version the default, and end")
     parser.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster (default: a private one for this command)")
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="of `status` (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="say where it listens as one line of JSON")
 
 
@@ -36,56 +55,164 @@ def _port(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM, or ask a server, or change a default.
 
     Returns:
         0 after either signal.
 
     Raises:
-        InputError: an unfit artifact, host or port, before anything is started.
-        RunError: Ray or Serve did not start.
+        InputError: an unfit configuration, artifact, host or port, before anything is started.
+        RunError: Ray or Serve did not start, or no server answers.
     """
-    from scalepilot.serve import PolicyApi, PolicyStore
-    from scalepilot.serve.listen import check_cluster, check_loopback, free_port
+    if arguments.policies == ["status"] and not Path("status").exists():
+        return _status(arguments)
+    config = _config(arguments)
+    if arguments.rollback:
+        return _rollback(arguments.rollback, config)
+    if not config.policies and config.watch is None:
+        raise InputError("policies: none given; allowed: run or policy folders, --watch FOLDER, or both in --config FILE")
+    return _serve(config, arguments)
 
-    store = PolicyStore.load(arguments.policies)
-    host = check_loopback(arguments.host)
-    port = free_port(host, arguments.port)
+
+def _config(arguments: argparse.Namespace) -> ServeConfig:
+    """The file's keys, with what was given on the command line in their place."""
+    from scalepilot.serve import load_serve_config, serve_config
+
+    base = load_serve_config(arguments.config) if arguments.config else serve_config({})
+    names = ("watch", "host", "port", "api_key_file", "replicas", "ingress", "require_signature", "log_file")
+    given: dict[str, Any] = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.policies:
+        given["policies"] = list(arguments.policies)
+    checked = serve_config(given, "arguments")
+    return replace(base, **{name: getattr(checked, name) for name in given})
+
+
+def _serve(config: ServeConfig, arguments: argparse.Namespace) -> int:
+    from scalepilot.serve import PolicyApi
+    from scalepilot.serve.ingress import choose_ingress, set_environment
+    from scalepilot.serve.keys import ApiKeys
+    from scalepilot.serve.listen import check_cluster, check_host, free_port
+    from scalepilot.serve.logs import muted
+    from scalepilot.serve.opening import open_store
+
+    keys = None if config.api_key_file is None else ApiKeys(Path(config.api_key_file))
+    host = check_host(config.host, with_keys=keys is not None)
+    ingress = "plain" if arguments.address else choose_ingress(config.ingress)
+    with muted():
+        # What every replica will do, done once here, where a failure is a line on the terminal.
+        store, _ = open_store(config)
+        try:
+            PolicyApi(store, config, keys=keys)
+        except ModuleNotFoundError as error:
+            raise _not_installed(error) from None
     if arguments.address:
         check_cluster(arguments.address)
+    port = free_port(host, config.port)
+    config = replace(_absolute(config), host=host, port=port, ingress=ingress, without_keys=keys is None)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    # Both are read when Ray is imported. Its logs stay in its folder; what a person must know is said here.
-    os.environ.setdefault("RAY_SERVE_LOG_TO_STDERR", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        # What every replica will do, done once here, where a failure is a line on the terminal.
-        PolicyApi(store)
-        from scalepilot.serve.app import ServeArgs, serve_forever
-    except ModuleNotFoundError as error:
-        raise InputError(f"{error.name}: is not installed; install it with: pip install 'scalepilot[serve]'") from None
-    print("scalepilot serve: starting Ray Serve, about 10 s …", file=sys.stderr, flush=True)
-    serve_forever(
-        ServeArgs(policies=[str(served.folder) for served in store]),
-        host=host,
-        port=port,
-        address=arguments.address,
-        on_ready=lambda: _announce(store, url, as_json=arguments.json),
-    )
+    with _private_folder() as folder:
+        set_environment(ingress, folder, config.limits)
+        if config.log_file is None:
+            config = replace(config, log_file=str(folder / "serve.log"))
+        try:
+            from scalepilot.serve.app import serve_forever
+        except ModuleNotFoundError as error:
+            raise _not_installed(error) from None
+        print("scalepilot serve: starting Ray Serve, about 10 s …", file=sys.stderr, flush=True)
+        assert config.log_file is not None
+        with _followed(Path(config.log_file), to_terminal=arguments.log_file is None):
+            serve_forever(
+                config, folder, address=arguments.address, on_ready=lambda: _announce(store, url, config, as_json=arguments.json)
+            )
     print("scalepilot serve: stopped", file=sys.stderr)
     return 0
 
 
-def _announce(store: PolicyStore, url: str, *, as_json: bool) -> None:
+def _not_installed(error: ModuleNotFoundError) -> InputError:
+    return InputError(f"{error.name}: is not installed; install it with: pip install 'scalepilot[serve]'")
+
+
+def _absolute(config: ServeConfig) -> ServeConfig:
+    """The same for a process in another folder."""
+    paths = {
+        name: str(Path(value).resolve())
+        for name in ("watch", "api_key_file", "require_signature", "log_file")
+        if (value := getattr(config, name)) is not None
+    }
+    return replace(config, policies=tuple(str(Path(path).resolve()) for path in config.policies), **paths)  # type: ignore[arg-type]
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A folder of this run alone: nobody else can open its sockets, and no other `ray.init` finds its cluster.
+
+    Short, because a Unix socket's path ends at 107 characters (103 on macOS).
+    """
+    folder = Path(tempfile.mkdtemp(prefix="sp-", dir="/tmp"))
+    try:
+        yield folder
+    except InputError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    # After a failure the logs inside are what there is to go by: then this line is not reached.
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _followed(file: Path, *, to_terminal: bool) -> Iterator[None]:
+    """Show what the replicas log, which are other processes with streams of their own."""
+    if not to_terminal:
+        yield
+        return
+    from scalepilot.serve.logs import follow
+
+    stop = follow(file, sys.stderr)
+    try:
+        yield
+    finally:
+        stop()
+
+
+def _announce(store: PolicyStore, url: str, config: ServeConfig, *, as_json: bool) -> None:
     """Say where the policies are and how to ask one."""
     from scalepilot.serve.describe import decide_path
 
+    defaults = store.catalogue.defaults()
     if as_json:
-        policies = [{"name": p.spec.name, "version": p.spec.version, "url": url + decide_path(p.spec.name)} for p in store]
-        print(json.dumps({"url": url, "docs": f"{url}/docs", "pid": os.getpid(), "policies": policies}), flush=True)
+        policies = [{"name": p.spec.name, "version": p.spec.version, "url": url + decide_path(p.spec.name)} for p in defaults]
+        said = {"url": url, "docs": f"{url}/docs", "pid": os.getpid(), "ingress": config.ingress, "policies": policies}
+        print(json.dumps(said), flush=True)
         return
     for served in store:
-        print(f"serving  {served.spec.name} {served.spec.version}  ({served.folder})")
-    first = next(iter(store))
-    body = json.dumps({"observation": first.example})
-    print(f"at       {url}  ·  what to send: {url}/docs  ·  stop: Ctrl-C\n")
-    print(f"curl {url}{decide_path(first.spec.name)} -d '{body}'\n", flush=True)
+        default = "" if served in defaults else "  (not the default)"
+        print(f"serving  {served.spec.name}@{served.spec.version}{default}  {served.folder}")
+    if config.watch is not None:
+        print(f"watching {config.watch}")
+    how = "HAProxy" if config.ingress == "haproxy" else "Serve's own proxy"
+    print(f"at       {url}  ·  through {how}  ·  what to send: {url}/docs  ·  stop: Ctrl-C\n")
+    if not defaults:
+        return
+    body = json.dumps({"observation": defaults[0].example})
+    key = "" if config.api_key_file is None else ' -H "X-API-Key: $KEY"'
+    print(f"curl {url}{decide_path(defaults[0].spec.name)}{key} -d '{body}'\n", flush=True)
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from scalepilot.serve.status import read_status, status_text
+
+    key = None
+    if arguments.api_key_file:
+        lines = Path(arguments.api_key_file).read_text(encoding="ascii").splitlines()
+        key = next((line.strip() for line in lines if line.strip() and not line.startswith("#")), None)
+    status = read_status(arguments.url, key)
+    print(json.dumps(status) if arguments.json else status_text(status))
+    return 0
+
+
+def _rollback(reference: str, config: ServeConfig) -> int:
+    from scalepilot.serve.rollback import roll_back
+
+    if config.watch is None:
+        raise InputError("rollback: needs the folder that is watched; allowed: --watch FOLDER")
+    print(roll_back(Path(config.watch), reference, config))
+    return 0

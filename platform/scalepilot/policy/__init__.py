@@ -6,6 +6,7 @@ from scalepilot.policy.artifact import (
     find_policy_folder,
     load_policy,
     pack_policy,
+    read_packed,
     read_spec,
     save_policy,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "load_policy",
     "observation_row",
     "pack_policy",
+    "read_packed",
     "read_spec",
     "save_policy",
     "state_from_json",

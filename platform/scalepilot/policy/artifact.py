@@ -68,6 +68,15 @@ class PackedPolicy:
             return rule
         raise ArtifactError(f"{where}: kind {spec.kind!r} with files {sorted(files)} cannot be loaded")
 
+    def save(self, folder: Path) -> PolicySpec:
+        """Write the artifact; one already there is replaced in one step."""
+        files = dict(self.files)
+        files[SPEC_FILE] = (json.dumps(asdict(self.spec), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        with replaced_folder(folder) as aside:
+            for name, data in files.items():
+                (aside / name).write_bytes(data)
+        return self.spec
+
 
 def save_policy(policy: Policy, folder: Path) -> PolicySpec:
     """Write a policy's artifact.
@@ -82,13 +91,7 @@ def save_policy(policy: Policy, folder: Path) -> PolicySpec:
     Raises:
         ArtifactError: this kind of policy cannot be stored.
     """
-    packed = pack_policy(policy)
-    spec, files = packed.spec, dict(packed.files)
-    files[SPEC_FILE] = (json.dumps(asdict(spec), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-    with replaced_folder(folder) as aside:
-        for name, data in files.items():
-            (aside / name).write_bytes(data)
-    return spec
+    return pack_policy(policy).save(folder)
 
 
 def pack_policy(policy: Policy) -> PackedPolicy:
@@ -132,8 +135,17 @@ def load_policy(path: Path | str) -> Policy:
         ArtifactError: naming the file and what is wrong with it.
     """
     folder = find_policy_folder(Path(path))
+    return read_packed(folder).unpack(str(folder / SPEC_FILE))
+
+
+def read_packed(folder: Path) -> PackedPolicy:
+    """An artifact's description and files, their hashes checked.
+
+    Raises:
+        ArtifactError: naming the file and what is wrong with it.
+    """
     spec = read_spec(folder)
-    return PackedPolicy(spec, _read_files(folder, spec)).unpack(str(folder / SPEC_FILE))
+    return PackedPolicy(spec, _read_files(folder, spec))
 
 
 def describe_env(spec: PolicySpec, where: str) -> EnvDescription:

@@ -38,8 +38,17 @@ class ActionDecoder:
         """The decision of actions (n,) or (n, k); without replicas where the environment has none or does not show them."""
         if self._table is None:
             return Decision(action=action)
-        targets = self._table.targets(action, self._view.total(observation))
-        return Decision(np.clip(targets, *self._bounds), action)
+        return Decision(self.targets(action, self._view.total(observation)), action)
+
+    @property
+    def moves_replicas(self) -> bool:
+        """Whether an action and the replicas shown name a target."""
+        return self._table is not None
+
+    def targets(self, action: NDArray[Any], total_replicas: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n,) replicas that actions (n,) mean where total_replicas (n,) run or start, within the environment's bounds."""
+        assert self._table is not None
+        return np.clip(self._table.targets(action, total_replicas), *self._bounds)
 
 
 class MoveDecoder:
@@ -47,6 +56,9 @@ class MoveDecoder:
 
     Args:
         spec: its environment, fields and action table.
+
+    Attributes:
+        actions: what its actions mean.
 
     Raises:
         ArtifactError: the action table does not make sense, or the environment's parameters are not allowed.
@@ -56,7 +68,7 @@ class MoveDecoder:
         try:
             described = find_env(spec.env_id).describe(spec.env_params, **spec.env_options)
             env = replace(described, actions=tuple(Action(a.kind, a.size, a.label) for a in spec.actions))
-            self._decoder = ActionDecoder(env, FieldView(spec.observation_fields, env.signals))
+            self.actions = ActionDecoder(env, FieldView(spec.observation_fields, env.signals))
             self._box = [np.array([getattr(c, side) for c in spec.components], np.float32) for side in ("low", "high")]
         except (TypeError, ValueError) as error:
             raise ArtifactError(f"{spec.name}: actions: {error}") from None
@@ -72,6 +84,6 @@ class MoveDecoder:
             action: (n,) indices of the action table.
         """
         if len(self._box[0]):
-            return self._decoder.decision(observation, np.clip(scores, *self._box))
+            return self.actions.decision(observation, np.clip(scores, *self._box))
         chosen = scores.argmax(axis=1) if action is None else action
-        return replace(self._decoder.decision(observation, chosen), scores=scores)
+        return replace(self.actions.decision(observation, chosen), scores=scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,13 +36,17 @@ class FieldView:
         """(n,) float64 values of one field."""
         if name not in self._index:
             raise ArtifactError(f"observation: field {name} is missing; this rule needs it")
-        return observation[:, self._index[name]].astype(np.float64)
+        return observation[:, self._index[name]].astype(np.float64, copy=False)
 
     def signal(self, name: str, observation: NDArray[Any]) -> NDArray[np.float64]:
         """(n,) float64 values of one quantity: total_replicas, utilisation, backlog_requests, demand and so on."""
         if name not in self._signals:
             raise ArtifactError(f"observation: shows no {name}; this policy needs it")
         return self._signals[name](lambda field: self.column(observation, field))
+
+    def total_of_row(self, row: Sequence[float]) -> float:
+        """`total` of one observation as plain numbers: what the signal computes, without arrays."""
+        return float(self._signals["total_replicas"](lambda field: row[self._index[field]]))  # type: ignore[arg-type, return-value]
 
     def ready(self, observation: NDArray[Any]) -> NDArray[np.float64]:
         """(n,) replicas that serve."""
@@ -52,12 +57,16 @@ class FieldView:
         return self.signal("total_replicas", observation)
 
 
-def observation_row(fields: Sequence[FieldEntry], values: Mapping[str, Any]) -> list[float]:
+def observation_row(
+    fields: Sequence[FieldEntry], values: Mapping[str, Any], clipped: list[dict[str, Any]] | None = None
+) -> list[float]:
     """Check a client's named fields and put them in order.
 
     Args:
         fields: the policy's fields.
         values: name → number.
+        clipped: finite numbers out of their range are brought into it and appended here, {"field", "value", "used", "unit",
+            "low", "high"}; None refuses them.
 
     Raises:
         ObservationError: missing, unknown, non-numeric or out-of-range fields; the message names field, unit and range.
@@ -70,6 +79,11 @@ def observation_row(fields: Sequence[FieldEntry], values: Mapping[str, Any]) -> 
             continue
         value = values[f.name]
         number = isinstance(value, int | float) and not isinstance(value, bool)
+        if clipped is not None and number and (value < f.low or value > f.high) and abs(value) != math.inf:
+            used = f.low if value < f.low else f.high
+            clipped.append({"field": f.name, "value": value, "used": used, "unit": f.unit, "low": f.low, "high": f.high})
+            row.append(used)
+            continue
         # Both bounds are finite, so NaN and infinity fail the comparison, and an integer beyond a float does not raise.
         if not number or not f.low <= value <= f.high:
             shown = repr(value)[:60]

@@ -104,6 +104,7 @@ class PolicySpec:
         files: name → sha256 of every other file in the folder.
         components: of a continuous action; empty for all others.
         env_options: the environment's other arguments, where they change what it shows.
+        signature: {"algorithm": "ed25519", "value": base64} over everything else here; None where nobody signed.
     """
 
     name: str
@@ -120,6 +121,7 @@ class PolicySpec:
     files: dict[str, str] = field(default_factory=dict)
     components: tuple[ComponentEntry, ...] = ()
     env_options: dict[str, Any] = field(default_factory=dict)
+    signature: dict[str, str] | None = None
     schema_version: int = SCHEMA_VERSION
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
@@ -166,8 +168,8 @@ class PolicySpec:
         return len(self.components or self.actions)
 
     def with_evaluation(self, evaluation: dict[str, Any]) -> PolicySpec:
-        """The same description with another evaluation summary."""
-        return replace(self, evaluation=evaluation)
+        """The same description with another evaluation summary; a signature would no longer hold."""
+        return replace(self, evaluation=evaluation, signature=None)
 
 
 def env_fields(env: EnvDescription) -> tuple[FieldEntry, ...]:

@@ -1,8 +1,19 @@
 """Policies over HTTP: stateless, named fields, errors that say what to send instead. Ray is in `scalepilot.serve.app` alone."""
 
-from scalepilot.serve.asgi import MAX_BODY_BYTES, PolicyApi
+from scalepilot.serve.asgi import PolicyApi
+from scalepilot.serve.config import ServeConfig, load_serve_config, serve_config
 from scalepilot.serve.errors import RequestError
-from scalepilot.serve.schema import MAX_OBSERVATIONS
-from scalepilot.serve.store import PolicyStore, ServedPolicy
+from scalepilot.serve.fast import MAX_OBSERVATIONS
+from scalepilot.serve.store import Catalogue, PolicyStore, ServedPolicy
 
-__all__ = ["MAX_BODY_BYTES", "MAX_OBSERVATIONS", "PolicyApi", "PolicyStore", "RequestError", "ServedPolicy"]
+__all__ = [
+    "MAX_OBSERVATIONS",
+    "Catalogue",
+    "PolicyApi",
+    "PolicyStore",
+    "RequestError",
+    "ServeConfig",
+    "ServedPolicy",
+    "load_serve_config",
+    "serve_config",
+]

@@ -5,9 +5,8 @@
 import logging
 import os
 import secrets
-import shutil
 import signal
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,86 +15,134 @@ from types import FrameType
 
 import psutil
 import ray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
-from scalepilot.errors import InputError, RunError
+from scalepilot.errors import ConfigError, InputError, RunError
+from scalepilot.serve import direct
 from scalepilot.serve.asgi import PolicyApi
-from scalepilot.serve.store import PolicyStore
+from scalepilot.serve.config import LimitsConfig, ServeConfig, serve_config
+from scalepilot.serve.keys import ApiKeys
+from scalepilot.serve.logs import log_to
+from scalepilot.serve.metrics import Metrics
+from scalepilot.serve.opening import open_store
 
 APP_NAME = "scalepilot"
-# A decision takes well under a millisecond: more at once only wait inside the replica instead of in front of it.
-MAX_ONGOING_REQUESTS = 64
-# Ray's default is no bound. Past this many the proxy answers 503 at once, and memory stays flat.
-MAX_QUEUED_REQUESTS = 256
-REQUEST_TIMEOUT_SECONDS = 10.0
-DRAIN_SECONDS = 10.0
 HEALTH_CHECK_PERIOD_SECONDS, HEALTH_CHECK_TIMEOUT_SECONDS = 5.0, 10.0
 # Requests go through no object store; about the least that Ray accepts.
 _OBJECT_STORE_BYTES = 100_000_000
 _PROXY_SECONDS = 0.1
 _ORPHAN_SECONDS = 2.0
+_SAVE_SECONDS = 1.0
+# Idle clients keep their connection; Ray's default closes it after 5 s, while some are just sending.
+_KEEP_ALIVE_SECONDS = 75
 _logger = logging.getLogger(__name__)
 _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
 class ServeArgs(BaseModel):
-    """What a Serve config may set.
+    """What the `args` of a Serve config may set: the keys of `ServeConfig`, flat."""
 
-    Attributes:
-        policies: absolute paths of policy or run folders, readable where the replicas run.
-    """
+    model_config = ConfigDict(extra="allow", frozen=True)
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    def config(self) -> ServeConfig:
+        """The configuration.
 
-    policies: list[str] = Field(min_length=1)
+        Raises:
+            ConfigError: a key or value is not allowed, or nobody said who may ask.
+        """
+        config = serve_config(dict(self.model_extra or {}), "args")
+        if config.api_key_file is None and not config.without_keys:
+            raise ConfigError(
+                "args: api_key_file: is missing; allowed: a file of keys, or without_keys: true where nobody else asks"
+            )
+        if not config.policies and config.watch is None:
+            raise ConfigError("args: policies: none given; allowed: policy or run folders, or a folder to watch")
+        return config
 
 
 class PolicyServer:
     """A replica: loads the artifacts itself, so that only their paths travel.
 
     Args:
-        policies: paths of policy or run folders.
+        config: what is served and how.
+        metrics_folder: shared with the other replicas of this machine; None where nobody shares.
+        behind_haproxy: the short way in (`direct.py`) is open.
     """
 
-    def __init__(self, policies: list[str]) -> None:
-        self._store = PolicyStore.load(policies)
-        self._api = PolicyApi(self._store)
+    def __init__(self, config: ServeConfig, metrics_folder: str | None, behind_haproxy: bool) -> None:
+        log_to(config.log_file)
+        self._metrics = Metrics(None if metrics_folder is None else Path(metrics_folder))
+        self._store, self._watcher = open_store(config, self._metrics)
+        keys = None if config.api_key_file is None else ApiKeys(Path(config.api_key_file))
+        self._api = PolicyApi(self._store, config, keys=keys, metrics=self._metrics, names_requests=behind_haproxy)
+        self._drain_seconds = config.limits.drain_seconds
+        if behind_haproxy:
+            direct.register(self._api)
+        if self._watcher is not None:
+            self._watcher.start()
+        if metrics_folder is not None:
+            threading.Thread(target=self._save_metrics, name="metrics", daemon=True).start()
 
     def __serve_build_asgi_app__(self) -> PolicyApi:
         """The ASGI application; Serve asks for it once the replica is made."""
         return self._api
 
+    async def notice(self) -> None:
+        """Be not ready, and answer on for a moment; called on every replica before Serve ends."""
+        await self._api.notice()
+
     async def drain(self) -> None:
-        """Answer what has begun and refuse the rest; called once before Serve ends, which waits for nobody."""
-        await self._api.drain(DRAIN_SECONDS)
+        """Answer what has begun and refuse the rest; called on every replica after `notice`, as Serve waits for nobody."""
+        await self._api.drain(self._drain_seconds)
+        self._metrics.save()
 
     def check_health(self) -> None:
         """Raise where a policy no longer decides: Serve then replaces the replica."""
         self._store.check()
 
+    def _save_metrics(self) -> None:
+        while True:
+            time.sleep(_SAVE_SECONDS)
+            try:
+                self._metrics.save()
+            except (OSError, RuntimeError):
+                # A full disk, or a new label just being counted: the next second has it.
+                continue
+
 
 def build(args: ServeArgs) -> serve.Application:
-    """The application, for `serve_forever` and for Serve config files (`import_path: scalepilot.serve.app:build`).
+    """The application for Serve config files (`import_path: scalepilot.serve.app:build`), RayService and `serve deploy`.
 
     Args:
-        args: which artifacts.
+        args: the keys of `ServeConfig`.
+
+    Raises:
+        ConfigError: a key or value is not allowed.
     """
+    return _application(args.config(), metrics_folder=None)
+
+
+def _application(config: ServeConfig, metrics_folder: Path | None) -> serve.Application:
+    limits = config.limits
     configure = serve.deployment(
         name="policies",
-        num_replicas=1,
+        num_replicas=config.replicas,
         ray_actor_options={"num_cpus": 1},
-        max_ongoing_requests=MAX_ONGOING_REQUESTS,
-        max_queued_requests=MAX_QUEUED_REQUESTS,
-        graceful_shutdown_timeout_s=DRAIN_SECONDS,
+        max_ongoing_requests=limits.requests_per_replica,
+        # Ray's default is no bound. Past this many the proxy answers 503 at once, and memory stays flat.
+        max_queued_requests=limits.queued_requests,
+        graceful_shutdown_timeout_s=limits.drain_seconds,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=HEALTH_CHECK_PERIOD_SECONDS,
         health_check_timeout_s=HEALTH_CHECK_TIMEOUT_SECONDS,
         logging_config=_QUIET,
     )
-    return configure(serve.ingress()(PolicyServer)).bind(args.policies)
+    behind_haproxy = os.environ.get("RAY_SERVE_ENABLE_HA_PROXY") == "1"
+    folder = None if metrics_folder is None else str(metrics_folder)
+    return configure(serve.ingress()(PolicyServer)).bind(config, folder, behind_haproxy)
 
 
 class _StopRequested(BaseException):
@@ -103,16 +150,15 @@ class _StopRequested(BaseException):
 
 
 def serve_forever(
-    args: ServeArgs, *, host: str, port: int, address: str | None = None, on_ready: Callable[[], None] = lambda: None
+    config: ServeConfig, folder: Path, *, address: str | None = None, on_ready: Callable[[], None] = lambda: None
 ) -> None:
     """Serve until SIGINT or SIGTERM; then answer what has begun and end everything this call started.
 
     A second signal does not wait for requests in flight.
 
     Args:
-        args: which artifacts.
-        host: a loopback address to listen on.
-        port: a free port.
+        config: what is served, and where it listens; `port` is a free one.
+        folder: private to this run; Ray's files go there, unless RAY_TMPDIR names another place for them.
         address: a running Ray cluster; None starts a private one, which ends with this call.
         on_ready: called once requests are answered.
 
@@ -120,8 +166,13 @@ def serve_forever(
         InputError: no cluster answers at `address`, or Serve runs there already.
         RunError: Ray or Serve did not start.
     """
+    metrics_folder = None
+    if address is None:
+        metrics_folder = folder / "metrics"
+        metrics_folder.mkdir(mode=0o700)
+    application = _application(config, metrics_folder)
     try:
-        with _signals_raise(), _ray(address) as logs, _serving(build(args), host, port, logs):
+        with _signals_raise(), _ray(address, folder, config.replicas) as logs, _serving(application, config, logs):
             on_ready()
             while True:
                 time.sleep(3600)
@@ -154,59 +205,45 @@ def _signals_raise() -> Iterator[None]:
 
 
 @contextmanager
-def _ray(address: str | None) -> Iterator[str]:
+def _ray(address: str | None, folder: Path, replicas: int) -> Iterator[str]:
     """Ray, connected to or started; what was started is ended. Gives the words for where its logs are."""
-    folder = None if address else _private_folder()
+    private = address is None
     try:
         try:
-            if folder is None:
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            if private:
+                _start_private_cluster(folder, replicas)
             else:
-                _start_private_cluster(folder)
+                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except SystemExit:
             # Until a driver is connected Ray answers SIGTERM itself.
             raise _StopRequested from None
         except (OSError, RuntimeError, ValueError) as error:
-            if folder is None:
+            if not private:
                 raise InputError(f"address: {address!r}: no Ray cluster answers ({_first_line(error)})") from None
             raise RunError(f"Ray did not start: {_first_line(error)}; its logs are in {folder}") from None
         # ray.init puts its own handler in place of ours.
         signal.signal(signal.SIGTERM, _request_stop)
-        yield "the cluster's logs say more" if folder is None else f"its logs are in {folder}"
-    except BaseException as error:
-        _shut_down_ray(private=folder is not None)
-        # After a failure the logs inside are what there is to go by.
-        if folder is not None and _asked_to_stop(error) and "RAY_TMPDIR" not in os.environ:
-            shutil.rmtree(folder, ignore_errors=True)
+        yield f"its logs are in {folder}" if private else "the cluster's logs say more"
+    except BaseException:
+        _shut_down_ray(private=private)
         raise
 
 
-def _private_folder() -> Path:
-    """A folder of this run alone: nobody else can open its sockets, and no other `ray.init` finds this cluster.
-
-    Short, because a Unix socket's path ends at 107 characters (103 on macOS). RAY_TMPDIR is taken as it is.
-    """
-    given = os.environ.get("RAY_TMPDIR")
-    return Path(given) if given else Path(tempfile.mkdtemp(prefix="scalepilot-", dir="/tmp"))
-
-
-def _start_private_cluster(folder: Path) -> None:
+def _start_private_cluster(folder: Path, replicas: int) -> None:
     if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
         # Ray would write one to ~/.ray; this one lives as long as the cluster.
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    # On a busy machine the proxy needs longer than Serve's 5 s to import itself; Serve would kill it and give up.
-    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     # Ray runs its workers at niceness 15: beside a training run the proxy and the replica would starve.
     os.environ.setdefault("RAY_worker_niceness", "0")
     ray.init(
         address="local",
-        num_cpus=1,
+        num_cpus=replicas,
         num_gpus=0,
         object_store_memory=_OBJECT_STORE_BYTES,
         include_dashboard=False,
         logging_level=logging.ERROR,
         log_to_driver=False,
-        _temp_dir=str(folder),
+        _temp_dir=os.environ.get("RAY_TMPDIR", str(folder)),
     )
 
 
@@ -222,7 +259,7 @@ def _shut_down_ray(*, private: bool) -> None:
 
 
 @contextmanager
-def _serving(application: serve.Application, host: str, port: int, logs: str) -> Iterator[None]:
+def _serving(application: serve.Application, config: ServeConfig, logs: str) -> Iterator[None]:
     """The application on its port, until the block is left; then drained."""
     if serve.status().proxies:
         raise InputError("address: Serve runs on this cluster already; add scalepilot.serve.app:build to its config instead")
@@ -231,23 +268,29 @@ def _serving(application: serve.Application, host: str, port: int, logs: str) ->
     try:
         serve.start(
             proxy_location="HeadOnly",
-            http_options={"host": host, "port": port, "request_timeout_s": REQUEST_TIMEOUT_SECONDS},
+            http_options={
+                "host": config.host,
+                "port": config.port,
+                "request_timeout_s": config.limits.request_seconds,
+                "keep_alive_timeout_s": _KEEP_ALIVE_SECONDS,
+            },
             logging_config=_QUIET,
         )
         handle = serve.run(application, name=APP_NAME, route_prefix="/")
         try:
             yield
         finally:
-            _drain(handle)
+            _drain(handle, config.limits)
     except (RuntimeError, ray.exceptions.RayError) as error:
         raise RunError(f"Serve did not start: {_first_line(error)}; {logs}") from None
     finally:
         serve.shutdown()
 
 
-def _drain(handle: DeploymentHandle) -> None:
+def _drain(handle: DeploymentHandle, limits: LimitsConfig) -> None:
     try:
-        handle.drain.remote().result(timeout_s=DRAIN_SECONDS + 1)
+        handle.broadcast("notice").results(timeout_s=limits.notice_seconds + 2)
+        handle.broadcast("drain").results(timeout_s=limits.drain_seconds + 2)
     except Exception as error:  # noqa: BLE001 - a replica that died or hangs must not keep the server from ending
         _logger.warning("not drained: %s", _first_line(error))
     # The last answers still have to pass the proxy.

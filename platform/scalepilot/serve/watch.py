@@ -1,0 +1,226 @@
+"""A folder of policies, looked at again and again: what appears is loaded, tried and taken in; what is unfit changes nothing."""
+
+from __future__ import annotations
+
+import logging
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from scalepilot.errors import ConfigError, InputError
+from scalepilot.policy import read_spec
+from scalepilot.policy.artifact import SPEC_FILE
+from scalepilot.policy.signature import PublicKeys
+from scalepilot.serve.config import ROUTES_FILE, RouteConfig, ServeConfig, load_routes
+from scalepilot.serve.metrics import Metrics
+from scalepilot.serve.store import Catalogue, PolicyStore, ServedPolicy
+
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_logger = logging.getLogger("scalepilot.serve")
+_Stamp = tuple[int, int, int]
+
+
+def check_watched(folder: Path) -> None:
+    """Refuse a folder into which others may put policies.
+
+    Raises:
+        InputError: missing, no folder, or writable by group or others.
+    """
+    try:
+        found = folder.stat()
+    except OSError as error:
+        raise InputError(f"watch: {folder}: cannot be read ({error.strerror})") from None
+    if not stat.S_ISDIR(found.st_mode):
+        raise InputError(f"watch: {folder}: is no folder; allowed: a folder of policy folders")
+    if found.st_mode & _OTHERS_MAY_WRITE:
+        mode = stat.S_IMODE(found.st_mode)
+        raise InputError(f"watch: {folder}: others may write there (mode {mode:o}); allowed: chmod go-w")
+
+
+class PolicyWatcher:
+    """Keeps a store in step with a folder.
+
+    Args:
+        store: whose catalogue is replaced.
+        config: the folder, and how policies are loaded.
+        keys: whose signatures count; None takes unsigned policies, too.
+        metrics: where loads and refusals are counted.
+    """
+
+    def __init__(
+        self, store: PolicyStore, config: ServeConfig, *, keys: PublicKeys | None = None, metrics: Metrics | None = None
+    ) -> None:
+        assert config.watch is not None
+        self._store = store
+        self._folder = Path(config.watch)
+        self._config, self._keys = config, keys
+        self._metrics = metrics
+        # Those named in the configuration stay, whatever the folder holds.
+        self._named = list(store.catalogue)
+        self._routes: dict[str, RouteConfig] = config.routes
+        self._routes_seen: _Stamp | None = None
+        self._loaded: dict[Path, tuple[_Stamp, ServedPolicy]] = {}
+        self._refused: dict[Path, _Stamp] = {}
+        self._kept: set[Path] = set()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="policy-watcher", daemon=True)
+
+    def start(self) -> None:
+        """Look every `watch_seconds`, beside the requests."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._config.watch_seconds):
+            try:
+                self.look()
+            except Exception:  # whatever the folder holds, what is served goes on, and the next look may succeed
+                _logger.exception("watching failed", extra={"event": "watch_failed"})
+
+    def look(self) -> None:
+        """Take in what changed since the last look."""
+        found = dict(_policy_folders(self._folder))
+        changed = self._drop_vanished(found)
+        for folder, stamp in found.items():
+            loaded = self._loaded.get(folder)
+            if (loaded is not None and loaded[0] == stamp) or self._refused.get(folder) == stamp:
+                continue
+            changed |= self._take_in(folder, stamp)
+        changed |= self._read_routes()
+        if changed:
+            self._swap(self._policies(), self._routes)
+
+    def _policies(self) -> list[ServedPolicy]:
+        return [*self._named, *(served for _, served in self._loaded.values())]
+
+    def _take_in(self, folder: Path, stamp: _Stamp) -> bool:
+        try:
+            _check_private(folder)
+            spec = read_spec(folder)
+            self._announce_loading(spec.name, spec.version)
+            served = ServedPolicy.load(folder, fallback=self._config.fallback, keys=self._keys)
+            others = [other for path, (_, other) in self._loaded.items() if path != folder]
+            Catalogue.of([*self._named, *others, served])
+        except (InputError, OSError) as error:
+            self._refused[folder] = stamp
+            self._count("refused")
+            before = self._loaded.get(folder)
+            goes_on = "nothing else" if before is None else before[1].reference
+            _logger.error(
+                "policy refused, what was served goes on",
+                extra={"event": "policy_refused", "folder": str(folder), "reason": str(error), "serving": goes_on},
+            )
+            self._store.catalogue = replace(self._store.catalogue, loading=frozenset())
+            return False
+        self._refused.pop(folder, None)
+        self._loaded[folder] = (stamp, served)
+        self._count("loaded")
+        _logger.info(
+            "policy loaded",
+            extra={"event": "policy_loaded", "policy": served.spec.name, "version": served.spec.version, "folder": str(folder)},
+        )
+        return True
+
+    def _announce_loading(self, name: str, version: str) -> None:
+        """Who asks for it meanwhile is told to come back, not that it does not exist."""
+        self._store.catalogue = replace(self._store.catalogue, loading=frozenset({(name, version)}))
+
+    def _drop_vanished(self, found: dict[Path, _Stamp]) -> bool:
+        changed = False
+        self._refused = {folder: stamp for folder, stamp in self._refused.items() if folder in found}
+        for folder in [folder for folder in self._loaded if folder not in found]:
+            served = self._loaded[folder][1]
+            rest = [other for other in self._policies() if other is not served]
+            try:
+                if not any(other.spec.name == served.spec.name for other in rest):
+                    raise ConfigError("it is the last version of its name")
+                Catalogue.of(rest, self._routes)
+            except InputError as error:
+                if folder not in self._kept:
+                    self._kept.add(folder)
+                    extra = {"event": "policy_kept", "policy": served.reference, "reason": str(error)}
+                    _logger.warning("policy folder vanished, the policy is served on", extra=extra)
+                continue
+            del self._loaded[folder]
+            changed = True
+            _logger.info("policy dropped", extra={"event": "policy_dropped", "policy": served.reference})
+        self._kept &= set(self._loaded)
+        return changed
+
+    def _read_routes(self) -> bool:
+        path = self._folder / ROUTES_FILE
+        stamp = _stamp(path)
+        if stamp == self._routes_seen:
+            return False
+        self._routes_seen = stamp
+        try:
+            routes = self._config.routes if stamp is None else load_routes(path)
+            Catalogue.of(self._policies(), routes)
+        except InputError as error:
+            _logger.error("routes refused, the old ones go on", extra={"event": "routes_refused", "reason": str(error)})
+            # They may name what is still to come.
+            self._routes_seen = None if "is not served" in str(error) else stamp
+            return False
+        self._routes = routes
+        _logger.info("routes read", extra={"event": "routes_read", "names": len(routes)})
+        return True
+
+    def _swap(self, policies: Sequence[ServedPolicy], routes: dict[str, RouteConfig]) -> None:
+        """Replace the catalogue in one step; a request has taken either the old or the new one."""
+        try:
+            catalogue = Catalogue.of(policies, routes)
+        except ConfigError as error:
+            _logger.error("routes no longer fit, they are left out", extra={"event": "routes_unfit", "reason": str(error)})
+            catalogue = Catalogue.of(policies)
+        self._store.catalogue = catalogue
+        defaults = ", ".join(served.reference for served in catalogue.defaults())
+        _logger.info("serving", extra={"event": "serving", "defaults": defaults})
+
+    def _count(self, result: str) -> None:
+        if self._metrics is not None:
+            self._metrics.count("policy_loads", (result,))
+
+
+def _policy_folders(folder: Path) -> Iterator[tuple[Path, _Stamp]]:
+    """Every policy folder at NAME, NAME/VERSION, or in a run at either place, with what tells whether it changed."""
+    try:
+        children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return
+    for child in children:
+        found = _policy_in(child)
+        if found is not None:
+            yield found
+            continue
+        with_versions = (path for path in child.iterdir() if path.is_dir() and not path.name.startswith("."))
+        for version in sorted(with_versions):
+            found = _policy_in(version)
+            if found is not None:
+                yield found
+
+
+def _policy_in(folder: Path) -> tuple[Path, _Stamp] | None:
+    for candidate in (folder, folder / "policy"):
+        stamp = _stamp(candidate / SPEC_FILE)
+        if stamp is not None:
+            return candidate, stamp
+    return None
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _check_private(folder: Path) -> None:
+    mode = folder.stat().st_mode
+    if mode & _OTHERS_MAY_WRITE:
+        raise InputError(f"{folder}: others may write there (mode {stat.S_IMODE(mode):o}); allowed: chmod go-w")
