@@ -80,7 +80,7 @@ def move_label(change: int) -> str:
 
 def _components(served: ServedPolicy, action: Any, row: int) -> dict[str, float]:
     names = [component.name for component in served.spec.components]
-    return dict(zip(names, _rounded(np.asarray(action[row], dtype=np.float32)), strict=True))
+    return dict(zip(names, _rounded(np.array([action[row]], dtype=np.float32))[0], strict=True))
 
 
 def _why(served: ServedPolicy) -> str:
@@ -94,18 +94,20 @@ def _why(served: ServedPolicy) -> str:
 
 def _shown_scores(decision_rule: str, scores: NDArray[np.float32]) -> list[list[float]]:
     if decision_rule == "argmax_q":
-        rounded: list[list[float]] = _rounded(scores)
-        return rounded
+        return _rounded(scores)
     odds = np.exp((scores - scores.max(axis=1, keepdims=True)).astype(np.float64))
     shares: list[list[float]] = np.round(odds / odds.sum(axis=1, keepdims=True), _DIGITS).tolist()
     return shares
 
 
-def _rounded(values: NDArray[np.float32]) -> Any:
-    """Lists of numbers to the seven digits that a float32 has, counted from the largest: 0.3, not 0.30000001192092896."""
-    largest = float(np.nanmax(np.abs(values), initial=0.0))
-    decimals = _DIGITS - (math.floor(math.log10(largest)) if largest > 0 else 0)
-    return np.round(values.astype(np.float64), decimals).tolist()
+def _rounded(values: NDArray[np.float32]) -> list[list[float]]:
+    """Rows (n, k) to the seven digits that a float32 has, counted from the largest of each: 0.3, not 0.30000001192092896."""
+    exact = values.astype(np.float64)
+    largest = np.nanmax(np.abs(exact), axis=1, initial=0.0, keepdims=True)
+    exponents = np.floor(np.log10(np.where(largest > 0, largest, 1.0)))
+    scale = 10.0 ** (_DIGITS - exponents)
+    rows: list[list[float]] = (np.rint(exact * scale) / scale).tolist()
+    return rows
 
 
 def _explanation(served: ServedPolicy, answer: Mapping[str, Any], outcome: Outcome, row: int) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def _explanation(served: ServedPolicy, answer: Mapping[str, Any], outcome: Outco
         order = np.argsort(outcome.scores[row])[::-1]
         first, second = outcome.scores[row][order[:2]].tolist()
         explanation |= {
-            "scores": dict(zip(served.move_labels, _rounded(outcome.scores[row]), strict=True)),
+            "scores": dict(zip(served.move_labels, _rounded(outcome.scores[row : row + 1])[0], strict=True)),
             "runner_up": {"move": served.move_labels[order[1]], "margin": round(first - second, _DIGITS)},
         }
     explanation["words"] = _words(served, answer, explanation)

@@ -82,9 +82,7 @@ def openapi_document(catalogue: Catalogue, max_body_bytes: int, *, with_keys: bo
     if with_keys:
         document["components"]["securitySchemes"] = _KEYS
         document["security"] = [{name: []} for name in _KEYS]
-        refused = _error(
-            "No API key, or a wrong one", {"error": "API key: is missing; allowed: Authorization: Bearer KEY, or X-API-Key: KEY"}
-        )
+        refused = _error("No API key, or a wrong one", {"error": "API key: is missing; allowed: Authorization: Bearer KEY, …"})
         for path, operations in paths.items():
             for method, operation in operations.items():
                 if method != "parameters" and "/health/" not in path:

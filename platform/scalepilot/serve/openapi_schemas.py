@@ -17,10 +17,7 @@ _FLAG: Schema = {"type": "boolean"}
 _ANYTHING: Schema = {}
 _MOVE: Schema = _TEXT | {"description": "What changes, for a person: hold, +2, −25 %"}
 _REPLICAS: Schema = _WHOLE | {"description": "How many replicas to run"}
-_FLAGS: dict[str, Schema] = {
-    "explain": _FLAG | {"description": "Say what led to the answer"},
-    "clip": _FLAG | {"description": "Bring fields out of their range into it, and name them, instead of refusing"},
-}
+_CLIP = "Bring fields out of their range into it, and name them in the answer, instead of refusing"
 
 
 def ref(name: str) -> Schema:
@@ -31,7 +28,7 @@ def ref(name: str) -> Schema:
 def component_schemas(catalogue: Catalogue) -> dict[str, Schema]:
     """Every schema the document refers to, by name."""
     schemas = _descriptions()
-    schemas["Request"] = _request(_NUMBERS, _ANY)
+    schemas["Request"] = _request(_NUMBERS, _NUMBERS, _ANY)
     optional = {"action": _ANYTHING, "probabilities": _NUMBERS, "q_values": _NUMBERS, "state": _ANY}
     schemas["Answer"] = _answer({"policy": _TEXT, "version": _TEXT}, optional | {"move": _MOVE, "desired_replicas": _REPLICAS})
     schemas["Answers"] = _one_or_many("Answer")
@@ -46,6 +43,7 @@ def _policy_schemas(served: ServedPolicy) -> dict[str, Schema]:
     observation = _object(
         {f.name: _NUMBER | {"minimum": f.low, "maximum": f.high, "description": f"{f.description} ({f.unit})"} for f in fields}
     )
+    unbounded = _object({f.name: _NUMBER for f in fields})
     shapes = served.state_shapes
     state = None if shapes is None else _object({key: _array(shape) for key, shape in shapes.items()})
     moves = _object(dict.fromkeys(served.move_labels, _NUMBER))
@@ -63,20 +61,37 @@ def _policy_schemas(served: ServedPolicy) -> dict[str, Schema]:
         answer["state"] = ref(f"State.{name}")
     return {
         f"Observation.{name}": observation | {"example": served.example},
-        f"Request.{name}": _request(ref(f"Observation.{name}"), None if state is None else ref(f"State.{name}")),
+        f"Request.{name}": _request(ref(f"Observation.{name}"), unbounded, None if state is None else ref(f"State.{name}")),
         f"Answer.{name}": _answer(required, {key: value for key, value in answer.items() if key not in required}),
         f"Answers.{name}": _one_or_many(f"Answer.{name}"),
     } | ({} if state is None else {f"State.{name}": state})
 
 
-def _request(observation: Schema, state: Schema | None) -> Schema:
+def _request(observation: Schema, unbounded: Schema, state: Schema | None) -> Schema:
+    """One observation, a list of them, or a list of whole requests; with `clip` the fields may lie out of their range."""
+    # Each with its state, or none with one.
+    remembering = [] if state is None else [_object({"observation": observation, "state": state})]
+    items = [_object({"observation": observation}, _states(None)), *remembering]
+    whole = {"anyOf": [{"type": "array", "items": item, "minItems": 1, "maxItems": MAX_OBSERVATIONS} for item in items]}
+    asked = [_asked(observation, state, {"clip": _FLAG | {"enum": [False]}})]
+    clipping = _asked(unbounded, state, {}, {"clip": _FLAG | {"enum": [True], "description": _CLIP}})
+    return {"anyOf": [*asked, clipping, whole]}
+
+
+def _asked(
+    observation: Schema, state: Schema | None, optional: dict[str, Schema], required: dict[str, Schema] | None = None
+) -> Schema:
+    optional = optional | {"explain": _FLAG | {"description": "Say what led to the answer"}}
     many = {"type": "array", "items": observation, "minItems": 1, "maxItems": MAX_OBSERVATIONS}
-    one_state: dict[str, Schema] = {} if state is None else {"state": state}
-    single = _object({"observation": observation}, one_state | _FLAGS)
-    several = _object({"observation": many}, ({} if state is None else {"state": {"type": "array", "items": state}}) | _FLAGS)
-    item = _object({"observation": observation}, one_state)
-    whole = {"type": "array", "items": item, "minItems": 1, "maxItems": MAX_OBSERVATIONS}
-    return {"oneOf": [single, several, whole]}
+    several = _states(None if state is None else {"type": "array", "items": state})
+    one = _object({"observation": observation} | (required or {}), _states(state) | optional)
+    return {"anyOf": [one, _object({"observation": many} | (required or {}), several | optional)]}
+
+
+def _states(state: Schema | None) -> dict[str, Schema]:
+    """`state` may always be null: nothing is remembered yet."""
+    nothing: Schema = {"enum": [None]}
+    return {"state": nothing if state is None else {"anyOf": [state, nothing]}}
 
 
 def _answer(required: dict[str, Schema], optional: dict[str, Schema]) -> Schema:
