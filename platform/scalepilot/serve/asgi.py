@@ -298,7 +298,7 @@ class PolicyApi:
         opened = self._config.open
         if path == "/" or path.startswith(_PAGE + "/"):
             return "page" in opened
-        if path.startswith(_DOCS) or path == _OPENAPI:
+        if path in (_DOCS, _OPENAPI) or path.startswith(_DOCS + "/"):
             return "docs" in opened
         return path == _METRICS and "metrics" in opened
 

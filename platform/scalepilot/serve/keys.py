@@ -27,13 +27,15 @@ class ApiKeys:
 
     Args:
         path: one key a line, 16 to 512 visible ASCII characters; empty lines and those that begin with # do not count.
+        look_seconds: the file is looked at no more often.
 
     Raises:
         InputError: unreadable, open to other users, without a key, or with an unfit one.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, look_seconds: float = _LOOK_SECONDS) -> None:
         self._path = path
+        self._look_seconds = look_seconds
         self._digests = _read(path)
         self._seen = _stamp(path)
         self._looked = time.monotonic()
@@ -50,7 +52,7 @@ class ApiKeys:
         Raises:
             RequestError: 401: no key, several, a malformed one, or a wrong one.
         """
-        if time.monotonic() - self._looked > _LOOK_SECONDS:
+        if time.monotonic() - self._looked >= self._look_seconds:
             self._look_again()
         given = [value for name, value in headers if name in (b"authorization", b"x-api-key")]
         if len(given) != 1:

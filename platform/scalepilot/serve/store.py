@@ -173,7 +173,7 @@ class Catalogue:
         """Sort policies by name and version and check the routes against them.
 
         Raises:
-            ArtifactError: one version of one name twice.
+            ArtifactError: one version of one name twice, or versions of one name that take different fields.
             ConfigError: a route to what is not there, or to a policy of another observation.
         """
         by_name: dict[str, dict[str, ServedPolicy]] = {}
@@ -182,6 +182,13 @@ class Catalogue:
             other = versions.setdefault(served.spec.version, served)
             if other is not served:
                 raise ArtifactError(f"{served.folder}: {served.reference} is also in {other.folder}; allowed: each once")
+            first = next(iter(versions.values()))
+            if _names_of(first) != _names_of(served):
+                # Whoever asks by name would be refused from one moment to the next.
+                raise ArtifactError(
+                    f"{served.folder}: {served.reference} takes another observation than {first.reference};"
+                    " allowed: the same fields under one name, another name for others"
+                )
         ordered = {name: dict(sorted(found.items(), key=lambda item: version_order(item[0]))) for name, found in by_name.items()}
         catalogue = cls(ordered, dict(routes or {}))
         for name, route in catalogue.routes.items():
@@ -319,6 +326,10 @@ def _not_found(wanted: str, known: list[str]) -> str:
 
 def _fields_of(served: ServedPolicy) -> list[tuple[str, float, float]]:
     return [(f.name, f.low, f.high) for f in served.spec.observation_fields]
+
+
+def _names_of(served: ServedPolicy) -> list[str]:
+    return [f.name for f in served.spec.observation_fields]
 
 
 def _env_actions(env: EnvDescription) -> tuple[Action, ...]:
