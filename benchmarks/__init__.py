@@ -9,6 +9,7 @@ BENCHMARKS = {
     "optimum": "benchmarks.optimum",
     "compare": "benchmarks.compare",
     "coverage": "benchmarks.coverage",
+    "serve": "benchmarks.serve",
     "cli_start": "benchmarks.cli_start",
     "train_ppo_autoscale": "benchmarks.train_ppo_autoscale",
     "train_dqn": "benchmarks.train_dqn",

@@ -22,8 +22,8 @@ import numpy as np
 import psutil
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from pydantic import ValidationError
 
+from scalepilot.errors import ConfigError
 from scalepilot.policy import ActionEntry, NetworkPolicy, Policy, PolicySpec, autoscale_fields, load_policy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot_envs.autoscale import DEFAULT_MOVES, ENV_ID, AutoscaleParams, MoveTable
@@ -118,15 +118,16 @@ def test_a_serve_config_names_artifacts_only_and_nothing_else() -> None:
 
     # How Serve finds the type to check a config's `args` against.
     assert inspect.signature(build).parameters["args"].annotation is ServeArgs
-    for wrong in ({}, {"policies": []}, {"policies": ["/policy"], "import": "os"}):
-        with pytest.raises(ValidationError):
-            ServeArgs.model_validate(wrong)
+    for wrong in ({}, {"policies": []}, {"policies": ["/policy"], "import": "os"}, {"policies": ["/policy"]}):
+        with pytest.raises(ConfigError, match="args: "):
+            build(ServeArgs.model_validate(wrong))
+    assert build(ServeArgs.model_validate({"policies": ["/policy"], "without_keys": True}))
 
 
 def test_it_listens_on_loopback_and_is_healthy(server: Server) -> None:
     assert server.url.startswith("http://127.0.0.1:")
     assert httpx.get(f"{server.url}/health/live").json() == {"status": "live"}
-    assert httpx.get(f"{server.url}/health/ready").json() == {"status": "ready", "policies": 2}
+    assert httpx.get(f"{server.url}/health/ready").json() == {"status": "ready", "ready": True, "policies": 2}
 
 
 def test_it_lists_its_policies_with_fields_units_and_bounds(server: Server) -> None:
@@ -218,9 +219,9 @@ def test_a_taken_port_and_a_bad_artifact_are_one_line_and_exit_2_before_anything
     good = str(server.folders["net"])
     for arguments, words in (
         ([good, "--port", port], "port"),
-        ([good, "--host", "0.0.0.0"], "loopback"),
+        ([good, "--host", "0.0.0.0"], "without API keys"),
         ([str(tmp_path)], "policy.json"),
-        ([good, good, "--port", "0"], "name net"),
+        ([good, good, "--port", "0"], "net@7 is also in"),
     ):
         process = start(arguments, cli_env)
         out, error = process.communicate(timeout=START_SECONDS)

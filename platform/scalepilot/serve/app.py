@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations` here: Serve reads the type of `build`'s argument, and a string is none to it.
 
+import asyncio
 import logging
 import os
 import secrets
@@ -288,9 +289,14 @@ def _serving(application: serve.Application, config: ServeConfig, logs: str) -> 
 
 
 def _drain(handle: DeploymentHandle, limits: LimitsConfig) -> None:
+    async def drained() -> None:
+        await handle.broadcast("notice").results_async(timeout_s=limits.notice_seconds + 2)
+        await handle.broadcast("drain").results_async(timeout_s=limits.drain_seconds + 2)
+        await handle.shutdown_async()
+
     try:
-        handle.broadcast("notice").results(timeout_s=limits.notice_seconds + 2)
-        handle.broadcast("drain").results(timeout_s=limits.drain_seconds + 2)
+        # With the throughput settings a handle wants a loop of its caller's.
+        asyncio.run(drained())
     except Exception as error:  # noqa: BLE001 - a replica that died or hangs must not keep the server from ending
         _logger.warning("not drained: %s", _first_line(error))
     # The last answers still have to pass the proxy.

@@ -158,7 +158,8 @@ class PolicyApi:
         metrics.count("requests", (endpoint, name, version, str(status)))
         metrics.observe("request_duration_seconds", endpoint, seconds)
         wanted = self._config.log_requests
-        if wanted == "all" or (wanted == "errors" and status >= HTTPStatus.BAD_REQUEST):
+        # Probes of a stopping server are answered 503 as they should be.
+        if wanted == "all" or (wanted == "errors" and status >= HTTPStatus.BAD_REQUEST and endpoint != "health"):
             self._log(exchange, status, seconds)
 
     def _log(self, exchange: _Exchange, status: int, seconds: float) -> None:
