@@ -268,3 +268,35 @@ def test_sigterm_drains_and_leaves_no_process_behind(server: Server) -> None:
     assert code == 0
     assert orphans == []
     assert unexpected == []
+
+
+def test_without_haproxy_and_with_keys_it_answers_the_same(
+    folders: dict[str, Path], tmp_path: Path, cli_env: dict[str, str]
+) -> None:
+    key = "a-key-of-this-test-0123456789"
+    keys = tmp_path / "keys"
+    keys.write_text(key)
+    keys.chmod(0o600)
+    (tmp_path / "serve.yaml").write_text(
+        f"policies: [{folders['net']}]\ningress: plain\nport: 0\napi_key_file: keys\nhost: 0.0.0.0\nopen: [metrics]\n"
+    )
+    process = start(["--config", str(tmp_path / "serve.yaml"), "--json"], cli_env)
+    try:
+        said = json.loads(first_line(process))
+        assert said["ingress"] == "plain"
+        url = f"http://127.0.0.1:{said['url'].rpartition(':')[2]}"
+        assert httpx.get(f"{url}/v1/policies").status_code == 401
+        assert httpx.get(f"{url}/metrics").status_code == 200
+        with httpx.Client(headers={"authorization": f"Bearer {key}"}, base_url=url) as client:
+            example = client.get("/v1/policies/net").json()["example"]
+            answer = client.post("/v1/policies/net:decide", json={"observation": example}, headers={"x-request-id": "mine"})
+            assert answer.json()["desired_replicas"] >= 1
+            assert answer.headers.get_list("x-request-id") == ["mine"]
+            assert client.post("/v1/policies/net:decide", content=b" " * 2_000_000).status_code == 413
+        command = [sys.executable, "-m", "scalepilot.cli", "serve", "status", "--url", url, "--api-key-file", str(keys)]
+        status = subprocess.run(command, env=cli_env, capture_output=True, text=True, check=True).stdout
+        assert re.search(r"net@7 +network +\d+ requests +default", status), status
+        assert " ready" in status.splitlines()[0]
+    finally:
+        code, left = stop(process)
+    assert (code, left) == (0, [])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +131,28 @@ def test_a_body_at_the_limit_is_read(store: PolicyStore) -> None:
     assert ask(limited(store, 4095), "POST", "/v1/policies/hpa:decide", content=padded).status_code == 413
 
 
-def test_a_compressed_body_is_refused(api: PolicyApi) -> None:
-    answer = ask(api, "POST", "/v1/policies/hpa:decide", content=b"x", headers={"content-encoding": "gzip"})
-    assert answer.status_code == 415
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("GZIP", gzip.compress), ("deflate", zlib.compress)])
+def test_a_compressed_body_is_unpacked(api: PolicyApi, encoding: str, pack: Callable[[bytes], bytes]) -> None:
+    example = ask(api, "GET", "/v1/policies/hpa").json()["example"]
+    body = pack(json.dumps({"observation": example}).encode())
+    answer = ask(api, "POST", "/v1/policies/hpa:decide", content=body, headers={"content-encoding": encoding})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("gzip", gzip.compress(b" " * (1 << 24), 1), 413),
+        ("gzip", gzip.compress(gzip.compress(b" " * 1000)), 400),
+        ("gzip", b"no gzip at all", 400),
+        ("gzip", gzip.compress(b"{}" * 100)[:-9], 400),
+        ("gzip", gzip.compress(b"{}") + b"more", 400),
+        ("br", b"x", 415),
+        ("gzip, gzip", b"x", 415),
+    ],
+)
+def test_a_bomb_a_damaged_and_a_foreign_compression_are_refused(api: PolicyApi, encoding: str, body: bytes, status: int) -> None:
+    assert ask(api, "POST", "/v1/policies/hpa:decide", content=body, headers={"content-encoding": encoding}).status_code == status
 
 
 def test_a_name_with_half_a_surrogate_and_line_breaks_comes_back_escaped(api: PolicyApi) -> None:

@@ -2,7 +2,6 @@
 
 # No `from __future__ import annotations` here: Serve reads the type of `build`'s argument, and a string is none to it.
 
-import asyncio
 import logging
 import os
 import secrets
@@ -25,6 +24,7 @@ from scalepilot.errors import ConfigError, InputError, RunError
 from scalepilot.serve import direct
 from scalepilot.serve.asgi import PolicyApi
 from scalepilot.serve.config import LimitsConfig, ServeConfig, serve_config
+from scalepilot.serve.ingress import SEPARATE_LOOP
 from scalepilot.serve.keys import ApiKeys
 from scalepilot.serve.logs import log_to
 from scalepilot.serve.metrics import Metrics
@@ -236,6 +236,8 @@ def _start_private_cluster(folder: Path, replicas: int) -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # Ray runs its workers at niceness 15: beside a training run the proxy and the replica would starve.
     os.environ.setdefault("RAY_worker_niceness", "0")
+    # Read when Serve was imported: meant for this process alone, whose handle has no loop of its own to run in.
+    os.environ.pop(SEPARATE_LOOP, None)
     ray.init(
         address="local",
         num_cpus=replicas,
@@ -289,14 +291,9 @@ def _serving(application: serve.Application, config: ServeConfig, logs: str) -> 
 
 
 def _drain(handle: DeploymentHandle, limits: LimitsConfig) -> None:
-    async def drained() -> None:
-        await handle.broadcast("notice").results_async(timeout_s=limits.notice_seconds + 2)
-        await handle.broadcast("drain").results_async(timeout_s=limits.drain_seconds + 2)
-        await handle.shutdown_async()
-
     try:
-        # With the throughput settings a handle wants a loop of its caller's.
-        asyncio.run(drained())
+        handle.broadcast("notice").results(timeout_s=limits.notice_seconds + 2)
+        handle.broadcast("drain").results(timeout_s=limits.drain_seconds + 2)
     except Exception as error:  # noqa: BLE001 - a replica that died or hangs must not keep the server from ending
         _logger.warning("not drained: %s", _first_line(error))
     # The last answers still have to pass the proxy.

@@ -24,6 +24,7 @@ from scalepilot.serve.metrics import CONTENT_TYPE, Metrics
 from scalepilot.serve.schema import Decided, answer, decide, parse_request
 from scalepilot.serve.store import PolicyStore, ServedPolicy
 from scalepilot.serve.surface import JSON, Post, Surface, fixed_pages, to_bytes
+from scalepilot.serve.unpack import Unpacker, too_large
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -318,18 +319,19 @@ class PolicyApi:
         """Read a body as far as it is allowed to go, whatever its headers say.
 
         Raises:
-            RequestError: 408 for one that is too slow, 413, or 415 for a compressed one.
+            RequestError: 400 for one that does not unpack, 408 for one that is too slow, 413, or 415 for a foreign compression.
         """
+        unpack = None
         for name, value in exchange.headers:
             if name == b"content-encoding" and value.lower() != b"identity":
-                shown = value.decode("latin-1")[:_SHOWN_CHARACTERS]
-                raise RequestError(415, f"content-encoding: {shown!r} is not allowed; allowed: identity, JSON as it is")
+                unpack = Unpacker(value, self._max_body_bytes)
             if name == b"content-length" and value.isdigit() and int(value[:20]) > self._max_body_bytes:
                 raise self._too_large()
         reading = _Reading(asyncio.current_task(), time.monotonic() + self._seconds)
         self._readings.add(reading)
         try:
-            return await self._received(receive)
+            packed = await self._received(receive)
+            return packed if unpack is None else unpack(packed)
         except asyncio.CancelledError:
             if not reading.late:
                 raise
@@ -364,11 +366,7 @@ class PolicyApi:
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _too_large(self) -> RequestError:
-        return RequestError(
-            413,
-            f"body: more than {self._max_body_bytes} bytes are not allowed; send fewer observations a request",
-            headers=[("connection", "close")],
-        )
+        return too_large(self._max_body_bytes)
 
 
 class _Reading:

@@ -20,6 +20,8 @@ from scalepilot.errors import InputError
 from scalepilot.serve import haproxy_config
 from scalepilot.serve.config import Ingress, LimitsConfig
 
+# Where a handle runs its router; for the process that reads it when it imports Serve.
+SEPARATE_LOOP = "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
 _DRAIN_WAIT_SECONDS = 1
 
 
@@ -66,6 +68,7 @@ def set_environment(
     values = {"RAY_SERVE_LOG_TO_STDERR": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
     # On a busy machine the proxy needs longer than Serve's 5 s to import itself; Serve would kill it and give up.
     values["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
+    values[SEPARATE_LOOP] = "1"
     if ingress == "haproxy":
         values |= _haproxy_environment(folder, limits)
     else:

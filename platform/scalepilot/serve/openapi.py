@@ -246,11 +246,11 @@ def _refusals(served: ServedPolicy, max_body_bytes: int) -> dict[str, Any]:
 
 def _body_refusals(max_body_bytes: int) -> dict[str, Any]:
     too_large = {"error": f"body: more than {max_body_bytes} bytes are not allowed; send fewer observations a request"}
-    compressed = {"error": "content-encoding: 'gzip' is not allowed; allowed: identity, JSON as it is"}
+    compressed = {"error": "content-encoding: 'br' is not allowed; allowed: gzip, deflate, identity"}
     return {
         "408": _error("The body did not arrive in time", {"error": "body: did not arrive within 10 s; send it faster"}),
         "413": _error(f"More than {max_body_bytes} bytes", too_large),
-        "415": _error("A compressed body", compressed),
+        "415": _error("A compression other than gzip and deflate", compressed),
     } | _busy()
 
 
