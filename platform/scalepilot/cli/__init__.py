@@ -24,6 +24,7 @@ COMMANDS = {
     "plot": "scalepilot.cli.plot",
     "verify": "scalepilot.cli.verify",
     "serve": "scalepilot.cli.serve",
+    "policy": "scalepilot.cli.policy",
     "workload": "scalepilot.cli.workload",
     "env": "scalepilot.cli.env",
     "doctor": "scalepilot.cli.doctor",
