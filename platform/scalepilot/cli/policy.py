@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from scalepilot.cli import output
 
 if TYPE_CHECKING:
     from scalepilot.policy import PackedPolicy, PolicySpec
@@ -70,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from scalepilot.cli.policy_show import printable
     from scalepilot.policy_list import find_policies
 
     entries = find_policies(arguments.folders)
@@ -80,7 +78,7 @@ def _list(arguments: argparse.Namespace) -> int:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for *cells, folder in rows:
         # Paths come last and as long as they are: a line is for `grep` and `cut`, too.
-        print("  ".join([*(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)), folder]))
+        print(printable("  ".join([*(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)), folder])))
     return 0
 
 
@@ -137,6 +135,7 @@ def _packed(path: Path) -> tuple[Path, PackedPolicy]:
 def _show(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
+    from scalepilot.cli.policy_show import print_policy
     from scalepilot.policy_list import stored_evaluation
 
     folder, packed = _packed(arguments.policy)
@@ -148,87 +147,8 @@ def _show(arguments: argparse.Namespace) -> int:
         shown = asdict(spec) | {"path": str(folder), "evaluation": evaluation, "files": files}
         print(json.dumps(shown, indent=1, ensure_ascii=False, allow_nan=False))
         return 0
-    _print(folder, spec, evaluation, sizes)
+    print_policy(folder, spec, evaluation, sizes)
     return 0
-
-
-def _print(folder: Path, spec: PolicySpec, evaluation: Mapping[str, Any], sizes: Mapping[str, int]) -> None:
-    from rich.text import Text
-
-    from scalepilot.evaluate.tables import plain_table
-
-    console = output.console()
-    facts = _facts(spec) | {f"file {name}": f"{size:,} bytes, sha256 {spec.files[name]}" for name, size in sizes.items()}
-    width = max(map(len, facts))
-    for line in (
-        f"{spec.name}@{spec.version}  {folder}",
-        f"{spec.kind} for {spec.env_id}, decides by {spec.decision_rule}",
-        *(f"{label:<{width}}  {text}" for label, text in facts.items()),
-    ):
-        console.print(line, markup=False, soft_wrap=True)
-
-    fields = plain_table(f"\n{len(spec.observation_fields)} observation fields", "")
-    for heading in ("field", "unit"):
-        fields.add_column(heading, no_wrap=True)
-    fields.add_column("range", no_wrap=True, justify="right")
-    fields.add_column("what it is")
-    for f in spec.observation_fields:
-        bounds = f"{_bound(f.low)} to {_bound(f.high)}" + (f", {'×'.join(map(str, f.shape))}" if f.shape else "")
-        fields.add_row(Text(f.name), Text(f.unit), bounds, Text(f.description))
-    console.print(fields)
-    _print_evaluation(spec.name, evaluation)
-
-
-def _facts(spec: PolicySpec) -> dict[str, str]:
-    """What a person wants to know beside fields and evaluation: label → text."""
-    facts = {}
-    if spec.rule:
-        facts["rule"] = str(spec.rule.get("name"))
-        facts |= {f"  {key}": str(value) for key, value in (spec.rule.get("parameters") or {}).items()}
-    if spec.actions:
-        facts["actions"] = ", ".join(f"{action.index} {action.label}" for action in spec.actions)
-    for c in spec.components:
-        facts[f"action {c.name}"] = f"{_bound(c.low)} to {_bound(c.high)} {c.unit}"
-    for key, value in spec.provenance.items():
-        # The whole configuration is for --json, and a rule's parameters are said already.
-        if key not in ("config", "parameters"):
-            shown = ", ".join(f"{name} {of}" for name, of in value.items()) if isinstance(value, dict) else str(value)
-            facts[key.replace("_", " ")] = shown
-    facts["signature"] = "ed25519; verify-signature says whose" if spec.signature else "none"
-    return facts
-
-
-def _print_evaluation(name: str, evaluation: Mapping[str, Any]) -> None:
-    from scalepilot.evaluate.tables import plain_table
-    from scalepilot.policy_list import figures
-
-    console = output.console()
-    own = figures(evaluation, name)
-    if not own:
-        console.print("\nnot evaluated")
-        return
-    where = ", ".join(map(str, evaluation.get("workloads") or []))
-    title = f"\nEvaluation, {evaluation.get('episodes', '?')} episodes" + (f" of {where}" if where else "")
-    table = plain_table(title, "low and high: 95 % interval")
-    table.add_column("metric", no_wrap=True)
-    for heading in ("mean", "low", "high"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for metric, figure in own.items():
-        table.add_row(metric, *(_number(figure.get(key)) for key in ("mean", "low", "high")))
-    console.print(table)
-    judged = "J" if "J" in own else "return"
-    means = {rival: figures(evaluation, rival).get(judged, {}).get("mean") for rival in evaluation["policies"] if rival != name}
-    others = ", ".join(f"{rival} {_number(mean)}" for rival, mean in means.items() if mean is not None)
-    if others:
-        console.print(f"{judged} of others: {others}", markup=False, soft_wrap=True)
-
-
-def _bound(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}".replace("-", "−") if isinstance(value, int | float) else "-"
 
 
 def _export(arguments: argparse.Namespace) -> int:

@@ -148,6 +148,11 @@ def read_packed(folder: Path) -> PackedPolicy:
     return PackedPolicy(spec, _read_files(folder, spec))
 
 
+def as_stored(spec: PolicySpec) -> PolicySpec:
+    """The description as it comes back from policy.json: numbers of the schema's types, lists where tuples were."""
+    return _SPEC.validate_python(json.loads(json.dumps(asdict(spec), allow_nan=False)))
+
+
 def describe_env(spec: PolicySpec, where: str) -> EnvDescription:
     """The environment a policy was made for.
 

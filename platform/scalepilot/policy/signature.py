@@ -6,7 +6,6 @@ The hashes prove that nothing changed by accident; the signature proves who wrot
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalepilot.errors import ArtifactError, InputError
+from scalepilot.policy.artifact import as_stored
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -38,6 +38,8 @@ def sign(spec: PolicySpec, key: Ed25519PrivateKey) -> PolicySpec:
         spec: with the hashes of the artifact's files, as `pack_policy` gives it.
         key: whose signature.
     """
+    # A bound of 60 is read back as 60.0: what is signed must be what a reader will check.
+    spec = as_stored(spec)
     value = base64.b64encode(key.sign(signed_bytes(spec))).decode()
     return replace(spec, signature={"algorithm": ALGORITHM, "value": value})
 
@@ -108,8 +110,8 @@ class PublicKeys:
         try:
             if given.get("algorithm") != ALGORITHM:
                 raise ValueError
-            value = base64.b64decode(str(given.get("value")), validate=True)
-        except (ValueError, binascii.Error):
+            value = base64.b64decode(given["value"], validate=True)
+        except (KeyError, TypeError, ValueError):
             raise ArtifactError(
                 f"{where}: signature: cannot be read; allowed: {{'algorithm': 'ed25519', 'value': base64}}"
             ) from None
