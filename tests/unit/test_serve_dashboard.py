@@ -123,3 +123,18 @@ def test_the_scrape_config_takes_its_key_from_a_file_and_loads_the_rules(repo: P
     assert config["rule_files"] == [Path(RULES).name]
     # Alerts on targets that do not answer find them by the job's name.
     assert f'job="{job["job_name"]}"' in (repo / RULES).read_text(encoding="utf-8")
+
+
+def test_the_page_names_every_metric_with_its_labels(repo: Path, tmp_path: Path) -> None:
+    save_policy(make_rule("hpa", AutoscaleParams()), tmp_path / "hpa")
+    families = Metrics()._families([], PolicyStore.load([tmp_path / "hpa"]).catalogue)
+    exposed = {family.name.removeprefix("scalepilot_serve_"): family for family in families if "scalepilot" in family.name}
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (repo / "docs" / "observability.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| `")
+    ]
+    documented = {row[0].strip("`").removesuffix("_total"): row[1].split(", ") for row in rows}
+    assert documented.keys() == exposed.keys()
+    for name, family in exposed.items():
+        assert documented[name] == list(family._labelnames), name
