@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,8 +33,9 @@ from tests.serving_dashboard import (
 
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
-from scalepilot.serve import PolicyApi, serve_config
+from scalepilot.serve import PolicyApi, ServeConfig, serve_config
 from scalepilot.serve.asgi import Receive, Scope, Send
+from scalepilot.serve.ingress import haproxy_binary
 from scalepilot.serve.keys import ApiKeys
 from scalepilot.serve.listen import free_port
 from scalepilot.serve.metrics import Metrics
@@ -87,6 +89,45 @@ def listening(app: Any) -> Iterator[str]:
         thread.join(timeout=10)
 
 
+HAPROXY = """
+global
+    stats socket {socket} mode 600 level admin
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 30s
+    timeout server 30s
+    timeout queue 5s
+frontend http_frontend
+    bind {host}:{port}
+    default_backend replicas
+backend replicas
+    server replica {replica} maxconn 8
+"""
+
+
+@contextmanager
+def behind_haproxy(folder: Path, replica: str, admin: Path) -> Iterator[str]:
+    """The proxy of Serve's throughput mode in front of a replica, without Serve."""
+    found = haproxy_binary()
+    if found is None:
+        pytest.skip("no HAProxy that Serve would run")
+    port = free_port(HOST, 0)
+    path = folder / "haproxy.cfg"
+    path.write_text(HAPROXY.format(socket=admin, host=HOST, port=port, replica=replica.removeprefix("http://")))
+    process = subprocess.Popen([str(found), "-db", "-f", str(path)], stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 10
+        while not admin.is_socket():
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < deadline, "HAProxy did not start"
+            time.sleep(0.02)
+        yield f"http://{HOST}:{port}"
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
 @pytest.fixture
 def server(tmp_path: Path, tiny_network: Callable[..., NetworkPolicy]) -> Iterator[Server]:
     watched = tmp_path / "watched"
@@ -102,7 +143,14 @@ def server(tmp_path: Path, tiny_network: Callable[..., NetworkPolicy]) -> Iterat
     config = serve_config(
         {"policies": [str(tmp_path / "hpa"), str(tmp_path / "rival")], "watch": str(watched), "routes": {"net": route}}
     )
-    metrics = Metrics()
+    # A Unix socket's path is short.
+    with tempfile.TemporaryDirectory(prefix="sp", dir="/tmp") as short:
+        admin = Path(short) / "admin.sock"
+        yield from serving(config, keys, Metrics(proxy=admin), tmp_path, admin)
+
+
+def serving(config: ServeConfig, keys: Path, metrics: Metrics, folder: Path, admin: Path) -> Iterator[Server]:
+    assert config.watch is not None
     store, watcher = open_store(config, metrics)
     assert watcher is not None
     api = PolicyApi(store, config, keys=ApiKeys(keys), metrics=metrics)
@@ -114,8 +162,8 @@ def server(tmp_path: Path, tiny_network: Callable[..., NetworkPolicy]) -> Iterat
             await stopping.drain(0.0)
         await (stopping if scope["path"].startswith(("/stopping", "/drain")) else api)(scope, receive, send)
 
-    with listening(app) as url:
-        yield Server(url, watched, watcher.look)
+    with listening(app) as replica, behind_haproxy(folder, replica, admin) as url:
+        yield Server(url, Path(config.watch), watcher.look)
 
 
 def example(server: Server, client: httpx.Client, name: str) -> dict[str, float]:
@@ -281,6 +329,9 @@ def check_values(prometheus: Prometheus) -> None:
     assert latest('sum(scalepilot_serve_policy_info{policy="net", default="true", version="2"})') == 1
     assert latest('scalepilot_serve_policy_loads_total{result="refused"}') == 1
     assert latest('sum(rate(scalepilot_serve_requests_total{status="503"}[4s]))') > 0
+    # The proxy counts what the replica counts, and has nothing of its own to say here.
+    seen = 'sum(scalepilot_serve_proxy_responses_total{status="5xx"}) / sum(scalepilot_serve_requests_total{status=~"5.."})'
+    assert 0.8 < latest(seen) < 1.2
     share = 'sum(scalepilot_serve_requests_total{policy="rival"}) / sum(scalepilot_serve_requests_total{policy=~"net|rival"})'
     assert 0.1 < latest(share) < 0.6
     decided, drawn = 'scalepilot_serve_decisions_total{policy="net"}', 'scalepilot_serve_shadow_decisions_total{policy=~"net@.*"}'
@@ -343,6 +394,8 @@ SHADOW = "scalepilot_serve_shadow_decisions_total{instance='a',policy='net@1',sh
 DURATION = "scalepilot_serve_request_duration_seconds_bucket{instance='a',endpoint='decide',le='%s'}"
 REFUSED = "scalepilot_serve_policy_loads_total{instance='a',result='refused'}"
 READY = "scalepilot_serve_ready{instance='a',replica='%d'}"
+STARTED = "process_start_time_seconds{job='scalepilot-serve',instance='a',replica='%d'}"
+PROXY = "scalepilot_serve_proxy_responses_total{instance='a',status='%s'}"
 INFO = "scalepilot_serve_policy_info{instance='%s',policy='net',version='%d',kind='network',env='e',default='%s'}"
 UP = "up{job='scalepilot-serve',instance='a'}"
 OPEN = "process_open_fds{job='scalepilot-serve',instance='a',replica='1'}"
@@ -351,6 +404,9 @@ MOST = "process_max_fds{job='scalepilot-serve',instance='a',replica='1'}"
 GOOD_HOUR = {
     UP: "1x60",
     READY % 1: "1x60",
+    STARTED % 1: "1000x60",
+    PROXY % "2xx": "0+6000x60",
+    PROXY % "5xx": "0x60",
     REQUESTS % 200: "0+6000x60",
     REQUESTS % 422: "0+300x60",
     REQUESTS % 401: "0+1x60",
@@ -378,6 +434,7 @@ CAUSES: list[tuple[str, dict[str, str], set[str]]] = [
     ("one of two replicas is not ready", {READY % 2: "0x60"}, set()),
     ("2 % of requests fail", {REQUESTS % 500: "0x50 0+120x10"}, {"ScalepilotServeErrors"}),
     ("5 in 10,000 requests fail", {REQUESTS % 503: "0+3x60"}, set()),
+    ("no replica is free", {PROXY % "5xx": "0x50 0+600x10"}, {"ScalepilotServeOverloaded"}),
     ("clients make mistakes", {REQUESTS % 422: "0+6000x60"}, set()),
     ("2 % of decisions are slow", {DURATION % "0.1": "0+5880x60", DURATION % "0.25": "0+6000x60"}, {"ScalepilotServeSlow"}),
     ("one decision is not finite", {FALLBACKS: "0x55 1x5"}, {"ScalepilotServeFallbacks"}),
@@ -394,7 +451,7 @@ CAUSES: list[tuple[str, dict[str, str], set[str]]] = [
     ("an old key", {REQUESTS % 401: "0+300x60"}, {"ScalepilotKeysRefused"}),
     (
         "replicas that die",
-        {READY % replica: f"_x{40 + 3 * replica} 1x2 stale" for replica in range(2, 6)},
+        {STARTED % replica: f"_x{40 + 3 * replica} 1000x2 stale" for replica in range(2, 6)},
         {"ScalepilotReplicasRestart"},
     ),
     ("too many connections", {OPEN: "1000x60"}, {"ScalepilotOpenFiles"}),

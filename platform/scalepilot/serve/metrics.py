@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from scalepilot import __version__
 from scalepilot.serve.answers import Clipped
 from scalepilot.serve.decisions import Outcome
+from scalepilot.serve.proxy_counts import proxy_families, proxy_socket
 from scalepilot.serve.replica_counts import Counts, Labels, ReplicaFiles, Total
 from scalepilot.serve.store import Catalogue, ServedPolicy
 
@@ -60,9 +61,11 @@ class Metrics:
 
     Args:
         folder: shared with the other replicas of this machine; None where there are none.
+        proxy: socket of the HAProxy in front, which is asked when somebody scrapes; None for the one Serve names, if any.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, proxy: Path | None = None) -> None:
+        self._proxy = proxy
         self._counters: dict[str, dict[Labels, float]] = {name: {} for name in _COUNTERS}
         self._histograms: dict[str, dict[Labels, _Histogram]] = {name: {} for name in _HISTOGRAMS}
         self._files = None if folder is None else ReplicaFiles(folder)
@@ -154,6 +157,10 @@ class Metrics:
         # By replica: of two with the same process id, one has just ended.
         yield from self._of_each_replica(list({part.replica: part for part, present in parts if present}.values()))
         yield from self._platform.collect()
+        # It comes and goes with the server, and may be there later than this replica.
+        proxy = self._proxy or proxy_socket()
+        if proxy is not None:
+            yield from proxy_families(proxy, _PREFIX)
 
     def _of_each_replica(self, parts: Sequence[Counts]) -> Iterator[Metric]:
         """What cannot be added: a value of each replica that is there."""
