@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.haproxy_stats import admin_socket
 from tests.serving_dashboard import (
     RULES,
     SCRAPE,
@@ -33,7 +34,8 @@ SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), 
 def exposed(tmp_path: Path) -> set[str]:
     """Names of every series the server has."""
     save_policy(make_rule("hpa", AutoscaleParams()), tmp_path / "hpa")
-    text = Metrics().text(PolicyStore.load([tmp_path / "hpa"]).catalogue, ready=True, in_flight=0).decode()
+    with admin_socket() as proxy:
+        text = Metrics(proxy=proxy).text(PolicyStore.load([tmp_path / "hpa"]).catalogue, ready=True, in_flight=0).decode()
     kinds = [line.split()[2:] for line in text.splitlines() if line.startswith("# TYPE")]
     return {name.removesuffix("_total") + suffix for name, kind in kinds for suffix in SUFFIXES[kind]}
 
@@ -127,14 +129,15 @@ def test_the_scrape_config_takes_its_key_from_a_file_and_loads_the_rules(repo: P
 
 def test_the_page_names_every_metric_with_its_labels(repo: Path, tmp_path: Path) -> None:
     save_policy(make_rule("hpa", AutoscaleParams()), tmp_path / "hpa")
-    families = Metrics()._families([], PolicyStore.load([tmp_path / "hpa"]).catalogue)
+    with admin_socket() as proxy:
+        families = list(Metrics(proxy=proxy)._families([], PolicyStore.load([tmp_path / "hpa"]).catalogue))
     exposed = {family.name.removeprefix("scalepilot_serve_"): family for family in families if "scalepilot" in family.name}
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in (repo / "docs" / "observability.md").read_text(encoding="utf-8").splitlines()
         if line.startswith("| `")
     ]
-    documented = {row[0].strip("`").removesuffix("_total"): row[1].split(", ") for row in rows}
+    documented = {row[0].strip("`").removesuffix("_total"): row[1].split(", ") if row[1] else [] for row in rows}
     assert documented.keys() == exposed.keys()
     for name, family in exposed.items():
         assert documented[name] == list(family._labelnames), name

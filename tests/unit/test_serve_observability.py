@@ -15,11 +15,13 @@ import msgspec
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from tests.haproxy_stats import STATS, admin_socket
 
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import PolicyApi, PolicyStore, ServeConfig, serve_config
 from scalepilot.serve.metrics import Metrics
+from scalepilot.serve.proxy_counts import proxy_socket
 from scalepilot.serve.replica_counts import Counts, ReplicaFiles
 from scalepilot_envs.autoscale import AutoscaleParams
 
@@ -312,3 +314,44 @@ def test_the_shadow_is_counted_by_agreement_and_the_canary_by_its_own_name(store
     assert value(found, "scalepilot_serve_requests_total", policy="tiny", status="200", endpoint="decide") == 3
     assert value(found, "scalepilot_serve_shadow_decisions_total", policy="tiny@1", shadow="tiny@1", agreement="same") == 3
     assert value(found, "scalepilot_serve_shadow_difference_replicas_total", policy="tiny@1") == 0
+
+
+def test_the_proxy_in_front_says_what_clients_were_answered(store: PolicyStore) -> None:
+    with admin_socket() as proxy:
+        found = scraped(Metrics(proxy=proxy), store)
+    responses = {
+        status: value(found, "scalepilot_serve_proxy_responses_total", status=status) for status in ("2xx", "4xx", "5xx")
+    }
+    assert responses == {"2xx": 6800, "4xx": 150, "5xx": 50}
+    assert value(found, "scalepilot_serve_proxy_queued_requests") == 7
+    assert value(found, "scalepilot_serve_proxy_connections") == 12
+    assert value(found, "scalepilot_serve_proxy_retries_total") == 7
+
+
+@pytest.mark.parametrize(
+    "answer", [None, b"", b"Unknown command\n", b"\xff\xfe", b"# pxname,svname\nx,BACKEND\n", STATS.encode()[:60]]
+)
+def test_a_proxy_that_answers_nothing_or_nonsense_is_left_out_at_once(store: PolicyStore, answer: bytes | None) -> None:
+    began = time.monotonic()
+    with admin_socket(answer) as proxy:
+        found = scraped(Metrics(proxy=proxy), store)
+    assert time.monotonic() - began < 2
+    assert not [name for name, _ in found if "proxy" in name]
+    assert value(found, "scalepilot_serve_ready") == 1
+
+
+def test_a_proxy_that_is_gone_is_left_out(tmp_path: Path, store: PolicyStore) -> None:
+    assert not [name for name, _ in scraped(Metrics(proxy=tmp_path / "admin.sock"), store) if "proxy" in name]
+
+
+def test_the_proxys_socket_is_where_serve_puts_it() -> None:
+    with admin_socket() as proxy:
+        serves = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_HAPROXY_SOCKET_PATH": str(proxy)}
+        assert proxy_socket(serves) == proxy
+        assert proxy_socket(serves | {"RAY_SERVE_ENABLE_HA_PROXY": "0"}) is None
+        # Serve names a file and puts the socket into a folder beside it.
+        (proxy.parent / "node").mkdir()
+        moved = proxy.rename(proxy.parent / "node" / proxy.name)
+        assert proxy_socket(serves) == moved
+    assert proxy_socket(serves) is None
+    assert proxy_socket({}) is None
