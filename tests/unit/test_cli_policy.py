@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -238,3 +239,16 @@ def test_a_file_that_is_no_key_is_refused(capsys: Capture, run: Path, tmp_path: 
     assert "Ed25519" in said(capsys, "policy", "verify-signature", run, "--keys", tmp_path / "key", code=2)
     assert "cannot be read" in said(capsys, "policy", "sign", run, "--key", tmp_path / "absent", code=2)
     assert read_spec(run / "policy").signature is None
+
+
+def test_every_command_of_the_page_works_as_written(
+    capsys: Capture, run: Path, repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (repo / "docs" / "policies.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line, comments=True)[1:] for line in page.splitlines() if line.startswith("    scalepilot policy ")]
+    assert {command[1] for command in commands} == {"list", "show", "export", "keygen", "sign", "verify-signature"}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "demo" / "0").rename(tmp_path / "runs" / "demo" / "2026-11-20-0")
+    for command in commands:
+        assert said(capsys, *(word.replace("RUN_OR_POLICY", "runs/demo/2026-11-20-0") for word in command))
+    assert load_policy(tmp_path / "policies" / "shop" / "2").spec.signature is not None

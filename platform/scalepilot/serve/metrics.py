@@ -57,7 +57,7 @@ _POSTS = ("decide", "infer")
 
 
 class Metrics:
-    """Counters and histograms of one replica; used from one thread, but for `save`.
+    """Counters and histograms of one replica. Each is counted by one thread; any may save.
 
     Args:
         folder: shared with the other replicas of this machine; None where there are none.
