@@ -5,7 +5,7 @@ const SPOKEN_AFTER_MILLISECONDS = 500;
 let speaking = null;
 
 // Moves are written with a true minus.
-export const changeOf = (label) => (label === "hold" ? 0 : /^[+−]\d+$/.test(label) ? Number(label.replace("−", "-")) : null);
+export const changeOf = (label) => (label === null ? null : label === "hold" ? 0 : /^[+−]\d+$/.test(label) ? Number(label.replace("−", "-")) : null);
 const direction = (label) => (label?.startsWith("+") ? "more" : label?.startsWith("−") ? "less" : "same");
 
 export function showAnswer(answer, milliseconds) {

@@ -18,8 +18,10 @@ export function shown(value, digits = 4) {
 }
 export const percent = (share) => {
   const value = 100 * share;
-  return `${value > 0 && value < 0.1 ? "< 0.1" : value.toFixed(value < 10 && value > 0 ? 1 : 0)} %`;
+  return `${value > 0 && value < 0.1 ? "< 0.1" : fixed(value, value < 10 && value > 0 ? 1 : 0)} %`;
 };
+export const fixed = (value, digits) =>
+  value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace("-", "−");
 // "share" and "1" are no units a person says.
 export const withUnit = (value, unit) => (unit && unit !== "1" && unit !== "share" ? `${shown(value)} ${unit}` : shown(value));
 

@@ -1,22 +1,28 @@
 // What the evaluation says, in whichever of its forms: figures with intervals, beside others where there are others.
-import { byId, isNumber, isObject, make, percent, shown } from "./dom.js";
+import { byId, fixed, isNumber, isObject, make, percent, shown } from "./dom.js";
 
+// Heading, meaning, digits after the point.
 const FIGURES = {
-  J: ["J", "cost and penalties, per hour"],
-  cost: ["Replicas' cost", "per hour"],
-  penalty: ["Penalty", "for late requests, per hour"],
-  move_cost: ["Moves' cost", "per hour"],
+  J: ["J", "cost and penalties, per hour", 2],
+  cost: ["Replicas' cost", "per hour", 2],
+  penalty: ["Penalty", "for late requests, per hour", 2],
+  move_cost: ["Moves' cost", "per hour", 2],
   late_share: ["Late requests", "share"],
-  replicas: ["Replicas", "mean"],
-  latency_p95_seconds: ["Latency p95", "s"],
-  actions: ["Moves", "per episode"],
-  episode_return: ["Return", "per episode"],
+  replicas: ["Replicas", "mean", 2],
+  latency_p95_seconds: ["Latency p95", "s", 3],
+  actions: ["Moves", "per episode", 1],
+  episode_return: ["Return", "per episode", 1],
 };
 const isInterval = (x) => isObject(x) && "mean" in x && (x.mean === null || isNumber(x.mean));
 const MOST_ROWS = 40;
 
+const heading = (metric) => FIGURES[metric] ?? [metric, ""];
+// Shares of late requests are judged in hundredths of a percent.
+const fineShare = (share) => `${fixed(100 * share, 2)} %`;
 function formatter(metric) {
-  return /share|gap/.test(metric) ? percent : (x) => shown(x, 4);
+  if (/share|gap/.test(metric)) return fineShare;
+  const digits = FIGURES[metric]?.[2];
+  return digits === undefined ? (x) => shown(x, 4) : (x) => fixed(x, digits);
 }
 function cell(metric, interval, tag = "td") {
   if (!isInterval(interval) || interval.mean === null) return make(tag, { class: "number", "data-label": heading(metric)[0] }, "–");
@@ -24,10 +30,8 @@ function cell(metric, interval, tag = "td") {
   const range = isNumber(low) && isNumber(high) ? [make("span", { class: "interval" }, `${text(low)} to ${text(high)}`)] : [];
   return make(tag, { class: "number", "data-label": heading(metric)[0] }, make("span", { class: "mean" }, text(mean)), ...range);
 }
-const heading = (metric) => FIGURES[metric] ?? [metric, ""];
-
 function table(rows, chosen, roles = {}) {
-  const present = new Set(Object.values(rows).flatMap((row) => Object.keys(row).filter((metric) => isInterval(row[metric]))));
+  const present = new Set(Object.values(rows).flatMap((row) => Object.keys(row).filter((metric) => isInterval(row[metric]) && !(metric === "move_cost" && !row[metric].mean))));
   const metrics = [...Object.keys(FIGURES).filter((m) => present.delete(m)), ...present].slice(0, MOST_ROWS);
   if (!metrics.length) return null;
   const head = metrics.map((metric) => {

@@ -2,6 +2,9 @@
 import { byId, isNumber, make, shown, withUnit } from "./dom.js";
 import { canFollow, everyQuantity, follow, quantities } from "./quantities.js";
 
+// The largest float32, not a bound that tells anything.
+const UNBOUNDED = 1e30;
+
 export class Fields {
   #rows = new Map();
   #changed;
@@ -81,7 +84,7 @@ export class Fields {
     const slider = make("input", { type: "range", min: 0, step: 1, "aria-labelledby": `${id}-name` });
     const number = make("input", { type: "number", id, step: "any", inputmode: "decimal", "aria-describedby": `${id}-about ${id}-problem` });
     const problem = make("p", { class: "problem", id: `${id}-problem`, hidden: "" });
-    const allowed = `${shown(bounds.low)} to ${withUnit(bounds.high, unit)}`;
+    const allowed = bounds.high - bounds.low > UNBOUNDED ? "" : `${shown(bounds.low)} to ${withUnit(bounds.high, unit)}`;
     const about = make("p", { class: "about", id: `${id}-about` }, [quantity.description, allowed].filter(Boolean).join(" · "));
     const unitNode = make("span", { class: "unit" }, unit && unit !== "1" ? unit : "");
     const node = make("div", { class: "field", "data-field": quantity.key },
@@ -106,7 +109,6 @@ export class Fields {
       if (!(moved === quantity && document.activeElement === slider)) slider.value = row.scale.position(value);
       slider.setAttribute("aria-valuetext", withUnit(value, quantity.unit));
       if (document.activeElement !== number || moved !== quantity) number.value = value;
-      row.node.style.setProperty("--share", `${(100 * Number(slider.value)) / (row.scale.steps || 1)}%`);
     }
   }
 

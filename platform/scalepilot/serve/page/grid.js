@@ -1,5 +1,5 @@
 // The observations behind a map, and the colours of what was answered to them.
-import { isNumber, isObject, mix, shown } from "./dom.js";
+import { isNumber, isObject, mix, niceAbove, shown } from "./dom.js";
 import { changeOf } from "./decision.js";
 import { follow } from "./quantities.js";
 
@@ -15,6 +15,7 @@ const FEWER = ["#9ecae9", "#4f9bd0", "#0f6cab", "#0a4a78"], MORE = ["#fdd49e", "
 const LOW = "#fdedc8", HIGH = "#0f5a96", BROKEN = "#7b2d8b";
 const KINDS = ["#3b8fd0", "#e08a3c", "#46a884", "#b36ad0", "#c8a92f", "#8a949e", "#d0607a", "#5a6fd6"];
 const FALLBACK = "fallback";
+const EDGES = [[1, 2, 3, 4], [1, 2, 5, 10], [1, 5, 10, 25], [1, 10, 25, 50]];
 
 function points(scale, most) {
   if (scale.whole && !scale.unitStep) {
@@ -68,18 +69,32 @@ export function paint(answers, colouring, policy, hold) {
     const all = steps ? shades(policy.moves, hold) : policy.moves.map((_, i) => KINDS[i % KINDS.length]);
     return classes(values, order, order.map((label) => all[policy.moves.indexOf(label)]), String);
   }
-  const numbers = values.map((v) => (v === FALLBACK || v === null ? v : colouring.moves ? changeOf(v) : v));
-  const known = [...new Set(numbers.filter(isNumber))].sort((a, b) => a - b);
-  const [low, high] = [known[0] ?? 0, known.at(-1) ?? 0], most = Math.max(Math.abs(low), Math.abs(high)) || 1;
-  const colour = colouring.moves
-    ? (v) => (v < 0 ? mix(hold, FEWER[2], 0.25 + 0.75 * (-v / most)) : v > 0 ? mix(hold, MORE[3], 0.25 + 0.75 * (v / most)) : hold)
-    : (v) => mix(LOW, HIGH, (v - low) / (high - low || 1));
-  const text = colouring.moves ? (v) => (v === 0 ? "hold" : `${v > 0 ? "+" : "−"}${Math.abs(v)}`) : (v) => shown(v);
-  if (known.length <= MOST_CLASSES) return classes(numbers, known, known.map(colour), text);
+  if (colouring.moves) return paintChanges(values, hold);
+  const known = [...new Set(values.filter(isNumber))].sort((a, b) => a - b), [low, high] = [known[0] ?? 0, known.at(-1) ?? 0];
+  const colour = (v) => mix(LOW, HIGH, (v - low) / (high - low || 1));
+  if (known.length <= MOST_CLASSES) return classes(values, known, known.map(colour), shown);
   // Too many to name: steps of a scale.
   const step = (high - low) / (SCALE_STEPS - 1), middles = Array.from({ length: SCALE_STEPS }, (_, i) => low + i * step);
-  const binned = numbers.map((v) => (isNumber(v) ? middles[Math.round((v - low) / step)] : v));
-  return { ...classes(binned, middles, middles.map(colour), text), range: [text(low), text(high)], mean: shown(numbers.filter(isNumber).reduce((a, b) => a + b, 0) / numbers.length, 3) };
+  const binned = values.map((v) => (isNumber(v) ? middles[Math.round((v - low) / step)] : v)), numbers = values.filter(isNumber);
+  const mean = numbers.reduce((a, b) => a + b, 0) / numbers.length;
+  return { ...classes(binned, middles, middles.map(colour), shown), range: [shown(low), shown(high)], mean: shown(mean, 3) };
+}
+
+// A rule may change replicas by any number: a class for holding, and up to four each way.
+function paintChanges(values, hold) {
+  const changes = values.map((v) => changeOf(v)), most = Math.max(1, ...changes.map((c) => Math.abs(c ?? 0)));
+  const edges = EDGES.find((list) => most < 2.5 * list.at(-1)) ?? [1, ...[20, 8, 3].map((part) => niceAbove(most / part))];
+  const rank = (c) => edges.findLastIndex((edge) => Math.abs(c) >= edge);
+  const kinds = values.map((v, i) => (changes[i] === null ? v : changes[i] === 0 ? "hold" : `${Math.sign(changes[i]) * (rank(changes[i]) + 1)}`));
+  const label = (sign, i) => {
+    const [from, to] = [edges[i], (edges[i + 1] ?? most + 1) - 1];
+    return from === to ? `${sign}${from}` : `${sign}${from} to ${sign}${Math.max(from, to)}`;
+  };
+  const all = edges.map((_, i) => i), order = [...all.map((i) => `${-i - 1}`).reverse(), "hold", ...all.map((i) => `${i + 1}`)];
+  const names = new Map([["hold", "hold"], ...all.flatMap((i) => [[`${-i - 1}`, label("−", i)], [`${i + 1}`, label("+", i)]])]);
+  const present = order.filter((kind) => kinds.includes(kind));
+  const colour = (kind) => (kind === "hold" ? hold : (kind < 0 ? FEWER : MORE)[Math.abs(kind) - 1]);
+  return classes(kinds, present, present.map(colour), (kind) => names.get(kind));
 }
 
 function classes(values, order, colours, text) {

@@ -10,6 +10,7 @@ const TICK_PIXELS = 64;
 const LABEL_CELLS = 2;
 const PREFERRED = ["request_rate_rps (all)", "ready_replicas"];
 const known = (list, value) => list.some((entry) => entry.key === value);
+const apart = (a, b) => !a.members.some((name) => b.members.includes(name));
 
 // Where a value lies among the grid's points, in points.
 function place(values, value) {
@@ -42,23 +43,28 @@ export class ActionMap {
     Object.assign(this, { policy, fields });
     this.axes = fields.axes.filter(({ scale }) => scale.high > scale.low);
     this.#grid = this.#painting = null;
-    const options = () => this.axes.map((axis) => make("option", { value: axis.key }, axis.key));
+    byId("map-section").hidden = !this.axes.some((a) => this.axes.some((b) => apart(a, b)));
+    const options = () => this.axes.map((axis) => make("option", { value: axis.key }, axis.label));
     byId("map-x").replaceChildren(...options());
     byId("map-y").replaceChildren(...options());
-    const [x, y] = PREFERRED.every((key) => known(this.axes, key)) ? PREFERRED : this.axes.slice(0, 2).map((axis) => axis.key);
+    const [x, y] = PREFERRED.every((key) => known(this.axes, key)) ? PREFERRED : this.#firstTwo();
     byId("map-x").value = x;
-    byId("map-y").value = y ?? x;
+    byId("map-y").value = y;
     this.colourings = colourings(policy);
     byId("map-colour").replaceChildren(...this.colourings.map(({ key, label }) => make("option", { value: key }, label)));
     this.draw();
     this.say();
   }
 
+  #firstTwo() {
+    const first = this.axes[0], second = this.axes.find((axis) => first && apart(axis, first));
+    return [first?.key ?? "", second?.key ?? ""];
+  }
+
   // The same field twice is no map: the other one makes room.
   #pick(select) {
     const other = select.id === "map-x" ? byId("map-y") : byId("map-x"), { x, y } = this.#chosen();
-    if (x.members.some((name) => y.members.includes(name)))
-      other.value = this.axes.find((axis) => !axis.members.some((name) => this.#axis(select.value).members.includes(name)))?.key ?? other.value;
+    if (!apart(x, y)) other.value = this.axes.find((axis) => apart(axis, this.#axis(select.value))).key;
     this.refresh();
   }
   #axis(key) { return this.axes.find((axis) => axis.key === key); }
@@ -66,7 +72,7 @@ export class ActionMap {
 
   async #load(signal) {
     const { x, y } = this.#chosen();
-    if (!x || !y || x === y) { this.say("A map needs two fields that can vary."); return; }
+    if (byId("map-section").hidden) return;
     const base = this.fields.ordered(), following = byId("follow").checked && !byId("follow-line").hidden;
     let most;
     while (most !== null) {
@@ -115,11 +121,11 @@ export class ActionMap {
   say(problem) {
     const grid = this.#grid, canvas = byId("map");
     byId("map-summary").textContent = problem ?? (grid ? this.#words() : "The map is on its way.");
-    canvas.setAttribute("aria-label", grid ? `${this.policy.name}: ${this.#painting.label} over ${grid.x.key} and ${grid.y.key}` : "State to action map");
+    canvas.setAttribute("aria-label", grid ? `${this.policy.name}: ${this.#painting.label} over ${grid.x.label} and ${grid.y.label}` : "State to action map");
   }
   #words() {
     const { x, y, across, up } = this.#grid, { entries, range, mean, label } = this.#painting;
-    const span = ({ key, unit }, values) => `${key} from ${shown(values[0])} to ${withUnit(values.at(-1), unit)}`;
+    const span = ({ label: name, unit }, values) => `${name} from ${shown(values[0])} to ${withUnit(values.at(-1), unit)}`;
     const what = range ? `${label} from ${range[0]} to ${range[1]}, ${mean} on average`
       : [...entries].sort((a, b) => b.share - a.share).map((entry) => `${entry.label} ${percent(entry.share)}`).join(", ");
     return `${span(x, across)} across, ${span(y, up)} up, ${across.length} × ${up.length} decisions: ${what}.${this.policy.state ? " Each without a memory." : ""}`;
@@ -210,7 +216,7 @@ export class ActionMap {
     const values = [x.get(observation), y.get(observation)];
     if (!values.every(Number.isFinite)) return;
     const [px, py] = [this.#x(values[0]), this.#y(values[1])];
-    for (const [colour, line] of [["#fff", 3.5], ["#111", 1.25]]) {
+    for (const [colour, line] of [["#fff", 2.5], ["#111", 1]]) {
       pen.strokeStyle = colour;
       pen.lineWidth = line;
       pen.beginPath();
@@ -283,15 +289,15 @@ export class ActionMap {
     const share = answer.probabilities?.[answer.move], value = answer.q_values?.[answer.move];
     return [
       answer.fallback === undefined ? outcome : `fallback: ${outcome}`,
-      `${x.key} ${withUnit(across[column], x.unit)}`,
-      `${y.key} ${withUnit(up[row], y.unit)}`,
+      `${x.label} ${withUnit(across[column], x.unit)}`,
+      `${y.label} ${withUnit(up[row], y.unit)}`,
       ...(share === undefined ? [] : [`probability ${percent(share)}`]),
       ...(value === undefined ? [] : [`Q-value ${shown(value, 5)}`]),
     ];
   }
 }
 
-const title = ({ key, unit }) => (unit && unit !== "1" ? `${key} (${unit})` : key);
+const title = ({ label, unit }) => (unit && unit !== "1" ? `${label} (${unit})` : label);
 
 function spaced(scale, values, at, pixels) {
   const [low, high] = [values[0], values.at(-1)], room = Math.abs(at(high) - at(low));

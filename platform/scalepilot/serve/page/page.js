@@ -1,5 +1,5 @@
 // The page's thread: list → policy → observation → decision, map and commands; and what to do when an answer fails.
-import { Api, latest } from "./api.js";
+import { Api, ApiError, latest } from "./api.js";
 import { prepareCopying, showCommands } from "./commands.js";
 import { showAnswer, staleAnswer } from "./decision.js";
 import { byId, isObject } from "./dom.js";
@@ -73,7 +73,7 @@ function askForKey(error, retry) {
 
 async function load() {
   const { policies: list } = await api.get("v1/policies");
-  if (!Array.isArray(list) || !list.length) throw new Error("No policy is served yet.");
+  if (!Array.isArray(list) || !list.length) throw new ApiError(503, "No policy is served yet.");
   byId("main").hidden = false;
   await open(policies.show(list, policy ? wantedOf(policy) : fromAddress()));
 }

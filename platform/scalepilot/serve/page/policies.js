@@ -26,6 +26,7 @@ export class Policies {
   #draw() {
     const names = [...new Set(this.list.map((p) => p.name))];
     const focused = document.activeElement?.id;
+    byId("policies").classList.toggle("plain", !this.list.some((p) => p.route?.canary || p.route?.shadow));
     byId("policies").tBodies[0].replaceChildren(...names.map((name, i) => this.#row(name, i)));
     if (focused?.startsWith("policy-")) byId(focused)?.focus();
   }
@@ -43,10 +44,10 @@ export class Policies {
     const kind = `${shownVersion.kind}${shownVersion.state ? ", remembers" : ""}`;
     return make("tr", isChosen ? { class: "best" } : {},
       make("th", { scope: "row" }, make("label", { class: "check" }, radio, make("span", { class: "name" }, name))),
-      make("td", { "data-label": "Version" }, select),
+      make("td", { "data-label": "Version" }, versions.length > 1 ? select : shownVersion.version),
       make("td", { "data-label": "Kind" }, kind),
       make("td", { "data-label": "Environment" }, shownVersion.env_id),
-      make("td", { "data-label": "Requests also go to" }, routeText(shownVersion.route)));
+      make("td", { class: "routes", "data-label": "Requests also go to" }, routeText(shownVersion.route)));
   }
 
   #pick(policy) {

@@ -7,6 +7,7 @@ const LOGARITHMIC_FROM = 100;
 const POSITIONS = 400;
 const COUNTED = ["replicas", "requests", "tasks", "pods", "instances"];
 const CLOCK = ["clock_day_sin", "clock_day_cos", "clock_week_sin", "clock_week_cos"];
+const NUMBERED = "observation_";
 const RATES = /^request_rate_rps_\d+$/;
 
 function range(field, fields, example) {
@@ -48,8 +49,10 @@ function single(field, fields, example) {
   const [low, high] = range(field, fields, example), start = example[field.name];
   const counted = COUNTED.includes(field.unit) || (low >= 0 && high - low >= 2 && high - low <= 1000);
   const whole = counted && [low, high, start].every(Number.isInteger);
+  // Gymnasium's numbered fields are known by their meaning.
+  const [label, description] = field.name.startsWith(NUMBERED) && field.description ? [field.description, field.name] : [field.name, field.description];
   return {
-    key: field.name, label: field.name, unit: field.unit, description: field.description, bounds: field, members: [field.name],
+    key: field.name, label, unit: field.unit, description, bounds: field, members: [field.name],
     scale: new Scale(low, high, { whole, start }),
     get: (observation) => observation[field.name],
     set: (observation, value) => { observation[field.name] = value; },
@@ -59,8 +62,8 @@ function single(field, fields, example) {
 function family(stem, children) {
   const [first] = children, members = children.map((child) => child.key);
   return {
-    ...first, key: `${stem} (all)`, label: stem, members, children,
-    description: `all ${members.length} at once; now the first of them`,
+    ...first, key: `${stem} (all)`, label: `${stem} (all)`, members, children,
+    description: `sets all ${members.length}; shows the first`,
     get: (observation) => observation[members[0]],
     set: (observation, value) => { for (const name of members) observation[name] = value; },
   };
@@ -69,7 +72,7 @@ function family(stem, children) {
 function weekHour(children) {
   const angle = (sin, cos) => (Math.atan2(sin, cos) / (2 * Math.PI) + 1) % 1;
   return {
-    key: "clock (hour of the week)", label: "clock", unit: "h", description: "hours since Monday 0:00 UTC; sets all four",
+    key: "clock (hour of the week)", label: "hour of the week", unit: "h", description: "hours since Monday 0:00 UTC; sets all four",
     bounds: { low: 0, high: 168 }, members: CLOCK, children, scale: new Scale(0, 168, { whole: true, start: 12 }),
     get: (o) => Math.round(168 * angle(o.clock_week_sin, o.clock_week_cos)) % 168,
     set: (o, hour) => {
@@ -92,16 +95,16 @@ export function quantities(fields, example) {
   }
   const grouped = new Map();
   for (const [stem, children] of stems) {
-    if (stem === "clock_" ? children.length < CLOCK.length : children.length < 2 || !sameRange(children)) continue;
+    if (stem === "clock_" ? children.length < CLOCK.length : children.length < 2 || !alike(children)) continue;
     const group = stem === "clock_" ? weekHour(children) : family(stem, children);
     for (const child of children) grouped.set(child.key, group);
   }
   return [...new Set(singles.map((quantity) => grouped.get(quantity.key) ?? quantity))];
 }
 // Gymnasium numbers fields that have nothing in common: observation_0 may be an angle, observation_1 a speed.
-function sameRange(children) {
-  const [{ bounds }] = children;
-  return !children[0].key.startsWith("observation_") && children.every((c) => c.unit === children[0].unit && c.bounds.low === bounds.low && c.bounds.high === bounds.high);
+function alike(children) {
+  const [{ key, unit, bounds }] = children;
+  return !key.startsWith(NUMBERED) && children.every((c) => c.unit === unit && c.bounds.low === bounds.low && c.bounds.high === bounds.high);
 }
 
 export const everyQuantity = (list) => list.flatMap((quantity) => [quantity, ...(quantity.children ?? [])]);
