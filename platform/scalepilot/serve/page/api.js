@@ -40,17 +40,32 @@ export class Api {
   }
 }
 
-// Calls at most every `milliseconds`, and a last time after the last wish; each call ends the one before.
-export function latest(milliseconds, call) {
-  let timer = null, last = -Infinity, controller = null;
+// Each call ends the one before.
+function ending(call) {
+  let controller = null;
   const run = () => {
-    timer = null;
-    last = performance.now();
     controller?.abort();
     controller = new AbortController();
     call(controller.signal);
   };
-  const wish = () => { timer ??= setTimeout(run, Math.max(0, last + milliseconds - performance.now())); };
-  wish.cancel = () => { clearTimeout(timer); timer = null; controller?.abort(); };
+  run.cancel = () => controller?.abort();
+  return run;
+}
+
+// Calls at most every `milliseconds`, and once after the last wish.
+export function atMostEvery(milliseconds, call) {
+  const run = ending(call);
+  let timer = null, last = -Infinity;
+  return () => {
+    timer ??= setTimeout(() => { timer = null; last = performance.now(); run(); }, Math.max(0, last + milliseconds - performance.now()));
+  };
+}
+
+// Calls when nothing was wished for `milliseconds`.
+export function whenQuiet(milliseconds, call) {
+  const run = ending(call);
+  let timer = null;
+  const wish = () => { clearTimeout(timer); timer = setTimeout(run, milliseconds); };
+  wish.cancel = () => { clearTimeout(timer); run.cancel(); };
   return wish;
 }

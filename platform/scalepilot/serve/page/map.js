@@ -1,32 +1,22 @@
 // What the policy does over two quantities: a grid of decisions on a canvas, with the present observation as a cross.
-import { ApiError, latest } from "./api.js";
-import { byId, cssColour, make, percent, shown, ticks, withUnit } from "./dom.js";
+import { ApiError, whenQuiet } from "./api.js";
+import { byId, cssColour, make, percent, shown, withUnit } from "./dom.js";
 import { coarser, colourings, gridRequest, paint } from "./grid.js";
+import { place, Plot } from "./plot.js";
 
-const MARGIN = { left: 62, right: 14, top: 12, bottom: 46 };
 const PAUSE_MILLISECONDS = 250;
 const RETRY_MILLISECONDS = 3000;
-const TICK_PIXELS = 64;
-const LABEL_CELLS = 2;
 const PREFERRED = ["request_rate_rps (all)", "ready_replicas"];
 const known = (list, value) => list.some((entry) => entry.key === value);
 const apart = (a, b) => !a.members.some((name) => b.members.includes(name));
 
-// Where a value lies among the grid's points, in points.
-function place(values, value) {
-  const last = values.length - 1;
-  let i = values.findIndex((v) => v > value);
-  if (i < 0) i = last;
-  i = Math.max(1, i);
-  return last ? Math.min(last, Math.max(0, i - 1 + (value - values[i - 1]) / (values[i] - values[i - 1] || 1))) : 0;
-}
-
 export class ActionMap {
-  #ask; #go; #grid = null; #painting = null; #cursor = null; #shape = null;
+  #ask; #go; #grid = null; #painting = null; #cursor = null; #plot;
   constructor(ask, go) {
     this.#ask = ask;
     this.#go = go;
-    this.refresh = latest(PAUSE_MILLISECONDS, (signal) => this.#load(signal));
+    this.#plot = new Plot(byId("map"), byId("map-plot"));
+    this.refresh = whenQuiet(PAUSE_MILLISECONDS, (signal) => this.#load(signal));
     for (const select of [byId("map-x"), byId("map-y")]) select.addEventListener("change", () => this.#pick(select));
     byId("map-colour").addEventListener("change", () => this.#paint());
     const canvas = byId("map");
@@ -40,6 +30,7 @@ export class ActionMap {
   }
 
   show(policy, fields) {
+    this.refresh.cancel();
     Object.assign(this, { policy, fields });
     this.axes = fields.axes.filter(({ scale }) => scale.high > scale.low);
     this.#grid = this.#painting = null;
@@ -132,127 +123,23 @@ export class ActionMap {
   }
 
   draw() {
-    const canvas = byId("map"), host = byId("map-plot"), width = host.clientWidth, height = Math.round(Math.min(0.72 * width, 470));
-    if (!width) return;
-    const ratio = window.devicePixelRatio || 1;
-    canvas.style.height = `${height}px`;
-    canvas.width = Math.round(width * ratio);
-    canvas.height = Math.round(height * ratio);
-    const pen = canvas.getContext("2d");
-    pen.scale(ratio, ratio);
-    pen.clearRect(0, 0, width, height);
-    this.#shape = { left: MARGIN.left, top: MARGIN.top, width: width - MARGIN.left - MARGIN.right, height: height - MARGIN.top - MARGIN.bottom };
-    if (!this.#grid) return;
-    this.#drawCells(pen, ratio);
-    this.#drawAxes(pen);
-    this.#drawLabels(pen);
-    this.#drawCross(pen);
-    this.#drawCursor(pen);
+    Object.assign(this.#plot, { grid: this.#grid, painting: this.#painting });
+    this.#plot.draw(this.#grid ? this.#here() : null, this.#cursor);
   }
-
-  #drawCells(pen, ratio) {
-    const { left, top, width, height } = this.#shape, { across, up } = this.#grid, { cells, entries } = this.#painting;
-    // On whole device pixels, so that neighbours leave no seam.
-    const snap = (at) => Math.round(at * ratio) / ratio;
-    for (let row = 0; row < up.length; row++) {
-      const upper = snap(top + height - ((row + 1) / up.length) * height), lower = snap(top + height - (row / up.length) * height);
-      for (let column = 0; column < across.length; column++) {
-        const from = snap(left + (column / across.length) * width), to = snap(left + ((column + 1) / across.length) * width);
-        pen.fillStyle = entries[cells[row * across.length + column]].colour;
-        pen.fillRect(from, upper, to - from, lower - upper);
-      }
-    }
-  }
-
-  #x(value) { const { left, width } = this.#shape, { across } = this.#grid; return left + ((place(across, value) + 0.5) / across.length) * width; }
-  #y(value) { const { top, height } = this.#shape, { up } = this.#grid; return top + height - ((place(up, value) + 0.5) / up.length) * height; }
-
-  #drawAxes(pen) {
-    const { left, top, width, height } = this.#shape, { x, y, across, up } = this.#grid;
-    pen.font = '12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
-    pen.fillStyle = cssColour("--soft");
-    pen.strokeStyle = cssColour("--line");
-    pen.lineWidth = 1;
-    pen.strokeRect(left - 0.5, top - 0.5, width + 1, height + 1);
-    pen.textAlign = "center";
-    for (const value of spaced(x.scale, across, (v) => this.#x(v), TICK_PIXELS)) pen.fillText(shown(value), this.#x(value), top + height + 17);
-    pen.textAlign = "right";
-    for (const value of spaced(y.scale, up, (v) => this.#y(v), TICK_PIXELS / 2)) pen.fillText(shown(value), left - 8, this.#y(value) + 4);
-    pen.fillStyle = cssColour("--ink");
-    pen.fillText(title(x), left + width, top + height + 37, width);
-    pen.save();
-    pen.translate(13, top);
-    pen.rotate(-Math.PI / 2);
-    pen.fillText(title(y), 0, 0, height);
-    pen.restore();
-  }
-
-  // Each class named in the middle of its largest region: colours alone must not carry the meaning.
-  #drawLabels(pen) {
-    const { left, top, width, height } = this.#shape, { across, up } = this.#grid, { cells, entries, range } = this.#painting;
-    if (range) return;
-    const columns = across.length, depths = new Map();
-    let inside = cells.map(() => true);
-    for (let depth = 1; inside.some(Boolean); depth++) {
-      inside.forEach((is, i) => { if (is) depths.set(cells[i], { depth, i }); });
-      inside = inside.map((is, i) => is && [i % columns ? i - 1 : -1, (i + 1) % columns ? i + 1 : -1, i - columns, i + columns].every((j) => inside[j] && cells[j] === cells[i]));
-    }
-    pen.font = '600 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
-    pen.textAlign = "center";
-    pen.lineWidth = 3;
-    pen.lineJoin = "round";
-    for (const [kind, { depth, i }] of depths) {
-      if (depth <= LABEL_CELLS) continue;
-      const at = [left + ((i % columns + 0.5) / columns) * width, top + height - ((Math.floor(i / columns) + 0.5) / up.length) * height + 5];
-      pen.strokeStyle = "#fff";
-      pen.fillStyle = "#111";
-      pen.strokeText(entries[kind].label, ...at);
-      pen.fillText(entries[kind].label, ...at);
-    }
-  }
-
-  #drawCross(pen) {
-    const { left, top, width, height } = this.#shape, { x, y } = this.#grid, { observation } = this.fields;
-    const values = [x.get(observation), y.get(observation)];
-    if (!values.every(Number.isFinite)) return;
-    const [px, py] = [this.#x(values[0]), this.#y(values[1])];
-    for (const [colour, line] of [["#fff", 2.5], ["#111", 1]]) {
-      pen.strokeStyle = colour;
-      pen.lineWidth = line;
-      pen.beginPath();
-      for (const [a, b] of [[[left, py], [px - 7, py]], [[px + 7, py], [left + width, py]], [[px, top], [px, py - 7]], [[px, py + 7], [px, top + height]]]) {
-        if (a[0] > b[0] || a[1] > b[1]) continue;
-        pen.moveTo(...a);
-        pen.lineTo(...b);
-      }
-      pen.moveTo(px + 7, py);
-      pen.arc(px, py, 7, 0, 2 * Math.PI);
-      pen.stroke();
-    }
-  }
-
-  #drawCursor(pen) {
-    if (!this.#cursor) return;
-    const { left, top, width, height } = this.#shape, { across, up } = this.#grid, { column, row } = this.#cursor;
-    pen.strokeStyle = "#111";
-    pen.lineWidth = 1.5;
-    pen.strokeRect(left + (column / across.length) * width, top + height - ((row + 1) / up.length) * height, width / across.length, height / up.length);
-  }
+  #here() { const { x, y } = this.#grid, { observation } = this.fields; return [x.get(observation), y.get(observation)]; }
 
   #point(event) {
     if (!this.#grid) return;
-    const { left, top, width, height } = this.#shape, { across, up } = this.#grid;
-    const column = Math.floor(((event.offsetX - left) / width) * across.length), row = Math.floor((1 - (event.offsetY - top) / height) * up.length);
-    this.#inspect(column >= 0 && row >= 0 && column < across.length && row < up.length ? { column, row } : null, event);
+    this.#inspect(this.#plot.cellAt(event.offsetX, event.offsetY), event);
   }
 
   #key(event) {
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
     if (!this.#grid) return;
-    const { x, y, across, up } = this.#grid;
+    const { across, up } = this.#grid;
     if (moves[event.key]) {
-      const { observation } = this.fields;
-      const from = this.#cursor ?? { column: Math.round(place(across, x.get(observation))), row: Math.round(place(up, y.get(observation))) };
+      const here = this.#here();
+      const from = this.#cursor ?? { column: Math.round(place(across, here[0])), row: Math.round(place(up, here[1])) };
       const [right, above] = moves[event.key], inside = (at, count) => Math.min(count - 1, Math.max(0, at));
       this.#inspect({ column: inside(from.column + right, across.length), row: inside(from.row + above, up.length) });
     } else if (event.key === "Enter") this.#enter();
@@ -295,17 +182,4 @@ export class ActionMap {
       ...(value === undefined ? [] : [`Q-value ${shown(value, 5)}`]),
     ];
   }
-}
-
-const title = ({ label, unit }) => (unit && unit !== "1" ? `${label} (${unit})` : label);
-
-function spaced(scale, values, at, pixels) {
-  const [low, high] = [values[0], values.at(-1)], room = Math.abs(at(high) - at(low));
-  if (!scale.unitStep) return ticks(low, high, Math.max(2, room / pixels));
-  const found = [low];
-  for (let power = Math.floor(Math.log10(scale.unitStep)); 10 ** power <= high; power++) {
-    const value = 10 ** power;
-    if (value > low && Math.abs(at(value) - at(found.at(-1))) >= pixels) found.push(value);
-  }
-  return found;
 }

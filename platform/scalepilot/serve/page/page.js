@@ -1,5 +1,5 @@
 // The page's thread: list → policy → observation → decision, map and commands; and what to do when an answer fails.
-import { Api, ApiError, latest } from "./api.js";
+import { Api, ApiError, atMostEvery } from "./api.js";
 import { prepareCopying, showCommands } from "./commands.js";
 import { showAnswer, staleAnswer } from "./decision.js";
 import { byId, isObject } from "./dom.js";
@@ -12,7 +12,7 @@ const DECIDE_EVERY_MILLISECONDS = 60;
 const FIRST_RETRY_SECONDS = 2, LONGEST_RETRY_SECONDS = 30;
 
 const api = new Api();
-let policy = null, state = null, retryTimer = null, retrySeconds = FIRST_RETRY_SECONDS, again = () => {};
+let policy = null, state = null, relisted = "", retryTimer = null, retrySeconds = FIRST_RETRY_SECONDS, again = () => {};
 
 const fields = new Fields(() => decide());
 const map = new ActionMap((body, signal) => api.post(policy.decide_url, body, signal), goTo);
@@ -107,22 +107,32 @@ function request() {
   return { ...body, explain: true };
 }
 
+// Once for each surprise: replicas may disagree for a while, and asking them faster does not help.
+async function listAgain(surprise) {
+  if (relisted === surprise) return false;
+  relisted = surprise;
+  await load();
+  return true;
+}
+
 async function decideNow(signal) {
   const asked = policy, body = request(), began = performance.now();
   showCommands(api.url(asked.decide_url), body, api.hasKey);
   try {
     const answer = await api.post(asked.decide_url, JSON.stringify(body), signal);
+    if (asked !== policy) return;
     showProblem("");
     fields.problems([]);
     state = answer.state ?? null;
     showMemory();
     showAnswer(answer, performance.now() - began);
     map.refresh();
-    if (answer.version !== asked.version && !asked.route?.canary) await load();
+    if (answer.version !== asked.version && !asked.route?.canary) await listAgain(answer.version);
+    else relisted = "";
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (error.name === "AbortError") throw error;
     staleAnswer();
-    if (error.status === 404) { await load(); return; }
+    if (error.status === 404 && await listAgain("none")) return;
     if (error.status !== 422) throw error;
     const homeless = fields.problems(error.problems);
     showProblem(homeless.length || !error.problems.length ? error.message : "");
@@ -130,7 +140,7 @@ async function decideNow(signal) {
     map.say("The map waits for an observation that the policy takes.");
   }
 }
-const decide = latest(DECIDE_EVERY_MILLISECONDS, (signal) => void attempt(() => decideNow(signal), decide));
+const decide = atMostEvery(DECIDE_EVERY_MILLISECONDS, (signal) => void attempt(() => decideNow(signal), decide));
 
 function showProblem(text) {
   byId("request-problem").hidden = !text;
