@@ -338,6 +338,12 @@ def map_of(page, act):
     return observations, answers
 
 
+def legend(page):
+    """Class → its share of the map, as written."""
+    names = page.locator("#legend .entry span:nth-child(2)").all_inner_texts()
+    return dict(zip(names, page.locator("#legend .share").all_inner_texts(), strict=True))
+
+
 def pixels(page, places):
     """Colours of the map's plot at shares of its width and height, from its lower left corner."""
     script = """(places) => {
@@ -366,11 +372,8 @@ def test_the_map_is_what_the_policy_does_over_two_fields(visited, server, polici
     labels = [a.label for a in policies.tiny.spec.actions]
     found = {labels[a]: float((action == a).mean()) for a in np.unique(action)}
 
-    entries = page.locator("#legend .entry")
-    assert entries.locator("span:nth-child(2)").all_inner_texts() == [label for label in labels if label in found]
-    shown = dict(
-        zip(entries.locator("span:nth-child(2)").all_inner_texts(), entries.locator(".share").all_inner_texts(), strict=True)
-    )
+    shown = legend(page)
+    assert list(shown) == [label for label in labels if label in found]
     for label, share in found.items():
         assert shown[label].startswith("<") or abs(float(shown[label].removesuffix(" %")) - 100 * share) <= 0.5
     summary = page.locator("#map-summary").inner_text()
@@ -378,7 +381,7 @@ def test_the_map_is_what_the_policy_does_over_two_fields(visited, server, polici
     assert f"{max(found, key=found.get)} {shown[max(found, key=found.get)]}" in summary
 
     # A few cells in the canvas have the colour that the legend gives their action.
-    colours = entries.locator(".key").evaluate_all("keys => keys.map(k => getComputedStyle(k).backgroundColor)")
+    colours = page.locator("#legend .key").evaluate_all("keys => keys.map(k => getComputedStyle(k).backgroundColor)")
     colour_of = {label: tuple(int(x) for x in re.findall(r"\d+", c)) for label, c in zip(shown, colours, strict=True)}
     cells = [(1, len(ready_replicas) - 2), (len(rates) - 2, 1), (len(rates) - 3, len(ready_replicas) - 2), (20, 6)]
     expected = [labels[action[row * len(rates) + column]] for column, row in cells]
@@ -427,13 +430,7 @@ def test_the_map_of_a_rule_has_classes_of_changes_and_a_scale_of_replicas(visite
     with np.errstate(all="ignore"):
         desired = policies.hpa.act(np.array([[row[name] for name in names] for row in observations]))[0].desired_replicas
     assert [a["desired_replicas"] for a in answers] == desired.tolist()
-    shown = dict(
-        zip(
-            page.locator("#legend .entry span:nth-child(2)").all_inner_texts(),
-            page.locator("#legend .share").all_inner_texts(),
-            strict=True,
-        )
-    )
+    shown = legend(page)
     share = np.mean([a["move"] == "hold" for a in answers])
     assert abs(float(shown["hold"].removesuffix(" %")) - 100 * share) <= 0.5
     page.locator("#map-colour").select_option("replicas")
@@ -499,7 +496,7 @@ def test_where_keys_are_set_the_page_asks_for_one_and_keeps_it_to_itself(visited
     page.keyboard.press("Enter")
     ready(page)
     assert page.locator("#key-form").is_hidden()
-    asked, answer = decided(page, lambda: number(page, "ready_replicas").fill("3"))
+    _, answer = decided(page, lambda: number(page, "ready_replicas").fill("3"))
     assert_shown(page, answer)
     curl = page.locator("#curl").inner_text()
     assert '-H "X-API-Key: $KEY"' in curl
@@ -518,19 +515,27 @@ def test_where_keys_are_set_the_page_asks_for_one_and_keeps_it_to_itself(visited
     key.wait_for()
 
 
-@pytest.mark.parametrize("width", [400, 1400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(400, "dark"), (1400, "light")])
 def test_hostile_texts_are_text_and_nothing_overflows(visited, server, width, scheme):
-    for fragment in ("#hostile", "#tiny", "#by-the-clock"):
-        page = ready(visited(server, fragment, width=width, scheme=scheme))
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert page.evaluate("document.querySelectorAll('main script, main img').length") == 0
-        if fragment == "#hostile":
-            assert ATTACK in page.locator("#evaluation").inner_text()
-            assert page.locator(".about", has_text="<script>alert(1)</script>").count() > 10
-            assert ATTACK in page.locator("#provenance").inner_text()
-        paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(16, 21, 27)"}[scheme]
+    page = ready(visited(server, "#hostile", width=width, scheme=scheme))
+    assert ATTACK in page.locator("#evaluation").inner_text()
+    assert page.locator(".about", has_text="<script>alert(1)</script>").count() > 10
+    assert ATTACK in page.locator("#provenance").inner_text()
+    assert page.evaluate("document.querySelectorAll('main script, main img').length") == 0
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(16, 21, 27)"}[scheme]
+
+
+@pytest.mark.parametrize("width", [400, 760, 1400])
+def test_no_policy_makes_the_page_wider_than_its_window(visited, server, width):
+    page = ready(visited(server, "#tiny", width=width))
+    for name in ("tiny", "worth", "hpa", "by-the-clock"):
+        page.get_by_role("radio", name=name, exact=True).check()
+        ready(page)
+        for folded in page.locator(".group summary").all():
+            folded.click()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
 
 
 def test_a_server_that_cannot_be_reached_is_said_and_tried_again(visited, server):
@@ -584,7 +589,7 @@ def test_every_control_has_a_name_and_the_decision_is_read_aloud(visited, server
     assert page.locator("html").get_attribute("lang") == "en"
     nameless = page.evaluate(
         """() => [...document.querySelectorAll("main input, main select, main button")]
-          .filter((c) => !c.labels?.length && !c.getAttribute("aria-label") && !c.getAttribute("aria-labelledby") && !c.textContent.trim())
+          .filter((c) => !c.labels?.length && !c.ariaLabel && !c.getAttribute("aria-labelledby") && !c.textContent.trim())
           .map((c) => c.outerHTML)"""
     )
     assert nameless == []
