@@ -6,8 +6,8 @@ import contextlib
 import datetime as dt
 import errno
 import signal
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,7 +17,8 @@ from scalepilot.cluster import connected
 from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
 from scalepilot.errors import ConfigError
 from scalepilot.evaluate.compare import Comparison, write_evaluation
-from scalepilot.evaluate.returns import ReturnComparison, compare_returns, write_returns
+from scalepilot.evaluate.files import summary
+from scalepilot.evaluate.returns import ReturnComparison, compare_returns, returns_summary, write_returns
 from scalepilot.judge import HPA_DEFAULT, OptimumOptions, describe_policy, judge, tuned_rivals
 from scalepilot.learn.callbacks import Callback, Videos, check_tracking, trackers
 from scalepilot.learn.checkpoints import Checkpoints
@@ -25,7 +26,7 @@ from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.run_folder import RunFolder, git_sha, library_versions
 from scalepilot.learn.task import TEST_SEED, AutoscaleTask, ReturnTask, Task
 from scalepilot.pictures import can_be_filmed, draw_run, film
-from scalepilot.policy import DecisionRule, Policy, PolicySpec, env_actions, env_components, env_fields, load_policy
+from scalepilot.policy import DecisionRule, Policy, PolicySpec, env_actions, env_components, env_fields, load_policy, read_packed
 from scalepilot.policy.rules import Hpa, HpaParameters, Rule, make_rule, rules_for
 from scalepilot.progress import Progress
 from scalepilot.reports import write_run_report
@@ -258,6 +259,7 @@ def evaluate_run(config: ExperimentConfig, folder: RunFolder, data: ProtocolData
             executor=executor,
         )
     write_evaluation(comparison, folder.evaluation)
+    keep_summary(folder, summary(comparison))
     default = _validation_J(Hpa(HpaParameters(), config.autoscale.params), data, config.autoscale.params)
     folder.write_status("evaluating", validation_J_per_hour={HPA_DEFAULT: default})
     return comparison
@@ -282,7 +284,21 @@ def evaluate_returns(config: ExperimentConfig, folder: RunFolder, task: Task) ->
         bootstrap_samples=config.evaluation.bootstrap_samples,
     )
     write_returns(comparison, folder.evaluation)
+    keep_summary(folder, returns_summary(comparison))
     return comparison
+
+
+def keep_summary(folder: RunFolder, found: Mapping[str, Any]) -> None:
+    """Write into the policy's own description how it was judged: who serves it has nothing else of the run.
+
+    Args:
+        folder: the run.
+        found: what summary.json holds.
+    """
+    packed = read_packed(folder.policy)
+    evaluation = {key: found[key] for key in ("workloads", "episodes", "policies", "roles")}
+    evaluation["gap_closed"] = found.get("gap_closed", {}).get(packed.spec.name, {})
+    replace(packed, spec=packed.spec.with_evaluation(evaluation)).save(folder.policy)
 
 
 def _validation_J(rule: Hpa, data: ProtocolData, params: AutoscaleParams) -> float:

@@ -78,6 +78,10 @@ def test_a_run_leaves_everything_a_person_and_a_script_need(tmp_path: Path):
     assert json.loads((folder.path / "run.json").read_text())["status"] == "finished"
     summary = json.loads((folder.evaluation / "summary.json").read_text())
     assert {"small-ppo", "hpa-default", "hpa-tuned-cpu", "hpa-tuned-rps", "look-ahead"} <= set(summary["policies"])
+    # Whoever serves the policy has its description alone.
+    kept = load_policy(folder.path).spec.evaluation
+    assert kept["policies"] == summary["policies"]
+    assert kept["gap_closed"] == summary["gap_closed"]["small-ppo"]
     rows = folder.read_metrics()
     assert [r["iteration"] for r in rows] == list(range(1, 9))
     assert all(r["entropy"] is not None for r in rows)

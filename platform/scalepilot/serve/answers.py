@@ -95,7 +95,8 @@ def _why(served: ServedPolicy) -> str:
 def _shown_scores(decision_rule: str, scores: NDArray[np.float32]) -> list[list[float]]:
     if decision_rule == "argmax_q":
         return _rounded(scores)
-    odds = np.exp((scores - scores.max(axis=1, keepdims=True)).astype(np.float64))
+    # In float64, where the difference of any two float32 is finite.
+    odds = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
     shares: list[list[float]] = np.round(odds / odds.sum(axis=1, keepdims=True), _DIGITS).tolist()
     return shares
 

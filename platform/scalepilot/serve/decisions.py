@@ -51,7 +51,9 @@ def decide_rows(served: ServedPolicy, observation: NDArray[np.float64], state: S
     if next_state is not None:
         decisive += list(next_state.values())
     # One sum is finite where every number is (or overflows, and then the rows are looked at one by one to no effect).
-    if all(np.isfinite(part.sum()) for part in decisive):
+    with np.errstate(all="ignore"):
+        finite = all(np.isfinite(part.sum()) for part in decisive)
+    if finite:
         whole = None if desired is None else desired.astype(np.int64)
         return Outcome(whole, None if total is None else total.astype(np.int64), action, scores, next_state)
     broken = ~np.all([np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in decisive], axis=0)

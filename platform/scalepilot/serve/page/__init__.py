@@ -1,11 +1,15 @@
-"""The page at /: three static files, nothing from the network."""
+"""The page at /: static files of this package, nothing from the network."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 
 _KINDS = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
-_FILES = {"/": "index.html", "/page/page.css": "page.css", "/page/page.js": "page.js"}
+_PARTS = (
+    *("page.css", "page.js", "api.js", "commands.js", "decision.js", "dom.js", "evaluation.js", "fields.js", "grid.js"),
+    *("map.js", "plot.js", "policies.js", "quantities.js"),
+)
+_FILES = {"/": "index.html"} | {f"/page/{name}": name for name in _PARTS}
 
 
 def page_files() -> dict[str, tuple[str, bytes]]:
