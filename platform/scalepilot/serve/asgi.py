@@ -36,6 +36,8 @@ _METRICS, _PAGE, _DOCS, _OPENAPI = "/metrics", "/page", "/docs", "/openapi.json"
 _HEALTH = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 _READY = ("/health/ready", "/v2/health/ready")
 _RETRY = ("retry-after", "1")
+# As proxies count a client that left before it was answered.
+_CLIENT_LEFT = 499
 _SHOWN_CHARACTERS = 80
 _POLL_SECONDS = 0.02
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -89,6 +91,7 @@ class PolicyApi:
         self._watching: asyncio.TimerHandle | None = None
         self._prefix, self._numbers = os.urandom(6).hex().encode(), itertools.count(1)
         self._log_second, self._logged = 0, 0
+        self.metrics.follow(lambda: (self._ready, self._in_flight))
 
     def _made_surface(self) -> Surface:
         return Surface(self._store.catalogue, self._max_body_bytes, self._fixed, with_keys=self._keys is not None)
@@ -134,6 +137,7 @@ class PolicyApi:
         try:
             reply = await self._answer(surface, exchange, receive)
         except _DisconnectedError:
+            self._account(exchange, _CLIENT_LEFT, time.perf_counter() - began)
             return
         except RequestError as error:
             headers = [(name.encode(), value.encode("latin-1")) for name, value in error.headers]
@@ -259,7 +263,7 @@ class PolicyApi:
             if not many and post.shadow is None and served.quick is not None:
                 quick = served.quick.answer(rows[0])
                 if quick is not None:
-                    self.metrics.decided_one(served, quick["move"], post.endpoint)
+                    self.metrics.decided_one(served, quick["move"], post.endpoint, quick["desired_replicas"])
                     return msgspec.json.encode(quick) + b"\n"
             decided = answer(served, rows, many)
         self._count(post, served, decided)
@@ -275,19 +279,24 @@ class PolicyApi:
 
     def _count(self, post: Post, served: ServedPolicy, decided: Decided | oip.Inferred) -> None:
         self.metrics.decided(served, decided.outcome, len(decided.observation), post.endpoint, decided.clipped)
-        if post.shadow is not None and self._shadows < _MAX_SHADOWS:
+        if post.shadow is None:
+            return
+        if self._shadows >= _MAX_SHADOWS:
+            self.metrics.count("shadow_decisions", (served.reference, post.shadow.reference, "skipped"), len(decided.observation))
+        else:
             self._shadows += 1
             # After the answer has gone out.
             asyncio.get_running_loop().call_soon(self._decide_again, post.shadow, served, decided)
 
     def _decide_again(self, shadow: ServedPolicy, served: ServedPolicy, decided: Decided | oip.Inferred) -> None:
         self._shadows -= 1
+        labels = (served.reference, shadow.reference)
         try:
             again = decide_rows(shadow, decided.observation)
         except Exception:  # a shadow may fail as it likes
             _logger.exception("shadow failed", extra={"event": "shadow_failed", "policy": shadow.reference})
+            self.metrics.count("shadow_decisions", (*labels, "failed"), len(decided.observation))
             return
-        labels = (served.reference, shadow.reference)
         same, difference = _agreement(served, decided.outcome, shadow, again)
         count = len(decided.observation)
         self.metrics.count("shadow_decisions", (*labels, "same"), same)
