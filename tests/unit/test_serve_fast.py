@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -46,13 +47,19 @@ def test_a_thousand_observations_are_answered_the_same_either_way(network: Serve
     assert network.quick is not None
     rows = drawn_rows(network, 1000)
     slow = decide(network, parse_request(json.dumps({"observation": [as_request(network, row) for row in rows]}).encode()))
+    together = plain(answer(network, [tuple(row) for row in rows], many=True).to_json())
+    assert together == slow.answers
     for row, expected in zip(rows, slow.answers, strict=True):
-        quick = network.quick.answer(tuple(row))
-        assert quick is not None
+        quick = plain(network.quick.answer(tuple(row)))
         for scores in ("probabilities", "q_values"):
             if scores in expected:
                 assert quick.pop(scores) == pytest.approx(expected.pop(scores), abs=2e-6, rel=1e-6)
         assert quick == expected
+
+
+def plain(answers: Any) -> Any:
+    """As a client reads it."""
+    return json.loads(msgspec.json.encode(answers))
 
 
 def test_one_observation_and_a_list_are_read_in_order(network: ServedPolicy) -> None:

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from scalepilot.serve.decisions import Outcome
+from scalepilot.serve.shown import DIGITS, rounded, shown_scores
 from scalepilot.serve.store import ServedPolicy
 
 Clipped = list[dict[str, Any]]
-_DIGITS = 6
 
 
 def answer_rows(
@@ -41,7 +40,7 @@ def answer_rows(
     total = None if outcome.total_replicas is None else outcome.total_replicas.tolist()
     action = None if outcome.action is None else outcome.action.tolist()
     score_key = "q_values" if spec.decision_rule == "argmax_q" else "probabilities"
-    scores = None if outcome.scores is None else _shown_scores(spec.decision_rule, outcome.scores)
+    scores = None if outcome.scores is None else shown_scores(spec.decision_rule, outcome.scores)
     memories = None if outcome.state is None else {key: column.tolist() for key, column in outcome.state.items()}
     answers = []
     for i in range(count):
@@ -80,7 +79,7 @@ def move_label(change: int) -> str:
 
 def _components(served: ServedPolicy, action: Any, row: int) -> dict[str, float]:
     names = [component.name for component in served.spec.components]
-    return dict(zip(names, _rounded(np.array([action[row]], dtype=np.float32))[0], strict=True))
+    return dict(zip(names, rounded(np.array([action[row]], dtype=np.float32))[0], strict=True))
 
 
 def _why(served: ServedPolicy) -> str:
@@ -90,25 +89,6 @@ def _why(served: ServedPolicy) -> str:
     if served.fallback is None:
         return f"{name} gave no finite number for this observation: the replicas are held"
     return f"{name} gave no finite number for this observation: the rule {served.fallback.spec.name} decided"
-
-
-def _shown_scores(decision_rule: str, scores: NDArray[np.float32]) -> list[list[float]]:
-    if decision_rule == "argmax_q":
-        return _rounded(scores)
-    # In float64, where the difference of any two float32 is finite.
-    odds = np.exp(scores.astype(np.float64) - scores.max(axis=1, keepdims=True))
-    shares: list[list[float]] = np.round(odds / odds.sum(axis=1, keepdims=True), _DIGITS).tolist()
-    return shares
-
-
-def _rounded(values: NDArray[np.float32]) -> list[list[float]]:
-    """Rows (n, k) to the seven digits that a float32 has, counted from the largest of each: 0.3, not 0.30000001192092896."""
-    exact = values.astype(np.float64)
-    largest = np.nanmax(np.abs(exact), axis=1, initial=0.0, keepdims=True)
-    exponents = np.floor(np.log10(np.where(largest > 0, largest, 1.0)))
-    scale = 10.0 ** (_DIGITS - exponents)
-    rows: list[list[float]] = (np.rint(exact * scale) / scale).tolist()
-    return rows
 
 
 def _explanation(served: ServedPolicy, answer: Mapping[str, Any], outcome: Outcome, row: int) -> dict[str, Any]:
@@ -127,8 +107,8 @@ def _explanation(served: ServedPolicy, answer: Mapping[str, Any], outcome: Outco
         order = np.argsort(outcome.scores[row])[::-1]
         first, second = outcome.scores[row][order[:2]].tolist()
         explanation |= {
-            "scores": dict(zip(served.move_labels, _rounded(outcome.scores[row : row + 1])[0], strict=True)),
-            "runner_up": {"move": served.move_labels[order[1]], "margin": round(first - second, _DIGITS)},
+            "scores": dict(zip(served.move_labels, rounded(outcome.scores[row : row + 1])[0], strict=True)),
+            "runner_up": {"move": served.move_labels[order[1]], "margin": round(first - second, DIGITS)},
         }
     explanation["words"] = _words(served, answer, explanation)
     return explanation

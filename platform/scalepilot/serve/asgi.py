@@ -261,10 +261,10 @@ class PolicyApi:
         else:
             rows, many = read
             if not many and post.shadow is None and served.quick is not None:
-                quick = served.quick.answer(rows[0])
-                if quick is not None:
-                    self.metrics.decided_one(served, quick["move"], post.endpoint, quick["desired_replicas"])
-                    return msgspec.json.encode(quick) + b"\n"
+                one = served.quick.answer(rows[0])
+                if one is not None:
+                    self.metrics.decided_one(served, one.move, post.endpoint, one.desired_replicas)
+                    return msgspec.json.encode(one) + b"\n"
             decided = answer(served, rows, many)
         self._count(post, served, decided)
         return msgspec.json.encode(decided.to_json()) + b"\n"

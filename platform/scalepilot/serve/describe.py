@@ -57,4 +57,5 @@ def decide_path(name: str) -> str:
 
 def example_answer(served: ServedPolicy) -> dict[str, Any]:
     """What the policy really says to its example."""
-    return decide(served, DecideRequest([served.example], [None], many=False)).answers[0]
+    answer: dict[str, Any] = decide(served, DecideRequest([served.example], [None], many=False)).answers[0]
+    return answer

@@ -38,7 +38,10 @@ _COUNTERS = {
     "decisions": (("policy", "version", "move"), "Decisions, by move; a rule's are up, hold or down."),
     "fallbacks": (("policy", "version"), "Decisions left to the fallback: the policy gave no finite number."),
     "clipped_fields": (("policy", "field"), "Observation fields out of their range, brought into it at the client's wish."),
-    "shadow_decisions": (("policy", "shadow", "agreement"), "Decisions that a shadow made again: same, different, failed or skipped."),
+    "shadow_decisions": (
+        ("policy", "shadow", "agreement"),
+        "Decisions that a shadow made again: same, different, failed or skipped.",
+    ),
     "shadow_difference_replicas": (("policy", "shadow"), "Sum of the distance between a policy's replicas and its shadow's."),
     "policy_loads": (("result",), "Policies loaded from the watched folder, or refused; every replica counts its own."),
 }

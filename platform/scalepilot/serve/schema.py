@@ -6,6 +6,7 @@ tenth of the time and leaves everything else to this module.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -209,20 +210,20 @@ class Decided:
     """A request's answer and what the metrics count of it.
 
     Attributes:
-        answers: one object an observation.
+        answers: one object an observation, as `msgspec.json.encode` writes it.
         many: they are answered as a list.
         outcome: the decisions themselves.
         observation: (n, num_fields) as decided on.
         clipped: of each observation; None where that was not asked for.
     """
 
-    answers: list[dict[str, Any]]
+    answers: list[Any]
     many: bool
     outcome: Outcome
     observation: NDArray[np.float64]
     clipped: list[Clipped] | None = None
 
-    def to_json(self) -> dict[str, Any] | list[dict[str, Any]]:
+    def to_json(self) -> Any:
         """The body of the answer."""
         return self.answers if self.many else self.answers[0]
 
@@ -243,9 +244,12 @@ def decide(served: ServedPolicy, request: DecideRequest) -> Decided:
 
 def answer(served: ServedPolicy, rows: Sequence[Sequence[float]], many: bool) -> Decided:
     """Answer observations that are checked already, without memory."""
-    observation = np.array(rows, dtype=np.float64)
+    width = len(served.spec.observation_fields)
+    flat = np.fromiter(itertools.chain.from_iterable(rows), np.float64, len(rows) * width)
+    observation = flat.reshape(len(rows), width)
     outcome = decide_rows(served, observation)
-    return Decided(answer_rows(served, outcome, len(observation)), many, outcome, observation)
+    quick = None if served.quick is None else served.quick.answers(outcome)
+    return Decided(quick or answer_rows(served, outcome, len(observation)), many, outcome, observation)
 
 
 def _shown(value: Any) -> str:
