@@ -10,6 +10,7 @@ BENCHMARKS = {
     "compare": "benchmarks.compare",
     "coverage": "benchmarks.coverage",
     "serve": "benchmarks.serve",
+    "serve_memory": "benchmarks.serve_memory",
     "cli_start": "benchmarks.cli_start",
     "train_ppo_autoscale": "benchmarks.train_ppo_autoscale",
     "train_dqn": "benchmarks.train_dqn",

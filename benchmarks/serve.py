@@ -52,9 +52,9 @@ def run() -> tuple[dict[str, Any], dict[str, float]]:
     rounds: dict[str, list[Figures]] = {"scalepilot": [], "serve_stock": [], "uvicorn": []}
     with tempfile.TemporaryDirectory(prefix="bench") as name:
         folder = Path(name)
-        body = _make_policy(folder)
+        body = make_policy(folder)
         servers: dict[str, Callable[[int], list[str]]] = {
-            "scalepilot": lambda port: _scalepilot(folder, port),
+            "scalepilot": lambda port: scalepilot_command(folder, port),
             "serve_stock": lambda port: [sys.executable, "-m", "benchmarks.serve_rivals.stock_serve", str(port)],
             "uvicorn": _uvicorn,
         }
@@ -84,23 +84,24 @@ def _ratios(figures: dict[str, Any]) -> dict[str, float]:
 
 
 def _measured(server: str, command: Callable[[int], list[str]], path: str, body: dict[str, Any], folder: Path) -> Figures:
-    port = _free_port()
-    with _running(command(port), port, folder) as (process, ready_seconds):
+    port = free_port()
+    with running(command(port), port, folder) as (process, ready_seconds):
         url = f"http://127.0.0.1:{port}{path}"
         one, many = json.dumps(body), json.dumps({"observation": [body["observation"]] * BATCH})
         figures: Figures = {"ready_seconds": ready_seconds}
-        _wrk(url, one, 4, WARM_SECONDS, folder)
+        wrk(url, one, 4, WARM_SECONDS, folder)
         for connections in CONNECTIONS:
-            measured = _wrk(url, one, connections, SECONDS, folder)
-            figures |= {f"{key}_{connections}": value for key, value in measured.items()}
+            measured = wrk(url, one, connections, SECONDS, folder)
+            figures |= {f"{key}_{connections}": value for key, value in measured.items() if key != "requests"}
         if server == "scalepilot":
-            figures["p50_milliseconds_batch"] = _wrk(url, many, 1, SECONDS, folder)["p50_milliseconds"]
+            figures["p50_milliseconds_batch"] = wrk(url, many, 1, SECONDS, folder)["p50_milliseconds"]
         if server != "uvicorn":
             figures["replica_pss_mib"] = _replica_pss_mib(process)
     return figures
 
 
-def _scalepilot(folder: Path, port: int) -> list[str]:
+def scalepilot_command(folder: Path, port: int) -> list[str]:
+    """The command that serves the artifact with a key."""
     script = [sys.executable, "-m", "scalepilot.cli", "serve", str(folder / "artifact"), "--port", str(port)]
     return [*script, "--api-key-file", str(folder / "keys"), "--log-file", str(folder / "serve.log")]
 
@@ -110,7 +111,7 @@ def _uvicorn(port: int) -> list[str]:
     return [sys.executable, "-m", "uvicorn", "--factory", module, "--port", str(port), "--log-level", "critical"]
 
 
-def _make_policy(folder: Path) -> dict[str, Any]:
+def make_policy(folder: Path) -> dict[str, Any]:
     """A network of two tanh layers for Autoscale-v0, as an artifact and as weights for the rivals; its example request."""
     from onnx import TensorProto, helper, numpy_helper
 
@@ -149,7 +150,7 @@ def _make_policy(folder: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], port: int, folder: Path) -> Iterator[tuple[psutil.Process, float]]:
+def running(command: list[str], port: int, folder: Path) -> Iterator[tuple[psutil.Process, float]]:
     """A server and the seconds until it was ready; ended with every process it began."""
     ray_folder = tempfile.mkdtemp(prefix="b-", dir="/tmp")
     env = os.environ | {"RIVAL_FOLDER": str(folder), "RIVAL_RAY_FOLDER": ray_folder, "RAY_USAGE_STATS_ENABLED": "0"}
@@ -184,7 +185,7 @@ def _is_ready(port: int) -> bool:
         return False
 
 
-def _wrk(url: str, body: str, connections: int, seconds: int, folder: Path) -> Figures:
+def wrk(url: str, body: str, connections: int, seconds: int, folder: Path) -> Figures:
     """Requests a second, and the time of an answer.
 
     Raises:
@@ -200,6 +201,9 @@ def _wrk(url: str, body: str, connections: int, seconds: int, folder: Path) -> F
     rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
     assert rate is not None
     figures = {"requests_per_second": float(rate[1])}
+    total = re.search(r"(\d+) requests in", said)
+    assert total is not None
+    figures["requests"] = float(total[1])
     for share in (50, 99):
         found = re.search(rf"\s{share}%\s+([\d.]+)(us|ms|s)", said)
         assert found is not None
@@ -216,7 +220,8 @@ def _replica_pss_mib(process: psutil.Process) -> float:
     raise SystemExit("no replica found")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of loopback that nobody has."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

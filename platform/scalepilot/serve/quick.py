@@ -1,7 +1,7 @@
 """The usual answers in a fraction of the time: one observation decided without arrays, many answered without dictionaries.
 
-For a single row numpy's own calls cost more than the arithmetic. Only for policies that choose from an action table, and only for
-what needs no explanation: everything else goes through `decisions.py` and `answers.py`. `tests/unit/test_serve_fast.py` holds both
+For a single row numpy's own calls cost more than the arithmetic. Only for policies that choose from an action table, and for what
+needs no explanation: everything else goes through `decisions.py` and `answers.py`. `tests/unit/test_serve_fast.py` holds both
 ways to the same answers.
 """
 
