@@ -112,15 +112,16 @@ def _serve(config: ServeConfig, arguments: argparse.Namespace) -> int:
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     with _private_folder() as folder:
         set_environment(ingress, folder, config.limits)
-        if config.log_file is None:
-            config = replace(config, log_file=str(folder / "serve.log"))
+        shown = None
+        if config.log_file is None and not arguments.address:
+            shown = folder / "serve.log"
+            config = replace(config, log_file=str(shown))
         try:
             from scalepilot.serve.app import serve_forever
         except ModuleNotFoundError as error:
             raise _not_installed(error) from None
         print("scalepilot serve: starting Ray Serve, about 10 s …", file=sys.stderr, flush=True)
-        assert config.log_file is not None
-        with _followed(Path(config.log_file), to_terminal=arguments.log_file is None):
+        with _followed(shown):
             serve_forever(
                 config, folder, address=arguments.address, on_ready=lambda: _announce(store, url, config, as_json=arguments.json)
             )
@@ -159,9 +160,9 @@ def _private_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def _followed(file: Path, *, to_terminal: bool) -> Iterator[None]:
-    """Show what the replicas log, which are other processes with streams of their own."""
-    if not to_terminal:
+def _followed(file: Path | None) -> Iterator[None]:
+    """Show what the replicas log, which are other processes with streams of their own; None shows nothing."""
+    if file is None:
         yield
         return
     from scalepilot.serve.logs import follow

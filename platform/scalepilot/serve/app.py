@@ -17,6 +17,7 @@ import psutil
 import ray
 from pydantic import BaseModel, ConfigDict
 from ray import serve
+from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
@@ -135,6 +136,7 @@ def _application(config: ServeConfig, metrics_folder: Path | None) -> serve.Appl
         max_ongoing_requests=limits.requests_per_replica,
         # Ray's default is no bound. Past this many the proxy answers 503 at once, and memory stays flat.
         max_queued_requests=limits.queued_requests,
+        backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),
         graceful_shutdown_timeout_s=limits.drain_seconds,
         graceful_shutdown_wait_loop_s=0.5,
         health_check_period_s=HEALTH_CHECK_PERIOD_SECONDS,
