@@ -262,23 +262,9 @@ def test_ten_times_too_much_is_refused_soon_and_what_is_taken_is_answered_in_tim
     (tmp_path / "body.json").write_bytes(load.body)
     url = f"http://127.0.0.1:{server.port}{load.path}"
     memory = server.pss_mib()
-    # Ten times the 2 × 32 requests that the replicas take at once.
-    command = [
-        hey,
-        "-z",
-        "6s",
-        "-c",
-        "640",
-        "-m",
-        "POST",
-        "-T",
-        "application/json",
-        "-D",
-        str(tmp_path / "body.json"),
-        "-o",
-        "csv",
-        url,
-    ]
+    # Ten times the 2 × 64 requests that the replicas take at once.
+    options = f"-z 6s -c 1280 -m POST -T application/json -D {tmp_path / 'body.json'} -o csv"
+    command = [hey, *options.split(), url]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rows = [(float(row["response-time"]), int(row["status-code"])) for row in csv.DictReader(io.StringIO(said))]
     statuses = Counter(status for _, status in rows)
