@@ -66,6 +66,8 @@ class Load:
         self._ended.set()
         for thread in self._threads:
             thread.join(timeout=30)
+        # Shown by `pytest -rP`.
+        print(f"{len(self.answers)} requests, {len(self.failed())} failed: {dict(self.statuses())}")
 
     def _ask_on(self) -> None:
         connection = self._connected()
@@ -271,8 +273,12 @@ def test_ten_times_too_much_is_refused_soon_and_what_is_taken_is_answered_in_tim
     assert set(statuses) <= {200, 503}
     assert statuses[503] > 0
     assert statuses[200] > 500
-    taken = sorted(seconds for seconds, status in rows if status == 200)
+    taken, refused = (sorted(seconds for seconds, status in rows if status == wanted) for wanted in (200, 503))
+    for words, times in (("taken", taken), ("refused", refused)):
+        print(f"{len(times)} {words}, p50 {times[len(times) // 2]:.3f} s, p99 {times[int(0.99 * len(times))]:.3f} s")
+    # hey shares the two cores: what it measures is longer than what the server took.
     assert taken[int(0.99 * len(taken))] < 2.0
+    assert refused[len(refused) // 2] < 0.5
     assert server.pss_mib() < 1.05 * memory + 30
     assert wait_for(lambda: server.get("/health/ready")[0] == 200) < 5
     with server.load() as after:

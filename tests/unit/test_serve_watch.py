@@ -39,6 +39,8 @@ class Watched:
         return place
 
     def look(self) -> None:
+        # What has changed is taken in once it has settled.
+        self.watcher.look()
         self.watcher.look()
 
     def served(self) -> list[str]:
@@ -114,6 +116,37 @@ def test_an_unfit_version_is_counted_and_the_old_one_goes_on(
     assert watched.served() == ["tiny@1"]
     assert watched.default("tiny") == "1"
     assert watched.loads("refused") == 1
+
+
+def test_a_policy_that_is_copied_file_by_file_is_taken_in_when_it_is_whole(
+    watched: Watched, tiny_network: Callable[..., NetworkPolicy], tmp_path: Path
+) -> None:
+    save_policy(tiny_network(), tmp_path / "whole")
+    place = watched.folder / "tiny"
+    place.mkdir()
+    shutil.copy(tmp_path / "whole" / "policy.json", place)
+    watched.watcher.look()
+    whole = (tmp_path / "whole" / "model.onnx").read_bytes()
+    for share in (0.3, 0.7, 1.0):
+        (place / "model.onnx").write_bytes(whole[: int(share * len(whole))])
+        watched.watcher.look()
+        assert watched.served() == []
+    watched.watcher.look()
+    assert watched.served() == ["tiny@1"]
+    assert watched.loads("refused") == 0
+
+
+def test_a_model_that_was_cut_off_and_is_mended_is_taken_in(watched: Watched, tiny_network: Callable[..., NetworkPolicy]) -> None:
+    save_policy(tiny_network(), watched.folder / "tiny")
+    model = watched.folder / "tiny" / "model.onnx"
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-10])
+    watched.look()
+    assert watched.served() == []
+    assert watched.loads("refused") == 1
+    model.write_bytes(whole)
+    watched.look()
+    assert watched.served() == ["tiny@1"]
 
 
 def test_a_repaired_version_is_taken_in(watched: Watched) -> None:

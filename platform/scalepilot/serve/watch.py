@@ -19,7 +19,8 @@ from scalepilot.serve.store import Catalogue, PolicyStore, ServedPolicy
 
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _logger = logging.getLogger("scalepilot.serve")
-_Stamp = tuple[int, int, int]
+# Name, time and size of every file of a folder: whatever changes, it is another one.
+_Stamp = tuple[tuple[str, int, int], ...]
 
 
 def check_watched(folder: Path) -> None:
@@ -61,8 +62,10 @@ class PolicyWatcher:
         self._named = list(store.catalogue)
         self._routes: dict[str, RouteConfig] = config.routes
         self._routes_seen: _Stamp | None = None
+        self._problem = ""
         self._loaded: dict[Path, tuple[_Stamp, ServedPolicy]] = {}
         self._refused: dict[Path, _Stamp] = {}
+        self._seen: dict[Path, _Stamp] | None = None
         self._kept: set[Path] = set()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="policy-watcher", daemon=True)
@@ -79,14 +82,22 @@ class PolicyWatcher:
         while not self._stopped.wait(self._config.watch_seconds):
             try:
                 self.look()
-            except Exception:  # whatever the folder holds, what is served goes on, and the next look may succeed
-                _logger.exception("watching failed", extra={"event": "watch_failed"})
+            except Exception as error:  # whatever the folder holds, what is served goes on, and the next look may succeed
+                if str(error) != self._problem:
+                    _logger.exception("watching failed", extra={"event": "watch_failed"})
+                self._problem = str(error)
 
     def look(self) -> None:
-        """Take in what changed since the last look."""
+        """Take in what changed since the last look.
+
+        A folder is loaded once it looks the same twice: who copies a policy into it file by file is not done with the first. The
+        first look of all takes everything as it is.
+        """
         found = dict(_policy_folders(self._folder))
+        settled = {folder: stamp for folder, stamp in found.items() if self._seen is None or self._seen.get(folder) == stamp}
+        self._seen = found
         changed = self._drop_vanished(found)
-        for folder, stamp in found.items():
+        for folder, stamp in settled.items():
             loaded = self._loaded.get(folder)
             if (loaded is not None and loaded[0] == stamp) or self._refused.get(folder) == stamp:
                 continue
@@ -155,17 +166,19 @@ class PolicyWatcher:
     def _read_routes(self) -> bool:
         path = self._folder / ROUTES_FILE
         stamp = _stamp(path)
-        if stamp == self._routes_seen:
+        # What it names may have come or gone meanwhile.
+        if stamp == self._routes_seen and not self._problem:
             return False
         self._routes_seen = stamp
         try:
-            routes = self._config.routes if stamp is None else load_routes(path)
+            routes = load_routes(path) if stamp else self._config.routes
             Catalogue.of(self._policies(), routes)
         except InputError as error:
-            _logger.error("routes refused, the old ones go on", extra={"event": "routes_refused", "reason": str(error)})
-            # They may name what is still to come.
-            self._routes_seen = None if "is not served" in str(error) else stamp
+            if str(error) != self._problem:
+                _logger.error("routes refused, the old ones go on", extra={"event": "routes_refused", "reason": str(error)})
+            self._problem = str(error)
             return False
+        self._problem = ""
         self._routes = routes
         _logger.info("routes read", extra={"event": "routes_read", "names": len(routes)})
         return True
@@ -188,36 +201,40 @@ class PolicyWatcher:
 
 def _policy_folders(folder: Path) -> Iterator[tuple[Path, _Stamp]]:
     """Every policy folder at NAME, NAME/VERSION, or in a run at either place, with what tells whether it changed."""
-    try:
-        children = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError:
-        return
-    for child in children:
+    for child in _folders_in(folder):
         found = _policy_in(child)
         if found is not None:
             yield found
             continue
-        with_versions = (path for path in child.iterdir() if path.is_dir() and not path.name.startswith("."))
-        for version in sorted(with_versions):
+        for version in _folders_in(child):
             found = _policy_in(version)
             if found is not None:
                 yield found
 
 
+def _folders_in(folder: Path) -> list[Path]:
+    """Without those that begin with a dot, in which folders are written aside; none where it cannot be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []
+
+
 def _policy_in(folder: Path) -> tuple[Path, _Stamp] | None:
     for candidate in (folder, folder / "policy"):
-        stamp = _stamp(candidate / SPEC_FILE)
-        if stamp is not None:
-            return candidate, stamp
+        if (candidate / SPEC_FILE).is_file():
+            return candidate, _stamp(candidate)
     return None
 
 
-def _stamp(path: Path) -> _Stamp | None:
+def _stamp(path: Path) -> _Stamp:
+    """Of a folder's files, or of one file; empty where nothing is there."""
     try:
-        found = path.stat()
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        found = [(file.name, file.stat()) for file in files]
     except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+        return ()
+    return tuple((name, status.st_mtime_ns, status.st_size) for name, status in found)
 
 
 def _check_private(folder: Path) -> None:
