@@ -251,7 +251,9 @@ def test_a_killed_replica_costs_at_most_what_it_had_begun_and_another_takes_its_
         time.sleep(2)
     # With another replica there, and requests that may be asked twice, HAProxy hides the death; the bar is what was in flight.
     assert len(load.failed()) <= load.clients, load.failed()[:3]
-    assert all(answer.status == 503 and answer.retry_after for answer in load.failed())
+    for answer in load.failed():
+        # Refused with Retry-After; or, on a connection used before, closed unanswered, as HAProxy leaves it to the client.
+        assert (answer.status == 503 and answer.retry_after) or "RemoteDisconnected" in str(answer.body), answer
     assert all(killed - 1 < answer.at < killed + 5 for answer in load.failed())
     assert recovered < RECOVERY_SECONDS
 

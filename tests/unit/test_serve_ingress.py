@@ -15,7 +15,7 @@ from scalepilot.serve import load_serve_config, serve_config
 from scalepilot.serve.haproxy_config import error_files, tighten
 from scalepilot.serve.ingress import choose_ingress, haproxy_binary, set_environment
 
-LIMITS = {"requests_per_replica": 7, "queue_milliseconds": 40, "request_seconds": 9}
+SETTINGS = {"listen": "[::1]:8200", "requests_per_replica": 7, "queue_milliseconds": 40, "request_seconds": 9}
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ def written(tmp_path: Path) -> str:
 
 
 def test_serves_own_configuration_is_open_where_ours_is_not(written: str, tmp_path: Path) -> None:
-    ours = tighten(written, LIMITS, tmp_path)
+    ours = tighten(written, SETTINGS, tmp_path)
     for words in ("bind *:", "bind :", "mode 666", "127.0.0.1:514", "500.http\n    errorfile 503"):
         assert words in written, "Ray's template changed: look at it again"
         assert words not in ours.replace(f"errorfile 502 {tmp_path}/502.http", "")
-    assert [line for line in ours.splitlines() if " bind " in line] == ["    bind 127.0.0.1:8123"]
+    assert [line for line in ours.splitlines() if " bind " in line] == ["    bind [::1]:8200"]
     assert "    server replica-1 127.0.0.1:30000 check observe layer4 error-limit 3 on-error mark-down maxconn 7" in ours
     assert "    timeout queue 40ms" in ours
     assert f"    errorfile 503 {tmp_path}/503.http" in ours
@@ -63,7 +63,7 @@ def test_haproxy_takes_the_tightened_configuration(written: str, tmp_path: Path)
         (tmp_path / name).write_bytes(content)
     (tmp_path / "state").write_text("1\n")
     file = tmp_path / "tight.cfg"
-    file.write_text(tighten(written, LIMITS, tmp_path))
+    file.write_text(tighten(written, SETTINGS, tmp_path))
     checked = subprocess.run([binary, "-c", "-f", str(file)], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
 
@@ -71,7 +71,7 @@ def test_haproxy_takes_the_tightened_configuration(written: str, tmp_path: Path)
 @pytest.mark.parametrize("section", ["frontend prometheus", "listen stats", "backend default_backend", "defaults"])
 def test_another_form_of_configuration_is_not_trusted(written: str, tmp_path: Path, section: str) -> None:
     with pytest.raises(ValueError, match=section):
-        tighten(written.replace(f"\n{section}", f"\nbackend renamed-{section.replace(' ', '-')}"), LIMITS, tmp_path)
+        tighten(written.replace(f"\n{section}", f"\nbackend renamed-{section.replace(' ', '-')}"), SETTINGS, tmp_path)
 
 
 def test_what_haproxy_says_itself_is_json_and_never_another_5xx_than_503() -> None:
@@ -88,7 +88,7 @@ def test_haproxys_files_are_private_to_the_run(tmp_path: Path) -> None:
     environment: dict[str, str] = {}
     if choose_ingress("auto") == "plain":
         pytest.skip("no HAProxy here")
-    set_environment("haproxy", tmp_path, serve_config({}).limits, environment)
+    set_environment(serve_config({"ingress": "haproxy"}), tmp_path, environment)
     for name in (
         "CONFIG_FILE_LOC",
         "SOCKET_PATH",
@@ -108,7 +108,7 @@ def test_haproxys_files_are_private_to_the_run(tmp_path: Path) -> None:
 
 def test_what_is_set_already_stays(tmp_path: Path) -> None:
     environment = {"RAY_SERVE_THROUGHPUT_OPTIMIZED": "0"}
-    set_environment("plain", tmp_path, serve_config({}).limits, environment)
+    set_environment(serve_config({"ingress": "plain"}), tmp_path, environment)
     assert environment["RAY_SERVE_THROUGHPUT_OPTIMIZED"] == "0"
     assert "RAY_SERVE_ENABLE_HA_PROXY" not in environment
 

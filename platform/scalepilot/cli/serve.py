@@ -111,7 +111,7 @@ def _serve(config: ServeConfig, arguments: argparse.Namespace) -> int:
     config = replace(_absolute(config), host=host, port=port, ingress=ingress, without_keys=keys is None)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     with _private_folder() as folder:
-        set_environment(ingress, folder, config.limits)
+        set_environment(config, folder)
         shown = None
         if config.log_file is None and not arguments.address:
             shown = folder / "serve.log"

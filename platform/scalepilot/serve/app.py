@@ -25,7 +25,7 @@ from scalepilot.errors import ConfigError, InputError, RunError
 from scalepilot.serve import direct
 from scalepilot.serve.asgi import PolicyApi
 from scalepilot.serve.config import LimitsConfig, ServeConfig, serve_config
-from scalepilot.serve.ingress import SEPARATE_LOOP
+from scalepilot.serve.ingress import SEPARATE_LOOP, replica_host
 from scalepilot.serve.keys import ApiKeys
 from scalepilot.serve.logs import log_to
 from scalepilot.serve.metrics import Metrics
@@ -274,7 +274,7 @@ def _serving(application: serve.Application, config: ServeConfig, logs: str) -> 
         serve.start(
             proxy_location="HeadOnly",
             http_options={
-                "host": config.host,
+                "host": replica_host(config),
                 "port": config.port,
                 "request_timeout_s": config.limits.request_seconds,
                 "keep_alive_timeout_s": _KEEP_ALIVE_SECONDS,

@@ -3,6 +3,7 @@
 Serve knows no setting for what is changed here, but runs whatever `RAY_SERVE_HAPROXY_BINARY_PATH` names: `ingress.py` names a
 two-line script that calls this file. It imports the standard library alone and no Ray, so that a reload costs milliseconds.
 
+- It listens where it was told to; the replicas behind it listen on loopback alone, so that nobody can go past it.
 - Serve's statistics and metrics pages, which listen on all interfaces without a key, are left out.
 - The admin socket is this user's alone.
 - Nothing is sent to syslog (UDP port 514 of this machine, for every request).
@@ -42,12 +43,12 @@ _ERRORS = {
 }
 
 
-def tighten(text: str, limits: Mapping[str, int], errors: Path) -> str:
+def tighten(text: str, settings: Mapping[str, int | str], errors: Path) -> str:
     """The configuration as we want it.
 
     Args:
         text: as Serve wrote it.
-        limits: `requests_per_replica`, `queue_milliseconds` and `request_seconds`.
+        settings: `listen` (HOST:PORT), `requests_per_replica`, `queue_milliseconds` and `request_seconds`.
         errors: folder of the error files.
 
     Raises:
@@ -64,17 +65,20 @@ def tighten(text: str, limits: Mapping[str, int], errors: Path) -> str:
         raise ValueError("haproxy.cfg: the admin socket is missing")
     kept = {name: [line for line in lines if not line.strip().startswith(_DROPPED_LINES)] for name, lines in sections.items()}
     kept["global"] = [line.replace(" mode 666 ", " mode 600 ") for line in kept["global"]]
+    kept["frontend http_frontend"] = [
+        f"    bind {settings['listen']}" if line.strip().startswith("bind ") else line for line in kept["frontend http_frontend"]
+    ]
     kept["defaults"] += [
         "    option http-buffer-request",
-        f"    timeout http-request {limits['request_seconds']}s",
-        f"    timeout queue {limits['queue_milliseconds']}ms",
+        f"    timeout http-request {settings['request_seconds']}s",
+        f"    timeout queue {settings['queue_milliseconds']}ms",
         *(f"    errorfile {status} {errors / f'{status}.http'}" for status in _ERRORS),
     ]
     # Before the first replica is there, and after the last.
     kept["backend default_backend"] = ["    http-request return status 503 default-errorfiles"]
     for name in kept:
         if name.startswith("backend "):
-            bound = f" maxconn {limits['requests_per_replica']}"
+            bound = f" maxconn {settings['requests_per_replica']}"
             kept[name] = [line + bound if line.strip().startswith("server ") else line for line in kept[name]]
     return "".join(f"{line}\n" for name, lines in kept.items() for line in (name, *lines))
 
@@ -110,12 +114,12 @@ def _end_with_parent() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """`LIMITS_AS_JSON HAPROXY …`: tighten the file behind `-f` and run HAProxy in place of this process."""
-    limits, binary, *rest = arguments
+    """`SETTINGS_AS_JSON HAPROXY …`: tighten the file behind `-f` and run HAProxy in place of this process."""
+    settings, binary, *rest = arguments
     path = Path(rest[rest.index("-f") + 1])
     for name, content in error_files().items():
         (path.parent / name).write_bytes(content)
-    path.write_text(tighten(path.read_text(encoding="utf-8"), json.loads(limits), path.parent), encoding="utf-8")
+    path.write_text(tighten(path.read_text(encoding="utf-8"), json.loads(settings), path.parent), encoding="utf-8")
     _end_with_parent()
     os.execv(binary, [binary, *rest])  # noqa: S606 - the very binary that Serve would run
 

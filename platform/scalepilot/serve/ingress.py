@@ -18,7 +18,7 @@ from pathlib import Path
 
 from scalepilot.errors import InputError
 from scalepilot.serve import haproxy_config
-from scalepilot.serve.config import Ingress, LimitsConfig
+from scalepilot.serve.config import Ingress, ServeConfig
 
 # Where a handle runs its router; for the process that reads it when it imports Serve.
 SEPARATE_LOOP = "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
@@ -53,15 +53,12 @@ def haproxy_binary() -> str | None:
     return shutil.which("haproxy")
 
 
-def set_environment(
-    ingress: Ingress, folder: Path, limits: LimitsConfig, environment: MutableMapping[str, str] = os.environ
-) -> None:
+def set_environment(config: ServeConfig, folder: Path, environment: MutableMapping[str, str] = os.environ) -> None:
     """Say to Serve what it reads from the environment. Values that are there already stay.
 
     Args:
-        ingress: as `choose_ingress` chose.
+        config: with the ingress that `choose_ingress` chose, an address and a free port.
         folder: private to this run; HAProxy's sockets and files go there, so its path must be short.
-        limits: what a replica is asked at once.
         environment: what is added to.
     """
     # What a person must know is said by us. No accelerator is used; Ray asks that this be said.
@@ -69,8 +66,8 @@ def set_environment(
     # On a busy machine the proxy needs longer than Serve's 5 s to import itself; Serve would kill it and give up.
     values["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
     values[SEPARATE_LOOP] = "1"
-    if ingress == "haproxy":
-        values |= _haproxy_environment(folder, limits)
+    if config.ingress == "haproxy":
+        values |= _haproxy_environment(config, folder)
     else:
         # Otherwise replicas would listen on ports of their own, too.
         values["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "0"
@@ -78,18 +75,24 @@ def set_environment(
         environment.setdefault(name, value)
 
 
-def _haproxy_environment(folder: Path, limits: LimitsConfig) -> dict[str, str]:
-    binary = haproxy_binary()
+def replica_host(config: ServeConfig) -> str:
+    """Where replicas and Serve's own proxy listen: loopback behind HAProxy, which alone listens where others may reach it."""
+    return "127.0.0.1" if config.ingress == "haproxy" else config.host
+
+
+def _haproxy_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
+    binary, limits = haproxy_binary(), config.limits
     assert binary is not None
     files = folder / "ha"
     files.mkdir(mode=0o700)
     script = files / "haproxy"
-    bounds = {
+    settings = {
+        "listen": f"[{config.host}]:{config.port}" if ":" in config.host else f"{config.host}:{config.port}",
         "requests_per_replica": limits.requests_per_replica,
         "queue_milliseconds": limits.queue_milliseconds,
         "request_seconds": max(1, round(limits.request_seconds)),
     }
-    command = shlex.join([sys.executable, "-IS", str(Path(haproxy_config.__file__)), json.dumps(bounds), binary])
+    command = shlex.join([sys.executable, "-IS", str(Path(haproxy_config.__file__)), json.dumps(settings), binary])
     script.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
     script.chmod(0o700)
     return {
