@@ -14,12 +14,13 @@ import pytest
 
 from scalepilot.config import config_from_mapping
 from scalepilot.crosscheck import crosscheck
-from scalepilot.errors import ArtifactError, ConfigError
+from scalepilot.errors import ConfigError
 from scalepilot.experiment import make_task, run_experiment
 from scalepilot.learn.network_snapshot import NetworkSnapshot
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
+from scalepilot.serve.schema import decide, parse_request
 from scalepilot.serve.store import PolicyStore
 from scalepilot.simulate import run_returns
 
@@ -56,8 +57,10 @@ def test_a_continuous_action_is_trained_exported_and_flown_in_the_environments_u
     assert len(np.unique(decision.action)) > 100
     assert run_returns(policy, "Pendulum-v1", 3).length.tolist() == [200, 200, 200]
     assert {"pendulum-ppo", "random"} == set(json.loads((folder.evaluation / "summary.json").read_text())["policies"])
-    with pytest.raises(ArtifactError, match="decides on no replicas"):
-        PolicyStore.load([folder.policy])
+    served = PolicyStore.load([folder.policy]).get("pendulum-ppo")
+    answer = decide(served, parse_request(json.dumps({"observation": served.example}).encode())).answers[0]
+    assert list(answer["action"]) == ["action_0"]
+    assert "desired_replicas" not in answer
 
 
 @pytest.mark.ray

@@ -301,6 +301,8 @@ def test_every_expression_has_data_on_a_real_prometheus(
         put_version(server.watched, tiny_network(seed=3, name="net", version="2"))
         put_version(server.watched, tiny_network(seed=4, name="net", version="3"))
         (server.watched / "net" / "3" / "model.onnx").write_bytes(b"cut off")
+        # What changed is taken in once it has settled.
+        server.look()
         server.look()
 
         for query in panel_queries(repo) + annotation_queries(repo) + [without_threshold(q) for q in alert_queries(repo)]:

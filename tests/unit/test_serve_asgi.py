@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import zlib
@@ -13,6 +12,7 @@ from typing import Any
 import httpx
 import jsonschema
 import pytest
+from tests.own_loop import run
 
 from scalepilot.errors import InputError
 from scalepilot.policy import save_policy
@@ -38,7 +38,7 @@ def ask(api: PolicyApi, method: str, path: str, **content: Any) -> httpx.Respons
         async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
             return await client.request(method, path, **content)
 
-    return asyncio.run(exchange())
+    return run(exchange())
 
 
 def limited(store: PolicyStore, body_bytes: int) -> PolicyApi:
@@ -66,7 +66,7 @@ def test_every_policy_says_what_it_needs_to_be_asked(api: PolicyApi) -> None:
 def test_health_is_open_and_readiness_ends_first_when_the_server_stops(api: PolicyApi) -> None:
     assert ask(api, "GET", "/health/live").json() == {"status": "live"}
     assert ask(api, "GET", "/health/ready").status_code == 200
-    asyncio.run(api.drain(1.0))
+    run(api.drain(1.0))
     assert ask(api, "GET", "/health/live").status_code == 200
     for method, path in (("GET", "/health/ready"), ("POST", "/v1/policies/hpa:decide")):
         stopping = ask(api, method, path)

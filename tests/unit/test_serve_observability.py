@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.haproxy_stats import STATS, admin_socket
+from tests.own_loop import run
 
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
@@ -65,7 +66,7 @@ def ask(api: PolicyApi, *requests: tuple[str, str, dict[str, Any]]) -> list[http
             await asyncio.sleep(0.05)
             return answers
 
-    return asyncio.run(exchange())
+    return run(exchange())
 
 
 def decide(name: str, request: Any) -> tuple[str, str, dict[str, Any]]:

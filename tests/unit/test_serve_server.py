@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.own_loop import run
 
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
@@ -38,7 +39,7 @@ def ask(api: PolicyApi, method: str, path: str, **content: Any) -> httpx.Respons
         async with httpx.AsyncClient(transport=httpx.ASGITransport(api), base_url="http://test") as client:
             return await client.request(method, path, **content)
 
-    return asyncio.run(exchange())
+    return run(exchange())
 
 
 def decide(api: PolicyApi, reference: str, **content: Any) -> httpx.Response:
@@ -136,11 +137,11 @@ def test_a_request_keeps_its_id_and_gets_one_where_it_has_none(store: PolicyStor
 
 def test_a_stopping_server_is_first_not_ready_and_still_answers_then_refuses(store: PolicyStore) -> None:
     api = PolicyApi(store, serve_config({"limits": {"notice_seconds": 0}}))
-    asyncio.run(api.notice())
+    run(api.notice())
     assert ask(api, "GET", "/health/ready").status_code == 503
     assert ask(api, "GET", "/v2/health/ready").status_code == 503
     assert decide(api, "shop").status_code == 200
-    asyncio.run(api.drain(0.0))
+    run(api.drain(0.0))
     refused = decide(api, "shop")
     assert (refused.status_code, refused.headers["retry-after"], refused.headers["connection"]) == (503, "1", "close")
     assert ask(api, "GET", "/health/live").status_code == 200
@@ -161,7 +162,7 @@ def test_a_client_that_never_sends_its_body_is_answered_408(store: PolicyStore) 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(asyncio.wait_for(api(scope(), receive, send), 5))
+    run(asyncio.wait_for(api(scope(), receive, send), 5))
     assert sent[0]["status"] == 408
     assert "0.2 s" in json.loads(sent[1]["body"])["error"]
     assert api._in_flight == 0
@@ -179,7 +180,7 @@ def test_a_client_that_leaves_is_answered_nothing_and_forgotten(store: PolicySto
     async def many() -> None:
         await asyncio.gather(*(api(scope(), receive, send) for _ in range(1000)))
 
-    asyncio.run(many())
+    run(many())
     assert api._in_flight == 0
     assert decide(api, "shop").status_code == 200
 

@@ -84,7 +84,7 @@ class LimitsConfig:
     body_bytes: int = _MIB
     request_seconds: float = 10.0
     requests_per_replica: int = 64
-    queue_milliseconds: int = 80
+    queue_milliseconds: int = 50
     queued_requests: int = 256
     drain_seconds: float = 10.0
     notice_seconds: float = 1.0
