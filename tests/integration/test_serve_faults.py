@@ -282,7 +282,7 @@ def test_ten_times_too_much_is_refused_soon_and_what_is_taken_is_answered_in_tim
     assert taken[int(0.99 * len(taken))] < 5.0
     assert refused[int(0.99 * len(refused))] < 5.0
     # HAProxy holds a buffer for each of the connections; nothing else may grow.
-    assert server.pss_mib() < memory + 1280 * 2 * 32 / 1024 + 0.05 * memory
+    assert server.pss_mib() < memory + 1280 * 2 * 64 / 1024 + 0.05 * memory
     assert wait_for(lambda: server.get("/health/ready")[0] == 200) < 5
     with server.load() as after:
         time.sleep(1)

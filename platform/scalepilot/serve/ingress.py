@@ -112,8 +112,8 @@ def _haproxy_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
         # Deciding twice does no harm: what a dying replica left unanswered is asked again.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
         "RAY_SERVE_HAPROXY_RETRIES": "3",
-        # A batch of fifty in one piece, so that it can be asked again, too. A busy connection holds one or two of these.
-        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "32768",
+        # A batch of a hundred in one piece, so that it can be asked again, too. A busy connection holds one or two of these.
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "2s",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
