@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from scalepilot.serve import oip
+from scalepilot.serve.body import BodyReader, DisconnectedError, Headers, Receive
 from scalepilot.serve.config import ServeConfig
 from scalepilot.serve.decisions import Outcome, decide_rows
 from scalepilot.serve.docs_page import CONTENT_SECURITY_POLICY
@@ -23,14 +24,11 @@ from scalepilot.serve.keys import ApiKeys
 from scalepilot.serve.metrics import CONTENT_TYPE, Metrics
 from scalepilot.serve.schema import Decided, answer, decide, parse_request
 from scalepilot.serve.store import PolicyStore, ServedPolicy
-from scalepilot.serve.surface import JSON, Post, Surface, fixed_pages, to_bytes
-from scalepilot.serve.unpack import Unpacker, too_large
+from scalepilot.serve.surface import Post, Surface, fixed_pages, to_bytes
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 
 _METRICS, _PAGE, _DOCS, _OPENAPI = "/metrics", "/page", "/docs", "/openapi.json"
 _HEALTH = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
@@ -46,12 +44,7 @@ _JSON_TYPE, _BINARY_TYPE = (b"content-type", b"application/json"), (b"content-ty
 # Most shadow decisions that may wait; what comes beyond is not shadowed, so that a slow shadow slows nobody.
 _MAX_SHADOWS = 64
 _MAX_LOGGED_PER_SECOND = 50
-_WATCH_SECONDS = 0.5
 _logger = logging.getLogger("scalepilot.serve")
-
-
-class _DisconnectedError(Exception):
-    """The client left before its request was complete; nobody waits for an answer."""
 
 
 class PolicyApi:
@@ -79,22 +72,20 @@ class PolicyApi:
         self._keys = keys
         self.metrics = metrics or Metrics()
         self._names_requests = names_requests
-        self._max_body_bytes = self._config.limits.body_bytes
-        self._seconds = self._config.limits.request_seconds
+        limits = self._config.limits
+        self._bodies = BodyReader(limits.body_bytes, limits.request_seconds)
         self._origins = {origin.encode() for origin in self._config.cors_origins}
         self._fixed = fixed_pages()
         self._surface = self._made_surface()
         self._ready, self._stopping = True, False
         self._in_flight = 0
         self._shadows = 0
-        self._readings: set[_Reading] = set()
-        self._watching: asyncio.TimerHandle | None = None
         self._prefix, self._numbers = os.urandom(6).hex().encode(), itertools.count(1)
         self._log_second, self._logged = 0, 0
         self.metrics.follow(lambda: (self._ready, self._in_flight))
 
     def _made_surface(self) -> Surface:
-        return Surface(self._store.catalogue, self._max_body_bytes, self._fixed, with_keys=self._keys is not None)
+        return Surface(self._store.catalogue, self._config.limits.body_bytes, self._fixed, with_keys=self._keys is not None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -104,8 +95,6 @@ class PolicyApi:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1003})
             return
-        if self._watching is None:
-            self._watch_readings()
         self._in_flight += 1
         try:
             await self._exchange(scope, receive, send)
@@ -136,7 +125,7 @@ class PolicyApi:
         exchange = _Exchange(scope)
         try:
             reply = await self._answer(surface, exchange, receive)
-        except _DisconnectedError:
+        except DisconnectedError:
             self._account(exchange, _CLIENT_LEFT, time.perf_counter() - began)
             return
         except RequestError as error:
@@ -220,7 +209,7 @@ class PolicyApi:
             exchange.endpoint = post.endpoint
             _allow(scope, "POST")
             served = exchange.served = post.draw()
-            body = await self._body(exchange, receive)
+            body = await self._bodies.read(exchange.headers, receive)
             if post.endpoint == "decide":
                 return 200, [_JSON_TYPE], self._decide(post, served, body)
             return self._infer(post, served, exchange, body)
@@ -297,7 +286,7 @@ class PolicyApi:
             _logger.exception("shadow failed", extra={"event": "shadow_failed", "policy": shadow.reference})
             self.metrics.count("shadow_decisions", (*labels, "failed"), len(decided.observation))
             return
-        same, difference = _agreement(served, decided.outcome, shadow, again)
+        same, difference = _agreement(decided.outcome, again)
         count = len(decided.observation)
         self.metrics.count("shadow_decisions", (*labels, "same"), same)
         self.metrics.count("shadow_decisions", (*labels, "different"), count - same)
@@ -324,68 +313,6 @@ class PolicyApi:
             (b"vary", b"Origin"),
         ]
 
-    async def _body(self, exchange: _Exchange, receive: Receive) -> bytes:
-        """Read a body as far as it is allowed to go, whatever its headers say.
-
-        Raises:
-            RequestError: 400 for one that does not unpack, 408 for one that is too slow, 413, or 415 for a foreign compression.
-        """
-        unpack = None
-        for name, value in exchange.headers:
-            if name == b"content-encoding" and value.lower() != b"identity":
-                unpack = Unpacker(value, self._max_body_bytes)
-            if name == b"content-length" and value.isdigit() and int(value[:20]) > self._max_body_bytes:
-                raise self._too_large()
-        reading = _Reading(asyncio.current_task(), time.monotonic() + self._seconds)
-        self._readings.add(reading)
-        try:
-            packed = await self._received(receive)
-            return packed if unpack is None else unpack(packed)
-        except asyncio.CancelledError:
-            if not reading.late:
-                raise
-            raise RequestError(
-                408, f"body: did not arrive within {self._seconds:g} s; send it faster", headers=[("connection", "close")]
-            ) from None
-        finally:
-            self._readings.discard(reading)
-
-    def _watch_readings(self) -> None:
-        """End what takes too long, twice a second for all of them: a timer for each request would cost more than its decision."""
-        now = time.monotonic()
-        for reading in self._readings:
-            if now > reading.deadline and not reading.late and reading.task is not None:
-                reading.late = True
-                reading.task.cancel()
-        self._watching = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._watch_readings)
-
-    async def _received(self, receive: Receive) -> bytes:
-        chunks: list[bytes] = []
-        length = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _DisconnectedError
-            chunk: bytes = message.get("body", b"")
-            length += len(chunk)
-            if length > self._max_body_bytes:
-                raise self._too_large()
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def _too_large(self) -> RequestError:
-        return too_large(self._max_body_bytes)
-
-
-class _Reading:
-    """A body on its way."""
-
-    __slots__ = ("deadline", "late", "task")
-
-    def __init__(self, task: asyncio.Task[Any] | None, deadline: float) -> None:
-        self.task, self.deadline, self.late = task, deadline, False
-
 
 class _Exchange:
     """A request on its way: what the metrics and the log say of it."""
@@ -400,7 +327,7 @@ class _Exchange:
         self.problem = ""
 
 
-def _agreement(served: ServedPolicy, outcome: Outcome, shadow: ServedPolicy, again: Outcome) -> tuple[int, float]:
+def _agreement(outcome: Outcome, again: Outcome) -> tuple[int, float]:
     """How many decisions are the same, and the sum of how far the others are apart in replicas."""
     if outcome.desired_replicas is not None and again.desired_replicas is not None:
         apart = abs(outcome.desired_replicas - again.desired_replicas)
@@ -426,4 +353,4 @@ async def _lifespan(receive: Receive, send: Send) -> None:
             return
 
 
-__all__ = ["JSON", "PolicyApi", "Receive", "Scope", "Send", "to_bytes"]
+__all__ = ["PolicyApi", "Receive", "Scope", "Send"]
