@@ -5,21 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from tests.commands import said
 
 from scalepilot.cli import main
 from scalepilot_envs import ENVS
 from scalepilot_envs.autoscale import AutoscaleParams, observation_fields
-
-
-def said(capsys, *arguments, code=0):
-    """What a command prints, on standard output where it succeeds and on standard error where it does not."""
-    assert main([str(a) for a in arguments]) == code
-    out, err = capsys.readouterr()
-    if code:
-        assert out == ""
-        assert err.count("\n") == 1
-        return err
-    return out
 
 
 def test_every_environment_is_listed_in_one_line(capsys):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.commands import said
 
-from scalepilot.cli import main
 from scalepilot.policy import NetworkPolicy, load_policy, read_packed, read_spec, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -26,17 +26,6 @@ SUMMARY: dict[str, Any] = {
     "gap_closed": {"tiny": {"hpa": {"mean": 0.6}}},
     "versus": {},
 }
-
-
-def said(capsys: Capture, *arguments: object, code: int = 0) -> str:
-    """What a command prints, on standard output where it succeeds and on standard error where it does not."""
-    assert main([str(a) for a in arguments]) == code
-    out, err = capsys.readouterr()
-    if code:
-        assert out == ""
-        assert err.count("\n") == 1
-        return err
-    return out
 
 
 @pytest.fixture

@@ -7,22 +7,12 @@ import shlex
 
 import numpy as np
 import pytest
+from tests.commands import said
 
-from scalepilot.cli import build_parser, main
+from scalepilot.cli import build_parser
 from scalepilot.config import load_config, with_trace
 from scalepilot.simulate import protocol_v1
 from scalepilot_envs.workloads import WORKLOADS, PoissonWorkload, SpikeWorkload, read_csv, read_trace
-
-
-def said(capsys, *arguments, code=0):
-    """What a command prints, on standard output where it succeeds and on standard error where it does not."""
-    assert main([str(a) for a in arguments]) == code
-    out, err = capsys.readouterr()
-    if code:
-        assert out == ""
-        assert err.count("\n") == 1
-        return err
-    return out
 
 
 def csv(tmp_path, minutes=10, name="mine.csv", text=None):
