@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.commands import said
 
 from scalepilot.errors import InputError
 from scalepilot.serve import RequestError
@@ -113,3 +114,7 @@ def test_a_group_may_read_it_as_kubernetes_mounts_a_secret(file: Path) -> None:
     file.chmod(0o640)
     assert len(ApiKeys(file)) == 2
     assert os.access(file, os.R_OK)
+
+
+def test_status_refuses_a_key_file_as_the_server_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cannot be read" in said(capsys, "serve", "status", "--api-key-file", tmp_path / "none", code=2)

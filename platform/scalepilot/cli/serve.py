@@ -199,12 +199,10 @@ def _announce(store: PolicyStore, url: str, config: ServeConfig, *, as_json: boo
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from scalepilot.serve.keys import read_keys
     from scalepilot.serve.status import read_status, status_text
 
-    key = None
-    if arguments.api_key_file:
-        lines = Path(arguments.api_key_file).read_text(encoding="ascii").splitlines()
-        key = next((line.strip() for line in lines if line.strip() and not line.startswith("#")), None)
+    key = read_keys(Path(arguments.api_key_file))[0] if arguments.api_key_file else None
     status = read_status(arguments.url, key)
     print(json.dumps(status) if arguments.json else status_text(status))
     return 0

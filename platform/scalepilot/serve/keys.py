@@ -11,13 +11,14 @@ from pathlib import Path
 
 from scalepilot.errors import InputError
 from scalepilot.serve.errors import RequestError
+from scalepilot.serve.logs import LOGGER
 
 _MIN_LENGTH, _MAX_LENGTH = 16, 512
 _MAX_FILE_BYTES = 1_000_000
 _LOOK_SECONDS = 1.0
 _CHALLENGE = [("www-authenticate", 'Bearer realm="scalepilot"')]
 _HOW = "allowed: Authorization: Bearer KEY, or X-API-Key: KEY"
-_logger = logging.getLogger("scalepilot.serve")
+_logger = logging.getLogger(LOGGER)
 
 
 class ApiKeys:
@@ -36,7 +37,7 @@ class ApiKeys:
     def __init__(self, path: Path, look_seconds: float = _LOOK_SECONDS) -> None:
         self._path = path
         self._look_seconds = look_seconds
-        self._digests = _read(path)
+        self._digests = _digests(path)
         self._seen = _stamp(path)
         self._looked = time.monotonic()
 
@@ -75,7 +76,7 @@ class ApiKeys:
             return
         self._seen = seen
         try:
-            self._digests = _read(self._path)
+            self._digests = _digests(self._path)
         except InputError as error:
             _logger.error("keys not read again, the old ones go on", extra={"event": "keys_unfit", "reason": str(error)})
         else:
@@ -90,7 +91,19 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _read(path: Path) -> list[bytes]:
+def _digests(path: Path) -> list[bytes]:
+    return [hashlib.sha256(key.encode()).digest() for key in read_keys(path)]
+
+
+def read_keys(path: Path) -> list[str]:
+    """The keys of a file.
+
+    Args:
+        path: one key a line, as `ApiKeys` takes it.
+
+    Raises:
+        InputError: unreadable, open to other users, without a key, or with an unfit one.
+    """
     try:
         found = path.stat()
         if found.st_size > _MAX_FILE_BYTES:
@@ -112,7 +125,7 @@ def _read(path: Path) -> list[bytes]:
                 f"api_key_file: {path}:{number}: a key of {len(key)} characters is not allowed;"
                 f" allowed: {_MIN_LENGTH} to {_MAX_LENGTH} visible characters without spaces"
             )
-        keys.append(hashlib.sha256(key.encode()).digest())
+        keys.append(key)
     if not keys:
         raise InputError(f"api_key_file: {path}: holds no key; allowed: one key a line")
     return keys
