@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +14,12 @@ from scalepilot.policy import read_spec
 from scalepilot.policy.artifact import SPEC_FILE
 from scalepilot.policy.signature import PublicKeys
 from scalepilot.serve.config import ROUTES_FILE, RouteConfig, ServeConfig, load_routes
+from scalepilot.serve.logs import LOGGER
 from scalepilot.serve.metrics import Metrics
 from scalepilot.serve.store import Catalogue, PolicyStore, ServedPolicy
 
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
-_logger = logging.getLogger("scalepilot.serve")
+_logger = logging.getLogger(LOGGER)
 # Name, time and size of every file of a folder: whatever changes, it is another one.
 _Stamp = tuple[tuple[str, int, int], ...]
 
@@ -35,9 +36,7 @@ def check_watched(folder: Path) -> None:
         raise InputError(f"watch: {folder}: cannot be read ({error.strerror})") from None
     if not stat.S_ISDIR(found.st_mode):
         raise InputError(f"watch: {folder}: is no folder; allowed: a folder of policy folders")
-    if found.st_mode & _OTHERS_MAY_WRITE:
-        mode = stat.S_IMODE(found.st_mode)
-        raise InputError(f"watch: {folder}: others may write there (mode {mode:o}); allowed: chmod go-w")
+    _check_private(f"watch: {folder}", found.st_mode)
 
 
 class PolicyWatcher:
@@ -62,7 +61,8 @@ class PolicyWatcher:
         self._named = list(store.catalogue)
         self._routes: dict[str, RouteConfig] = config.routes
         self._routes_seen: _Stamp | None = None
-        self._problem = ""
+        # The last failure of a look, and of reading the routes: each is logged once, however often it comes.
+        self._failure = self._problem = ""
         self._loaded: dict[Path, tuple[_Stamp, ServedPolicy]] = {}
         self._refused: dict[Path, _Stamp] = {}
         self._seen: dict[Path, _Stamp] | None = None
@@ -83,9 +83,9 @@ class PolicyWatcher:
             try:
                 self.look()
             except Exception as error:  # whatever the folder holds, what is served goes on, and the next look may succeed
-                if str(error) != self._problem:
+                if str(error) != self._failure:
                     _logger.exception("watching failed", extra={"event": "watch_failed"})
-                self._problem = str(error)
+                self._failure = str(error)
 
     def look(self) -> None:
         """Take in what changed since the last look.
@@ -104,14 +104,14 @@ class PolicyWatcher:
             changed |= self._take_in(folder, stamp)
         changed |= self._read_routes()
         if changed:
-            self._swap(self._policies(), self._routes)
+            self._swap()
 
     def _policies(self) -> list[ServedPolicy]:
         return [*self._named, *(served for _, served in self._loaded.values())]
 
     def _take_in(self, folder: Path, stamp: _Stamp) -> bool:
         try:
-            _check_private(folder)
+            _check_private(str(folder), folder.stat().st_mode)
             spec = read_spec(folder)
             self._announce_loading(spec.name, spec.version)
             served = ServedPolicy.load(folder, fallback=self._config.fallback, keys=self._keys)
@@ -183,10 +183,11 @@ class PolicyWatcher:
         _logger.info("routes read", extra={"event": "routes_read", "names": len(routes)})
         return True
 
-    def _swap(self, policies: Sequence[ServedPolicy], routes: dict[str, RouteConfig]) -> None:
+    def _swap(self) -> None:
         """Replace the catalogue in one step; a request has taken either the old or the new one."""
+        policies = self._policies()
         try:
-            catalogue = Catalogue.of(policies, routes)
+            catalogue = Catalogue.of(policies, self._routes)
         except ConfigError as error:
             _logger.error("routes no longer fit, they are left out", extra={"event": "routes_unfit", "reason": str(error)})
             catalogue = Catalogue.of(policies)
@@ -237,7 +238,6 @@ def _stamp(path: Path) -> _Stamp:
     return tuple((name, status.st_mtime_ns, status.st_size) for name, status in found)
 
 
-def _check_private(folder: Path) -> None:
-    mode = folder.stat().st_mode
+def _check_private(where: str, mode: int) -> None:
     if mode & _OTHERS_MAY_WRITE:
-        raise InputError(f"{folder}: others may write there (mode {stat.S_IMODE(mode):o}); allowed: chmod go-w")
+        raise InputError(f"{where}: others may write there (mode {stat.S_IMODE(mode):o}); allowed: chmod go-w")
