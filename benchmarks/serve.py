@@ -14,7 +14,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -29,6 +28,8 @@ from typing import Any
 
 import numpy as np
 import psutil
+
+from scalepilot.serve.listen import free_port
 
 ROUNDS, SECONDS, WARM_SECONDS = 5, 5, 1
 CONNECTIONS = (1, 16, 64)
@@ -86,7 +87,7 @@ def _ratios(figures: dict[str, Any]) -> dict[str, float]:
 
 
 def _measured(server: str, command: Callable[[int], list[str]], path: str, body: dict[str, Any], folder: Path) -> Figures:
-    port = free_port()
+    port = free_port("127.0.0.1", 0)
     with running(command(port), port, folder) as (process, ready_seconds):
         url = f"http://127.0.0.1:{port}{path}"
         one, many = json.dumps(body), json.dumps({"observation": [body["observation"]] * BATCH})
@@ -221,11 +222,3 @@ def _replica_pss_mib(process: psutil.Process) -> float:
             if "ServeReplica" in " ".join(child.cmdline()):
                 return float(child.memory_full_info().pss / 2**20)
     raise SystemExit("no replica found")
-
-
-def free_port() -> int:
-    """A port of loopback that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

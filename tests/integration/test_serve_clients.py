@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
+from scalepilot.serve.listen import free_port
 from scalepilot_envs.autoscale import AutoscaleParams
 
 # Ray is not needed for what is said on the wire, so the application runs under uvicorn alone.
@@ -63,9 +63,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def port(artifact: Path, tiny_network: Callable[..., NetworkPolicy]) -> Iterator[int]:
     save_policy(tiny_network(), artifact)
     save_policy(make_rule("hpa", AutoscaleParams()), artifact.parent / "hpa")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free: int = probe.getsockname()[1]
+    free = free_port("127.0.0.1", 0)
     command = [sys.executable, "-c", _APP, str(free), str(artifact), str(artifact.parent / "hpa")]
     process = subprocess.Popen(command)
     try:

@@ -21,6 +21,7 @@ from scalepilot.serve.decisions import Outcome, decide_rows
 from scalepilot.serve.docs_page import CONTENT_SECURITY_POLICY
 from scalepilot.serve.errors import RequestError
 from scalepilot.serve.keys import ApiKeys
+from scalepilot.serve.logs import LOGGER
 from scalepilot.serve.metrics import CONTENT_TYPE, Metrics
 from scalepilot.serve.schema import Decided, answer, decide, parse_request
 from scalepilot.serve.store import PolicyStore, ServedPolicy
@@ -44,7 +45,7 @@ _JSON_TYPE, _BINARY_TYPE = (b"content-type", b"application/json"), (b"content-ty
 # Most shadow decisions that may wait; what comes beyond is not shadowed, so that a slow shadow slows nobody.
 _MAX_SHADOWS = 64
 _MAX_LOGGED_PER_SECOND = 50
-_logger = logging.getLogger("scalepilot.serve")
+_logger = logging.getLogger(LOGGER)
 
 
 class PolicyApi:

@@ -11,7 +11,6 @@ import json
 import os
 import shlex
 import shutil
-import socket
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 from scalepilot.errors import InputError
 from scalepilot.serve import haproxy_config
 from scalepilot.serve.config import Ingress, ServeConfig
+from scalepilot.serve.listen import free_port
 
 # Where a handle runs its router; for the process that reads it when it imports Serve.
 SEPARATE_LOOP = "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
@@ -116,14 +116,7 @@ def _haproxy_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": "2s",
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(_free_port()),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port("127.0.0.1", 0)),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_WAIT_SECONDS),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "scalepilot.serve.direct:middlewares",
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
