@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -65,12 +66,18 @@ def check_nodes() -> None:
             raise RunError(f"node {looks[reference]}: has scalepilot {found}, this is {__version__}; {remedy}")
 
 
+def cpus_of(resources: ResourcesConfig) -> int:
+    """Cores of one training: its own, and one for each env runner and each learner."""
+    return 1 + resources.num_env_runners + resources.num_learners
+
+
 @contextlib.contextmanager
-def connected(resources: ResourcesConfig) -> Iterator[None]:
+def connected(resources: ResourcesConfig, *, num_cpus: int | None = None) -> Iterator[None]:
     """Ray for the length of a `with` block; inside a Ray job the job's cluster is joined.
 
     Args:
-        resources: address, runners and GPUs.
+        resources: address, runners, GPUs, and whether a local Ray gets a dashboard.
+        num_cpus: of a local Ray; None for one for the driver, each env runner and each learner.
 
     Raises:
         InputError: the address cannot be reached.
@@ -87,12 +94,11 @@ def connected(resources: ResourcesConfig) -> Iterator[None]:
     address = resources.address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            context = ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         else:
-            ray.init(
-                # One for the driver, each env runner and each learner.
-                num_cpus=resources.num_env_runners + resources.num_learners + 1,
-                include_dashboard=False,
+            context = ray.init(
+                num_cpus=cpus_of(resources) if num_cpus is None else num_cpus,
+                include_dashboard=resources.dashboard,
                 object_store_memory=_OBJECT_STORE_BYTES,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
@@ -103,6 +109,8 @@ def connected(resources: ResourcesConfig) -> Iterator[None]:
         # Ray raises bare exceptions, too, such as where its processes are slow to start on a busy machine.
         raise RunError(f"ray: cannot start here ({str(error).splitlines()[0]})") from error
     try:
+        if context.dashboard_url:
+            print(f"Ray's dashboard: http://{context.dashboard_url}", file=sys.stderr, flush=True)
         if address:
             check_nodes()
         yield

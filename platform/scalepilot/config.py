@@ -5,6 +5,7 @@ Every key is documented here; `scalepilot train --schema` prints the JSON Schema
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 from collections.abc import Mapping, Sequence
@@ -184,7 +185,7 @@ def config_from_mapping(values: Any, overrides: Sequence[str] = (), source: str 
     values = {} if values is None else values
     if not isinstance(values, Mapping):
         raise ConfigError(f"{source}: holds a {type(values).__name__}; allowed: keys and values, such as name: demo")
-    merged = _with_overrides(dict(values), overrides)
+    merged = with_overrides(dict(values), overrides)
     workload = merged.get("workload")
     if isinstance(workload, Mapping) and "kind" not in workload:
         raise ConfigError(f"{source}: workload.kind: is missing; allowed: {', '.join(WORKLOADS)}")
@@ -223,7 +224,12 @@ def _refuse_bools(given: Any, read: Any, where: str, source: str) -> None:
             _refuse_bools(value, kept, f"{where}.{i}", source)
 
 
-def _with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Set "a.b=c" overrides, values in YAML, in plain data.
+
+    Raises:
+        ConfigError: an override is not of that form.
+    """
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
@@ -238,6 +244,39 @@ def _with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
             at = at[part]
         at[parts[-1]] = parse_yaml(text, f"--set {key.strip()}")
     return values
+
+
+def put_key(at: dict[str, Any], key: str, value: Any, source: str) -> None:
+    """Set a dotted key in plain data; sections that are missing are made.
+
+    Args:
+        at: the data, changed.
+        key: such as ppo.lr.
+        value: copied.
+        source: where the key is from, for an error.
+
+    Raises:
+        ConfigError: a part of the key before its last is a value.
+    """
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = at.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{source}: set.{key}: {section} is a value, not a section")
+        at = inner
+    at[last] = copy.deepcopy(value)
+
+
+def short_value(value: Any) -> str:
+    """A value of the configuration in few letters, for a name."""
+    if isinstance(value, list | tuple):
+        return "x".join(map(short_value, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def slug(name: str) -> str:
+    """A name for folders and policies."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:64]
 
 
 def _first_problem(error: ValidationError, root: type) -> str:
@@ -354,7 +393,11 @@ __all__ = [
     "config_from_mapping",
     "json_schema",
     "load_config",
+    "put_key",
     "read_yaml",
+    "short_value",
+    "slug",
+    "with_overrides",
     "with_trace",
     "with_workload",
 ]

@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import errno
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,16 @@ from scalepilot.errors import ConfigError
 from scalepilot.evaluate.compare import Comparison, write_evaluation
 from scalepilot.evaluate.files import summary
 from scalepilot.evaluate.returns import ReturnComparison, compare_returns, returns_summary, write_returns
-from scalepilot.judge import HPA_DEFAULT, OptimumOptions, describe_policy, judge, tuned_rivals
+from scalepilot.judge import (
+    HPA_DEFAULT,
+    Entrant,
+    Field,
+    OptimumOptions,
+    describe_policy,
+    judge,
+    judge_fields,
+    tuned_rivals,
+)
 from scalepilot.learn.callbacks import Callback, Videos, check_tracking, trackers
 from scalepilot.learn.checkpoints import Checkpoints
 from scalepilot.learn.preflight import check_environment
@@ -30,7 +39,7 @@ from scalepilot.policy import DecisionRule, Policy, PolicySpec, env_actions, env
 from scalepilot.policy.rules import Hpa, HpaParameters, Rule, make_rule, rules_for
 from scalepilot.progress import Progress
 from scalepilot.reports import write_run_report
-from scalepilot.simulate import ProcessExecutor, ProtocolData, protocol_v1, run_episodes, usable_cores
+from scalepilot.simulate import ProcessExecutor, ProtocolData, SerialExecutor, protocol_v1, run_episodes, usable_cores
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.workloads import TraceWorkload
@@ -43,6 +52,8 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RAY_ALGORITHMS = ("ppo", "dqn")
 TABULAR_ALGORITHMS = ("q_learning", "sarsa")
 SB3_ALGORITHMS = ("sb3_ppo", "sb3_dqn")
+# A row of a comparison by return: name, role, detail, policy.
+Entry = tuple[str, Literal["policy", "baseline"], str, Policy]
 
 
 @dataclass(frozen=True)
@@ -267,25 +278,41 @@ def evaluate_run(config: ExperimentConfig, folder: RunFolder, data: ProtocolData
 
 def evaluate_returns(config: ExperimentConfig, folder: RunFolder, task: Task) -> ReturnComparison:
     """Judge the run's policy on test episodes beside every rule that fits, write evaluation/."""
-    assert isinstance(config.env, OtherEnvConfig)
     policy, env = load_policy(folder.policy), task.description
-    entries: list[tuple[str, Literal["policy", "baseline"], str, Policy]] = [
-        (policy.spec.name, "policy", describe_policy(policy), policy)
-    ]
+    entries: list[Entry] = [(policy.spec.name, "policy", describe_policy(policy), policy)]
     for name in rules_for(env):
         rule = make_rule(name, env)
         entries.append((name, "baseline", describe_policy(rule), rule))
-    comparison = compare_returns(
-        env.env_id,
+    comparison = _compare_returns(config, task, entries)
+    write_returns(comparison, folder.evaluation)
+    keep_summary(folder, returns_summary(comparison))
+    return comparison
+
+
+def evaluate_alone(config: ExperimentConfig, folder: RunFolder, task: Task) -> None:
+    """Fly the run's policy, and nobody else, through the test episodes; write evaluation/."""
+    policy = load_policy(folder.policy)
+    if isinstance(task, AutoscaleTask):
+        field = Field(task.data, config.autoscale.params, (Entrant.single(policy.spec.name, "policy", policy),))
+        comparisons, _ = judge_fields([field], SerialExecutor(), bootstrap_samples=config.evaluation.bootstrap_samples)
+        write_evaluation(comparisons[0], folder.evaluation)
+        keep_summary(folder, summary(comparisons[0]))
+        return
+    comparison = _compare_returns(config, task, [(policy.spec.name, "policy", describe_policy(policy), policy)])
+    write_returns(comparison, folder.evaluation)
+    keep_summary(folder, returns_summary(comparison))
+
+
+def _compare_returns(config: ExperimentConfig, task: Task, entries: Sequence[Entry]) -> ReturnComparison:
+    assert isinstance(config.env, OtherEnvConfig)
+    return compare_returns(
+        task.description.env_id,
         entries,
         arguments=config.env.arguments,
         num_episodes=config.evaluation.test_episodes,
         first_seed=TEST_SEED,
         bootstrap_samples=config.evaluation.bootstrap_samples,
     )
-    write_returns(comparison, folder.evaluation)
-    keep_summary(folder, returns_summary(comparison))
-    return comparison
 
 
 def keep_summary(folder: RunFolder, found: Mapping[str, Any]) -> None:

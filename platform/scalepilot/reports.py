@@ -50,7 +50,7 @@ def write_run_report(folder: RunFolder, config: ExperimentConfig, path: Path | N
     path = path or folder.report
     spec = _spec_of(folder)
     workload = comparison.env_id if isinstance(comparison, ReturnComparison) else ", ".join(_workloads(comparison))
-    status = _status_of(folder)
+    status = folder.read_status()
     provenance: dict[str, Any] = {
         "run": folder.run_id,
         "algorithm": config.algorithm,
@@ -159,14 +159,6 @@ def _spec_of(folder: RunFolder) -> dict[str, Any]:
     except ArtifactError:
         return {}
     return {"env_steps": spec.provenance.get("env_steps"), "files": spec.files}
-
-
-def _status_of(folder: RunFolder) -> Mapping[str, Any]:
-    try:
-        status = json.loads((folder.path / "run.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return status if isinstance(status, dict) else {}
 
 
 def _reference_lines(folder: RunFolder, status: Mapping[str, Any]) -> dict[str, float]:

@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "scalepilot.cli.evaluate",
     "compare": "scalepilot.cli.compare",
     "report": "scalepilot.cli.report",
+    "tune": "scalepilot.cli.tune",
     "crosscheck": "scalepilot.cli.crosscheck",
     "runs": "scalepilot.cli.runs",
     "study": "scalepilot.cli.study",

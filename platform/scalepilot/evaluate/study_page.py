@@ -5,22 +5,16 @@ The page needs no network and no script; pictures are images inside it, so that 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
+from scalepilot.evaluate.page import render, svg_address
 from scalepilot.evaluate.statistics import Interval
 from scalepilot.evaluate.study_metrics import Arm, TaskResult
 from scalepilot.evaluate.study_text import analysis, conclusion, verdict
 
-_TEMPLATES = Path(__file__).parent / "templates"
 HEADINGS = (
     "",
     "test return (IQM)",
@@ -74,37 +68,30 @@ class StudyPage:
 
 def render_page(page: StudyPage) -> str:
     """The HTML file as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "study.css"))
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return environment.get_template("study.html.j2").render(
-        title=page.title,
-        csp=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'",
-        style=Markup(style),  # noqa: S704 — our own files, not anyone's input
-        conclusion=conclusion(page.tasks),
-        scope=page.scope,
-        method=METHOD,
-        headings=HEADINGS,
-        tasks=[
-            {
-                "name": task.name,
-                "verdict": verdict(task),
-                "rows": _rows(task),
-                "pictures": _images(page.plots.get(task.name, {})),
-                "maps": _images(page.maps.get(task.name, {})),
-                "analysis": analysis(task),
-            }
-            for task in page.tasks
-        ],
-        study_yaml=page.study_yaml,
-        reproduce=page.reproduce,
-        provenance=list(page.provenance),
+    return render(
+        "study.html.j2",
+        ("report.css", "study.css"),
+        {
+            "title": page.title,
+            "conclusion": conclusion(page.tasks),
+            "scope": page.scope,
+            "method": METHOD,
+            "headings": HEADINGS,
+            "tasks": [
+                {
+                    "name": task.name,
+                    "verdict": verdict(task),
+                    "rows": _rows(task),
+                    "pictures": _images(page.plots.get(task.name, {})),
+                    "maps": _images(page.maps.get(task.name, {})),
+                    "analysis": analysis(task),
+                }
+                for task in page.tasks
+            ],
+            "study_yaml": page.study_yaml,
+            "reproduce": page.reproduce,
+            "provenance": list(page.provenance),
+        },
     )
 
 
@@ -177,7 +164,4 @@ def figure(value: float) -> str:
 
 
 def _images(pictures: Mapping[str, tuple[str, str]]) -> list[dict[str, str]]:
-    return [
-        {"title": title, "source": "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()}
-        for title, (_, svg) in pictures.items()
-    ]
+    return [{"title": title, "source": svg_address(svg)} for title, (_, svg) in pictures.items()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from scalepilot.durable import remove_folder, remove_leftovers, replaced_folder
@@ -37,6 +37,12 @@ class Checkpoints:
         """The newest complete one."""
         return next(reversed(self.all()), None)
 
+    @property
+    def newest_iteration(self) -> int:
+        """What the newest complete one is of; 0 without one."""
+        newest = self.newest()
+        return 0 if newest is None else int(newest.name)
+
     def write(self, iteration: int, fill: Callable[[Path], None]) -> Path:
         """Write one and remove the oldest.
 
@@ -60,18 +66,24 @@ class Checkpoints:
         return place
 
     def check_owner(self, user_id: int | None = None) -> None:
-        """Refuse checkpoints of others: RLlib's are pickles, and reading one runs what is in it.
+        """Refuse checkpoints of others; see `check_owner`."""
+        check_owner([self.path.parent, self.path, *self.path.rglob("*")], user_id)
 
-        Args:
-            user_id: who reads; the process's own user if None.
 
-        Raises:
-            InputError: some file belongs to another user.
-        """
-        user_id = os.geteuid() if user_id is None else user_id
-        for path in (self.path.parent, self.path, *self.path.rglob("*")):
-            if path.exists() and path.lstat().st_uid != user_id:
-                raise InputError(
-                    f"{path}: belongs to user {path.lstat().st_uid}, you are user {user_id}; resuming reads pickles, which can"
-                    " run any code; allowed: your own runs"
-                )
+def check_owner(paths: Iterable[Path], user_id: int | None = None) -> None:
+    """Refuse files of others: RLlib's and Tune's are pickles, and reading one runs what is in it.
+
+    Args:
+        paths: files and folders that are to be read; those that do not exist are left out.
+        user_id: who reads; the process's own user if None.
+
+    Raises:
+        InputError: some file belongs to another user.
+    """
+    user_id = os.geteuid() if user_id is None else user_id
+    for path in paths:
+        if path.exists() and path.lstat().st_uid != user_id:
+            raise InputError(
+                f"{path}: belongs to user {path.lstat().st_uid}, you are user {user_id}; resuming reads pickles, which can"
+                " run any code; allowed: your own runs"
+            )

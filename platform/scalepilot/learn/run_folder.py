@@ -193,9 +193,7 @@ class RunFolder:
 
     def write_status(self, status: str, **details: Any) -> None:
         """run.json: status, versions, hardware and whatever is known by now."""
-        path = self.path / "run.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
-        known |= {
+        known = self.read_status() | {
             "status": status,
             "updated": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "versions": library_versions(),
@@ -203,13 +201,19 @@ class RunFolder:
             "git_sha": git_sha(),
             "process": {"pid": os.getpid(), "host": platform.node()},
         }
-        write_json(path, known | details)
+        write_json(self.path / "run.json", known | details)
+
+    def read_status(self) -> dict[str, Any]:
+        """What run.json holds; {} if it is missing or damaged."""
+        try:
+            known = json.loads((self.path / "run.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return known if isinstance(known, dict) else {}
 
     def mark_resumed(self, iteration: int, **details: Any) -> None:
         """Note in run.json that the run went on from `iteration`, and how."""
-        path = self.path / "run.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
-        now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
+        known, now = self.read_status(), dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
         self.write_status("running", resumed=[*known.get("resumed", []), {"iteration": iteration, "at": now, **details}])
 
     def cannot_write(self, path: Path, error: OSError) -> RunError:

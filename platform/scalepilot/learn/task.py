@@ -87,7 +87,7 @@ class AutoscaleTask:
     value_label, value_metric = "validation J/h", "validation_J_per_hour"
 
     def __init__(self, config: ExperimentConfig, data: ProtocolData) -> None:
-        self.config, self.env = config, config.autoscale
+        self.config, self.env, self.data = config, config.autoscale, data
         self.description = describe_autoscale(self.env.params)
         # Few validation windows hold few of the rare hours that decide: the training windows, with arrivals of their own,
         # steady the choice.

@@ -162,6 +162,8 @@ class TrainingLoop:
         self.best_score: tuple[bool, float] | None = None
         self.best_env_steps = 0
         self.last_value: float | None = None
+        self.last_score: float | None = None
+        self.validations = 0
 
     @property
     def env_steps(self) -> int:
@@ -174,28 +176,59 @@ class TrainingLoop:
         Args:
             stop: asked after each iteration; true ends training early.
         """
+        self.begin()
+        try:
+            self.advance(stop)
+            return self.conclude()
+        finally:
+            self.end()
+
+    def begin(self) -> None:
+        """Say that training begins, or goes on."""
         total = self.learning.num_iterations
         self.progress.begin(total * self.learning.rollout_size, self.env_steps)
         logger.info("iteration %d of %d: training begins; %s", self.iteration, total, json.dumps(self.config.to_mapping()))
         self._tell(lambda callback: callback.on_begin(self.env_steps))
-        try:
-            while self.iteration < total and not stop():
-                try:
-                    self._iterate()
-                except LearnerLostError as error:
-                    self._rebuild(error)
-                except EnvironmentFailedError:
-                    self._save_what_can_be()
-                    raise
-            self.progress.end()
-            if self.best is None and self.iteration:
-                self._validate()
-            self.checkpoint()
-            self.export()
-        finally:
-            logger.info("iteration %d of %d: training ends", self.iteration, total)
-            self._tell(lambda callback: callback.on_end(self.iteration >= total))
-        return TrainingOutcome(self.iteration >= total, self.env_steps, self.best_value, self.best_env_steps, self.train_seconds)
+
+    def advance(self, stop: Callable[[], bool]) -> None:
+        """Train until the budget is used up or `stop`, asked after each iteration, is true.
+
+        Raises:
+            LearnerLostError: learners died again and again.
+            EnvironmentFailedError: the environment cannot be stepped; there is a checkpoint.
+        """
+        while not self.finished and not stop():
+            try:
+                self._iterate()
+            except LearnerLostError as error:
+                self._rebuild(error)
+            except EnvironmentFailedError:
+                self._save_what_can_be()
+                raise
+
+    def conclude(self) -> TrainingOutcome:
+        """Validate if nothing was yet, write a checkpoint, export."""
+        self.progress.end()
+        if self.best is None and self.iteration:
+            self._validate()
+        self.checkpoint()
+        self.export()
+        return self.outcome
+
+    def end(self) -> None:
+        """Say that training ends."""
+        logger.info("iteration %d of %d: training ends", self.iteration, self.learning.num_iterations)
+        self._tell(lambda callback: callback.on_end(self.finished))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is used up."""
+        return self.iteration >= self.learning.num_iterations
+
+    @property
+    def outcome(self) -> TrainingOutcome:
+        """How far training came, and what of it is kept."""
+        return TrainingOutcome(self.finished, self.env_steps, self.best_value, self.best_env_steps, self.train_seconds)
 
     def _iterate(self) -> None:
         """Sample and learn once, and whatever is due then."""
@@ -241,7 +274,8 @@ class TrainingLoop:
     def _validate(self) -> None:
         snapshot = self.trainer.snapshot()
         measured = self.task.measure(snapshot.policy(self.spec))
-        self.last_value = measured.value
+        self.last_value, self.last_score = measured.value, measured.score
+        self.validations += 1
         logger.info("iteration %d: %s %.4f", self.iteration, self.task.value_label, measured.value)
         # Early policies are wild and sometimes lucky: any of the last twentieth goes before them.
         late = self.iteration > _CANDIDATES_FROM * self.learning.num_iterations
@@ -262,7 +296,8 @@ class TrainingLoop:
         logger.warning("iteration %d: %s; going on from the newest checkpoint", self.iteration, error)
         self.trainer.close()
         self.trainer = self.make_trainer()
-        self.iteration, self.best, self.best_score, self.best_value, self.last_value = 0, None, None, None, None
+        self.iteration, self.best, self.best_score, self.best_value = 0, None, None, None
+        self.last_value = self.last_score = None
         self.resume()
 
     def _save_what_can_be(self) -> None:
@@ -273,7 +308,7 @@ class TrainingLoop:
     def checkpoint(self) -> None:
         """Write a checkpoint; where it cannot be written, the last one stays and a line says so."""
         try:
-            place = self.checkpoints.write(self.iteration, self._save)
+            place = self.checkpoints.write(self.iteration, self.save_to)
         except OSError as error:
             newest = self.checkpoints.newest()
             kept = "there is none before it" if newest is None else f"{newest.name} stays"
@@ -283,7 +318,8 @@ class TrainingLoop:
         else:
             logger.info("iteration %d: checkpoint %s", self.iteration, place.name)
 
-    def _save(self, folder: Path) -> None:
+    def save_to(self, folder: Path) -> None:
+        """Write what a checkpoint holds into a folder."""
         self.trainer.save(folder / "trainer")
         if self.best is not None:
             arrays: dict[str, Any] = self.best.arrays()
@@ -297,6 +333,7 @@ class TrainingLoop:
                 "best_score": self.best_score,
                 "best_env_steps": self.best_env_steps,
                 "last_value": self.last_value,
+                "last_score": self.last_score,
             },
         )
 
@@ -312,6 +349,14 @@ class TrainingLoop:
         if checkpoint is None:
             self.folder.truncate_metrics(0)
             return
+        self.resume_from(checkpoint)
+
+    def resume_from(self, checkpoint: Path) -> None:
+        """Continue from what `save_to` wrote, by this run or by another one of the same networks.
+
+        Raises:
+            RunError: it cannot be read.
+        """
         try:
             loop: dict[str, Any] = json.loads((checkpoint / LAST_FILE).read_text())
             self.trainer.restore(checkpoint / "trainer")
@@ -328,6 +373,7 @@ class TrainingLoop:
             loop["last_value"],
             int(loop["best_env_steps"]),
         )
+        self.last_score = loop.get("last_score")
         self.best_score = None if loop["best_score"] is None else (bool(loop["best_score"][0]), float(loop["best_score"][1]))
         self.folder.truncate_metrics(self.iteration)
         refilled = self.config.algorithm in ("dqn", "sb3_dqn") and not self.config.dqn.save_replay

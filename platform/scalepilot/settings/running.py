@@ -27,6 +27,7 @@ class ResourcesConfig:
             ends where it hangs again or has no env runners.
         torch_threads: of each learner; null for the number of cores. More than one is a sixth faster on a quiet machine, and two
             such trainings at once all but stop each other: waiting threads spin.
+        dashboard: start Ray's dashboard with a local Ray; its address is printed, as a cluster's is.
     """
 
     num_env_runners: int = 0
@@ -36,6 +37,7 @@ class ResourcesConfig:
     num_gpus_per_learner: float = 0
     env_timeout_seconds: float = 300.0
     torch_threads: int | None = 1
+    dashboard: bool = False
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 

@@ -13,7 +13,16 @@ from typing import Any, ClassVar
 
 from pydantic import TypeAdapter
 
-from scalepilot.config import ExperimentConfig, OtherEnvConfig, checked, config_from_mapping, read_yaml
+from scalepilot.config import (
+    ExperimentConfig,
+    OtherEnvConfig,
+    checked,
+    config_from_mapping,
+    put_key,
+    read_yaml,
+    short_value,
+    slug,
+)
 from scalepilot.errors import ConfigError
 from scalepilot.settings.checks import STRICT, check_allowed
 
@@ -154,9 +163,9 @@ def _planned(study: StudyConfig, name: str, task: TaskConfig, path: Path) -> Pla
             given = copy.deepcopy(arm.config) if where is None else read_yaml(where)
             merged = given if isinstance(given, dict) else {}
             for key, value in {**study.set, **task.set, **arm.set, **choice}.items():
-                _put(merged, key, value, source)
+                put_key(merged, key, value, source)
             full_name = arm_name + suffix
-            merged["name"] = _slug(f"{name}-{full_name}")
+            merged["name"] = slug(f"{name}-{full_name}")
             config = config_from_mapping(merged, source=source if where is None else f"{source} ({where.name})")
             if not isinstance(config.env, OtherEnvConfig):
                 raise ConfigError(
@@ -210,26 +219,7 @@ def with_seeds(study: StudyConfig, seeds: Sequence[int]) -> StudyConfig:
 def _combinations(grid: Mapping[str, Sequence[Any]]) -> list[tuple[str, dict[str, Any]]]:
     """(what is added to the arm's name, key → value) of every point of the grid."""
     points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    return [("".join(f" {key.rpartition('.')[2]}={_short(v)}" for key, v in point.items()), point) for point in points]
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _put(at: dict[str, Any], key: str, value: Any, source: str) -> None:
-    *sections, last = key.split(".")
-    for section in sections:
-        inner = at.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{source}: set.{key}: {section} is a value, not a section")
-        at = inner
-    at[last] = copy.deepcopy(value)
-
-
-def _slug(name: str) -> str:
-    """A name for folders and policies."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:64]
+    return [("".join(f" {key.rpartition('.')[2]}={short_value(v)}" for key, v in point.items()), point) for point in points]
 
 
 def _check_names(key: str, names: Any) -> None:
@@ -238,6 +228,6 @@ def _check_names(key: str, names: Any) -> None:
     for name in names:
         if not _NAME.fullmatch(name):
             raise ValueError(f"{key}: {name!r} is not allowed; allowed: 1–60 letters, digits, spaces, '.', '_', '=', '+', '-'")
-    slugs = [_slug(name) for name in names]
+    slugs = [slug(name) for name in names]
     if len({*slugs}) < len(slugs):
         raise ValueError(f"{key}: {list(names)} give the same folder name; allowed: names that differ in letters or digits")

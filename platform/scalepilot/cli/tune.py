@@ -1,0 +1,76 @@
+"""`scalepilot tune SWEEP`: many trials of one experiment on Ray Tune, a leaderboard, the best policy."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+HELP = "search an experiment's keys with Ray Tune: grid, random, ASHA, PBT, Optuna; leaderboard, best policy, report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `tune`."""
+    parser.add_argument(
+        "sweep", nargs="?", type=Path, metavar="SWEEP", help="sweep YAML, such as tune_configs/sweeps/resource-manager.yaml"
+    )
+    parser.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with a stopped sweep; nothing is trained twice")
+    parser.add_argument("--concurrency", type=int, metavar="N", help="trials at once (default: as many as the cores hold)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key of the experiment, such as seed; repeatable",
+    )
+    parser.add_argument("--address", help="Ray cluster to train on (auto, ray://…); a local Ray by default")
+    parser.add_argument("--json", action="store_true", help="print summary.json instead of the leaderboard")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a sweep and end")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Search; 130 when stopped early."""
+    import json
+
+    from scalepilot.errors import InputError
+    from scalepilot.sweep.config import json_schema, load_sweep
+
+    if arguments.schema:
+        print(json.dumps(json_schema(), indent=1))
+        return 0
+    if (arguments.sweep is None) == (arguments.resume is None):
+        raise InputError("give either SWEEP or --resume FOLDER")
+    if arguments.resume is not None and (arguments.set or arguments.concurrency or arguments.address):
+        raise InputError("--set, --concurrency, --address: a resumed sweep keeps its own sweep.yaml; allowed with SWEEP only")
+    from scalepilot.sweep.run import create_folder, open_folder, run_sweep
+    from scalepilot.sweep.write import write_sweep
+
+    if arguments.resume is not None:
+        folder, plan = arguments.resume, open_folder(arguments.resume)
+    else:
+        overrides = [*arguments.set]
+        if arguments.address:
+            overrides.append(f"resources.address={arguments.address}")
+        plan = load_sweep(arguments.sweep, overrides, arguments.concurrency)
+        folder = create_folder(plan)
+    go_on = f"go on:  scalepilot tune --resume {folder}"
+    try:
+        finished = run_sweep(plan, folder)
+    except KeyboardInterrupt:
+        print(go_on)
+        raise
+    if not finished:
+        print(f"stopped; what there is: {folder}\n{go_on}")
+        return 130
+    board = write_sweep(plan, folder)
+    if arguments.json:
+        print((folder / "summary.json").read_text(encoding="utf-8"))
+        return 0
+    from scalepilot.cli.output import console
+    from scalepilot.sweep.verdict import leaderboard
+
+    out = console()
+    out.print(leaderboard(board))
+    out.print(board.verdict)
+    print(f"report:  {folder / 'report.html'}")
+    print(f"policy:  {folder / 'policy'}")
+    return 0

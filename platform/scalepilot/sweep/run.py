@@ -1,0 +1,268 @@
+"""A sweep from its plan to its folder: Ray Tune runs the trials, the best points train again on the other seeds."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+from pydantic import TypeAdapter
+
+from scalepilot.cluster import connected, cpus_of
+from scalepilot.config import ExperimentConfig, read_yaml
+from scalepilot.durable import write_bytes
+from scalepilot.errors import InputError, RunError
+from scalepilot.learn.checkpoints import check_owner
+from scalepilot.learn.run_folder import new_folder
+from scalepilot.simulate import usable_cores
+from scalepilot.sweep.board import ranked, read_trials
+from scalepilot.sweep.config import PlannedSweep, Point, SweepConfig, label, planned, trial_folder
+from scalepilot.sweep.view import SweepView
+
+SWEEP_FILE, TRIALS, CONFIRMATION = "sweep.yaml", "trials", "confirmation"
+_PERCENT = "percent"
+_ADAPTER: TypeAdapter[SweepConfig] = TypeAdapter(SweepConfig)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Trials that are trained together.
+
+    Attributes:
+        name: of the folder that holds them.
+        trials: (point, seed) of each; empty where they are drawn while searching.
+        total: how many there will be.
+        search: whether points are still being chosen; otherwise all train to the end.
+    """
+
+    name: str
+    trials: tuple[tuple[Point, int], ...]
+    total: int
+    search: bool
+
+
+def create_folder(plan: PlannedSweep) -> Path:
+    """A new folder under the sweep's output, with everything that going on needs in sweep.yaml."""
+    folder = new_folder(Path(plan.sweep.output) / plan.sweep.name, "", "sweeps")
+    whole = replace(plan.sweep, experiment=dict(plan.base), set={})
+    text = yaml.safe_dump(_ADAPTER.dump_python(whole, mode="json"), sort_keys=False, allow_unicode=True)
+    write_bytes(folder / SWEEP_FILE, text.encode())
+    return folder
+
+
+def open_folder(folder: Path) -> PlannedSweep:
+    """The plan of an existing sweep.
+
+    Raises:
+        InputError: not a sweep's folder, or one of another user: Tune's state holds pickles, which run what is in them.
+    """
+    if not (folder / SWEEP_FILE).is_file():
+        raise InputError(
+            f"{folder}: holds no {SWEEP_FILE}; allowed: a sweep's folder, such as runs/resource-manager/20261121-120000"
+        )
+    check_owner([folder, *folder.rglob("*")])
+    from scalepilot.config import checked
+
+    sweep = checked(SweepConfig, _ADAPTER, read_yaml(folder / SWEEP_FILE), str(folder / SWEEP_FILE))
+    assert isinstance(sweep.experiment, dict)
+    return planned(sweep, sweep.experiment, str(folder / SWEEP_FILE))
+
+
+def run_sweep(plan: PlannedSweep, folder: Path) -> bool:
+    """Train what is not trained yet.
+
+    Args:
+        plan: the sweep.
+        folder: its folder; what is finished in it is not trained again.
+
+    Returns:
+        Whether everything was trained; False when it was stopped.
+
+    Raises:
+        InputError: a trial needs more than the cluster has.
+        RunError: every trial failed.
+    """
+    sweep = plan.sweep
+    example = plan.config(plan.points[0] if plan.points else _first(sweep), sweep.seeds[0])
+    concurrency = sweep.concurrency or max(1, usable_cores() // cpus_of(example.resources))
+    with connected(example.resources, num_cpus=concurrency * cpus_of(example.resources)):
+        _check_resources(example, folder)
+        trials = tuple((point, seed) for point in plan.points for seed in sweep.seeds_of_search)
+        if not _tune(plan, folder, _Stage(TRIALS, trials, plan.num_trials, True), example, concurrency):
+            return False
+        found = ranked(read_trials(folder / TRIALS))
+        if not found:
+            raise RunError(f"{folder}: every trial failed; their run.json and logs/training.log say why")
+        if sweep.seeds_of_confirmation:
+            best = [standing.point for standing in found[: sweep.num_confirmed]]
+            again = tuple((point, seed) for point in best for seed in sweep.seeds_of_confirmation)
+            return _tune(plan, folder, _Stage(CONFIRMATION, again, len(again), False), example, concurrency)
+    return True
+
+
+def _first(sweep: SweepConfig) -> Point:
+    return {key: choices[0] if isinstance(choices, list) else choices.low for key, choices in sweep.space.items()}
+
+
+def _tune(plan: PlannedSweep, folder: Path, stage: _Stage, example: ExperimentConfig, concurrency: int) -> bool:
+    """Train a stage's trials; False when it was stopped."""
+    # Read when Tune begins. Its loggers would write a second progress.csv; its state must not be many seconds old.
+    os.environ |= {"TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1", "TUNE_GLOBAL_CHECKPOINT_S": "1", "RAY_CHDIR_TO_TRIAL_DIR": "0"}
+    # Ctrl-C is ours, and so is what is printed.
+    os.environ |= {"TUNE_DISABLE_SIGINT_HANDLER": "1", "RAY_AIR_NEW_OUTPUT": "0"}
+    from ray import tune
+
+    for name in ("ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    from scalepilot.sweep.trial import Assignment, Trial
+
+    sweep, place = plan.sweep, folder / stage.name
+    assignment = Assignment(plan, stage.trials, changing=stage.search and sweep.search.kind == "pbt")
+    trainable = tune.with_resources(tune.with_parameters(Trial, assignment=assignment), _resources(example))
+    known = tune.Tuner.can_restore(str(place.resolve()))
+    if known:
+        tuner = tune.Tuner.restore(str(place.resolve()), trainable, resume_unfinished=True, resume_errored=True)
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space=_param_space(sweep, stage),
+            tune_config=tune.TuneConfig(
+                metric="score",
+                mode="min",
+                search_alg=_search(sweep, stage),
+                scheduler=_scheduler(sweep, stage),
+                num_samples=1 if stage.trials else stage.total,
+                max_concurrent_trials=concurrency,
+                reuse_actors=True,
+                trial_dirname_creator=partial(_trial_dirname, assignment),
+            ),
+            run_config=tune.RunConfig(
+                name=stage.name,
+                storage_path=str(folder.resolve()),
+                failure_config=tune.FailureConfig(max_failures=sweep.retries),
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=4),
+                verbose=0,
+            ),
+        )
+    view = SweepView(place, stage.total, sweep.name if stage.search else f"{sweep.name}, other seeds", concurrency)
+    with view.watching(), _stoppable() as stopped:
+        results = tuner.fit()
+    statuses = [trial.status for trial in results._experiment_analysis.trials]
+    return not stopped() and len(statuses) >= stage.total and not {*statuses} & {"RUNNING", "PENDING", "PAUSED"}
+
+
+def _resources(config: ExperimentConfig) -> Any:
+    """A core for the trial, one for each env runner and each learner; the learners' GPUs where they learn."""
+    from ray.tune import PlacementGroupFactory
+
+    from scalepilot.learn.devices import choose_device
+
+    resources = config.resources
+    gpus = resources.num_gpus_per_learner
+    if not gpus and resources.address is None and choose_device(resources).name == "cuda":
+        gpus = 1.0
+    learns: Mapping[str, float] = {"GPU": gpus} if gpus else {}
+    own = {"CPU": 1, **({} if resources.num_learners else learns)}
+    apart = [{"CPU": 1}] * resources.num_env_runners + [{"CPU": 1, **learns}] * resources.num_learners
+    return PlacementGroupFactory([own, *apart])
+
+
+def _check_resources(config: ExperimentConfig, folder: Path) -> None:
+    """Refuse at once what would wait for ever."""
+    import ray
+
+    have, need = ray.cluster_resources(), _resources(config).required_resources
+    for name, amount in need.items():
+        # A cluster that grows by itself may have none yet; a local one does not grow.
+        if amount > have.get(name, 0) and config.resources.address is None and "RAY_ADDRESS" not in os.environ:
+            raise InputError(f"resources: a trial needs {amount:g} {name}; this machine has {have.get(name, 0):g}")
+
+
+def _param_space(sweep: SweepConfig, stage: _Stage) -> dict[str, Any]:
+    from ray import tune
+
+    from scalepilot.sweep.space import domains
+
+    return {"plan": tune.grid_search(list(range(len(stage.trials))))} if stage.trials else domains(sweep.space)
+
+
+def _search(sweep: SweepConfig, stage: _Stage) -> Any:
+    if stage.search and sweep.search.kind == "optuna":
+        try:
+            import optuna
+            from ray.tune.search.optuna import OptunaSearch
+        except ModuleNotFoundError as error:
+            raise InputError(f"search.kind: optuna needs {error.name}: pip install 'scalepilot[optuna]'") from None
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        return OptunaSearch(sampler=optuna.samplers.TPESampler(seed=sweep.search.seed))
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+
+    return BasicVariantGenerator(random_state=sweep.search.seed)
+
+
+def _scheduler(sweep: SweepConfig, stage: _Stage) -> Any:
+    from ray.tune import schedulers
+
+    from scalepilot.sweep.space import clipped, mutations
+
+    search = sweep.search
+    if stage.search and search.kind == "asha":
+        return schedulers.ASHAScheduler(
+            time_attr=_PERCENT, max_t=100, grace_period=100 * search.grace_share, reduction_factor=search.reduction_factor
+        )
+    if stage.search and search.kind == "pbt":
+        return schedulers.PopulationBasedTraining(
+            time_attr=_PERCENT,
+            perturbation_interval=100 * search.perturb_share,
+            hyperparam_mutations=mutations(sweep.space),
+            quantile_fraction=search.quantile,
+            resample_probability=search.resample_probability,
+            custom_explore_fn=partial(clipped, sweep.space),
+        )
+    return schedulers.FIFOScheduler()
+
+
+def _trial_dirname(assignment: Any, trial: Any) -> str:
+    """The same for the same trial, whatever Tune calls it: a restored state that is seconds old finds its folders again."""
+    point, seed = assignment.of(trial.config)
+    index = trial.config["plan"] if assignment.trials else int(trial.experiment_tag.split("_")[0])
+    return trial_folder(index, point, seed)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[Any]:
+    """Ctrl-C once ends in order (checkpoints, state), twice at once."""
+    asked = threading.Event()
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        print("\nstopping: trials write checkpoints; once more to end at once", flush=True)
+        # What Tune listens to for the same.
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    previous = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+    previous[signal.SIGUSR1] = signal.getsignal(signal.SIGUSR1)
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def folders_of(sweep_folder: Path) -> Sequence[Path]:
+    """Where a sweep's trials are."""
+    return [path for name in (TRIALS, CONFIRMATION) if (path := sweep_folder / name).is_dir()]
+
+
+__all__ = ["CONFIRMATION", "SWEEP_FILE", "TRIALS", "create_folder", "folders_of", "label", "open_folder", "run_sweep"]

@@ -1,0 +1,201 @@
+"""One trial of a sweep: an experiment in an actor of Ray Tune, in a run folder of its own.
+
+Its state is the run folder's: an actor that begins in a folder with checkpoints goes on from the newest, and one that finds the
+run finished says what it came to. So neither a killed driver, nor a killed actor, nor a state of Tune's that is seconds old
+trains anything twice.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Trainable
+
+from scalepilot.config import EnvConfig
+from scalepilot.durable import write_bytes
+from scalepilot.errors import InputError, ScalepilotError
+from scalepilot.experiment import evaluate_alone, load_data, make_task, make_trainer, policy_spec
+from scalepilot.learn.run_folder import RunFolder
+from scalepilot.learn.trainer import TrainingLoop
+from scalepilot.progress import Progress
+from scalepilot.sweep.config import PlannedSweep, Point
+from scalepilot.sweep.space import decode
+
+# Metrics of a result; the score is minimised.
+SCORE, ENV_STEPS, PERCENT = "score", "env_steps", "percent"
+STOPPED = "stopped"
+_PLAN, _SEEDED = "plan", "seed"
+logger = logging.getLogger("scalepilot.training")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What an actor must know beside the configuration that Tune hands over.
+
+    Attributes:
+        sweep: the sweep.
+        trials: (point, seed) of each trial that was planned; Tune's configuration is an index into it. Empty where Tune draws.
+        changing: whether the configuration changes while training (pbt).
+    """
+
+    sweep: PlannedSweep
+    trials: tuple[tuple[Point, int], ...]
+    changing: bool = False
+
+    def of(self, config: Mapping[str, Any]) -> tuple[Point, int]:
+        """Point and seed that a configuration of Tune's stands for."""
+        if self.trials:
+            return self.trials[config[_PLAN]]
+        return decode(self.sweep.sweep.space, config), self.sweep.sweep.seeds[0]
+
+
+class Trial(Trainable):
+    """Trains one experiment; a step is what lies between two validations."""
+
+    def setup(self, config: dict[str, Any], assignment: Assignment) -> None:
+        """Take the first trial up; see `Trainable.setup`."""
+        self._assignment = assignment
+        self._loop: TrainingLoop | None = None
+        self._folder: RunFolder | None = None
+        # RLlib's and torch's notices are not for a person who watches a sweep.
+        warnings.simplefilter("ignore")
+        self._begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Take another trial up in the same process: what is imported stays."""
+        self._close()
+        self._begin(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Train to the next validation.
+
+        Raises:
+            Exception: the trial failed, as its run.json says; Tune begins it again.
+        """
+        if self._finished is not None:
+            return self._finished
+        assert self._folder is not None
+        try:
+            if self._loop is None:
+                self._make_loop()
+            return self._advance()
+        except Exception as error:
+            self._folder.write_status("failed", error=_line(error))
+            logger.error("failed: %s", _line(error), exc_info=True)
+            if isinstance(error, InputError):
+                # What is not allowed will not be the next time: the last of sweeps, and no other attempt.
+                return {SCORE: math.inf, ENV_STEPS: 0, PERCENT: 100.0, "done": True}
+            raise
+
+    def cleanup(self) -> None:
+        """End the trial; see `Trainable.cleanup`."""
+        self._close()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """What another member of the population may go on from."""
+        if self._loop is not None:
+            self._loop.save_to(Path(checkpoint_dir))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from a member's checkpoint, with the configuration that is set now."""
+        self._make_loop(Path(str(checkpoint)))
+
+    def _begin(self, config: Mapping[str, Any]) -> None:
+        self._finished: dict[str, Any] | None = None
+        self._result: dict[str, Any] | None = None
+        self._loop = None
+        self._point, self._seed = self._assignment.of(config)
+        self._folder = RunFolder(Path(self._storage.trial_fs_path))
+        self._folder.path.mkdir(parents=True, exist_ok=True)
+        known = self._folder.read_status()
+        if known.get("status") == "finished":
+            self._finished = {**known["result"], "done": True}
+            return
+        attempts = known.get("sweep", {}).get("attempts", 0) + 1
+        noted = {"point": dict(self._point), "seed": self._seed, "attempts": attempts}
+        self._folder.write_status("running", sweep=noted)
+
+    def _make_loop(self, checkpoint: Path | None = None) -> None:
+        """Everything that trains, going on from a checkpoint: the given one, or the newest in the folder."""
+        assert self._folder is not None
+        config = self._assignment.sweep.config(self._point, self._seed)
+        folder = self._folder
+        write_bytes(folder.config_file, config.to_yaml().encode())
+        folder.start_logging()
+        task = make_task(config, load_data(config) if isinstance(config.env, EnvConfig) else None)
+        progress = Progress("trial", stream=io.StringIO(), value_label=task.value_label)
+        spec = policy_spec(config, folder, task)
+        remake = partial(make_trainer, config, task)
+        self._config, self._task = config, task
+        budget = config.learning.num_iterations * config.learning.rollout_size
+        folder.write_status("running", sweep=folder.read_status()["sweep"] | {"total_env_steps": budget})
+        self._loop = TrainingLoop(config, remake(), folder, task, spec, progress, (), remake)
+        if checkpoint is None:
+            self._loop.resume()
+        else:
+            self._loop.resume_from(checkpoint)
+            changes = folder.read_status().get("changes", [])
+            now = {"env_steps": self._loop.env_steps, "point": dict(self._point)}
+            folder.write_status("running", changes=[*changes, now])
+        self._loop.begin()
+
+    def _advance(self) -> dict[str, Any]:
+        assert self._loop is not None
+        assert self._folder is not None
+        loop = self._loop
+        before = loop.validations
+        loop.advance(lambda: loop.validations > before)
+        result: dict[str, Any] = {
+            SCORE: loop.last_score,
+            "value": loop.last_value,
+            ENV_STEPS: loop.env_steps,
+            PERCENT: 100 * loop.iteration / loop.learning.num_iterations,
+            "training_iteration": loop.iteration,
+        }
+        if loop.finished:
+            outcome = loop.conclude()
+            loop.end()
+            # Among equals in the search the kept policy counts, not the last validation.
+            result |= {SCORE: loop.best_score[1] if loop.best_score else loop.last_score, "value": outcome.best_value}
+            evaluate_alone(self._config, self._folder, self._task)
+            self._folder.write_metrics_parquet()
+            self._folder.write_status("finished", training=asdict(outcome), result=result)
+            result = {**result, "done": True}
+        self._result = result
+        return result
+
+    def _close(self) -> None:
+        """End what trains; a trial that was not finished can go on from where it is."""
+        loop, folder = self._loop, self._folder
+        self._loop = None
+        if loop is None or folder is None:
+            return
+        try:
+            if not loop.finished:
+                if loop.iteration and loop.checkpoints.newest_iteration != loop.iteration:
+                    loop.checkpoint()
+                loop.end()
+                if folder.read_status().get("status") == "running":
+                    folder.write_status(STOPPED, training=asdict(loop.outcome), result=self._result)
+        except (ScalepilotError, OSError) as error:
+            logger.warning("the trial ends without a last checkpoint (%s)", _line(error))
+        finally:
+            loop.trainer.close()
+            folder.close()
+
+
+def _line(error: BaseException) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text and not isinstance(error, ScalepilotError) else text
+
+
+__all__ = ["ENV_STEPS", "SCORE", "STOPPED", "Assignment", "Trial"]

@@ -1,0 +1,192 @@
+"""A sweep's results: leaderboard, plots, report.html, summary.json, and the best policy judged against the rules."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scalepilot.config import EnvConfig, ExperimentConfig
+from scalepilot.durable import replaced_folder, write_bytes, write_json
+from scalepilot.errors import RunError
+from scalepilot.evaluate.files import interval_json, json_number
+from scalepilot.evaluate.page import render, svg_address
+from scalepilot.evaluate.returns import returns_verdict
+from scalepilot.evaluate.tables import verdict as cost_verdict
+from scalepilot.experiment import evaluate_returns, evaluate_run, load_data, make_task
+from scalepilot.judge import tuned_rivals
+from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions
+from scalepilot.progress import duration
+from scalepilot.sweep.board import Standing, TrialEntry, ranked, read_trials
+from scalepilot.sweep.charts import importance_bars, leaders, parallel_coordinates
+from scalepilot.sweep.config import PlannedSweep, label
+from scalepilot.sweep.importance import importance
+from scalepilot.sweep.run import CONFIRMATION, SWEEP_FILE, TRIALS
+from scalepilot.sweep.verdict import SweepBoard, interval_text
+
+PAGE, SUMMARY, PLOTS = "report.html", "summary.json", "plots"
+METHOD = (
+    "Points are chosen by validation; figures of the test episodes chose nothing. Intervals (95 %) are of the bootstrap over"
+    " test episodes, and over training seeds where a point was trained with several: the interval of one seed does not say what"
+    " another would bring."
+)
+
+
+def write_sweep(plan: PlannedSweep, folder: Path) -> SweepBoard:
+    """Choose, judge and write everything, each file in one step.
+
+    Args:
+        plan: the sweep.
+        folder: its folder, everything trained.
+
+    Raises:
+        RunError: no trial used its budget up.
+    """
+    searched = read_trials(folder / TRIALS)
+    trials = [*searched, *read_trials(folder / CONFIRMATION)]
+    standings = ranked(trials)
+    if not standings or not standings[0].is_finished:
+        raise RunError(f"{folder}: no trial used its budget up; their run.json and logs/training.log say why")
+    finished = [trial for trial in searched if trial.status == "finished" and trial.score is not None]
+    scores = [trial.score for trial in finished if trial.score is not None]
+    best = standings[0].best_trial
+    config = plan.config(standings[0].trials[0].point, best.seed)
+    board = SweepBoard(
+        plan=plan,
+        folder=folder,
+        trials=tuple(trials),
+        standings=tuple(standings),
+        importance=importance(plan.sweep.space, [trial.point for trial in finished], scores),
+        is_cost=isinstance(config.env, EnvConfig),
+        versus_rules=_judge(config, folder, best),
+    )
+    pictures = _pictures(board)
+    (folder / PLOTS).mkdir(exist_ok=True)
+    for name, (_, svg) in pictures.items():
+        write_bytes(folder / PLOTS / f"{name}.svg", svg.encode())
+    write_json(folder / SUMMARY, summary(board))
+    write_bytes(folder / PAGE, _page(board, list(pictures.values())).encode())
+    return board
+
+
+def summary(board: SweepBoard) -> dict[str, Any]:
+    """The machine-readable result; what is unknown is null."""
+    return {
+        "name": board.plan.sweep.name,
+        "search": board.plan.sweep.search.kind,
+        "figure": board.figure,
+        "verdict": board.verdict,
+        "versus_rules": board.versus_rules,
+        "best": _standing(board.best),
+        "leaderboard": [_standing(standing) for standing in board.standings],
+        "importance": {key: json_number(share) for key, share in board.importance.shares.items()},
+        "trials": [_trial(trial) for trial in board.trials],
+        "versions": library_versions(),
+        "hardware": hardware(),
+        "git_sha": git_sha(),
+    }
+
+
+def _standing(standing: Standing) -> dict[str, Any]:
+    return {
+        "point": dict(standing.point),
+        "validation": standing.value,
+        "test": interval_json(standing.tested),
+        "seeds": [trial.seed for trial in standing.trials],
+        "finished": standing.is_finished,
+        "trials": [trial.folder.name for trial in standing.trials],
+    }
+
+
+def _trial(trial: TrialEntry) -> dict[str, Any]:
+    return {
+        "folder": f"{trial.folder.parent.name}/{trial.folder.name}",
+        "point": dict(trial.point),
+        "seed": trial.seed,
+        "status": trial.status,
+        "attempts": trial.attempts,
+        "validation": trial.value,
+        "env_steps": trial.env_steps,
+        "train_seconds": trial.train_seconds,
+        "error": trial.error or None,
+        "changes": [{"env_steps": steps, "point": dict(point)} for steps, point in trial.changes],
+    }
+
+
+def _judge(config: ExperimentConfig, folder: Path, best: TrialEntry) -> str:
+    """Copy the best trial's policy into the sweep's folder, fly it against the rules, say how it fared."""
+    own = RunFolder(folder)
+    with replaced_folder(own.policy) as aside:
+        shutil.copytree(best.folder / "policy", aside, dirs_exist_ok=True)
+    if isinstance(config.env, EnvConfig):
+        data = load_data(config)
+        rivals = tuned_rivals(data, config.autoscale.params, config.evaluation.tuning_evaluations, own.baselines)
+        return cost_verdict(evaluate_run(config, own, data, rivals))
+    return returns_verdict(evaluate_returns(config, own, make_task(config)))
+
+
+def _pictures(board: SweepBoard) -> Mapping[str, tuple[str, str]]:
+    """File stem → (title, SVG)."""
+    space, standings = board.plan.sweep.space, board.standings
+    figure = f"validation {board.figure}"
+    found = {
+        "leaders": ("The best points", leaders(standings, f"test {board.figure}")),
+        "parallel_coordinates": (
+            "All points",
+            parallel_coordinates(space, standings, figure, higher_is_better=not board.is_cost),
+        ),
+    }
+    if board.importance.is_known:
+        found["importance"] = ("What decides", importance_bars(board.importance))
+    return found
+
+
+def _page(board: SweepBoard, pictures: list[tuple[str, str]]) -> str:
+    sweep = board.plan.sweep
+    seconds = sum(trial.train_seconds for trial in board.trials)
+    return render(
+        "sweep.html.j2",
+        ("report.css", "study.css"),
+        {
+            "title": sweep.name,
+            "sentences": [board.verdict, board.versus_rules],
+            "scope": f"{len(board.trials)} trials of a {sweep.search.kind} search, {duration(seconds)} of training.",
+            "method": METHOD,
+            "keys": list(sweep.space),
+            "figure": board.figure,
+            "rows": [_row(standing, list(sweep.space)) for standing in board.standings],
+            "failed": [f"{label(t.point)} seed={t.seed}: {t.error} ({t.attempts} attempts)" for t in board.failed],
+            "pictures": [{"title": title, "source": svg_address(svg)} for title, svg in pictures],
+            "unknown_importance": ""
+            if board.importance.is_known
+            else f"{board.importance.num_trials} trials are too few to tell which key decides.",
+            "sweep_yaml": (board.folder / SWEEP_FILE).read_text(encoding="utf-8"),
+            "reproduce": f"scalepilot tune {board.folder / SWEEP_FILE}",
+            "provenance": [
+                ("git sha", str(git_sha())),
+                *((f"version of {name}", version) for name, version in library_versions().items()),
+                *((name, str(value)) for name, value in hardware().items()),
+            ],
+        },
+    )
+
+
+def _row(standing: Standing, keys: list[str]) -> dict[str, Any]:
+    from scalepilot.config import short_value
+
+    tested = standing.tested
+    return {
+        "cells": [short_value(standing.point[key]) for key in keys],
+        "validation": f"{standing.value:,.2f}".replace("-", "−"),
+        "test": f"{tested.mean:,.2f}".replace("-", "−") if math.isfinite(tested.mean) else "stopped early",
+        "interval": interval_text(tested).partition("(95 % interval ")[2].rstrip(")") if tested.is_known else "",
+        "seeds": ", ".join(str(trial.seed) for trial in standing.trials),
+        "steps": f"{standing.trials[0].env_steps:,}",
+        "seconds": f"{sum(trial.train_seconds for trial in standing.trials):,.1f}",
+        "trial": f"{standing.best_trial.folder.parent.name}/{standing.best_trial.folder.name}",
+    }
+
+
+__all__ = ["PAGE", "SUMMARY", "summary", "write_sweep"]
