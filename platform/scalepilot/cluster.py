@@ -8,6 +8,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from scalepilot.config import ResourcesConfig
@@ -116,6 +117,28 @@ def connected(resources: ResourcesConfig, *, num_cpus: int | None = None) -> Ite
         yield
     finally:
         ray.shutdown()
+
+
+def session_logs() -> Path:
+    """Folder of the logs of Ray's session on this node, which its dashboard shows; as a job, or with Ray up.
+
+    Raises:
+        RunError: there is no session here.
+    """
+    import ray
+
+    began = not ray.is_initialized()
+    if began:
+        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), logging_level=logging.ERROR, log_to_driver=False)
+    try:
+        # Ray has no public word for it.
+        folder = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
+    finally:
+        if began:
+            ray.shutdown()
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no logs of Ray's session are here; give --storage a URI that this node can write to")
+    return folder
 
 
 class RayExecutor:

@@ -58,7 +58,7 @@ Entry = tuple[str, Literal["policy", "baseline"], str, Policy]
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """What a run left behind; `comparison` is None when it was stopped before the evaluation."""
+    """What a run left behind; `comparison` is None where it was not evaluated."""
 
     folder: RunFolder
     finished: bool
@@ -181,13 +181,16 @@ def _decision_rule(config: ExperimentConfig, env: EnvDescription) -> DecisionRul
     return "argmax_q" if config.algorithm in ("dqn", "sb3_dqn", *TABULAR_ALGORITHMS) else "argmax_p"
 
 
-def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool = False) -> ExperimentResult:
+def run_experiment(
+    config: ExperimentConfig, folder: RunFolder, *, resume: bool = False, evaluate: bool = True
+) -> ExperimentResult:
     """Train (or go on training), then evaluate and report.
 
     Args:
         config: the experiment.
         folder: its run folder.
         resume: continue from the newest checkpoint.
+        evaluate: judge the policy on the test episodes and write the report.
     """
     if resume:
         Checkpoints(folder.checkpoints, config.checkpoints.num_to_keep).check_owner()
@@ -200,7 +203,7 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
     stop = StopFlag()
     try:
         rivals = []
-        if data is not None:
+        if data is not None and evaluate:
             rivals = tuned_rivals(data, config.autoscale.params, config.evaluation.tuning_evaluations, folder.baselines)
         trained = json_outcome = None
         with connected(config.resources) if config.algorithm in RAY_ALGORITHMS else contextlib.nullcontext():
@@ -226,6 +229,9 @@ def run_experiment(config: ExperimentConfig, folder: RunFolder, *, resume: bool 
             draw_run(config, folder, task)
             folder.write_status(INTERRUPTED, training=json_outcome)
             return ExperimentResult(folder, False, None)
+        if not evaluate:
+            folder.write_status("finished", training=json_outcome)
+            return ExperimentResult(folder, True, None)
         folder.write_status("evaluating", training=json_outcome)
         comparison: Comparison | ReturnComparison
         comparison = evaluate_run(config, folder, data, rivals) if data is not None else evaluate_returns(config, folder, task)

@@ -30,7 +30,7 @@ from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.trainer import TrainingLoop, TrainingOutcome
 from scalepilot.progress import Progress
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
 # The environments below live in workers, which cannot import this module.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 EPISODE_STEPS = 20
@@ -209,7 +209,8 @@ def test_an_environment_whose_reset_always_fails_ends_the_run_in_a_line(tmp_path
     ) as raised:
         train(config, nothing)
     assert len(str(raised.value).splitlines()) == 1
-    assert time.monotonic() - began < 30
+    # RLlib by itself would try a thousand times, a minute apart.
+    assert time.monotonic() - began < 120
 
 
 def test_an_environment_that_hangs_in_the_driver_ends_the_run_and_keeps_a_checkpoint(tmp_path: Path):

@@ -19,6 +19,7 @@ COMMANDS = {
     "report": "scalepilot.cli.report",
     "tune": "scalepilot.cli.tune",
     "crosscheck": "scalepilot.cli.crosscheck",
+    "submit": "scalepilot.cli.submit",
     "runs": "scalepilot.cli.runs",
     "study": "scalepilot.cli.study",
     "demo": "scalepilot.cli.demo",
@@ -31,6 +32,7 @@ COMMANDS = {
     "doctor": "scalepilot.cli.doctor",
 }
 INTERRUPTED = 130
+_REMEDY = "pip install 'scalepilot[train]' ('scalepilot[serve]' to serve), on a cluster in the image of every node"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,6 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ScalepilotError as error:
         print(f"scalepilot {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if (error.name or "scalepilot").partition(".")[0] in ("scalepilot", "scalepilot_envs"):
+            raise
+        print(f"scalepilot {arguments.command}: needs {error.name}, which is not installed: {_REMEDY}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"scalepilot {arguments.command}: interrupted", file=sys.stderr)
         return INTERRUPTED

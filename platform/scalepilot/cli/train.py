@@ -27,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run folder")
     parser.add_argument("--address", help="Ray cluster to train on (auto, ray://…); a local Ray by default")
+    parser.add_argument("--storage", metavar="URI", help="take a copy of the finished run there (s3://…, file:///…)")
+    parser.add_argument("--no-evaluation", action="store_true", help="end with the exported policy: no test episodes, no report")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of the config and end")
 
@@ -43,9 +45,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("give either CONFIG or --resume RUN")
     if arguments.resume is not None and (arguments.set or arguments.trace):
         raise InputError("--set, --trace: a resumed run keeps its own config.yaml; allowed with CONFIG only")
+    if arguments.json and arguments.no_evaluation:
+        raise InputError("--json: prints the evaluation; allowed without --no-evaluation")
     from scalepilot.experiment import run_experiment
     from scalepilot.learn.run_folder import RunFolder
+    from scalepilot.storage import check_storage, store
 
+    if arguments.storage:
+        check_storage(arguments.storage)
     if arguments.resume is not None:
         folder, config = RunFolder.open(arguments.resume)
     else:
@@ -66,11 +73,12 @@ def run(arguments: argparse.Namespace) -> int:
         if config.resources.address is None:
             choose_device(config.resources)
         folder = RunFolder.create(config)
-    result = run_experiment(config, folder, resume=arguments.resume is not None)
-    if not result.finished or result.comparison is None:
+    result = run_experiment(config, folder, resume=arguments.resume is not None, evaluate=not arguments.no_evaluation)
+    if not result.finished:
         print(f"stopped; what there is: {folder.policy}")
         print(f"go on:  scalepilot train --resume {folder.path}")
         return 130
+    stored = store(folder.path, arguments.storage) if arguments.storage else None
     if arguments.json:
         print((folder.evaluation / "summary.json").read_text(encoding="utf-8"))
         return 0
@@ -79,10 +87,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     if isinstance(result.comparison, Comparison):
         print_comparison(result.comparison)
-    else:
+    elif result.comparison is not None:
         print_returns(result.comparison)
-    print(f"report:  {folder.report}")
+    if result.comparison is not None:
+        print(f"report:  {folder.report}")
     print(f"policy:  {folder.policy}")
+    if stored:
+        print(f"stored:  {stored}")
     if isinstance(config.env, configuration.EnvConfig):
         print(f"serve:   scalepilot serve {folder.path}")
     return 0

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="override a key of the experiment, such as seed; repeatable",
     )
     parser.add_argument("--address", help="Ray cluster to train on (auto, ray://…); a local Ray by default")
+    parser.add_argument("--storage", metavar="URI", help="take a copy of the finished sweep there (s3://…, file:///…)")
     parser.add_argument("--json", action="store_true", help="print summary.json instead of the leaderboard")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a sweep and end")
 
@@ -41,9 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("give either SWEEP or --resume FOLDER")
     if arguments.resume is not None and (arguments.set or arguments.concurrency or arguments.address):
         raise InputError("--set, --concurrency, --address: a resumed sweep keeps its own sweep.yaml; allowed with SWEEP only")
+    from scalepilot.storage import check_storage, store
     from scalepilot.sweep.run import create_folder, open_folder, run_sweep
     from scalepilot.sweep.write import write_sweep
 
+    if arguments.storage:
+        check_storage(arguments.storage)
     if arguments.resume is not None:
         folder, plan = arguments.resume, open_folder(arguments.resume)
     else:
@@ -62,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"stopped; what there is: {folder}\n{go_on}")
         return 130
     board = write_sweep(plan, folder)
+    stored = store(folder, arguments.storage) if arguments.storage else None
     if arguments.json:
         print((folder / "summary.json").read_text(encoding="utf-8"))
         return 0
@@ -73,4 +78,6 @@ def run(arguments: argparse.Namespace) -> int:
     out.print(board.verdict)
     print(f"report:  {folder / 'report.html'}")
     print(f"policy:  {folder / 'policy'}")
+    if stored:
+        print(f"stored:  {stored}")
     return 0

@@ -9,13 +9,13 @@ from typing import Any
 
 from scalepilot.config import short_value
 from scalepilot.evaluate.statistics import Interval
-from scalepilot.evaluate.study_charts import Dots, dot_plot
+from scalepilot.evaluate.study_charts import WIDTH, Dots, dot_plot
 from scalepilot.evaluate.svg import COLOURS, document, nice_ticks
 from scalepilot.sweep.board import Standing
 from scalepilot.sweep.config import RangeConfig, label
 from scalepilot.sweep.importance import Importance
 
-_WIDTH, _TOP, _HEIGHT = 860, 78, 320
+_TOP, _HEIGHT = 92, 280
 _MOST_DOTS = 12
 # Worst to best: pale to strong blue, the best in vermilion.
 _PALE, _STRONG = (190, 205, 222), (0, 84, 150)
@@ -35,8 +35,8 @@ def parallel_coordinates(
     """
     values = [s.value for s in standings]
     low, high = min(values), max(values)
-    keys, step = list(space), (_WIDTH - 190) / len(space)
-    at = [80 + step * i for i in range(len(keys) + 1)]
+    keys, step = list(space), (WIDTH - 130) / len(space)
+    at = [62 + step * i for i in range(len(keys) + 1)]
     parts: list[str] = []
     for rank in range(len(standings) - 1, -1, -1):
         standing = standings[rank]
@@ -54,25 +54,25 @@ def parallel_coordinates(
     for x, key in zip(at, keys, strict=False):
         parts.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{bottom}" stroke-width="2"/>')
         parts.append(
-            f'<text class="title" x="{x:.1f}" y="{_TOP - 16}" text-anchor="middle" font-weight="600">{escape(key)}</text>'
+            f'<text class="title" x="{x:.1f}" y="{_TOP - 24}" text-anchor="middle" font-weight="600">{escape(key)}</text>'
         )
         parts += _ticks(space[key], x)
     x = at[-1]
     parts.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{bottom}" stroke-width="2"/>')
     parts.append(
-        f'<text class="title" x="{x:.1f}" y="{_TOP - 16}" text-anchor="middle" font-weight="600">{escape(value_label)}</text>'
+        f'<text class="title" x="{x:.1f}" y="{_TOP - 24}" text-anchor="middle" font-weight="600">{escape(value_label)}</text>'
     )
     for tick in nice_ticks(low, high) if high > low else [low]:
         share = (tick - low) / (high - low) if high > low else 0.5
         y = _TOP + _HEIGHT * (1 - (share if higher_is_better else 1 - share))
         parts.append(f'<text x="{x + 10:.1f}" y="{y + 4:.1f}">{tick:,g}</text>')
-    return document(_WIDTH, bottom + 30, f"{len(standings)} points; the thick line is the best", parts)
+    return document(WIDTH, bottom + 30, f"{len(standings)} points; the thick line is the best", parts)
 
 
 def importance_bars(found: Importance) -> str:
     """A bar a key, longest first, and one for what none explains."""
     rows = [*sorted(found.shares.items(), key=lambda item: -item[1]), ("together, and luck", found.rest)]
-    left, row, top, right = 240, 34, 44, _WIDTH - 90
+    left, row, top, right = 170, 34, 44, WIDTH - 60
     parts = []
     for i, (name, share) in enumerate(rows):
         y = top + row * i
@@ -81,7 +81,7 @@ def importance_bars(found: Importance) -> str:
         width = max(1.0, (right - left) * share)
         parts.append(f'<rect class="mark" x="{left}" y="{y + 4}" width="{width:.1f}" height="20" fill="{colour}"/>')
         parts.append(f'<text x="{left + width + 8:.1f}" y="{y + 19}">{share:.0%}</text>')
-    return document(_WIDTH, top + row * len(rows) + 20, "Share of the variance between trials (ranks)", parts)
+    return document(WIDTH, top + row * len(rows) + 20, "Share of the variance between trials (ranks)", parts)
 
 
 def leaders(standings: Sequence[Standing], value_label: str) -> str:

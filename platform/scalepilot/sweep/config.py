@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -272,6 +272,12 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), concurrency: int | Non
     return planned(sweep, base, str(path))
 
 
+def whole_mapping(plan: PlannedSweep) -> dict[str, Any]:
+    """The sweep as plain data with its experiment inside: no other file is needed to run it."""
+    whole: dict[str, Any] = _ADAPTER.dump_python(replace(plan.sweep, experiment=dict(plan.base), set={}), mode="json")
+    return whole
+
+
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a sweep's YAML."""
     return _ADAPTER.json_schema()
@@ -373,4 +379,5 @@ __all__ = [
     "load_sweep",
     "planned",
     "trial_folder",
+    "whole_mapping",
 ]

@@ -8,29 +8,27 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter
 
 from scalepilot.cluster import connected, cpus_of
-from scalepilot.config import ExperimentConfig, read_yaml
+from scalepilot.config import ExperimentConfig
 from scalepilot.durable import write_bytes
 from scalepilot.errors import InputError, RunError
 from scalepilot.learn.checkpoints import check_owner
 from scalepilot.learn.run_folder import new_folder
 from scalepilot.simulate import usable_cores
 from scalepilot.sweep.board import ranked, read_trials
-from scalepilot.sweep.config import PlannedSweep, Point, SweepConfig, label, planned, trial_folder
+from scalepilot.sweep.config import PlannedSweep, Point, SweepConfig, load_sweep, trial_folder, whole_mapping
 from scalepilot.sweep.view import SweepView
 
 SWEEP_FILE, TRIALS, CONFIRMATION = "sweep.yaml", "trials", "confirmation"
 _PERCENT = "percent"
-_ADAPTER: TypeAdapter[SweepConfig] = TypeAdapter(SweepConfig)
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,7 @@ class _Stage:
 def create_folder(plan: PlannedSweep) -> Path:
     """A new folder under the sweep's output, with everything that going on needs in sweep.yaml."""
     folder = new_folder(Path(plan.sweep.output) / plan.sweep.name, "", "sweeps")
-    whole = replace(plan.sweep, experiment=dict(plan.base), set={})
-    text = yaml.safe_dump(_ADAPTER.dump_python(whole, mode="json"), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(whole_mapping(plan), sort_keys=False, allow_unicode=True)
     write_bytes(folder / SWEEP_FILE, text.encode())
     return folder
 
@@ -70,11 +67,7 @@ def open_folder(folder: Path) -> PlannedSweep:
             f"{folder}: holds no {SWEEP_FILE}; allowed: a sweep's folder, such as runs/resource-manager/20261121-120000"
         )
     check_owner([folder, *folder.rglob("*")])
-    from scalepilot.config import checked
-
-    sweep = checked(SweepConfig, _ADAPTER, read_yaml(folder / SWEEP_FILE), str(folder / SWEEP_FILE))
-    assert isinstance(sweep.experiment, dict)
-    return planned(sweep, sweep.experiment, str(folder / SWEEP_FILE))
+    return load_sweep(folder / SWEEP_FILE)
 
 
 def run_sweep(plan: PlannedSweep, folder: Path) -> bool:
@@ -265,4 +258,4 @@ def folders_of(sweep_folder: Path) -> Sequence[Path]:
     return [path for name in (TRIALS, CONFIRMATION) if (path := sweep_folder / name).is_dir()]
 
 
-__all__ = ["CONFIRMATION", "SWEEP_FILE", "TRIALS", "create_folder", "folders_of", "label", "open_folder", "run_sweep"]
+__all__ = ["CONFIRMATION", "SWEEP_FILE", "TRIALS", "create_folder", "folders_of", "open_folder", "run_sweep"]

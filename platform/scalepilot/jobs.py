@@ -1,0 +1,198 @@
+"""Jobs on somebody else's Ray cluster: our code and the config go there over its dashboard's port, the run comes back.
+
+Nothing of Scalepilot needs to be installed there: both packages travel with the job, to every node. What they need (Ray, torch,
+onnxruntime …) has to be in the cluster's image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+import tempfile
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import yaml
+
+import scalepilot
+import scalepilot_envs
+from scalepilot.errors import InputError, RunError
+from scalepilot.storage import RAY_LOGS, unpack
+
+# Ray refuses larger packages, after it has read all of them.
+_MOST_UPLOAD_BYTES = 100 * 1024 * 1024
+_POLL_SECONDS = 1.0
+_CONFIG, _TRACE = "config.yaml", "trace.csv"
+_ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What is to run.
+
+    Attributes:
+        command: train or tune.
+        values: the configuration, paths and all checked.
+        trace: a recorded workload that travels along; None without one.
+        storage: URI where the job takes its run to; None for back here.
+        pip: packages that the cluster's nodes install first.
+        env: variables of the job's processes.
+    """
+
+    command: str
+    values: Mapping[str, Any]
+    trace: Path | None = None
+    storage: str | None = None
+    pip: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+
+
+class Jobs:
+    """A cluster's jobs.
+
+    Args:
+        address: of its dashboard, such as http://10.0.0.5:8265.
+
+    Raises:
+        InputError: nobody answers there, or the token is missing or wrong.
+    """
+
+    def __init__(self, address: str) -> None:
+        if not address.startswith(("http://", "https://")):
+            raise InputError(f"--address: {address!r} is not allowed; allowed: the dashboard's, such as http://10.0.0.5:8265")
+        from ray.job_submission import JobSubmissionClient
+
+        self.address = address
+        try:
+            self._client = JobSubmissionClient(address)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(f"--address: {address}: {_reason(error)}") from None
+
+    def submit(self, request: JobRequest) -> str:
+        """Send the code and the configuration, and begin.
+
+        Returns:
+            The job's id.
+
+        Raises:
+            InputError: more than Ray takes is to be sent.
+            RunError: the cluster refuses it.
+        """
+        job_id = f"scalepilot-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
+        with _working_dir(request) as folder:
+            packages = [Path(module.__file__ or "").parent for module in (scalepilot, scalepilot_envs)]
+            _check_size([folder, *packages])
+            runtime_env: dict[str, Any] = {
+                "working_dir": str(folder),
+                "py_modules": [str(path) for path in packages],
+                "excludes": ["__pycache__"],
+                "env_vars": {"PYTHONUNBUFFERED": "1", **dict(request.env)},
+            }
+            if request.pip:
+                runtime_env["pip"] = list(request.pip)
+            command = ["python", "-m", "scalepilot.cli", request.command, _CONFIG]
+            command += ["--storage", request.storage or f"{RAY_LOGS}{job_id}.tar.gz"]
+            try:
+                self._client.submit_job(entrypoint=shlex.join(command), submission_id=job_id, runtime_env=runtime_env)
+            except (RuntimeError, ValueError, ConnectionError) as error:
+                raise RunError(f"{self.address}: refuses the job ({_reason(error)})") from None
+        return job_id
+
+    def follow(self, job_id: str, out: TextIO | None = None) -> str:
+        """Print the job's log until it ends.
+
+        Returns:
+            How it ended: SUCCEEDED, FAILED or STOPPED.
+
+        Raises:
+            RunError: the cluster does not answer any more.
+        """
+        out, shown = out or sys.stdout, 0
+        while True:
+            try:
+                # First the status: what the job says until then is in the log that is read after it.
+                status = str(self._client.get_job_status(job_id).value)
+                log = self._client.get_job_logs(job_id)
+            except (RuntimeError, ConnectionError, OSError) as error:
+                raise RunError(
+                    f"{self.address}: does not answer ({_reason(error)}); the job may go on: scalepilot submit --attach {job_id}"
+                    f" --address {self.address}"
+                ) from None
+            out.write(log[shown:])
+            out.flush()
+            shown = len(log)
+            if status in _ENDED:
+                return status
+            time.sleep(_POLL_SECONDS)
+
+    def explain(self, job_id: str) -> str:
+        """Why a job did not succeed, in a line; empty where its log says so itself."""
+        message = str(self._client.get_job_info(job_id).message or "")
+        lines = [line for line in message.splitlines() if line.strip()]
+        return lines[0] if lines and "driver" not in lines[0].lower() else ""
+
+    def stop(self, job_id: str) -> None:
+        """Ask a job to end."""
+        with contextlib.suppress(RuntimeError, ConnectionError):
+            self._client.stop_job(job_id)
+
+    def fetch(self, job_id: str, folder: Path) -> Path:
+        """Get the run that a job without storage left.
+
+        Args:
+            job_id: of a job that ended.
+            folder: that collects runs.
+
+        Returns:
+            The run's folder.
+
+        Raises:
+            RunError: the cluster does not have it any more.
+        """
+        where = {"node_id": self._client.get_job_info(job_id).driver_node_id, "filename": f"{job_id}.tar.gz", "lines": -1}
+        answer = self._client._do_request("GET", f"/api/v0/logs/file?{urllib.parse.urlencode(where)}")
+        if answer.status_code != 200:
+            raise RunError(f"{job_id}: its run cannot be fetched ({answer.text[:200]}); give --storage a URI")
+        with tempfile.TemporaryDirectory(prefix="scalepilot-") as temporary:
+            archive = Path(temporary, "run.tar.gz")
+            archive.write_bytes(answer.content)
+            folder.mkdir(parents=True, exist_ok=True)
+            return unpack(archive, folder)
+
+
+@contextlib.contextmanager
+def _working_dir(request: JobRequest) -> Iterator[Path]:
+    """A folder with the configuration, and the trace, and nothing else."""
+    with tempfile.TemporaryDirectory(prefix="scalepilot-") as temporary:
+        folder, values = Path(temporary), dict(request.values)
+        if request.trace is not None:
+            (folder / _TRACE).write_bytes(request.trace.read_bytes())
+            values["workload"] = {**values["workload"], "path": _TRACE}
+        (folder / _CONFIG).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        yield folder
+
+
+def _check_size(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        if size > _MOST_UPLOAD_BYTES:
+            raise InputError(
+                f"{folder}: {size / 2**20:.0f} MiB are to be sent; allowed: up to {_MOST_UPLOAD_BYTES // 2**20} MiB (put"
+                " a large trace where every node sees it, and give its path there)"
+            )
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "401" in text or "403" in text or "authenticat" in text.lower() or "unauthorized" in text.lower():
+        return "the token is missing or wrong; allowed: RAY_AUTH_MODE=token with the cluster's RAY_AUTH_TOKEN"
+    return text.splitlines()[0][:300] if text else type(error).__name__
+
+
+__all__ = ["JobRequest", "Jobs"]
