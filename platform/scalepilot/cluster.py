@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,9 @@ from scalepilot.errors import InputError, RunError, ScalepilotError
 
 # The local object store holds a few rollouts, not a data set.
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
-_NODE_CHECK_SECONDS = 45.0
+# A process that has not begun by then waits for something that does not come; one that imports torch may only be slow.
+_NODE_START_SECONDS, _NODE_IMPORT_SECONDS = 45.0, 300.0
+_NEEDED = ("scalepilot", "scalepilot_envs", "gymnasium", "numpy", "onnxruntime", "pyarrow", "pydantic", "torch", "yaml")
 _JOBS_PER_CORE = 2
 
 JobT = TypeVar("JobT")
@@ -24,47 +27,69 @@ ResultT = TypeVar("ResultT")
 
 
 def check_nodes() -> None:
-    """Look whether the nodes that may run our processes can import what those need; Ray must be up.
+    """Look whether the nodes that may run our processes have what those need, and can import it; Ray must be up.
+
+    What is missing is found without importing anything, within seconds of a process's start, so that it is told at once even
+    where a busy node takes minutes to import torch.
 
     Raises:
         RunError: naming a node that cannot, the package, and what to do.
     """
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     from scalepilot import __version__
 
-    # Nested, so that it travels by value: a node without the package could not even load a function of this module.
+    remedy = f"install scalepilot {__version__} there, or give the job a runtime_env that brings it"
+    wanted = _NEEDED
+
+    # Nested, so that they travel by value: a node without the package could not even load a function of this module.
     def look() -> str:
+        import importlib.util
+
+        for name in wanted:
+            if importlib.util.find_spec(name) is None:
+                return f"!No module named '{name}'"
+        return str(importlib.import_module("scalepilot").__version__)
+
+    def load() -> str:
         import importlib
 
         try:
             importlib.import_module("scalepilot.learn.rllib.env_runner")
-            return str(importlib.import_module("scalepilot").__version__)
         except ImportError as error:
             return f"!{error}"
+        return ""
 
-    remedy = f"install scalepilot {__version__} there, or give the job a runtime_env that brings it"
-    looks = {}
+    for node, found in _on_each_node(look, _NODE_START_SECONDS, remedy):
+        if not found.startswith("!") and found != __version__:
+            raise RunError(f"node {node}: has scalepilot {found}, this is {__version__}; {remedy}")
+    for _ in _on_each_node(load, _NODE_IMPORT_SECONDS, remedy):
+        pass
+
+
+def _on_each_node(work: Callable[[], str], seconds: float, remedy: str) -> Iterator[tuple[str, str]]:
+    """What a task answers on each node that has cores, by the node's address, as they come; a "!" begins a failure."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    waiting = {}
     for node in ray.nodes():
         if node["Alive"] and node["Resources"].get("CPU", 0) > 0:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            task = ray.remote(num_cpus=0, max_retries=0)(look)
-            looks[task.options(scheduling_strategy=there).remote()] = node["NodeManagerAddress"]
-    ready, late = ray.wait(list(looks), num_returns=len(looks), timeout=_NODE_CHECK_SECONDS)
-    for reference in late:
-        raise RunError(
-            f"node {looks[reference]}: starts no process within {_NODE_CHECK_SECONDS:g} s; see its logs in Ray's folder"
-        )
-    for reference in ready:
+            task = ray.remote(num_cpus=0, max_retries=0)(work)
+            waiting[task.options(scheduling_strategy=there).remote()] = node["NodeManagerAddress"]
+    deadline = time.monotonic() + seconds
+    while waiting:
+        ready, _ = ray.wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))
+        if not ready:
+            node = next(iter(waiting.values()))
+            raise RunError(f"node {node}: runs no task of ours within {seconds:g} s; see its logs in Ray's folder")
+        node = waiting.pop(ready[0])
         try:
-            found = ray.get(reference)
+            found = str(ray.get(ready[0]))
         except ray.exceptions.RayError as error:
-            raise RunError(f"node {looks[reference]}: runs no task ({str(error).splitlines()[-1]}); {remedy}") from None
+            raise RunError(f"node {node}: runs no task ({str(error).splitlines()[-1]}); {remedy}") from None
         if found.startswith("!"):
-            raise RunError(f"node {looks[reference]}: cannot import scalepilot ({found[1:]}); {remedy}")
-        if found != __version__:
-            raise RunError(f"node {looks[reference]}: has scalepilot {found}, this is {__version__}; {remedy}")
+            raise RunError(f"node {node}: cannot import scalepilot ({found[1:]}); {remedy}")
+        yield node, found
 
 
 def cpus_of(resources: ResourcesConfig) -> int:

@@ -66,12 +66,13 @@ class Jobs:
     def __init__(self, address: str) -> None:
         if not address.startswith(("http://", "https://")):
             raise InputError(f"--address: {address!r} is not allowed; allowed: the dashboard's, such as http://10.0.0.5:8265")
+        from ray.exceptions import RayError
         from ray.job_submission import JobSubmissionClient
 
         self.address = address
         try:
             self._client = JobSubmissionClient(address)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             raise InputError(f"--address: {address}: {_reason(error)}") from None
 
     def submit(self, request: JobRequest) -> str:
@@ -190,7 +191,7 @@ def _check_size(folders: Sequence[Path]) -> None:
 
 def _reason(error: Exception) -> str:
     text = str(error)
-    if "401" in text or "403" in text or "authenticat" in text.lower() or "unauthorized" in text.lower():
+    if "401" in text or "403" in text or "authentication" in text.lower():
         return "the token is missing or wrong; allowed: RAY_AUTH_MODE=token with the cluster's RAY_AUTH_TOKEN"
     return text.splitlines()[0][:300] if text else type(error).__name__
 

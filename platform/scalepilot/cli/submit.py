@@ -66,9 +66,11 @@ def _request(arguments: argparse.Namespace) -> JobRequest:
         pairs.append((name, value))
     others: dict[str, Any] = {"storage": arguments.storage, "pip": tuple(arguments.pip), "env": tuple(pairs)}
     values = read_yaml(arguments.config)
+    # Devices are looked for on the cluster then, not on the node that the job's driver is on.
+    there = [*arguments.set, "resources.address=auto"]
     if isinstance(values, dict) and "space" in values:
-        return JobRequest("tune", whole_mapping(load_sweep(arguments.config, arguments.set)), **others)
-    config = load_config(arguments.config, arguments.set)
+        return JobRequest("tune", whole_mapping(load_sweep(arguments.config, there)), **others)
+    config = load_config(arguments.config, there)
     trace = None
     if isinstance(config.env, EnvConfig) and isinstance(config.workload, TraceWorkload) and Path(config.workload.path).exists():
         trace = Path(config.workload.path)

@@ -1,0 +1,181 @@
+"""Jobs from a third machine on a cluster of two Ray nodes, in network namespaces of their own, without Scalepilot installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tests.namespaces import Machine, RayNode, machines, ray_cluster
+
+from scalepilot.learn.run_folder import RunFolder
+from scalepilot.policy import load_policy
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+# Each node's Python: this checkout is not installed there, and what a file names is missing.
+AS_IF_NOT_INSTALLED = """
+import pathlib, sys
+
+repo = {repo!r}
+sys.path[:] = [path for path in sys.path if path not in (repo + "/platform", repo + "/envs")]
+sys.modules.update(dict.fromkeys(pathlib.Path({missing!r}).read_text().split()))
+"""
+CONFIG = """
+name: away
+env: {{id: CartPole-v1}}
+resources: {{num_env_runners: 2}}
+ppo: {{total_env_steps: {steps}, num_envs: 16, rollout_steps: 64, minibatch_size: 256, envs_per_input: 1, hidden: [16]}}
+evaluation: {{validate_every_share: 0.5, validation_episodes: 4, test_episodes: 4, videos: 0}}
+"""
+
+
+@dataclass(frozen=True)
+class Away:
+    """The cluster, and the machine that jobs come from.
+
+    Attributes:
+        client: the third machine.
+        address: of the cluster's dashboard.
+        nodes: head and worker, a core each: two env runners are on both.
+        missing: file of the modules that the nodes lack.
+        environment: of the client's processes.
+        folder: for the client's files.
+    """
+
+    client: Machine
+    address: str
+    nodes: list[RayNode]
+    missing: Path
+    environment: dict[str, str]
+    folder: Path
+
+    def run(self, *command: str, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.client.command([sys.executable, "-m", *command]),
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            **options,  # type: ignore[call-overload]
+        )
+
+    def config(self, steps: int) -> Path:
+        path = self.folder / f"config-{steps}.yaml"
+        path.write_text(CONFIG.format(steps=steps))
+        return path
+
+
+@pytest.fixture(scope="module")
+def away(repo: Path) -> Iterator[Away]:
+    with machines(3) as (head, worker, client), tempfile.TemporaryDirectory(prefix="sp", dir="/tmp") as temporary:
+        folder = Path(temporary)
+        missing = folder / "missing"
+        missing.write_text("")
+        (folder / "sitecustomize.py").write_text(AS_IF_NOT_INSTALLED.format(repo=str(repo), missing=str(missing)))
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        base = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "RAY_ADDRESS", "RAY_TMPDIR")}
+        base |= {"PATH": path, "PYTHONUNBUFFERED": "1"}
+        with ray_cluster([head, worker], [1, 1], folder, base | {"PYTHONPATH": temporary}) as nodes:
+            yield Away(client, f"http://{head.address}:8265", nodes, missing, base, folder)
+
+
+def test_the_clusters_python_has_no_scalepilot(away: Away):
+    done = subprocess.run(
+        [sys.executable, "-c", "import scalepilot"],
+        env=away.environment | {"PYTHONPATH": str(away.folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "No module named 'scalepilot'" in done.stderr
+
+
+def test_ray_job_submit_of_a_checkout_trains_on_both_nodes(away: Away, repo: Path):
+    command = f"{sys.executable} -m scalepilot.cli train tune_configs/cartpole-ppo.yaml --set ppo.total_env_steps=4096"
+    command += " --set resources.num_env_runners=2 --set evaluation.test_episodes=4 --set evaluation.videos=0"
+    words = ["ray.scripts.scripts", "job", "submit", "--address", away.address, "--working-dir", "."]
+    done = away.run(*words, "--runtime-env", "cluster/runtime-env.yaml", "--", *command.split(), cwd=repo)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cartpole-ppo" in done.stdout
+    assert "succeeded" in done.stdout
+
+
+def test_scalepilot_submit_brings_the_run_back(away: Away, tmp_path: Path):
+    done = away.run("scalepilot.cli", "submit", str(away.config(4096)), "--address", away.address, "--output", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = Path(next(line for line in done.stdout.splitlines() if line.startswith("run:")).split()[-1])
+    assert run.parent.parent == tmp_path
+    folder, config = RunFolder.open(run)
+    assert folder.read_status()["status"] == "finished"
+    assert config.name == "away"
+    assert load_policy(folder.policy).spec.name == "away-ppo"
+    assert folder.report.is_file()
+    assert not folder.checkpoints.exists()
+
+
+def test_a_storage_takes_the_run(away: Away, tmp_path: Path):
+    storage = f"file://{tmp_path}/kept"
+    done = away.run("scalepilot.cli", "submit", str(away.config(2048)), "--address", away.address, "--storage", storage)
+    assert done.returncode == 0, done.stdout + done.stderr
+    stored = next((tmp_path / "kept" / "away").iterdir())
+    assert json.loads((stored / "run.json").read_text())["status"] == "finished"
+    assert load_policy(stored / "policy").spec.kind == "network"
+
+
+@pytest.fixture
+def lacking(away: Away) -> Iterator[Callable[[str], None]]:
+    yield lambda name: away.missing.write_text(name) and None
+    away.missing.write_text("")
+
+
+def test_a_dependency_that_the_cluster_lacks_is_one_clear_line_within_a_minute(away: Away, lacking: Callable[[str], None]):
+    lacking("onnxruntime")
+    began = time.monotonic()
+    done = away.run("scalepilot.cli", "submit", str(away.config(2048)), "--address", away.address)
+    assert time.monotonic() - began < 60
+    assert done.returncode == 1
+    said = [line for line in done.stdout.splitlines() if "onnxruntime" in line]
+    assert len(said) == 1, done.stdout + done.stderr
+    assert "cannot import scalepilot (No module named 'onnxruntime'); install" in said[0]
+    assert "Traceback" not in done.stdout
+
+
+def test_a_wrong_token_and_a_wrong_address_are_a_line(away: Away):
+    wrong = Away(**{**vars(away), "environment": {**away.environment, "RAY_AUTH_TOKEN": "wrong-0123456789abcdef01"}})
+    done = wrong.run("scalepilot.cli", "submit", str(away.config(2048)), "--address", away.address)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"scalepilot submit: --address: {away.address}: the token is missing or wrong")
+    done = away.run("scalepilot.cli", "submit", str(away.config(2048)), "--address", f"http://{away.client.address}:8265")
+    assert done.returncode == 2, done.stderr
+    assert "--address" in done.stderr.splitlines()[-1]
+
+
+def test_a_node_that_is_lost_in_training_does_not_end_it(away: Away, tmp_path: Path):
+    words = ["submit", str(away.config(200_000)), "--address", away.address, "--output", str(tmp_path)]
+    job = subprocess.Popen(
+        away.client.command([sys.executable, "-m", "scalepilot.cli", *words]),
+        env=away.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert job.stdout is not None
+    said = []
+    for line in job.stdout:
+        said.append(line)
+        if "training ppo" in line and "%" in line:
+            break
+    away.nodes[1].kill()
+    said += job.stdout.readlines()
+    assert job.wait(200) == 0, "".join(said)
+    run = Path(next(line for line in said if line.startswith("run:")).split()[-1])
+    rows = RunFolder(run).read_metrics()
+    assert [row["iteration"] for row in rows] == list(range(1, len(rows) + 1))
+    assert rows[-1]["env_steps"] >= 200_000
