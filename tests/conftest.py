@@ -53,6 +53,12 @@ def traces() -> Path:
 
 
 @pytest.fixture(scope="session")
+def schemas() -> Path:
+    """Folder of the CustomResourceDefinitions; skips where it is absent."""
+    return _shared("schemas")
+
+
+@pytest.fixture(scope="session")
 def golden() -> Iterator[Callable[[str], ModuleType]]:
     """Imports a module of the executable specification by name; skips where it is absent."""
     folder = str(_shared("golden"))

@@ -256,6 +256,10 @@ def run_experiment(
 def make_callbacks(config: ExperimentConfig, folder: RunFolder, task: Task) -> list[Callback]:
     """What watches a run beside progress.csv and TensorBoard."""
     callbacks = trackers(config, folder.path)
+    if config.algorithm in RAY_ALGORITHMS:
+        from scalepilot.learn.rllib.prometheus import RayMetrics
+
+        callbacks.append(RayMetrics(folder.run_id, config.name, config.algorithm))
     if config.evaluation.videos and can_be_filmed(task):
         total_env_steps = config.learning.num_iterations * config.learning.rollout_size
         callbacks.append(Videos(folder.videos, config.evaluation.videos, total_env_steps, partial(film, task)))
