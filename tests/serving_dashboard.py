@@ -14,7 +14,7 @@ import yaml
 DASHBOARD = "cluster/grafana/serving.json"
 RULES = "cluster/prometheus/serving-rules.yaml"
 SCRAPE = "cluster/prometheus/serving-scrape.yaml"
-_METRIC = re.compile(r"\b(?:scalepilot_serve|process)_[a-z0-9_]+")
+_METRIC = re.compile(r"\b(?:scalepilot_serve|process|ray)_[A-Za-z0-9_]+")
 # The comparison that makes an alert of a number.
 _THRESHOLD = re.compile(r"\s*[<>]\s*[0-9.]+\s*$")
 
@@ -37,32 +37,32 @@ class Query:
         return Query(self.where, text)
 
 
-def dashboard(repo: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((repo / DASHBOARD).read_text(encoding="utf-8"))
+def dashboard(repo: Path, file: str = DASHBOARD) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((repo / file).read_text(encoding="utf-8"))
     return found
 
 
-def panels(repo: Path) -> Iterator[dict[str, Any]]:
+def panels(repo: Path, file: str = DASHBOARD) -> Iterator[dict[str, Any]]:
     """Every panel that is no row."""
-    return (panel for panel in dashboard(repo)["panels"] if panel["type"] != "row")
+    return (panel for panel in dashboard(repo, file)["panels"] if panel["type"] != "row")
 
 
-def panel_queries(repo: Path) -> list[Query]:
-    return [Query(f"panel {panel['title']}", target["expr"]) for panel in panels(repo) for target in panel["targets"]]
+def panel_queries(repo: Path, file: str = DASHBOARD) -> list[Query]:
+    return [Query(f"panel {panel['title']}", target["expr"]) for panel in panels(repo, file) for target in panel["targets"]]
 
 
-def annotation_queries(repo: Path) -> list[Query]:
-    found = dashboard(repo)["annotations"]["list"]
+def annotation_queries(repo: Path, file: str = DASHBOARD) -> list[Query]:
+    found = dashboard(repo, file)["annotations"]["list"]
     return [Query(f"annotation {entry['name']}", entry["expr"]) for entry in found if "expr" in entry]
 
 
-def alerts(repo: Path) -> list[dict[str, Any]]:
-    groups = yaml.safe_load((repo / RULES).read_text(encoding="utf-8"))["groups"]
+def alerts(repo: Path, file: str = RULES) -> list[dict[str, Any]]:
+    groups = yaml.safe_load((repo / file).read_text(encoding="utf-8"))["groups"]
     return [rule for group in groups for rule in group["rules"]]
 
 
-def alert_queries(repo: Path) -> list[Query]:
-    return [Query(f"alert {rule['alert']}", rule["expr"]) for rule in alerts(repo)]
+def alert_queries(repo: Path, file: str = RULES) -> list[Query]:
+    return [Query(f"alert {rule['alert']}", rule["expr"]) for rule in alerts(repo, file)]
 
 
 def without_threshold(query: Query) -> Query:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 import uvicorn
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from tests.real_prometheus import Prometheus, binary, check_rules, running
 from tests.serving_dashboard import (
     RULES,
     SCRAPE,
@@ -44,16 +43,6 @@ from scalepilot_envs.autoscale import AutoscaleParams
 
 KEY = "prometheus-0123456789abcdef0123456789abcdef"
 HOST = "127.0.0.1"
-# Until the slowest expression has its data: a few scrapes, and the two looks that an increase needs.
-WAIT_SECONDS = 30.0
-SCRAPE_SECONDS = 0.25
-
-
-def binary(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"no {name} on the path (Debian: apt-get install prometheus)")
-    return found
 
 
 def put_version(folder: Path, policy: NetworkPolicy) -> None:
@@ -220,75 +209,19 @@ def traffic(server: Server) -> Iterator[None]:
     assert not failures, failures
 
 
-class Prometheus:
-    """The HTTP API of a Prometheus."""
-
-    def __init__(self, url: str, variables: Mapping[str, str]) -> None:
-        self._client = httpx.Client(base_url=url, timeout=10)
-        self._variables = variables
-
-    def get(self, path: str, **parameters: Any) -> Any:
-        answer = self._client.get(f"/api/v1/{path}", params=parameters)
-        body = answer.json()
-        assert body["status"] == "success", f"{parameters}: {body.get('error')}"
-        assert not body.get("warnings"), f"{parameters}: {body['warnings']}"
-        return body["data"]
-
-    def is_ready(self) -> bool:
-        try:
-            return self._client.get("/-/ready").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def numbers(self, query: Query) -> list[float]:
-        """What a panel would draw: every finite number of the last seconds."""
-        now = time.time()
-        filled = query.filled(self._variables)
-        found = self.get("query_range", query=filled.expr, start=now - 5, end=now, step=1)["result"]
-        numbers = [float(text) for series in found for _, text in series["values"]]
-        return [number for number in numbers if number == number]
-
-    def check(self, query: Query, wait_seconds: float = WAIT_SECONDS) -> list[float]:
-        """The numbers of an expression, which must have some before long."""
-        deadline = time.monotonic() + wait_seconds
-        while not (numbers := self.numbers(query)):
-            assert time.monotonic() < deadline, f"{query.where}: no data for {query.filled(self._variables).expr}"
-            time.sleep(0.3)
-        return numbers
-
-
 @pytest.fixture
 def prometheus(repo: Path, tmp_path: Path, server: Server) -> Iterator[Prometheus]:
-    program = binary("prometheus")
     key = tmp_path / "prometheus-key"
     key.write_text(KEY + "\n")
     # The example as it is, but for what an operator has to fill in.
     config = yaml.safe_load((repo / SCRAPE).read_text(encoding="utf-8"))
-    config["global"] = {"scrape_interval": f"{int(1000 * SCRAPE_SECONDS)}ms", "evaluation_interval": "1s"}
     config["rule_files"] = [str(repo / RULES)]
     (job,) = config["scrape_configs"]
     job["authorization"]["credentials_file"] = str(key)
     job["static_configs"][0]["targets"] = [server.url.removeprefix("http://")]
-    path = tmp_path / "prometheus.yaml"
-    path.write_text(yaml.safe_dump(config))
-    subprocess.run([binary("promtool"), "check", "config", str(path)], check=True, capture_output=True)
-    port = free_port(HOST, 0)
-    address = f"{HOST}:{port}"
-    command = [program, f"--config.file={path}", f"--storage.tsdb.path={tmp_path / 'tsdb'}", f"--web.listen-address={address}"]
-    with (tmp_path / "prometheus.log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     variables = {"instance": ".+", "policy": ".*", "__rate_interval": "4s", "__interval": "1s", "datasource": "prometheus"}
-    asked = Prometheus(f"http://{address}", variables)
-    try:
-        deadline = time.monotonic() + 30
-        while not asked.is_ready():
-            assert process.poll() is None, (tmp_path / "prometheus.log").read_text()
-            assert time.monotonic() < deadline, "Prometheus did not start"
-            time.sleep(0.1)
+    with running(config, tmp_path, variables) as asked:
         yield asked
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
 
 
 def test_every_expression_has_data_on_a_real_prometheus(
@@ -464,40 +397,13 @@ CAUSES: list[tuple[str, dict[str, str], set[str]]] = [
 def test_each_cause_raises_its_alerts_and_no_others(
     repo: Path, tmp_path: Path, cause: str, series: dict[str, str], fired: set[str]
 ) -> None:
-    run_rules(repo, tmp_path, series, fired)
+    check_rules(repo / RULES, tmp_path, GOOD_HOUR | series, fired)
 
 
 def test_an_alert_that_should_fire_and_does_not_is_found(repo: Path, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="ScalepilotServeErrors"):
-        run_rules(repo, tmp_path, {}, {"ScalepilotServeErrors"})
+        check_rules(repo / RULES, tmp_path, GOOD_HOUR, {"ScalepilotServeErrors"})
 
 
 def test_every_alert_has_a_cause(repo: Path) -> None:
     assert {rule["alert"] for rule in alerts(repo)} == set().union(*(fired for _, _, fired in CAUSES))
-
-
-def run_rules(repo: Path, folder: Path, series: Mapping[str, str], fired: set[str]) -> None:
-    """Let promtool fly an hour and say which alerts are firing at its end."""
-    promtool = binary("promtool")
-    expected = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in sorted(fired)]
-    test = {
-        "rule_files": [str(repo / RULES)],
-        "evaluation_interval": "1m",
-        "tests": [
-            {
-                "interval": "1m",
-                "input_series": [{"series": name, "values": values} for name, values in (GOOD_HOUR | series).items()],
-                "promql_expr_test": [
-                    {
-                        "expr": 'count by (alertname) (ALERTS{alertstate="firing"})',
-                        "eval_time": "60m",
-                        "exp_samples": expected,
-                    }
-                ],
-            }
-        ],
-    }
-    path = folder / "rules-test.yaml"
-    path.write_text(json.dumps(test))
-    ran = subprocess.run([promtool, "test", "rules", str(path)], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
