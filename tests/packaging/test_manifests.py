@@ -23,8 +23,15 @@ from scalepilot.serve.config import ServeConfig, serve_config
 
 REPO = Path(__file__).resolve().parents[2]
 CLUSTER = REPO / "cluster"
+
+
+def kustomization(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
+    return found
+
+
 FOLDERS = {str(path.parent.relative_to(CLUSTER)): path.parent for path in sorted(CLUSTER.rglob("kustomization.yaml"))}
-BUILT = [name for name in FOLDERS if name != "secrets"]
+BUILT = [name for name, folder in FOLDERS.items() if "resources" in kustomization(folder)]
 KUBERAY = {"RayCluster": "training", "RayJob": "job", "RayService": "serving"}
 CORE = {"Namespace": "base", "NetworkPolicy": "base"}
 IMAGES = {f"scalepilot-train:{__version__}", f"scalepilot-train:{__version__}-cuda", f"scalepilot-serve:{__version__}"}
@@ -42,7 +49,7 @@ def documents(path: Path) -> list[Manifest]:
 def resources(folder: Path) -> list[Manifest]:
     """What a kustomization lists, before its patches; every path must lead somewhere."""
     found: list[Manifest] = []
-    for name in yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8")).get("resources", ()):
+    for name in kustomization(folder).get("resources", ()):
         path = (folder / name).resolve()
         assert path.exists(), f"{folder / 'kustomization.yaml'}: no {name}"
         found += resources(path) if path.is_dir() else documents(path)
@@ -149,14 +156,30 @@ def test_a_kustomization_builds_and_what_it_builds_fits(name: str, problems: Cal
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_kustomization_names_files_and_targets_that_there_are(name: str) -> None:
     folder = FOLDERS[name]
-    wanted = yaml.safe_load((folder / "kustomization.yaml").read_text(encoding="utf-8"))
+    wanted = kustomization(folder)
     there = {(each["kind"], each["metadata"]["name"]) for each in resources(folder)}
     for patch in wanted.get("patches", ()):
         assert (patch["target"]["kind"], patch["target"]["name"]) in there
         for step in yaml.safe_load((folder / patch["path"]).read_text(encoding="utf-8")):
             assert step["op"] in ("test", "replace"), "an `add` to a misspelt path would pass unnoticed"
-    used = {each["image"].partition(":")[0] for found in resources(folder) for each in walk(found) if "image" in each}
-    assert {image["name"] for image in wanted.get("images", ())} <= used
+    for component in wanted.get("components", ()):
+        assert kustomization(folder / component)["kind"] == "Component"
+    assert {image["name"] for image in wanted.get("images", ())} <= {image.partition(":")[0] for image in IMAGES}
+
+
+def test_one_component_renames_the_registry_of_every_image() -> None:
+    for name in ("job", "training", "serving"):
+        (built,) = kustomize(CLUSTER / "overlays" / "example" / name)
+        images = {each["image"] for each in walk(built) if "image" in each}
+        assert images
+        assert all(image.startswith("registry.example/team/scalepilot-") for image in images)
+        assert {image.removeprefix("registry.example/team/") for image in images} <= IMAGES
+
+
+def test_no_two_resources_give_a_service_the_same_name() -> None:
+    # KubeRay names services after the resource: NAME-head-svc, NAME-serve-svc.
+    names = [manifest(kind)["metadata"]["name"] for kind in KUBERAY]
+    assert len(set(names)) == len(names)
 
 
 def test_the_gpu_overlay_brings_a_gpu_and_asks_for_it() -> None:
@@ -211,8 +234,7 @@ def test_every_node_of_ray_is_probed_where_no_token_is_asked_for(kind: str) -> N
 @pytest.mark.parametrize("kind", KUBERAY)
 def test_the_token_is_on_and_its_secret_is_the_one_we_make(kind: str) -> None:
     auth = ray_cluster(manifest(kind))["authOptions"]
-    generated = yaml.safe_load((CLUSTER / "secrets" / "kustomization.yaml").read_text(encoding="utf-8"))["secretGenerator"]
-    secrets = {each["name"]: each["files"] for each in generated}
+    secrets = {each["name"]: each["files"] for each in kustomization(CLUSTER / "secrets")["secretGenerator"]}
     assert auth["mode"] == "token"
     assert secrets[auth["secretName"]] == ["auth_token"], "KubeRay reads this key"
 
