@@ -40,6 +40,7 @@ def test_every_documented_metric_has_one_series_under_prometheus_conventions() -
     assert (SERIES["memory_megabytes"].name, SERIES["memory_megabytes"].factor) == (f"{PREFIX}memory_bytes", 1e6)
     assert (SERIES["gpu_percent"].name, SERIES["gpu_percent"].factor) == (f"{PREFIX}gpu_ratio", 0.01)
     assert SERIES["env_steps"].name == f"{PREFIX}env_steps"
+    assert SERIES["validation_J_per_hour"].name == f"{PREFIX}validation_j_per_hour"
     assert not any(series.name.endswith(("_percent", "_megabytes")) for series in SERIES.values())
     assert all(series.summed == (name.endswith(("restarts", "failures", "rollouts"))) for name, series in SERIES.items())
 

@@ -39,7 +39,8 @@ class Series:
 def series_of(metric: Metric) -> Series:
     """A documented metric under Prometheus' conventions."""
     suffix, base_suffix, factor = _BASE_UNITS.get(metric.unit, ("", "", 1.0))
-    name = f"{PREFIX}{metric.name.removesuffix(suffix)}{base_suffix}"
+    # Ray exports every name in lower case.
+    name = f"{PREFIX}{metric.name.removesuffix(suffix)}{base_suffix}".lower()
     summed = metric.name in _SUMMED
     meaning = metric.meaning.replace("in this iteration", "so far").replace(", since the last row", "")
     return Series(name, factor, summed, meaning if summed else f"{metric.meaning} ({metric.unit} in progress.csv)")
