@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from scalepilot import __version__
+from scalepilot.cli import build_parser
 from scalepilot.config import load_config
 from scalepilot.serve.config import ServeConfig, serve_config
 
@@ -37,7 +38,7 @@ CORE = {"Namespace": "base", "NetworkPolicy": "base"}
 IMAGES = {f"scalepilot-train:{__version__}", f"scalepilot-train:{__version__}-cuda", f"scalepilot-serve:{__version__}"}
 GCS, DASHBOARD, CLIENT, SERVE = 6379, 8265, 10001, 8000
 # Where the images have what an entrypoint names.
-IMAGE_CONFIGS = "/home/scalepilot/tune_configs/"
+IMAGE_CONFIGS = "/home/scalepilot/tune_configs"
 
 Manifest = dict[str, Any]
 
@@ -325,15 +326,25 @@ def entrypoints() -> dict[str, str]:
     return {"job": manifest("RayJob")["spec"]["entrypoint"], "gpu": patch["value"]}
 
 
+def test_the_service_fetches_from_where_the_job_stores() -> None:
+    (group,) = ray_cluster(manifest("RayService"))["workerGroupSpecs"]
+    (variable,) = group["template"]["spec"]["initContainers"][0]["env"]
+    arguments = build_parser().parse_args(shlex.split(entrypoints()["job"])[1:])
+    run = f"{arguments.storage}/{load_config(REPO / 'tune_configs' / arguments.config.name).name}/"
+    assert (variable["name"], variable["value"].startswith(run), variable["value"].endswith("/policy")) == (
+        "POLICY_URI",
+        True,
+        True,
+    )
+
+
 @pytest.mark.parametrize("name", ["job", "gpu"])
 def test_an_entrypoint_is_a_command_that_scalepilot_has(name: str) -> None:
-    program, command, *words = shlex.split(entrypoints()[name])
-    assert (program, command) == ("scalepilot", "train")
-    options = dict(zip(words[1::2], words[2::2], strict=True))
-    assert options["--address"] == "auto"
-    assert options["--storage"].startswith("s3://")
-    overrides = [value for key, value in zip(words[1::2], words[2::2], strict=True) if key == "--set"]
-    config = load_config(REPO / "tune_configs" / words[0].removeprefix(IMAGE_CONFIGS), overrides)
+    program, *words = shlex.split(entrypoints()[name])
+    arguments = build_parser().parse_args(words)
+    assert (program, arguments.command, arguments.address) == ("scalepilot", "train", "auto")
+    assert arguments.storage.startswith("s3://")
+    config = load_config(REPO / "tune_configs" / arguments.config.relative_to(IMAGE_CONFIGS), arguments.set)
     job = manifest("RayJob")
     (cpus, *_) = ray_cluster(job)["workerGroupSpecs"]
     cores = cpus["maxReplicas"] * int(cpus["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"])
