@@ -62,22 +62,18 @@ def test_hadolint_has_nothing_to_say(path):
 
 
 @pytest.mark.parametrize(
-    ("broken", "rule"),
+    ("right", "wrong", "rule"),
     [
-        (
-            lambda text: text.replace("${BASE}\n", "debian:latest\n", 1).replace("FROM ${BASE} AS tools", "FROM debian AS tools"),
-            "DL3006",
-        ),
-        (lambda text: text.replace(" -c constraints.txt hatchling", " hatchling"), "DL3013"),
-        (lambda text: text.replace("# hadolint ignore=DL3008\n", ""), "DL3008"),
-        (lambda text: text.replace("USER 1000:1000", "USER root"), "DL3002"),
+        ("FROM ${BASE} AS tools", "FROM debian AS tools", "DL3006"),
+        ("# hadolint ignore=DL3008\n", "", "DL3008"),
+        ("USER 1000:1000", "USER root", "DL3002"),
     ],
-    ids=["a base without a version", "an install without a version", "a package without a version", "root"],
+    ids=["a base without a version", "a package without a version", "root"],
 )
-def test_hadolint_finds_what_is_wrong(broken, rule):
+def test_hadolint_finds_what_is_wrong(right, wrong, rule):
     text = DOCKERFILES[0].read_text(encoding="utf-8")
-    assert broken(text) != text
-    answer = tool(HADOLINT, "-", given=broken(text))
+    assert right in text
+    answer = tool(HADOLINT, "-", given=text.replace(right, wrong))
     assert answer.returncode == 1
     assert rule in answer.stdout
 
@@ -247,15 +243,9 @@ def test_what_is_mounted_from_the_repository_is_there(compose):
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-@pytest.mark.parametrize(
-    ("change", "code"), [(("", ""), 0), (("static_configs", "static_config"), 1)], ids=["as it is", "a wrong key"]
-)
-def test_prometheus_takes_its_configuration(tmp_path, change, code):
-    text = (
-        (DOCKER / "prometheus.yaml").read_text(encoding="utf-8").replace(*change)
-        if change[0]
-        else (DOCKER / "prometheus.yaml").read_text(encoding="utf-8")
-    )
+@pytest.mark.parametrize(("wrong", "code"), [("static_configs", 0), ("static_config", 1)], ids=["as it is", "a wrong key"])
+def test_prometheus_takes_its_configuration(tmp_path, wrong, code):
+    text = (DOCKER / "prometheus.yaml").read_text(encoding="utf-8").replace("static_configs", wrong)
     (tmp_path / "prometheus.yaml").write_text(text.replace("/run/secrets/", f"{tmp_path}/"), encoding="utf-8")
     (tmp_path / "prometheus_key").write_text("k" * 32, encoding="utf-8")
     shutil.copy(REPO / "cluster" / "prometheus" / "serving-rules.yaml", tmp_path)
