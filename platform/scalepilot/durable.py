@@ -114,7 +114,9 @@ def _swapped(aside: Path, folder: Path) -> bool:
     libc = ctypes.CDLL(None, use_errno=True)
     try:
         if sys.platform == "darwin":
-            return bool(libc.renamex_np(*names, ctypes.c_uint(_EXCHANGE)) == 0)
-        return bool(libc.renameat2(_WORKING_FOLDER, names[0], _WORKING_FOLDER, names[1], ctypes.c_uint(_EXCHANGE)) == 0)
+            failed = libc.renamex_np(*names, ctypes.c_uint(_EXCHANGE))
+        else:
+            failed = libc.renameat2(_WORKING_FOLDER, names[0], _WORKING_FOLDER, names[1], ctypes.c_uint(_EXCHANGE))
     except AttributeError:
         return False
+    return bool(failed == 0)

@@ -1,0 +1,193 @@
+"""`make demo` needs nothing that only Linux has: it is typed for macOS, and runs without what macOS lacks."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+ROOTS = (REPO / "platform", REPO / "envs")
+ENTRY = "scalepilot.cli.train"
+# Folders of Linux's kernel, and what a type checker does not see: functions of the C library, and of psutil, that macOS lacks.
+LINUX_FOLDER = re.compile(r"/(proc|sys|run)/|/dev/shm\b")
+LINUX_NAMES = {
+    "cpu_affinity",
+    "eventfd",
+    "gettid",
+    "io_counters",
+    "ionice",
+    "memory_maps",
+    "prctl",
+    "renameat2",
+    "rlimit",
+    "syscall",
+}
+# Used behind a question, with something else to do on macOS.
+GUARDED = {("scalepilot.learn.run_folder", "/proc/cpuinfo"), ("scalepilot.durable", "renameat2")}
+# Of the standard library, and not on macOS; what Python itself and the libraries use of it, they ask for first.
+ONLY_LINUX = {
+    "os": (
+        "copy_file_range eventfd getrandom getxattr listxattr memfd_create pidfd_open posix_fadvise posix_fallocate removexattr "
+        "sched_getaffinity sched_setaffinity setns setxattr splice unshare O_DIRECT O_PATH O_TMPFILE"
+    ),
+    "select": "epoll",
+    "signal": "SIGRTMIN SIGRTMAX SIGPWR SIGSTKFLT sigtimedwait sigwaitinfo pidfd_send_signal",
+    "resource": "prlimit",
+    "time": "CLOCK_BOOTTIME",
+}
+SMALL = (
+    "ppo.total_env_steps=8192",
+    "ppo.num_envs=32",
+    "ppo.rollout_steps=32",
+    "ppo.hidden=[16]",
+    "evaluation.window_steps=120",
+    "evaluation.drawn_windows=2",
+    "evaluation.test_seeds=[0]",
+    "evaluation.tuning_evaluations=4",
+    "evaluation.validate_every_share=0.5",
+    "evaluation.bootstrap_samples=100",
+)
+
+
+def module_path(name):
+    """The file of one of our modules; None where the name is not one."""
+    for root in ROOTS:
+        base = root.joinpath(*name.split("."))
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return path
+    return None
+
+
+def imported(name, tree):
+    """Names that a module may import, wherever in it, and those it mentions to import later."""
+    package = name if module_path(name).name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"scalepilot[\w.:]+", node.value):
+            yield node.value.partition(":")[0]
+
+
+def path_of(entry):
+    """Every module of ours that importing one may import, now or later, with its syntax tree."""
+    found, waiting = {}, [entry]
+    while waiting:
+        name = waiting.pop()
+        path = module_path(name)
+        if name in found or path is None:
+            continue
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+        parts = name.split(".")
+        waiting += [".".join(parts[:i]) for i in range(1, len(parts))]
+        # What the command line may call is named there, but is not on the path of one command.
+        if name != "scalepilot.cli":
+            waiting += imported(name, found[name])
+    return found
+
+
+def linux_uses(tree):
+    """What only Linux has, by the sight of it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and LINUX_FOLDER.search(node.value):
+            # A docstring tells, it does not open.
+            if not any(character.isspace() for character in node.value):
+                yield node.value
+        elif isinstance(node, ast.Attribute) and node.attr in LINUX_NAMES:
+            yield node.attr
+
+
+@pytest.fixture(scope="module")
+def demo_path():
+    return path_of(ENTRY)
+
+
+def test_the_path_is_that_of_train_evaluate_report(demo_path):
+    known = {"scalepilot.experiment", "scalepilot.learn.rllib.ppo", "scalepilot.evaluate.report", "scalepilot_envs.autoscale"}
+    assert known <= set(demo_path)
+    assert not [name for name in demo_path if name.startswith("scalepilot.serve")]
+    code = f"import json, sys, {ENTRY}, scalepilot.experiment; print(json.dumps([n for n in sys.modules if 'scalepilot' in n]))"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
+    assert set(json.loads(answer.stdout)) <= set(demo_path)
+
+
+def test_nothing_on_the_path_names_what_only_linux_has(demo_path):
+    uses = {(name, use) for name, tree in demo_path.items() for use in linux_uses(tree)}
+    assert uses == GUARDED
+
+
+@pytest.mark.parametrize(
+    "code", ["open('/proc/self/status')", "Path('/dev/shm')", "libc.prctl(1, 9)", "psutil.Process().cpu_affinity([0])"]
+)
+def test_what_only_linux_has_is_found(code):
+    assert list(linux_uses(ast.parse(code)))
+
+
+def typed_for(platform, cache, *arguments):
+    command = [sys.executable, "-m", "mypy", "--platform", platform, "--cache-dir", str(cache), *arguments]
+    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=900, check=False)
+
+
+@pytest.mark.timeout(1200)
+def test_the_packages_type_check_for_macos(tmp_path):
+    answer = typed_for("darwin", tmp_path)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "found_on_macos"),
+    [
+        ("import os; cores = len(os.sched_getaffinity(0))", True),
+        ("import select; poll = select.epoll()", True),
+        ("import os; cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1", False),
+    ],
+)
+def test_the_type_checker_knows_what_macos_lacks(tmp_path, line, found_on_macos):
+    file = tmp_path / "one.py"
+    file.write_text(line + "\n", encoding="utf-8")
+    codes = [typed_for(p, tmp_path / "cache", "--config-file=", str(file)).returncode for p in ("linux", "darwin")]
+    assert codes == [0, int(found_on_macos)]
+
+
+@pytest.mark.timeout(900)
+def test_the_demo_runs_with_spawned_processes_and_without_what_macos_lacks(tmp_path):
+    settings = [f"--set={setting}" for setting in (*SMALL, f"output={tmp_path / 'runs'}")]
+    code = f"""
+import importlib, json, multiprocessing, os, sys
+
+multiprocessing.set_start_method("spawn")
+
+def refuse():
+    raise OSError("fork: this is not done on macOS")
+
+os.fork = refuse
+for module, names in {ONLY_LINUX!r}.items():
+    # Some came with later Pythons.
+    for name in set(names.split()) & set(dir(importlib.import_module(module))):
+        delattr(importlib.import_module(module), name)
+
+from scalepilot.cli import main
+
+assert not hasattr(os, "sched_getaffinity")
+sys.exit(main(["train", "tune_configs/demo.yaml", "--json", *{settings!r}]))
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(root) for root in ROOTS)}
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, env=environment, capture_output=True, text=True, timeout=800, check=False
+    )
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    (run,) = (tmp_path / "runs" / "demo").iterdir()
+    assert (run / "report.html").is_file()
+    assert json.loads((run / "run.json").read_text(encoding="utf-8"))["status"] == "finished"
