@@ -5,12 +5,13 @@ SEED ?= 0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo demo-seeds test check learn bench clean help
+.PHONY: setup demo demo-seeds test check learn bench images clean help
 
 help:
 	@echo "make demo    set up .venv, train on tune_configs/demo.yaml, judge it, say where the report is  (SEED=0)"
 	@echo "make test    every test                make check   ruff, mypy, import-linter"
 	@echo "make learn   learning regressions      make bench   published numbers, as JSON in benchmarks/results"
+	@echo "make images  builds both images and tries them, with Docker or Podman"
 
 setup: $(STAMP)
 
@@ -40,6 +41,9 @@ learn: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+images:
+	docker/check.sh
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -7,8 +7,8 @@ set -eu
 cd "$1"
 # Ray for Java and C++.
 rm -rf ray/jars ray/cpp
-# Arrow's servers (Flight) and plans (Substrait).
-rm -rf pyarrow/*flight* pyarrow/*substrait*
+# Arrow's own servers.
+rm -rf pyarrow/*flight*
 # Headers for compilers, which are not here.
 rm -rf pyarrow/include pyarrow/src torch/include torch/share numpy/_core/include
 # Test programs in C++.

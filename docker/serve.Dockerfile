@@ -26,10 +26,10 @@ RUN python3 requirements.py serve > requirements.txt \
 # A change of our own code alone leaves requirements.txt, and so this stage and the layer it becomes, as they were.
 FROM tools AS dependencies
 COPY --from=wheel /build/requirements.txt ./
-COPY docker/prune.sh ./
 RUN python3 -m venv --without-pip /opt/scalepilot \
-    && python3 -m pip --python /opt/scalepilot/bin/python install -c constraints.txt -r requirements.txt \
-    && ./prune.sh /opt/scalepilot/lib/python3.11/site-packages
+    && python3 -m pip --python /opt/scalepilot/bin/python install -c constraints.txt -r requirements.txt
+COPY docker/prune.sh ./
+RUN ./prune.sh /opt/scalepilot/lib/python3.11/site-packages
 
 FROM dependencies AS code
 COPY --from=wheel /build/wheel wheel

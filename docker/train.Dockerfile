@@ -28,17 +28,17 @@ FROM tools AS dependencies
 ARG TORCH=cpu
 # Empty leaves it to pip's configuration where the CPU build is.
 ARG TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
-COPY --from=wheel /build/requirements.txt ./
-COPY docker/prune.sh ./
 RUN python3 -m venv --without-pip /opt/scalepilot \
     && case "$TORCH" in \
          cpu) set -- ${TORCH_CPU_INDEX:+--index-url "$TORCH_CPU_INDEX"} --no-deps ;; \
          cuda) set -- ;; \
          *) echo "TORCH: '$TORCH' is not allowed; allowed: cpu, cuda" >&2; exit 2 ;; \
        esac \
-    && python3 -m pip --python /opt/scalepilot/bin/python install -c constraints.txt "$@" torch \
-    && python3 -m pip --python /opt/scalepilot/bin/python install -c constraints.txt -r requirements.txt \
-    && ./prune.sh /opt/scalepilot/lib/python3.11/site-packages
+    && python3 -m pip --python /opt/scalepilot/bin/python install -c constraints.txt "$@" torch
+COPY --from=wheel /build/requirements.txt ./
+RUN python3 -m pip --python /opt/scalepilot/bin/python install -c constraints.txt -r requirements.txt
+COPY docker/prune.sh ./
+RUN ./prune.sh /opt/scalepilot/lib/python3.11/site-packages
 
 FROM dependencies AS code
 COPY --from=wheel /build/wheel wheel
