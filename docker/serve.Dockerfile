@@ -44,7 +44,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
     && install -d -o scalepilot -g scalepilot /policies
 COPY --from=dependencies /opt/scalepilot /opt/scalepilot
 COPY --from=code /code /opt/scalepilot
-ENV PATH=/opt/scalepilot/bin:$PATH PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0
+ENV PATH=/opt/scalepilot/bin:$PATH PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0 ORT_DISABLE_TELEMETRY=1
 USER 1000:1000
 WORKDIR /home/scalepilot
 LABEL org.opencontainers.image.title="scalepilot-serve" \
@@ -53,7 +53,7 @@ LABEL org.opencontainers.image.title="scalepilot-serve" \
       org.opencontainers.image.version="0.1.0"
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/health/ready', timeout=4)"]
+    CMD ["wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8000/health/ready"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["tini", "--"]
 # Everything is asked for a key, /health aside (docs/serving.md).

@@ -53,7 +53,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
     && install -d -o scalepilot -g scalepilot /home/scalepilot/runs
 COPY --from=dependencies /opt/scalepilot /opt/scalepilot
 COPY --from=code /code /opt/scalepilot
-ENV PATH=/opt/scalepilot/bin:$PATH PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0
+ENV PATH=/opt/scalepilot/bin:$PATH PYTHONUNBUFFERED=1 RAY_USAGE_STATS_ENABLED=0 ORT_DISABLE_TELEMETRY=1
 USER 1000:1000
 WORKDIR /home/scalepilot
 COPY --chown=1000:1000 tune_configs tune_configs
