@@ -7,7 +7,7 @@
 #   SCALEPILOT_CONTAINER_TOOL   docker or podman (default: the first that works)
 #   SCALEPILOT_BUILD_FLAGS      more flags for every build, split at spaces: --build-arg TORCH=cuda, --no-cache …
 #   SCALEPILOT_RUN_FLAGS        more flags for every run: --network host …
-#   SCALEPILOT_TAG              of the images (default: latest)
+#   SCALEPILOT_TAG              of the images (default: 0.1.0, as the manifests in cluster/ want it)
 #
 # The images stay; containers and volumes, named after this process, do not. Exit code 1: a check failed; 2: it could not begin.
 # No `-u`: the bash of macOS takes an empty array for an unset one.
@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 
 readonly MOST_SERVE_MB=900 MOST_TRAIN_CPU_MB=2000 READY_SECONDS=120 ENV_STEPS=20000
 readonly OURS="scalepilot-check-$$"
-readonly TAG=${SCALEPILOT_TAG:-latest}
+readonly TAG=${SCALEPILOT_TAG:-0.1.0}
 read -ra build_flags <<<"${SCALEPILOT_BUILD_FLAGS:-}"
 read -ra run_flags <<<"${SCALEPILOT_RUN_FLAGS:-}"
 # What docs/images.md tells people to add, so that it is known to work.

@@ -1,7 +1,7 @@
 # Trains, and is every node of a Ray cluster: head, worker, job. Build it from the repository's root (docs/images.md):
 #
 #   docker build -f docker/train.Dockerfile -t scalepilot-train .                           # torch for CPUs
-#   docker build -f docker/train.Dockerfile -t scalepilot-train:cuda --build-arg TORCH=cuda .
+#   docker build -f docker/train.Dockerfile -t scalepilot-train:0.1.0-cuda --build-arg TORCH=cuda .
 
 # A digest fixes it for good: --build-arg BASE=debian:bookworm-slim@sha256:…
 ARG BASE=debian:bookworm-slim
@@ -20,7 +20,7 @@ RUN python3 -m venv venv && venv/bin/python -m pip install -c constraints.txt ha
 COPY pyproject.toml README.md LICENSE docker/requirements.py ./
 COPY platform platform
 COPY envs envs
-RUN python3 requirements.py train atari > requirements.txt \
+RUN python3 requirements.py train atari optuna > requirements.txt \
     && venv/bin/python -m pip wheel -c constraints.txt --no-deps --no-build-isolation --wheel-dir wheel .
 
 # A change of our own code alone leaves requirements.txt, and so this stage and the layer it becomes, as they were.

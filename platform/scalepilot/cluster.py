@@ -58,15 +58,27 @@ def check_nodes() -> None:
             return f"!{error}"
         return ""
 
-    for node, found in _on_each_node(look, _NODE_START_SECONDS, remedy):
+    for node, found in on_each_node(look, _NODE_START_SECONDS, remedy):
         if not found.startswith("!") and found != __version__:
             raise RunError(f"node {node}: has scalepilot {found}, this is {__version__}; {remedy}")
-    for _ in _on_each_node(load, _NODE_IMPORT_SECONDS, remedy):
+    for _ in on_each_node(load, _NODE_IMPORT_SECONDS, remedy):
         pass
 
 
-def _on_each_node(work: Callable[[], str], seconds: float, remedy: str) -> Iterator[tuple[str, str]]:
-    """What a task answers on each node that has cores, by the node's address, as they come; a "!" begins a failure."""
+def on_each_node(work: Callable[[], str], seconds: float, remedy: str = "see its logs") -> Iterator[tuple[str, str]]:
+    """What a task answers on each node that has cores; Ray must be up.
+
+    Args:
+        work: that is done there; its answer begins with "!" where it failed.
+        seconds: all of them get.
+        remedy: for an error.
+
+    Yields:
+        The node's address and the answer, as they come.
+
+    Raises:
+        RunError: a node that fails, or does not answer in time.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

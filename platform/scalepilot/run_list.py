@@ -1,12 +1,13 @@
-"""Runs side by side: what each was, how far it is, what it was worth; and what an experiment was worth over its seeds."""
+"""Runs and sweeps side by side: what each is, how far, what it was worth; and an experiment over its seeds."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ from rich.text import Text
 
 from scalepilot.errors import InputError
 from scalepilot.evaluate.files import SUMMARY_FILE
+from scalepilot.evaluate.page import render
 from scalepilot.evaluate.tables import plain_table
 from scalepilot.progress import steps_text
 from scalepilot.settings.env import AUTOSCALE, is_autoscale
 
 _COST, _RETURN = "J", "return"
+SWEEP_FILE = "sweep.yaml"
 
 
 @dataclass(frozen=True)
 class RunEntry:
-    """One run folder.
+    """One run folder, or a sweep's with its best policy's figures.
 
     Attributes:
         path: of the folder.
@@ -43,6 +46,7 @@ class RunEntry:
         rival_figure: its figure.
         advantage: (mean, low, high) of figure − rival's with its 95 % interval, NaN where unknown.
         sameness: equal for runs that differ by training seed only.
+        trials: (over, all known) of a sweep; None for a run.
     """
 
     path: Path
@@ -60,6 +64,7 @@ class RunEntry:
     rival_figure: float | None
     advantage: tuple[float, float, float]
     sameness: str
+    trials: tuple[int, int] | None = None
 
     @property
     def is_better(self) -> bool | None:
@@ -92,10 +97,10 @@ class Worth:
 
 
 def find_runs(folders: Sequence[Path]) -> list[RunEntry]:
-    """Every run in or below some folders, in order of their paths.
+    """Every run and sweep in or below some folders, in order of their paths; trials of a sweep only where they are asked for.
 
     Args:
-        folders: run folders, or folders that hold some at any depth.
+        folders: of runs or sweeps, or folders that hold some at any depth.
 
     Raises:
         InputError: a folder does not exist, or none holds a run.
@@ -106,7 +111,7 @@ def find_runs(folders: Sequence[Path]) -> list[RunEntry]:
     found = {path.resolve(): path for folder in folders for path in _run_folders(folder)}
     if not found:
         raise InputError(f"{', '.join(map(str, folders))}: holds no run; allowed: run folders, or folders that hold some")
-    return [read_run(path) for path in sorted(found.values())]
+    return [read_sweep(path) if (path / SWEEP_FILE).is_file() else read_run(path) for path in sorted(found.values())]
 
 
 def read_run(path: Path) -> RunEntry:
@@ -115,8 +120,11 @@ def read_run(path: Path) -> RunEntry:
     Args:
         path: of a folder with a config.yaml.
     """
-    config = _mapping(path / "config.yaml", yaml.safe_load)
-    status, summary = _mapping(path / "run.json", json.loads), _mapping(path / "evaluation" / SUMMARY_FILE, json.loads)
+    return _entry(path, _mapping(path / "config.yaml", yaml.safe_load), _mapping(path / "run.json", json.loads))
+
+
+def _entry(path: Path, config: dict[str, Any], status: dict[str, Any]) -> RunEntry:
+    summary = _mapping(path / "evaluation" / SUMMARY_FILE, json.loads)
     training = status.get("training") or {}
     env_id = str((config.get("env") or {}).get("id", AUTOSCALE)).rpartition("/")[2]
     engine = str(config.get("engine", "rllib"))
@@ -144,6 +152,30 @@ def read_run(path: Path) -> RunEntry:
     )
 
 
+def read_sweep(path: Path) -> RunEntry:
+    """One sweep, as `read_run`: steps and seconds of all its trials, the figures of its best policy.
+
+    Args:
+        path: of a folder with a sweep.yaml.
+    """
+    sweep = _mapping(path / SWEEP_FILE, yaml.safe_load)
+    experiment = sweep.get("experiment")
+    trials = [_mapping(p, json.loads) for p in sorted(path.glob("*/*/run.json"))]
+    training = [trial.get("training") or {} for trial in trials]
+    over = sum(trial.get("status") in ("finished", "stopped", "failed") for trial in trials)
+    entry = _entry(path, experiment if isinstance(experiment, dict) else {}, _mapping(path / "run.json", json.loads))
+    return replace(
+        entry,
+        name=str(sweep.get("name", "?")),
+        algorithm=f"{entry.algorithm}, {(sweep.get('search') or {}).get('kind', 'grid')} search",
+        env_steps=sum(t.get("env_steps") or 0 for t in training) or None,
+        train_seconds=sum(t.get("train_seconds") or 0.0 for t in training) or None,
+        trials=(over, len(trials)),
+        # A sweep is nobody's other seed.
+        sameness=str(path),
+    )
+
+
 def worths(runs: Sequence[RunEntry]) -> list[Worth]:
     """What was judged, training seeds together, in the order in which experiments first come."""
     groups: dict[tuple[str, str], list[RunEntry]] = {}
@@ -167,13 +199,42 @@ def runs_table(runs: Sequence[RunEntry]) -> Table:
             Text(f"{run.name}/{run.path.name}"),
             run.algorithm,
             Text(run.environment + (f" · {run.workload}" if run.workload else "")),
-            run.status,
+            status_text(run),
             _steps(run.env_steps),
             _rate(run),
             "-" if run.figure is None else f"{figure_text(run.figure)} {unit(run)}{mark}",
             Text("-" if run.rival_figure is None else f"{figure_text(run.rival_figure)} {run.rival}"),
         )
     return table
+
+
+def runs_page(runs: Sequence[RunEntry], page: Path) -> str:
+    """One self-contained HTML page: a row a run, with links to its report.
+
+    Args:
+        runs: listed.
+        page: where it will lie, for the links.
+    """
+    rows = []
+    for run in runs:
+        report = run.path / "report.html"
+        mean, low, high = run.advantage
+        rows.append(
+            {
+                "name": f"{run.name}/{run.path.name}",
+                "link": os.path.relpath(report, page.resolve().parent) if report.is_file() else "",
+                "algorithm": run.algorithm,
+                "environment": run.environment + (f" · {run.workload}" if run.workload else ""),
+                "status": status_text(run),
+                "steps": _steps(run.env_steps),
+                "rate": _rate(run),
+                "figure": "–" if run.figure is None else f"{figure_text(run.figure)} {unit(run)}",
+                "rival": "" if run.rival_figure is None else f"{figure_text(run.rival_figure)} {run.rival}",
+                "interval": f"{figure_text(low)} to {figure_text(high)}" if math.isfinite(mean) and math.isfinite(low) else "",
+                "verdict": {True: "better", False: "worse", None: ""}[run.is_better],
+            }
+        )
+    return render("runs.html.j2", ("report.css", "study.css"), {"title": f"{len(runs)} runs", "rows": rows})
 
 
 def worth_markdown(found: Sequence[Worth]) -> str:
@@ -217,6 +278,11 @@ def figure_text(value: float) -> str:
     return f"{value:,.2f}".replace("-", "−")
 
 
+def status_text(run: RunEntry) -> str:
+    """With the trials of a sweep."""
+    return run.status if run.trials is None else f"{run.status}, {run.trials[0]} of {run.trials[1]} trials"
+
+
 def unit(run: RunEntry) -> str:
     """Of the figure."""
     return "J/h" if run.figure_name == _COST else "return"
@@ -241,7 +307,7 @@ def _worth(runs: list[RunEntry]) -> Worth:
 
 
 def _run_folders(folder: Path) -> Iterator[Path]:
-    if (folder / "config.yaml").is_file():
+    if (folder / "config.yaml").is_file() or (folder / SWEEP_FILE).is_file():
         yield folder
         return
     for child in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):

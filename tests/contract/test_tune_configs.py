@@ -1,4 +1,4 @@
-"""Every YAML in tune_configs is an experiment, or in studies/ a study, that could start."""
+"""Every YAML in tune_configs is an experiment, in studies/ a study, or in sweeps/ a sweep, that could start."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import pytest
 from scalepilot.config import EnvConfig, config_from_mapping, load_config
 from scalepilot.simulate import protocol_v1
 from scalepilot.study import load_study
+from scalepilot.sweep.config import load_sweep
 from scalepilot_envs.registration import find_env
 
 FOLDER = Path(__file__).parents[2] / "tune_configs"
 STUDIES = sorted((FOLDER / "studies").glob("*.y*ml"))
-CONFIGS = sorted({*FOLDER.rglob("*.y*ml")} - {*STUDIES})
+SWEEPS = sorted((FOLDER / "sweeps").glob("*.y*ml"))
+CONFIGS = sorted({*FOLDER.rglob("*.y*ml")} - {*STUDIES, *SWEEPS})
 AUTOSCALE_CONFIGS = [path for path in CONFIGS if isinstance(load_config(path).env, EnvConfig)]
 ANY_CONFIG = pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(FOLDER)))
 
@@ -38,6 +40,21 @@ def test_a_shipped_study_builds_every_experiment_of_it(path):
     assert study.name == path.stem
     assert {task.name for task in tasks} == set(study.tasks)
     assert all(len(task.arms) >= 2 for task in tasks)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.name)
+def test_a_shipped_sweep_builds_every_experiment_of_it(path):
+    plan = load_sweep(path)
+    assert path.read_text(encoding="utf-8").startswith("# ")
+    assert plan.sweep.name.startswith(path.stem)
+    assert plan.num_trials > 1
+    assert find_env(plan.example.env.id)
+
+
+def test_the_grid_on_resource_manager_is_the_sources():
+    plan = load_sweep(FOLDER / "sweeps" / "resource-manager.yaml")
+    assert plan.num_trials == 18
+    assert plan.example.ppo.total_env_steps == 20_000
 
 
 @pytest.mark.parametrize("path", AUTOSCALE_CONFIGS, ids=lambda p: str(p.relative_to(FOLDER)))

@@ -1,4 +1,4 @@
-"""`scalepilot runs [FOLDER…]`: what was trained, how far it is, what it was worth."""
+"""`scalepilot runs [FOLDER…]`: what was trained or searched, how far it is, what it was worth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scalepilot.run_list import RunEntry
 
-HELP = "list runs with status, result and speed; or, training seeds together, what each experiment was worth"
+HELP = "list runs and sweeps with status, result and speed; or, training seeds together, what each experiment was worth"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,17 +20,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--markdown", action="store_true", help="one table of what is finished, training seeds together")
+    form.add_argument("--html", type=Path, metavar="FILE", help="a page with links to the reports")
     form.add_argument("--json", action="store_true", help="every run as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Read and print."""
     from scalepilot.cli.output import console
-    from scalepilot.run_list import find_runs, runs_table, worth_markdown, worths
+    from scalepilot.run_list import find_runs, runs_page, runs_table, worth_markdown, worths
 
     runs = find_runs(arguments.folders)
     if arguments.json:
         print(json.dumps([_as_json(entry) for entry in runs], indent=1, ensure_ascii=False, allow_nan=False))
+    elif arguments.html is not None:
+        from scalepilot.durable import write_bytes
+        from scalepilot.errors import InputError
+
+        try:
+            write_bytes(arguments.html, runs_page(runs, arguments.html).encode())
+        except OSError as error:
+            raise InputError(f"--html: {arguments.html}: cannot be written ({error.strerror})") from None
+        print(f"page:  {arguments.html}")
     elif arguments.markdown:
         print(worth_markdown(worths(runs)))
     else:

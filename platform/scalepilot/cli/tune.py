@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("give either SWEEP or --resume FOLDER")
     if arguments.resume is not None and (arguments.set or arguments.concurrency or arguments.address):
         raise InputError("--set, --concurrency, --address: a resumed sweep keeps its own sweep.yaml; allowed with SWEEP only")
+    from scalepilot.learn.run_folder import RunFolder
     from scalepilot.storage import check_storage, store
     from scalepilot.sweep.run import create_folder, open_folder, run_sweep
     from scalepilot.sweep.write import write_sweep
@@ -56,16 +57,24 @@ def run(arguments: argparse.Namespace) -> int:
             overrides.append(f"resources.address={arguments.address}")
         plan = load_sweep(arguments.sweep, overrides, arguments.concurrency)
         folder = create_folder(plan)
+    own = RunFolder(folder)
+    own.write_status("running")
     go_on = f"go on:  scalepilot tune --resume {folder}"
     try:
         finished = run_sweep(plan, folder)
+        if finished:
+            board = write_sweep(plan, folder)
     except KeyboardInterrupt:
+        own.write_status("interrupted")
         print(go_on)
         raise
+    except Exception as error:
+        own.write_status("failed", error=str(error))
+        raise
+    own.write_status("finished" if finished else "interrupted")
     if not finished:
         print(f"stopped; what there is: {folder}\n{go_on}")
         return 130
-    board = write_sweep(plan, folder)
     stored = store(folder, arguments.storage) if arguments.storage else None
     if arguments.json:
         print((folder / "summary.json").read_text(encoding="utf-8"))

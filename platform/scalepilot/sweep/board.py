@@ -11,7 +11,6 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from scalepilot.errors import ScalepilotError
 from scalepilot.evaluate.comparison import Comparison
 from scalepilot.evaluate.nested import nested_mean
 from scalepilot.evaluate.returns import ReturnComparison
-from scalepilot.evaluate.statistics import FROM_ZERO, UNBOUNDED, Interval, block_bootstrap
+from scalepilot.evaluate.statistics import UNBOUNDED, Bounds, Interval, block_bootstrap
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.reports import read_judged
 from scalepilot.sweep.config import Point
@@ -29,7 +28,7 @@ UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True)
-class Tested:
+class Judged:
     """What a trial's policy came to on the test episodes.
 
     Attributes:
@@ -71,7 +70,7 @@ class TrialEntry:
     train_seconds: float
     error: str
     changes: tuple[tuple[int, Point], ...]
-    tested: Tested | None
+    tested: Judged | None
 
 
 @dataclass(frozen=True)
@@ -134,19 +133,24 @@ def read_trial(path: Path) -> TrialEntry | None:
     )
 
 
-def ranked(trials: Iterable[TrialEntry]) -> list[Standing]:
-    """The leaderboard: finished points first, those with more seeds before others, then by validation."""
+def ranked(trials: Iterable[TrialEntry], bounds: Bounds = UNBOUNDED) -> list[Standing]:
+    """The leaderboard: finished points first, those with more seeds before others, then by validation.
+
+    Args:
+        trials: all of them.
+        bounds: of what the figure can be, for the intervals.
+    """
     groups: dict[str, list[TrialEntry]] = {}
     for trial in trials:
-        if trial.score is not None and trial.status in ("finished", "stopped"):
+        if trial.score is not None and math.isfinite(trial.score) and trial.status in ("finished", "stopped"):
             # Members of a population stay apart, though they may end with equal values.
             key = trial.folder.name if trial.changes else json.dumps(trial.point, sort_keys=True)
             groups.setdefault(key, []).append(trial)
-    standings = [_standing(group) for group in groups.values()]
+    standings = [_standing(group, bounds) for group in groups.values()]
     return sorted(standings, key=lambda s: (not s.is_finished, -len(s.trials) if s.is_finished else 0, s.score))
 
 
-def _standing(group: Sequence[TrialEntry]) -> Standing:
+def _standing(group: Sequence[TrialEntry], bounds: Bounds) -> Standing:
     finished = [trial for trial in group if trial.status == "finished"]
     chosen = sorted(finished or group, key=lambda trial: trial.seed)
     return Standing(
@@ -154,21 +158,20 @@ def _standing(group: Sequence[TrialEntry]) -> Standing:
         trials=tuple(chosen),
         score=statistics.fmean(trial.score for trial in chosen if trial.score is not None),
         value=statistics.fmean(trial.value for trial in chosen if trial.value is not None),
-        tested=_interval([trial.tested for trial in chosen if trial.tested is not None]),
+        tested=_interval([trial.tested for trial in chosen if trial.tested is not None], bounds),
     )
 
 
-def _interval(tested: Sequence[Tested]) -> Interval:
+def _interval(tested: Sequence[Judged], bounds: Bounds) -> Interval:
     if not tested or len({len(t.values) for t in tested}) > 1:
         return UNKNOWN
     values, blocks = np.stack([t.values for t in tested]), tested[0].blocks
-    bounds = FROM_ZERO if (values >= 0).all() else UNBOUNDED
     if len(values) == 1:
         return block_bootstrap(values[0], blocks, bounds=bounds)
     return nested_mean(values, blocks, bounds=bounds)
 
 
-def _tested(folder: RunFolder) -> Tested | None:
+def _tested(folder: RunFolder) -> Judged | None:
     if not folder.evaluation.is_dir():
         return None
     try:
@@ -177,15 +180,10 @@ def _tested(folder: RunFolder) -> Tested | None:
         return None
     if isinstance(judged, ReturnComparison):
         values = judged.rows[0].results.episode_return
-        return Tested(np.asarray(values, np.float64), np.arange(len(values)))
+        return Judged(np.asarray(values, np.float64), np.arange(len(values)))
     assert isinstance(judged, Comparison)
     policy = judged.of_role("policy")[0]
-    return Tested(np.asarray(policy.results.J_per_hour, np.float64), judged.blocks)
+    return Judged(np.asarray(policy.results.J_per_hour, np.float64), judged.blocks)
 
 
-def by_key(point: Mapping[str, Any]) -> str:
-    """A point as one text, equal for equal points."""
-    return json.dumps(point, sort_keys=True)
-
-
-__all__ = ["Standing", "Tested", "TrialEntry", "ranked", "read_trial", "read_trials"]
+__all__ = ["Standing", "Judged", "TrialEntry", "ranked", "read_trial", "read_trials"]

@@ -236,6 +236,15 @@ class PlannedSweep:
         return _experiment(self.base, point, seed, f"{self.sweep.name} at {label(point)}")
 
     @property
+    def example(self) -> ExperimentConfig:
+        """The experiment at some point, for what all have in common."""
+        if self.points:
+            return self.config(self.points[0], self.sweep.seeds[0])
+        lowest = {key: c[0] if isinstance(c, list) else c.low for key, c in self.sweep.space.items()}
+        whole = {key: int(value) if _is_whole(self.sweep.space[key]) else value for key, value in lowest.items()}
+        return self.config(whole, self.sweep.seeds[0])
+
+    @property
     def num_trials(self) -> int:
         """Trials of the search."""
         return len(self.points or range(self.sweep.search.num_samples or 0)) * len(self.sweep.seeds_of_search)
@@ -324,6 +333,10 @@ def _experiment(base: Mapping[str, Any], point: Point, seed: int, source: str) -
 
 def _copied(value: Any) -> Any:
     return {k: _copied(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def _is_whole(choices: list[Any] | RangeConfig) -> bool:
+    return isinstance(choices, RangeConfig) and choices.integer
 
 
 def _grid(sweep: SweepConfig, base: Mapping[str, Any], source: str) -> list[Point]:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from scalepilot.cluster import connected, cpus_of
+from scalepilot.cluster import connected, cpus_of, on_each_node
 from scalepilot.config import ExperimentConfig
 from scalepilot.durable import write_bytes
 from scalepilot.errors import InputError, RunError
@@ -85,10 +86,11 @@ def run_sweep(plan: PlannedSweep, folder: Path) -> bool:
         RunError: every trial failed.
     """
     sweep = plan.sweep
-    example = plan.config(plan.points[0] if plan.points else _first(sweep), sweep.seeds[0])
+    example = plan.example
     concurrency = sweep.concurrency or max(1, usable_cores() // cpus_of(example.resources))
     with connected(example.resources, num_cpus=concurrency * cpus_of(example.resources)):
-        _check_resources(example, folder)
+        _check_resources(example)
+        _check_folder(folder)
         trials = tuple((point, seed) for point in plan.points for seed in sweep.seeds_of_search)
         if not _tune(plan, folder, _Stage(TRIALS, trials, plan.num_trials, True), example, concurrency):
             return False
@@ -100,10 +102,6 @@ def run_sweep(plan: PlannedSweep, folder: Path) -> bool:
             again = tuple((point, seed) for point in best for seed in sweep.seeds_of_confirmation)
             return _tune(plan, folder, _Stage(CONFIRMATION, again, len(again), False), example, concurrency)
     return True
-
-
-def _first(sweep: SweepConfig) -> Point:
-    return {key: choices[0] if isinstance(choices, list) else choices.low for key, choices in sweep.space.items()}
 
 
 def _tune(plan: PlannedSweep, folder: Path, stage: _Stage, example: ExperimentConfig, concurrency: int) -> bool:
@@ -169,7 +167,33 @@ def _resources(config: ExperimentConfig) -> Any:
     return PlacementGroupFactory([own, *apart])
 
 
-def _check_resources(config: ExperimentConfig, folder: Path) -> None:
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that some node of the cluster does not see: its trials' runs would be lost there.
+
+    Raises:
+        InputError: naming the node.
+    """
+    here, place = str(uuid.uuid4()), folder.resolve() / ".seen"
+    write_bytes(place, here.encode())
+    where = str(place)
+
+    def look() -> str:
+        import pathlib
+
+        path = pathlib.Path(where)
+        return path.read_text() if path.is_file() else "nothing"
+
+    try:
+        for node, found in on_each_node(look, 60.0):
+            if found != here:
+                raise InputError(
+                    f"output: {folder} is not what node {node} sees there; allowed: a folder on storage that every node shares"
+                )
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def _check_resources(config: ExperimentConfig) -> None:
     """Refuse at once what would wait for ever."""
     import ray
 

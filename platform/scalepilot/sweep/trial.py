@@ -7,9 +7,12 @@ trains anything twice.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import math
+import os
+import platform
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 from ray.tune import Trainable
 
 from scalepilot.config import EnvConfig
@@ -32,7 +36,9 @@ from scalepilot.sweep.space import decode
 # Metrics of a result; the score is minimised.
 SCORE, ENV_STEPS, PERCENT = "score", "env_steps", "percent"
 STOPPED = "stopped"
-_PLAN, _SEEDED = "plan", "seed"
+_PLAN = "plan"
+# Ray ends what belonged to a dead driver within seconds.
+_FORMER_SECONDS = 30.0
 logger = logging.getLogger("scalepilot.training")
 
 
@@ -120,6 +126,7 @@ class Trial(Trainable):
         if known.get("status") == "finished":
             self._finished = {**known["result"], "done": True}
             return
+        _wait_for_end_of(known.get("process") or {})
         attempts = known.get("sweep", {}).get("attempts", 0) + 1
         noted = {"point": dict(self._point), "seed": self._seed, "attempts": attempts}
         self._folder.write_status("running", sweep=noted)
@@ -191,6 +198,16 @@ class Trial(Trainable):
         finally:
             loop.trainer.close()
             folder.close()
+
+
+def _wait_for_end_of(process: Mapping[str, Any]) -> None:
+    """Let an actor that was left behind by a killed driver end: two must not write into one folder."""
+    if process.get("host") != platform.node() or process.get("pid") in (None, os.getpid()):
+        return
+    with contextlib.suppress(psutil.Error):
+        former = psutil.Process(process["pid"])
+        if "ray::" in " ".join(former.cmdline()):
+            former.wait(_FORMER_SECONDS)
 
 
 def _line(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from scalepilot.errors import RunError
 from scalepilot.evaluate.files import interval_json, json_number
 from scalepilot.evaluate.page import render, svg_address
 from scalepilot.evaluate.returns import returns_verdict
+from scalepilot.evaluate.statistics import FROM_ZERO, Bounds
 from scalepilot.evaluate.tables import verdict as cost_verdict
 from scalepilot.experiment import evaluate_returns, evaluate_run, load_data, make_task
 from scalepilot.judge import tuned_rivals
@@ -25,6 +26,7 @@ from scalepilot.sweep.config import PlannedSweep, label
 from scalepilot.sweep.importance import importance
 from scalepilot.sweep.run import CONFIRMATION, SWEEP_FILE, TRIALS
 from scalepilot.sweep.verdict import SweepBoard, interval_text
+from scalepilot_envs.registration import find_env
 
 PAGE, SUMMARY, PLOTS = "report.html", "summary.json", "plots"
 METHOD = (
@@ -46,7 +48,7 @@ def write_sweep(plan: PlannedSweep, folder: Path) -> SweepBoard:
     """
     searched = read_trials(folder / TRIALS)
     trials = [*searched, *read_trials(folder / CONFIRMATION)]
-    standings = ranked(trials)
+    standings = ranked(trials, _bounds(plan))
     if not standings or not standings[0].is_finished:
         raise RunError(f"{folder}: no trial used its budget up; their run.json and logs/training.log say why")
     finished = [trial for trial in searched if trial.status == "finished" and trial.score is not None]
@@ -69,6 +71,15 @@ def write_sweep(plan: PlannedSweep, folder: Path) -> SweepBoard:
     write_json(folder / SUMMARY, summary(board))
     write_bytes(folder / PAGE, _page(board, list(pictures.values())).encode())
     return board
+
+
+def _bounds(plan: PlannedSweep) -> Bounds:
+    """Of what the figure can be: no interval says that CartPole might give 600."""
+    env = plan.example.env
+    if isinstance(env, EnvConfig):
+        return FROM_ZERO
+    description = find_env(env.id).describe(env.params, **env.options)
+    return description.return_bounds(env.arguments)
 
 
 def summary(board: SweepBoard) -> dict[str, Any]:

@@ -1,0 +1,246 @@
+"""Sweeps with Ray Tune as a person runs them: searched, ranked, killed and resumed; a trial that fails is named and retried."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from scalepilot.learn.run_folder import RunFolder
+from scalepilot.policy import load_policy
+from scalepilot.sweep.board import read_trials
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+EXPERIMENT: dict[str, Any] = {
+    "env": {"id": "CartPole-v1"},
+    "ppo": {
+        "total_env_steps": 6144,
+        "num_envs": 8,
+        "rollout_steps": 64,
+        "minibatch_size": 128,
+        "num_epochs": 2,
+        "envs_per_input": 1,
+        "hidden": [8],
+    },
+    "evaluation": {"validate_every_share": 0.25, "validation_episodes": 4, "test_episodes": 10},
+}
+
+
+def sweep_file(folder: Path, **changes: Any) -> Path:
+    path = folder / "sweep.yaml"
+    values = {"name": "s", "experiment": EXPERIMENT, "output": str(folder / "runs"), "concurrency": 2, **changes}
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "scalepilot.cli", *words]
+
+
+def tune(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command("tune", *words), env=env, capture_output=True, text=True, check=False)
+
+
+def only_sweep(folder: Path) -> Path:
+    (found,) = (folder / "runs" / "s").iterdir()
+    return found
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory, cli_env: dict[str, str]) -> tuple[Path, dict[str, int], str]:
+    """A grid whose driver was killed (SIGKILL) when some trials were finished, and resumed: its folder, mtimes, output."""
+    folder = tmp_path_factory.mktemp("grid")
+    path = sweep_file(folder, space={"ppo.lr": [1e-3, 1e-4], "ppo.num_epochs": [1, 3]}, seeds=[0, 1])
+    process = subprocess.Popen(command("tune", str(path)), env=cli_env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while len(finished := _finished(folder)) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = {name: (sweep / "policy" / "model.onnx").stat().st_mtime_ns for name, sweep in _finished(folder).items()}
+    done = tune("--resume", str(only_sweep(folder)), "--json", env=cli_env)
+    assert done.returncode == 0, done.stderr
+    assert len(finished) <= len(before) < 8
+    return only_sweep(folder), before, done.stdout
+
+
+def _finished(folder: Path) -> dict[str, Path]:
+    places = (folder / "runs").glob("s/*/trials/*/run.json")
+    return {p.parent.name: p.parent for p in places if RunFolder(p.parent).read_status().get("status") == "finished"}
+
+
+def test_a_killed_sweep_goes_on_and_trains_nothing_twice(killed: tuple[Path, dict[str, int], str]):
+    sweep, before, _ = killed
+    trials = read_trials(sweep / "trials")
+    assert len(trials) == 8
+    assert {trial.status for trial in trials} == {"finished"}
+    for name, written in before.items():
+        assert (sweep / "trials" / name / "policy" / "model.onnx").stat().st_mtime_ns == written
+        assert RunFolder(sweep / "trials" / name).read_status()["sweep"]["attempts"] == 1
+    for trial in trials:
+        rows = RunFolder(trial.folder).read_metrics()
+        assert [row["iteration"] for row in rows] == list(range(1, 13))
+
+
+def test_its_leaderboard_has_intervals_over_seeds_and_its_best_policy_is_exported(killed: tuple[Path, dict[str, int], str]):
+    sweep, _, printed = killed
+    summary = json.loads(printed)
+    assert summary == json.loads((sweep / "summary.json").read_text())
+    assert len(summary["leaderboard"]) == 4
+    assert [place["validation"] for place in summary["leaderboard"]] == sorted(
+        (place["validation"] for place in summary["leaderboard"]), reverse=True
+    )
+    best = summary["best"]
+    assert best["seeds"] == [0, 1]
+    assert best["test"]["low"] <= best["test"]["mean"] <= best["test"]["high"] <= 500
+    assert set(summary["importance"]) == {"ppo.lr", "ppo.num_epochs"}
+    assert load_policy(sweep / "policy").spec.provenance["config"]["ppo"]["lr"] == best["point"]["ppo.lr"]
+    assert "is best of 4 points by validation" in summary["verdict"]
+    for name in ("leaders", "parallel_coordinates", "importance"):
+        assert (sweep / "plots" / f"{name}.svg").read_text().startswith("<svg")
+    page = (sweep / "report.html").read_text()
+    assert "Leaderboard" in page
+    assert "<script" not in page
+
+
+def test_trials_are_runs_which_can_be_listed_and_the_sweep_is_one_line(
+    killed: tuple[Path, dict[str, int], str], cli_env: dict[str, str]
+):
+    sweep, _, _ = killed
+    words = command("runs", str(sweep.parent), "--json")
+    (listed,) = json.loads(subprocess.run(words, env=cli_env, capture_output=True, text=True, check=True).stdout)
+    assert (listed["trials"], listed["status"], listed["algorithm"]) == ([8, 8], "finished", "ppo, grid search")
+    assert listed["env_steps"] == 8 * 6144
+    words = command("runs", str(sweep / "trials"), "--json")
+    assert len(json.loads(subprocess.run(words, env=cli_env, capture_output=True, text=True, check=True).stdout)) == 8
+
+
+def test_a_finished_sweep_resumed_again_trains_nothing(killed: tuple[Path, dict[str, int], str], cli_env: dict[str, str]):
+    sweep, _, _ = killed
+    written = {path: path.stat().st_mtime_ns for path in sweep.glob("trials/*/progress.csv")}
+    done = tune("--resume", str(sweep), env=cli_env)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
+def test_the_worse_are_stopped_early_and_the_best_train_again_on_another_seed(tmp_path: Path, cli_env: dict[str, str]):
+    path = sweep_file(
+        tmp_path,
+        space={"ppo.lr": {"low": 1e-5, "high": 1e-2, "log": True}},
+        search={"kind": "asha", "num_samples": 6, "grace_share": 0.25, "reduction_factor": 2},
+        seeds=[0, 1],
+        confirm_top=1,
+    )
+    done = tune(str(path), "--json", env=cli_env)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    statuses = [trial["status"] for trial in summary["trials"]]
+    assert statuses.count("stopped") >= 1
+    assert statuses.count("finished") >= 2
+    assert summary["best"]["seeds"] == [0, 1]
+    for trial in summary["trials"]:
+        assert trial["env_steps"] == 6144 if trial["status"] == "finished" else 0 < trial["env_steps"] < 6144
+
+
+def test_a_population_copies_its_best_and_goes_on_with_other_values(tmp_path: Path, cli_env: dict[str, str]):
+    path = sweep_file(
+        tmp_path,
+        space={"ppo.lr": {"low": 1e-5, "high": 1e-2, "log": True}},
+        search={"kind": "pbt", "num_samples": 4, "perturb_share": 0.25, "quantile": 0.5},
+    )
+    done = tune(str(path), "--json", env=cli_env)
+    assert done.returncode == 0, done.stderr
+    trials = json.loads(done.stdout)["trials"]
+    assert {trial["status"] for trial in trials} == {"finished"}
+    changed = [trial for trial in trials if trial["changes"]]
+    assert changed
+    sweep = only_sweep(tmp_path)
+    for trial in changed:
+        folder = RunFolder(sweep / trial["folder"])
+        rows, last = folder.read_metrics(), trial["changes"][-1]
+        assert [row["iteration"] for row in rows][-1] == 12
+        # Linear to 0 over the budget: the new rate is really what is learnt with.
+        row = rows[-1]
+        assert row["learning_rate"] <= last["point"]["ppo.lr"]
+        assert row["learning_rate"] >= last["point"]["ppo.lr"] / 12 * 0.5
+
+
+def test_optuna_searches(tmp_path: Path, cli_env: dict[str, str]):
+    pytest.importorskip("optuna")
+    path = sweep_file(
+        tmp_path,
+        space={"ppo.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "ppo.hidden": [[8], [16]]},
+        search={"kind": "optuna", "num_samples": 3},
+    )
+    done = tune(str(path), "--json", env=cli_env)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert len(summary["leaderboard"]) == 3
+    assert all(place["point"]["ppo.hidden"] in ([8], [16]) for place in summary["leaderboard"])
+
+
+def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint_and_ctrl_c_ends_in_order(tmp_path: Path, cli_env: dict[str, str]):
+    experiment = {**EXPERIMENT, "ppo": {**EXPERIMENT["ppo"], "total_env_steps": 200_000}}
+    path = sweep_file(tmp_path, experiment=experiment, space={"ppo.lr": [1e-3]}, concurrency=1)
+    process = subprocess.Popen(
+        command("tune", str(path)), env=cli_env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+    def trial() -> RunFolder:
+        return RunFolder(next(only_sweep(tmp_path).glob("trials/0*")))
+
+    _until(process, lambda: len([*trial().checkpoints.iterdir()]) >= 2)
+    psutil.Process(trial().read_status()["process"]["pid"]).kill()
+    at = trial().read_metrics()[-1]["iteration"] or 0
+    _until(process, lambda: trial().read_status()["sweep"]["attempts"] == 2 and trial().read_status().get("resumed"))
+    assert trial().read_status()["resumed"][-1]["iteration"] > 0
+    _until(process, lambda: (trial().read_metrics()[-1]["iteration"] or 0) > at)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, out
+    assert f"scalepilot tune --resume {only_sweep(tmp_path)}" in out
+    assert trial().read_status()["status"] == "stopped"
+    rows = [row["iteration"] for row in trial().read_metrics()]
+    assert rows == list(range(1, len(rows) + 1))
+
+
+def _until(process: subprocess.Popen[str], true: Any, seconds: float = 150.0) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if true():
+                return
+        except (OSError, StopIteration, ValueError, KeyError, IndexError):
+            pass
+        assert process.poll() is None, process.stdout.read() if process.stdout else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_an_impatient_person_is_told_in_a_line(tmp_path: Path, cli_env: dict[str, str]):
+    for words, said in (
+        ([], "give either SWEEP or --resume FOLDER"),
+        (["--resume", str(tmp_path)], "holds no sweep.yaml"),
+        (["nowhere.yaml"], "cannot be read"),
+        (
+            [str(sweep_file(tmp_path, space={"ppo.lr": [1e-3]}, experiment={"resources": {"num_gpus_per_learner": 2}}))],
+            "no CUDA GPU",
+        ),
+    ):
+        done = tune(*words, env=cli_env)
+        assert done.returncode == 2, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert not os.path.exists(tmp_path / "runs" / "s") or not [*(tmp_path / "runs" / "s").iterdir()]
