@@ -19,6 +19,8 @@ BENCHMARKS = {
     "learner": "benchmarks.learner",
     "runner_faults": "benchmarks.runner_faults",
     "solve_cartpole": "benchmarks.solve_cartpole",
+    "transfer": "benchmarks.transfer",
+    "tune_overhead": "benchmarks.tune_overhead",
 }
 
 __all__ = ["BENCHMARKS"]

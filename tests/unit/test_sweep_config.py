@@ -27,7 +27,7 @@ SPACE = {"ppo.lr": [1e-4, 1e-3], "ppo.hidden": [[8], [16, 16]]}
 def written(tmp_path: Path) -> Callable[..., Path]:
     def write(**changes: Any) -> Path:
         path = tmp_path / "sweep.yaml"
-        path.write_text(yaml.safe_dump({"name": "s", "experiment": EXPERIMENT, "space": SPACE, **changes}))
+        path.write_text(yaml.safe_dump({"name": "s", "experiment": EXPERIMENT, "space": SPACE, **changes}, sort_keys=False))
         return path
 
     return write

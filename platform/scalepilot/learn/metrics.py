@@ -70,6 +70,15 @@ TABLE = (
     Metric("learner_restarts", "1", "times a learner died and training went on from the newest checkpoint, since the last row"),
     Metric("sample_seconds", "s", "of this iteration spent sampling", "ppo, dqn, q_learning, sarsa", repeatable=False),
     Metric("learn_seconds", "s", "of this iteration spent learning", "ppo, dqn, q_learning, sarsa", repeatable=False),
+    Metric(
+        "transfer_seconds",
+        "s",
+        "of this iteration spent moving rollouts: into the object store of the slowest env runner's node, and out of it to the"
+        " learner",
+        "ppo, dqn, with env runners or learners apart",
+        repeatable=False,
+    ),
+    Metric("sync_seconds", "s", "of this iteration spent handing the weights to the env runners", "ppo, dqn", repeatable=False),
     Metric("cpu_percent", "%", "CPU time of the process tree since the last value; 100 is one core", repeatable=False),
     Metric(
         "memory_megabytes", "MB", "resident memory of the process tree, shared pages counted in each process", repeatable=False

@@ -186,4 +186,4 @@ def _tested(folder: RunFolder) -> Judged | None:
     return Judged(np.asarray(policy.results.J_per_hour, np.float64), judged.blocks)
 
 
-__all__ = ["Standing", "Judged", "TrialEntry", "ranked", "read_trial", "read_trials"]
+__all__ = ["Judged", "Standing", "TrialEntry", "ranked", "read_trial", "read_trials"]

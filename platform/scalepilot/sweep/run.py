@@ -117,7 +117,7 @@ def _tune(plan: PlannedSweep, folder: Path, stage: _Stage, example: ExperimentCo
     from scalepilot.sweep.trial import Assignment, Trial
 
     sweep, place = plan.sweep, folder / stage.name
-    assignment = Assignment(plan, stage.trials, changing=stage.search and sweep.search.kind == "pbt")
+    assignment = Assignment(plan, stage.trials, str(uuid.uuid4()))
     trainable = tune.with_resources(tune.with_parameters(Trial, assignment=assignment), _resources(example))
     known = tune.Tuner.can_restore(str(place.resolve()))
     if known:

@@ -49,12 +49,12 @@ class Assignment:
     Attributes:
         sweep: the sweep.
         trials: (point, seed) of each trial that was planned; Tune's configuration is an index into it. Empty where Tune draws.
-        changing: whether the configuration changes while training (pbt).
+        driver: of the process that runs the sweep, another one each time.
     """
 
     sweep: PlannedSweep
     trials: tuple[tuple[Point, int], ...]
-    changing: bool = False
+    driver: str = ""
 
     def of(self, config: Mapping[str, Any]) -> tuple[Point, int]:
         """Point and seed that a configuration of Tune's stands for."""
@@ -126,9 +126,13 @@ class Trial(Trainable):
         if known.get("status") == "finished":
             self._finished = {**known["result"], "done": True}
             return
-        _wait_for_end_of(known.get("process") or {})
-        attempts = known.get("sweep", {}).get("attempts", 0) + 1
-        noted = {"point": dict(self._point), "seed": self._seed, "attempts": attempts}
+        former, driver = known.get("sweep") or {}, self._assignment.driver
+        if former.get("driver") not in (None, driver):
+            _wait_for_end_of(known.get("process") or {})
+        # A member of a population is put aside and taken up again all the time: that is no other attempt.
+        paused = known.get("status") == STOPPED and former.get("driver") == driver
+        attempts = former.get("attempts", 0) + (0 if paused else 1)
+        noted = {"point": dict(self._point), "seed": self._seed, "attempts": attempts, "driver": driver}
         self._folder.write_status("running", sweep=noted)
 
     def _make_loop(self, checkpoint: Path | None = None) -> None:

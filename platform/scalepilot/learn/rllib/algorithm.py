@@ -27,6 +27,8 @@ from scalepilot.settings import ResourcesConfig
 logger = logging.getLogger("scalepilot.training")
 # Results besides RLlib's own: each counts what happened in one iteration.
 ENV_RUNNER_RESTARTS, LOST_ROLLOUTS = "env_runner_restarts", "lost_rollouts"
+# Of the slowest env runner.
+PUT_SECONDS = "put_seconds"
 # In `learner_config_dict`, which is where RLlib keeps settings it does not know.
 ENV_TIMEOUT_SECONDS = "env_timeout_seconds"
 
@@ -98,6 +100,7 @@ class RolloutAlgorithm(NoHomeFolder):
         if self._pool is not None:
             sampled = self._pool.sample(count, **arguments)
             self.metrics.aggregate([rollout.metrics for rollout in sampled], key=ENV_RUNNER_RESULTS)
+            self.metrics.log_value(PUT_SECONDS, max(rollout.put_seconds for rollout in sampled), window=1)
             return [rollout.pieces for rollout in sampled]
         runner = self.env_runner_group.local_env_runner
         rollout = self._watchdog(partial(runner.sample, **arguments), self._time_limit_seconds)

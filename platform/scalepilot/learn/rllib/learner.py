@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,9 @@ from scalepilot.learn.rllib.rollout import Rollout
 
 # What learners must know of the experiment's resources, in `learner_config_dict`.
 DEVICE, TORCH_THREADS = "device", "torch_threads"
-_FETCH_SECONDS, _DEATH_SHOWS_SECONDS = 60.0, 10.0
+_FETCH_TIMEOUT_SECONDS, _DEATH_SHOWS_SECONDS = 60.0, 10.0
+# Among a learner's results: time to fetch the rollouts of an iteration.
+FETCH_SECONDS = "fetch_seconds"
 
 
 class RolloutsLostError(RunError):
@@ -37,7 +40,7 @@ class RolloutsLostError(RunError):
 
 def _fetched(reference: ray.ObjectRef) -> Rollout | None:
     try:
-        rollout: Rollout = ray.get(reference, timeout=_FETCH_SECONDS)
+        rollout: Rollout = ray.get(reference, timeout=_FETCH_TIMEOUT_SECONDS)
     except RayError:
         return None
     return rollout
@@ -52,6 +55,7 @@ class JointLearner:
 
     config: Any
     module: Any
+    metrics: Any
     # Key of `own_state` in the learner's state.
     own_state_name: str
     _chosen_device: Any = None
@@ -111,7 +115,9 @@ class JointLearner:
         if training_data.batch_refs is None:
             given: list[Rollout] = [training_data.batch] if training_data.batches is None else training_data.batches
             return Rollout.concatenate(given)
+        began = time.perf_counter()
         fetched = [_fetched(reference) for reference in training_data.batch_refs]
+        self.metrics.log_dict({FETCH_SECONDS: time.perf_counter() - began}, key=DEFAULT_MODULE_ID, window=1)
         lost = joint.summed(torch.tensor([float(rollout is None) for rollout in fetched], device=self._device))
         positions = lost.nonzero().flatten().tolist()
         if positions:

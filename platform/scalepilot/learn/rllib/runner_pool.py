@@ -29,15 +29,19 @@ class Sampled(NamedTuple):
         runner: id of the env runner.
         pieces: a reference for each learner.
         metrics: of the env runner since its last rollout.
+        put_seconds: time to put the pieces into the object store.
     """
 
     runner: int
     pieces: list[ray.ObjectRef]
     metrics: Any
+    put_seconds: float
 
 
-def sample_by_reference(runner: Any, num_pieces: int, **arguments: Any) -> tuple[list[ray.ObjectRef], Any] | ScalepilotError:
-    """On a remote runner: leave the rollout in its node's object store, return references to its pieces.
+def sample_by_reference(
+    runner: Any, num_pieces: int, **arguments: Any
+) -> tuple[list[ray.ObjectRef], Any, float] | ScalepilotError:
+    """On a remote runner: leave the rollout in its node's object store, return what `Sampled` holds but for the runner.
 
     Args:
         runner: the env runner.
@@ -49,7 +53,9 @@ def sample_by_reference(runner: Any, num_pieces: int, **arguments: Any) -> tuple
     except ScalepilotError as error:
         # What ends the run should say so; any other exception ends the process, and RLlib's actor logs it.
         return error
-    return [ray.put(piece) for piece in rollout.split(num_pieces)], runner.get_metrics()
+    began = time.perf_counter()
+    pieces = [ray.put(piece) for piece in rollout.split(num_pieces)]
+    return pieces, runner.get_metrics(), time.perf_counter() - began
 
 
 @dataclass

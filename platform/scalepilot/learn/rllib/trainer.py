@@ -20,8 +20,10 @@ from scalepilot.config import ExperimentConfig
 from scalepilot.errors import LearnerLostError
 from scalepilot.learn.metrics import episode_column
 from scalepilot.learn.network_snapshot import NetworkSnapshot
+from scalepilot.learn.rllib.algorithm import PUT_SECONDS
 from scalepilot.learn.rllib.configs import algorithm_config
 from scalepilot.learn.rllib.env_runner import EPISODE_COUNT, EPISODE_SUMS
+from scalepilot.learn.rllib.learner import FETCH_SECONDS
 from scalepilot.learn.rllib.module import ActorCriticModule
 from scalepilot.learn.rllib.q_module import QModule
 from scalepilot.learn.task import Task
@@ -49,7 +51,11 @@ _RUNNER_METRICS = {
 }
 # In a checkpoint of several learners: what each has of its own.
 _EACH_LEARNER = "each_learner.pkl"
-_TIMERS = {"env_runner_sampling_timer": "sample_seconds", "learner_update_timer": "learn_seconds"}
+_TIMERS = {
+    "env_runner_sampling_timer": "sample_seconds",
+    "learner_update_timer": "learn_seconds",
+    "synch_weights": "sync_seconds",
+}
 
 
 @contextlib.contextmanager
@@ -108,6 +114,9 @@ class RLlibTrainer:
                 value = source.get(key)
                 if value is not None and math.isfinite(float(value)):
                     metrics[name] = float(value)
+        moved = [float(value) for value in (result.get(PUT_SECONDS), learner.get(FETCH_SECONDS)) if value is not None]
+        if moved:
+            metrics["transfer_seconds"] = sum(moved)
         if metrics.get("env_failures"):
             training_log.warning("environments raised %d times; they were made anew", metrics["env_failures"])
         return metrics | _episodes_of(result.get("env_runners", {}))
