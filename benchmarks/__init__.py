@@ -20,6 +20,7 @@ BENCHMARKS = {
     "runner_faults": "benchmarks.runner_faults",
     "solve_cartpole": "benchmarks.solve_cartpole",
     "transfer": "benchmarks.transfer",
+    "scaling": "benchmarks.scaling",
     "tune_overhead": "benchmarks.tune_overhead",
 }
 

@@ -211,6 +211,7 @@ class SweepConfig:
 
 Point = Mapping[str, Any]
 _ADAPTER: TypeAdapter[SweepConfig] = TypeAdapter(SweepConfig)
+_RANGE: TypeAdapter[RangeConfig] = TypeAdapter(RangeConfig)
 
 
 @dataclass(frozen=True)
@@ -266,6 +267,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), concurrency: int | Non
         raise ConfigError(f"{path}: holds a {type(values).__name__}; allowed: keys and values, such as name: sweep")
     if "space" not in values:
         raise ConfigError(f"{path}: space: is missing; allowed: keys of the experiment, such as ppo.lr: [1e-4, 1e-3]")
+    _check_space(values["space"], str(path))
     given = dict(values) if concurrency is None else {**values, "concurrency": concurrency}
     sweep = checked(SweepConfig, _ADAPTER, given, str(path))
     base: Any = sweep.experiment
@@ -333,6 +335,20 @@ def _experiment(base: Mapping[str, Any], point: Point, seed: int, source: str) -
 
 def _copied(value: Any) -> Any:
     return {k: _copied(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+
+def _check_space(space: Any, source: str) -> None:
+    """Refuse what is neither a list nor a range in words of its own: of a union pydantic tells the wrong half."""
+    if not isinstance(space, Mapping):
+        raise ConfigError(f"{source}: space: holds a {type(space).__name__}; allowed: keys, such as ppo.lr: [1e-4, 1e-3]")
+    for key, choices in space.items():
+        if isinstance(choices, Mapping):
+            checked(RangeConfig, _RANGE, dict(choices), f"{source}: space.{key}")
+        elif not isinstance(choices, list):
+            raise ConfigError(
+                f"{source}: space.{key}: {choices!r} is not allowed; allowed: a list of values, or a range such as"
+                " {low: 1e-4, high: 1e-2, log: true}"
+            )
 
 
 def _is_whole(choices: list[Any] | RangeConfig) -> bool:
