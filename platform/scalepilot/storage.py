@@ -40,7 +40,7 @@ def check_storage(uri: str) -> None:
             stream.write(b"")
         system.delete_file(probe)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"--storage: {uri}: cannot be written ({_first_line(error)}); {_ALLOWED}") from None
+        raise InputError(f"--storage: {shown(uri)}: cannot be written ({_first_line(error)}); {_ALLOWED}") from None
 
 
 def store(run: Path, uri: str) -> str:
@@ -68,8 +68,14 @@ def store(run: Path, uri: str) -> str:
             with system.open_output_stream(target) as stream:
                 stream.write(path.read_bytes())
     except (OSError, pa.ArrowException) as error:
-        raise RunError(f"--storage: {uri}: cannot be written ({_first_line(error)}); the run stays in {run}") from None
-    return f"{uri.rstrip('/')}/{run.parent.name}/{run.name}"
+        raise RunError(f"--storage: {shown(uri)}: cannot be written ({_first_line(error)}); the run stays in {run}") from None
+    return f"{shown(uri)}/{run.parent.name}/{run.name}"
+
+
+def shown(uri: str) -> str:
+    """A URI without the credentials and options that it may hold."""
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}".rstrip("/") if rest else uri
 
 
 def unpack(archive: Path, folder: Path) -> Path:
@@ -115,7 +121,7 @@ def _opened(uri: str) -> tuple[Any, str]:
             raise ValueError("no scheme")
         system, folder = fs.FileSystem.from_uri(uri)
     except (ValueError, OSError, pa.ArrowException) as error:
-        raise InputError(f"--storage: {uri!r} is not allowed ({_first_line(error)}); {_ALLOWED}") from None
+        raise InputError(f"--storage: {shown(uri)!r} is not allowed ({_first_line(error)}); {_ALLOWED}") from None
     return system, folder.rstrip("/")
 
 
