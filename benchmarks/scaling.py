@@ -3,11 +3,12 @@
 PPO on Autoscale as `tune_configs/autoscale-ppo.yaml` has it. An iteration is synchronous: sample (shared by N runners), move,
 learn, sync. So, with B transitions a batch,
 
-    seconds(N, B) = sampling × B / N + moving × B + learning × B + per_runner × N + fixed
+    seconds(N, B) = sampling × B / N + stepping + (moving + learning) × B + per_runner × N + fixed
 
-where `sampling`, `moving` and `learning` are seconds a transition, `per_runner` what each runner adds to an iteration (its
-request, its metrics, its weights), `fixed` the rest. All are measured here, with one and two runners; `model_error_2` says how
-well two runners are told from one. Networks are not: `bytes_per_step` and `weights_bytes` say what goes over one.
+where `sampling`, `moving` and `learning` are seconds a transition, `stepping` what a rollout's steps cost however few
+environments they step, `per_runner` what each runner adds in the driver (its request, its metrics, its weights), `fixed` the
+rest. All are measured here, with one and two runners and with large and small batches; `model_error_2` says how well two runners
+are told. Networks are not measured: `bytes_per_step` and `weights_bytes` say what goes over one.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Costs:
     """What the model is made of, in seconds; see the module."""
 
     sampling: float
+    stepping: float
     moving: float
     learning: float
     per_runner: float
@@ -44,6 +46,7 @@ class Costs:
         moving = max(self.moving, self.bytes_per_step / NETWORK) * batch / learners
         return (
             self.sampling * batch / runners
+            + self.stepping
             + moving
             + self.learning * batch / learners / learner_speed
             + self.per_runner * runners
@@ -83,17 +86,16 @@ def measure(runners: int, num_envs: int) -> dict[str, float]:
 def run() -> tuple[dict[str, float], dict[str, float]]:
     """Measured rates, the model's parts, and what it says of many runners."""
     none, one, two = (measure(runners, 128 * max(1, runners)) for runners in (0, 1, 2))
-    small = measure(1, 16)
+    small, small_two = measure(1, 16), measure(2, 32)
     batch, less = PER_RUNNER, 16 * 64
     # Two points on a line: what grows with the batch, and what does not.
     sampling = (one["sample_seconds"] - small["sample_seconds"]) / (batch - less)
     moving = max(0.0, (one["transfer_seconds"] - small["transfer_seconds"]) / (batch - less))
     learning = one["learn_seconds"] / batch
-    explained = sampling * batch + moving * batch + learning * batch
-    # What a runner adds is what its request and its weights cost where there is next to nothing to sample.
-    per_runner = max(0.0, small["sample_seconds"] - sampling * less) / 2 + one["sync_seconds"]
-    fixed = max(0.0, one["seconds"] - explained - per_runner)
-    costs = Costs(sampling, moving, learning, per_runner, fixed, one["bytes_per_step"])
+    stepping = max(0.0, small["sample_seconds"] - sampling * less)
+    per_runner = sum(max(0.0, small_two[name] - small[name]) for name in ("sample_seconds", "sync_seconds"))
+    explained = (sampling + moving + learning) * batch + stepping + per_runner
+    costs = Costs(sampling, stepping, moving, learning, per_runner, max(0.0, one["seconds"] - explained), one["bytes_per_step"])
     figures = {
         "rate_0_runners": batch / none["seconds"],
         "rate_1_runner": batch / one["seconds"],

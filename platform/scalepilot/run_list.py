@@ -163,7 +163,8 @@ def read_sweep(path: Path) -> RunEntry:
     trials = [_mapping(p, json.loads) for p in sorted(path.glob("*/*/run.json"))]
     training = [trial.get("training") or {} for trial in trials]
     over = sum(trial.get("status") in ("finished", "stopped", "failed") for trial in trials)
-    entry = _entry(path, experiment if isinstance(experiment, dict) else {}, _mapping(path / "run.json", json.loads))
+    given = {"algorithm": "ppo", **experiment} if isinstance(experiment, dict) else {}
+    entry = _entry(path, given, _mapping(path / "run.json", json.loads))
     return replace(
         entry,
         name=str(sweep.get("name", "?")),

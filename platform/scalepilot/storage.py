@@ -16,8 +16,9 @@ from pyarrow import fs
 from scalepilot.errors import InputError, RunError
 
 RAY_LOGS = "ray-logs:"
-# For resuming on the cluster only, and most of a run's bytes.
-_LEFT_OUT = ("checkpoints",)
+# For resuming on the cluster only, most of a run's bytes, and pickles: a run's checkpoints, and Ray Tune's with its state.
+_LEFT_OUT = "checkpoint"
+_TUNE_STATE = (".pkl", ".validate_storage_marker")
 _ALLOWED = "allowed: a URI such as s3://bucket/runs, gs://bucket/runs or file:///mnt/runs"
 
 
@@ -126,7 +127,13 @@ def _opened(uri: str) -> tuple[Any, str]:
 
 
 def _files(run: Path) -> list[Path]:
-    return [path for path in sorted(run.rglob("*")) if path.is_file() and not {*path.relative_to(run).parts[:-1]} & {*_LEFT_OUT}]
+    return [
+        path
+        for path in sorted(run.rglob("*"))
+        if path.is_file()
+        and not any(part.startswith(_LEFT_OUT) for part in path.relative_to(run).parts[:-1])
+        and not path.name.endswith(_TUNE_STATE)
+    ]
 
 
 def _first_line(error: Exception) -> str:

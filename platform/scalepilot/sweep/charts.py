@@ -86,12 +86,17 @@ def importance_bars(found: Importance) -> str:
 
 def leaders(standings: Sequence[Standing], value_label: str) -> str:
     """The best points with their intervals on the test episodes, and each seed's mean."""
+    keys = " · ".join(key.rpartition(".")[2] for key in standings[0].point)
     rows = [
-        Dots(label(s.point), s.tested, [float(t.tested.values.mean()) for t in s.trials if t.tested] if len(s.trials) > 1 else [])
+        Dots(
+            " · ".join(map(short_value, s.point.values())),
+            s.tested,
+            [float(t.tested.values.mean()) for t in s.trials if t.tested] if len(s.trials) > 1 else [],
+        )
         for s in standings[:_MOST_DOTS]
         if _finite(s.tested)
     ]
-    return dot_plot(rows, f"The best {len(rows)} points on the test episodes", value_label)
+    return dot_plot(rows, f"The best {len(rows)} points on test ({keys})", value_label)
 
 
 def _finite(interval: Interval) -> bool:

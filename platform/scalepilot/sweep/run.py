@@ -140,7 +140,8 @@ def _tune(plan: PlannedSweep, folder: Path, stage: _Stage, example: ExperimentCo
                 name=stage.name,
                 storage_path=str(folder.resolve()),
                 failure_config=tune.FailureConfig(max_failures=sweep.retries),
-                checkpoint_config=tune.CheckpointConfig(num_to_keep=4),
+                # A trial's state is its run folder's; Tune's own checkpoints are what a population copies.
+                checkpoint_config=tune.CheckpointConfig(num_to_keep=4, checkpoint_at_end=False),
                 verbose=0,
             ),
         )
