@@ -45,7 +45,11 @@ def check_nodes() -> None:
         import importlib.util
 
         for name in wanted:
-            if importlib.util.find_spec(name) is None:
+            try:
+                found = importlib.util.find_spec(name)
+            except ImportError as error:
+                return f"!{error}"
+            if found is None:
                 return f"!No module named '{name}'"
         return str(importlib.import_module("scalepilot").__version__)
 
