@@ -35,7 +35,7 @@ PENDULUM: dict[str, Any] = {
         "envs_per_input": 1,
         "hidden": [16],
     },
-    "evaluation": {"validation_episodes": 2, "test_episodes": 4, "bootstrap_samples": 20},
+    "evaluation": {"validation_episodes": 2, "test_episodes": 4, "bootstrap_samples": 20, "videos": 0},
 }
 
 

@@ -27,7 +27,7 @@ def config(tmp_path: Path, **changes: Any) -> ExperimentConfig:
         "name": "small",
         "env": {"id": "ResourceManager-v0", "options": {"episode_steps": 20}},
         "ppo": PPO | {"envs_per_input": 1},
-        "evaluation": {"validation_episodes": 4, "test_episodes": 10, "validate_every_share": 0.5, "bootstrap_samples": 50},
+        "evaluation": {"validation_episodes": 4, "test_episodes": 10, "validate_every_share": 0.5, "bootstrap_samples": 50, "videos": 0},
         "output": str(tmp_path / "runs"),
         **changes,
     }
@@ -58,6 +58,7 @@ def test_both_engines_leave_runs_a_verdict_and_a_picture(tmp_path: Path):
 @pytest.mark.usefixtures("ray_session")
 def test_autoscale_is_compared_by_what_it_costs(tmp_path: Path):
     small = {"window_steps": 240, "drawn_windows": 2, "test_seeds": [0], "validate_every_share": 1.0, "bootstrap_samples": 50}
+    small |= {"tuning_evaluations": 4}
     autoscale = config(
         tmp_path,
         env={"id": "Autoscale-v0", "episode_steps": 60},

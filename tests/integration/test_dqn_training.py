@@ -37,7 +37,7 @@ SMALL: dict[str, Any] = {
         "hidden": [32],
     },
     "resources": {"torch_threads": 1},
-    "evaluation": {"validate_every_share": 0.5, "validation_episodes": 4, "test_episodes": 8, "bootstrap_samples": 50},
+    "evaluation": {"validate_every_share": 0.5, "validation_episodes": 4, "test_episodes": 8, "bootstrap_samples": 50, "videos": 0},
 }
 
 
@@ -61,9 +61,9 @@ def untimed(folder: RunFolder) -> list[dict[str, float | None]]:
 
 def test_a_run_trains_exports_q_values_and_repeats_itself_with_the_same_seed(tmp_path: Path):
     folders = []
-    for seed in (0, 0, 1):
+    for seed, evaluate in ((0, True), (0, False), (1, False)):
         config = small(tmp_path, seed=seed)
-        folders.append(run_experiment(config, RunFolder.create(config)).folder)
+        folders.append(run_experiment(config, RunFolder.create(config), evaluate=evaluate).folder)
     first, again, other = folders
     rows = untimed(first)
     assert set(rows[0]) == set(METRICS) - set(TIME_COLUMNS)
@@ -158,6 +158,6 @@ def test_a_short_run_on_cartpole_is_far_better_than_chance(tmp_path: Path):
     schedule = {"total_env_steps": 16_000, "rollout_steps": 32, "updates_per_step": 0.5}
     dqn = {**schedule, "batch_size": 64, "target_update_steps": 1, "tau": 0.01, "n_step": 3, "hidden": [64, 64]}
     config = small(tmp_path, dqn=dqn, evaluation={**SMALL["evaluation"], "validate_every_share": 0.05})
-    folder = run_experiment(config, RunFolder.create(config)).folder
+    folder = run_experiment(config, RunFolder.create(config), evaluate=False).folder
     # Chance balances the pole for 22 steps.
     assert run_returns(load_policy(folder.path), "CartPole-v1", 50, first_seed=77).episode_return.mean() > 80

@@ -18,7 +18,7 @@ from scalepilot.policy import load_policy
 from scalepilot.simulate import run_returns
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
-EVALUATION = {"validation_episodes": 4, "test_episodes": 8, "bootstrap_samples": 20, "validate_every_share": 0.5}
+EVALUATION = {"validation_episodes": 4, "test_episodes": 8, "bootstrap_samples": 20, "validate_every_share": 0.5, "videos": 0}
 SECTIONS: dict[str, dict[str, Any]] = {
     "ppo": {
         "total_env_steps": 3000, "num_envs": 8, "rollout_steps": 32, "minibatch_size": 64, "num_epochs": 4, "lr": 1e-3,
@@ -35,7 +35,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
 def test_a_policy_learns_to_see_and_is_exported(blob: str, algorithm: str, tmp_path: Path):
     settings = {"algorithm": algorithm, algorithm: SECTIONS[algorithm], "evaluation": EVALUATION, "output": str(tmp_path)}
     config = config_from_mapping({"name": "blob", "env": {"id": blob}, **settings})
-    folder = run_experiment(config, RunFolder.create(config)).folder
+    folder = run_experiment(config, RunFolder.create(config), evaluate=False).folder
     # Chance collects 5 of 10.
     assert run_returns(load_policy(folder.path), blob, 20, first_seed=99).episode_return.mean() > 9
     (field,) = json.loads((folder.policy / "policy.json").read_text())["observation_fields"]
@@ -67,6 +67,7 @@ def test_pong_in_small(tmp_path: Path, repo: Path):
     settings = [f"output={tmp_path}", *(f"ppo.{s}" for s in small), "resources.torch_threads=1"]
     # A game takes a minute; the first seconds of one show all there is to see.
     settings += ["env.options.max_num_frames_per_episode=400", "evaluation.validation_episodes=1", "evaluation.test_episodes=2"]
+    settings += ["evaluation.videos=0"]
     config = load_config(repo / "tune_configs" / "pong-ppo.yaml", settings)
     folder = run_experiment(config, RunFolder.create(config)).folder
     policy = load_policy(folder.path)

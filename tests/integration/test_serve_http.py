@@ -37,6 +37,7 @@ START_SECONDS, STOP_SECONDS = 120, 60
 class Server:
     process: subprocess.Popen[str]
     url: str
+    curl: str
     folders: dict[str, Path]
 
     def policy(self, name: str) -> Policy:
@@ -72,13 +73,19 @@ def start(arguments: list[str], env: dict[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def first_line(process: subprocess.Popen[str]) -> str:
+def line_that_begins(process: subprocess.Popen[str], words: str) -> str:
     lines: queue.Queue[str] = queue.Queue()
     assert process.stdout is not None
     stdout = process.stdout
-    threading.Thread(target=lambda: [lines.put(line) for line in stdout], daemon=True).start()
-    line = lines.get(timeout=START_SECONDS)
-    assert line, process.stderr.read() if process.stderr else ""
+
+    def read() -> None:
+        for line in stdout:
+            lines.put(line)
+        lines.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    while not (line := lines.get(timeout=START_SECONDS)).startswith(words):
+        assert line, process.stderr.read() if process.stderr else ""
     return line
 
 
@@ -103,11 +110,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def server(folders: dict[str, Path], cli_env: dict[str, str]) -> Iterator[Server]:
     # Relative paths: the replica, in another folder, must find them all the same.
     arguments = [os.path.relpath(folder) for folder in folders.values()]
-    process = start([*arguments, "--port", "0", "--json"], cli_env)
+    process = start([*arguments, "--port", "0"], cli_env)
     try:
-        said = json.loads(first_line(process))
-        assert [policy["name"] for policy in said["policies"]] == ["hpa", "net"]
-        yield Server(process, said["url"], folders)
+        curl = line_that_begins(process, "curl ")
+        yield Server(process, curl.split()[1].partition("/v1/")[0], curl, folders)
     finally:
         if process.poll() is None:
             stop(process)
@@ -230,19 +236,9 @@ def test_a_taken_port_and_a_bad_artifact_are_one_line_and_exit_2_before_anything
         assert words in error
 
 
-@pytest.mark.timeout(300)
-def test_the_curl_line_works_as_pasted_and_ctrl_c_ends_everything(folders: dict[str, Path], cli_env: dict[str, str]) -> None:
-    process = start([str(folders["hpa"]), "--port", "0"], cli_env)
-    try:
-        assert process.stdout is not None
-        curl = next(line for line in process.stdout if line.startswith("curl "))
-        _, url, _, body = shlex.split(curl)
-        assert httpx.post(url, content=body).json()["policy"] == "hpa"
-        code, orphans = stop(process, signal.SIGINT)
-        assert code == 0
-        assert orphans == []
-    finally:
-        process.kill()
+def test_the_curl_line_works_as_pasted(server: Server) -> None:
+    _, url, _, body = shlex.split(server.curl)
+    assert httpx.post(url, content=body).json()["policy"] == "hpa"
 
 
 def test_sigterm_drains_and_leaves_no_process_behind(server: Server) -> None:
@@ -270,7 +266,8 @@ def test_sigterm_drains_and_leaves_no_process_behind(server: Server) -> None:
     assert unexpected == []
 
 
-def test_without_haproxy_and_with_keys_it_answers_the_same(
+@pytest.mark.timeout(300)
+def test_without_haproxy_and_with_keys_it_answers_the_same_and_ctrl_c_ends_everything(
     folders: dict[str, Path], tmp_path: Path, cli_env: dict[str, str]
 ) -> None:
     key = "a-key-of-this-test-0123456789"
@@ -278,12 +275,13 @@ def test_without_haproxy_and_with_keys_it_answers_the_same(
     keys.write_text(key)
     keys.chmod(0o600)
     (tmp_path / "serve.yaml").write_text(
-        f"policies: [{folders['net']}]\ningress: plain\nport: 0\napi_key_file: keys\nhost: 0.0.0.0\nopen: [metrics]\n"
+        f"policies: [{folders['hpa']}, {folders['net']}]\ningress: plain\nport: 0\napi_key_file: keys\nhost: 0.0.0.0\nopen: [metrics]\n"
     )
     process = start(["--config", str(tmp_path / "serve.yaml"), "--json"], cli_env)
     try:
-        said = json.loads(first_line(process))
+        said = json.loads(line_that_begins(process, "{"))
         assert said["ingress"] == "plain"
+        assert [policy["name"] for policy in said["policies"]] == ["hpa", "net"]
         url = f"http://127.0.0.1:{said['url'].rpartition(':')[2]}"
         assert httpx.get(f"{url}/v1/policies").status_code == 401
         assert httpx.get(f"{url}/metrics").status_code == 200
@@ -298,5 +296,5 @@ def test_without_haproxy_and_with_keys_it_answers_the_same(
         assert re.search(r"net@7 +network +\d+ requests +default", status), status
         assert " ready" in status.splitlines()[0]
     finally:
-        code, left = stop(process)
+        code, left = stop(process, signal.SIGINT)
     assert (code, left) == (0, [])

@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -21,6 +22,9 @@ from scalepilot.experiment import ExperimentResult, make_task, run_experiment
 from scalepilot.learn.metrics import METRICS, TIME_COLUMNS
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
+
+if TYPE_CHECKING:
+    from scalepilot.learn.rllib.trainer import RLlibTrainer
 
 pytestmark = pytest.mark.ray
 SMALL: dict[str, Any] = {
@@ -47,19 +51,36 @@ def small(tmp_path: Path, **changes: Any) -> ExperimentConfig:
     return config_from_mapping(merged)
 
 
-def train(config: ExperimentConfig) -> ExperimentResult:
-    return run_experiment(config, RunFolder.create(config))
+def train(config: ExperimentConfig, *, evaluate: bool = True) -> ExperimentResult:
+    return run_experiment(config, RunFolder.create(config), evaluate=evaluate)
 
 
 def untimed(folder: RunFolder) -> list[dict[str, float | None]]:
     return [{k: v for k, v in row.items() if k not in TIME_COLUMNS} for row in folder.read_metrics()]
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_a_run_leaves_everything_a_person_and_a_script_need(tmp_path: Path):
-    result = train(small(tmp_path))
-    assert result.finished
-    folder = result.folder
+@pytest.fixture(scope="module")
+def whole(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> ExperimentResult:
+    """A whole run of the small config."""
+    return train(small(tmp_path_factory.mktemp("whole")))
+
+
+@pytest.fixture(scope="module")
+def parallel(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RLlibTrainer, list[dict[str, Any]]]]:
+    """A trainer on two env runners, and the metrics of its first four iterations."""
+    from scalepilot.learn.rllib.trainer import RLlibTrainer
+
+    config = small(tmp_path_factory.mktemp("parallel"), resources={"num_env_runners": 2})
+    trainer = RLlibTrainer(config, make_task(config))
+    try:
+        yield trainer, [trainer.iterate() for _ in range(4)]
+    finally:
+        trainer.close()
+
+
+def test_a_run_leaves_everything_a_person_and_a_script_need(whole: ExperimentResult):
+    assert whole.finished
+    folder = whole.folder
     for made in (
         "config.yaml",
         "run.json",
@@ -88,17 +109,18 @@ def test_a_run_leaves_everything_a_person_and_a_script_need(tmp_path: Path):
     assert load_policy(folder.path).spec.provenance["seed"] == 0
 
 
-@pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("num_env_runners", [0, 2])
-def test_metrics_of_episodes_are_means_over_those_that_ended_in_the_iteration(tmp_path: Path, num_env_runners: int):
-    from scalepilot.learn.rllib.trainer import RLlibTrainer
-
-    config = small(tmp_path, resources={"num_env_runners": num_env_runners})
-    trainer = RLlibTrainer(config, make_task(config))
-    try:
-        rows = [trainer.iterate() for _ in range(4)]
-    finally:
-        trainer.close()
+def test_metrics_of_episodes_are_means_over_those_that_ended_in_the_iteration(
+    request: pytest.FixtureRequest, num_env_runners: int
+):
+    if num_env_runners:
+        _, rows = request.getfixturevalue("parallel")
+    else:
+        # Of the whole run, what was measured: a column that a row lacks is empty there.
+        rows = [
+            {name: value for name, value in row.items() if value is not None}
+            for row in request.getfixturevalue("whole").folder.read_metrics()
+        ]
     # Episodes of 60 steps end in the second rollout of 32 and in the fourth.
     episodes = [{name: value for name, value in row.items() if name.startswith("episode_")} for row in rows]
     assert episodes[0] == {}, "absent, not 0 or NaN, before the first episode ends"
@@ -111,9 +133,10 @@ def test_metrics_of_episodes_are_means_over_those_that_ended_in_the_iteration(tm
     assert episodes[1] != episodes[3]
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_the_same_seed_gives_the_same_metrics_and_the_same_model_and_another_seed_does_not(tmp_path: Path):
-    first, again, other = (train(small(tmp_path, seed=seed)).folder for seed in (0, 0, 1))
+def test_the_same_seed_gives_the_same_metrics_and_the_same_model_and_another_seed_does_not(
+    tmp_path: Path, whole: ExperimentResult
+):
+    first, (again, other) = whole.folder, (train(small(tmp_path, seed=seed), evaluate=False).folder for seed in (0, 1))
     assert untimed(first) == untimed(again)
     assert set(untimed(first)[0]) == set(METRICS) - set(TIME_COLUMNS)
     model = (first.policy / "model.onnx").read_bytes()
@@ -122,27 +145,20 @@ def test_the_same_seed_gives_the_same_metrics_and_the_same_model_and_another_see
     assert model != (other.policy / "model.onnx").read_bytes()
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_parallel_env_runners_sample_different_experience_and_train(tmp_path: Path):
+def test_parallel_env_runners_sample_different_experience_and_train(parallel: tuple[RLlibTrainer, list[dict[str, Any]]]):
+    import ray
+
     from scalepilot.learn.rllib.runner_pool import sample_by_reference
-    from scalepilot.learn.rllib.trainer import RLlibTrainer
 
-    config = small(tmp_path, resources={"num_env_runners": 2})
-    trainer = RLlibTrainer(config, make_task(config))
-    try:
-        metrics = [trainer.iterate() for _ in range(2)]
-        assert metrics[1]["entropy"] > 0
-        import ray
-
-        sampled = trainer.algorithm.env_runner_group.foreach_env_runner(
-            partial(sample_by_reference, num_pieces=1), local_env_runner=False
-        )
-        rollouts = ray.get([piece for pieces, _ in sampled for piece in pieces])
-        assert [r.num_envs for r in rollouts] == [16, 16]
-        rates = [r.observation[0, :, 0] for r in rollouts]
-        assert not set(rates[0].tolist()) & set(rates[1].tolist()), "runners must not share streams"
-    finally:
-        trainer.close()
+    trainer, metrics = parallel
+    assert metrics[1]["entropy"] > 0
+    sampled = trainer.algorithm.env_runner_group.foreach_env_runner(
+        partial(sample_by_reference, num_pieces=1), local_env_runner=False
+    )
+    rollouts = ray.get([piece for pieces, _ in sampled for piece in pieces])
+    assert [r.num_envs for r in rollouts] == [16, 16]
+    rates = [r.observation[0, :, 0] for r in rollouts]
+    assert not set(rates[0].tolist()) & set(rates[1].tolist()), "runners must not share streams"
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -159,21 +175,20 @@ def test_stock_rllib_trains_the_same_config_for_comparison(tmp_path: Path):
         trainer.close()
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_a_stopped_run_goes_on_where_it_was_and_keeps_its_metrics(tmp_path: Path):
+def test_a_stopped_run_goes_on_where_it_was_and_keeps_its_metrics(tmp_path: Path, whole: ExperimentResult):
     config = small(tmp_path, checkpoints={"every_share": 0.25})
     folder = RunFolder.create(config)
     stopped = run_until(config, folder, iterations=3)
     assert stopped == 3
     assert (folder.policy / "model.onnx").is_file(), "an early end keeps the best policy so far"
     before = untimed(folder)
-    result = run_experiment(config, folder, resume=True)
+    result = run_experiment(config, folder, resume=True, evaluate=False)
     assert result.finished
     after = untimed(folder)
     assert after[:3] == before
     assert [r["iteration"] for r in after] == list(range(1, 9))
-    whole = untimed(train(config).folder)
-    assert [r["learning_rate"] for r in after] == [r["learning_rate"] for r in whole], "schedules go on, not anew"
+    uninterrupted = untimed(whole.folder)
+    assert [r["learning_rate"] for r in after] == [r["learning_rate"] for r in uninterrupted], "schedules go on, not anew"
 
 
 def run_until(config: ExperimentConfig, folder: RunFolder, iterations: int) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from benchmarks.nodes import ray_nodes
-from benchmarks.runner_faults import measure_apart
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 WITHOUT_THE_PACKAGE = """
@@ -45,11 +44,3 @@ def test_a_node_that_lacks_the_package_is_one_clear_line_within_a_minute(tmp_pat
     assert "cannot import scalepilot (No module named 'scalepilot'); install scalepilot" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert seconds < 60
-
-
-def test_training_on_two_nodes_completes_while_an_env_runner_is_killed():
-    undisturbed, disturbed = measure_apart(1, 3.0)
-    assert undisturbed.restarts == 0
-    assert disturbed.restarts == 1
-    # The healthy runner gave more: batches stayed whole while the other was gone. How fast is the benchmark's to say.
-    assert disturbed.env_steps > 0

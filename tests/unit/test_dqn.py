@@ -272,9 +272,9 @@ def value_of_constant_reward(
         valid[5::6] = False
         columns = {}
     nothing = np.zeros((steps, envs), bool)
-    q = learner(gamma=gamma, n_step=n_step, updates_per_step=5, lr=5e-3, target_update_steps=20, batch_size=64)
+    q = learner(gamma=gamma, n_step=n_step, updates_per_step=3, lr=5e-3, target_update_steps=10, batch_size=64)
     rng = np.random.default_rng(0)
-    for _ in range(5):
+    for _ in range(2):
         q.add(
             Rollout(
                 observation=observation,
