@@ -80,6 +80,15 @@ def test_the_same_weights_give_the_same_bytes_and_others_do_not(network: ScoresN
     assert export_onnx(other, (len(NAMES),)) != model
 
 
+def test_networks_that_differ_in_a_constant_alone_are_told_apart(network: ScoresNetwork, model: bytes, observations: np.ndarray):
+    other = copy.deepcopy(network)
+    other.encoder = ScaleFreeEncoder(NAMES, PARAMS.interval_seconds, 2 * PARAMS.max_replicas)
+    assert export_onnx(other, (len(NAMES),)) != model
+    # Each is held to its own decisions here.
+    for one in (other, network):
+        exported_policy(SPEC, one, observations)
+
+
 def test_nothing_of_this_machine_is_in_the_file(model: bytes):
     for trace in (b"/work", b"site-packages", b"scalepilot/", b".py", str(Path.home()).encode() + b"/"):
         assert trace not in model

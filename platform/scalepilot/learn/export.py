@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import logging
+import pickle
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ from scalepilot.policy.decoder import MoveDecoder
 
 OPSET = 18
 _MAX_SCORE_ERROR = 1e-3
+_MAX_TRACED = 8
+_traced_before: dict[tuple[bytes, tuple[int, ...], str], torch.onnx.ONNXProgram] = {}
 
 
 class TorchPolicy:
@@ -62,8 +65,7 @@ def export_onnx(network: torch.nn.Module, shape: Sequence[int], dtype: str = "fl
     """
     import onnx
 
-    copied = copy.deepcopy(network).cpu().eval()
-    example = torch.ones((2, *shape), dtype=getattr(torch, dtype))
+    network = copy.deepcopy(network).cpu().eval()
     buffer = io.BytesIO()
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -71,18 +73,10 @@ def export_onnx(network: torch.nn.Module, shape: Sequence[int], dtype: str = "fl
         with warnings.catch_warnings():
             # torch's own exporter warns about its own dependencies.
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                copied,
-                (example,),
-                dynamo=True,
-                input_names=["observation"],
-                output_names=["scores"],
-                dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=2**20)},),
-                opset_version=OPSET,
-                external_data=False,
-                verbose=False,
-            )
-            assert program is not None
+            program = torch.onnx.ONNXProgram(_traced(network, tuple(shape), dtype).model.clone(), None)
+            known = program.model.graph.initializers
+            program.apply_weights({name: value for name, value in network.state_dict().items() if name in known})
+            program.optimize()
             program.save(buffer, external_data=False)  # type: ignore[arg-type]
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
@@ -90,6 +84,41 @@ def export_onnx(network: torch.nn.Module, shape: Sequence[int], dtype: str = "fl
     _strip(model)
     onnx.checker.check_model(model)
     return model.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
+
+
+def _traced(network: torch.nn.Module, shape: tuple[int, ...], dtype: str) -> torch.onnx.ONNXProgram:
+    """The network's graph before any weight is folded into it; kept, as tracing takes seconds and every run exports twice."""
+    structure = _structure(network)
+    program = _traced_before.get((structure, shape, dtype)) if structure else None
+    if program is None:
+        program = torch.onnx.export(
+            network,
+            (torch.ones((2, *shape), dtype=getattr(torch, dtype)),),
+            dynamo=True,
+            input_names=["observation"],
+            output_names=["scores"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=2**20)},),
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+            optimize=False,
+        )
+        assert program is not None
+        if len(_traced_before) >= _MAX_TRACED:
+            _traced_before.clear()
+        if structure:
+            _traced_before[structure, shape, dtype] = program
+    return program
+
+
+def _structure(network: torch.nn.Module) -> bytes | None:
+    """All of a network that its graph depends on: everything but the values of its weights; None where that cannot be told."""
+    weights = network.state_dict().keys()
+    constants = {name: value.numpy().tobytes() for name, value in network.named_buffers() if name not in weights}
+    try:
+        return pickle.dumps((copy.deepcopy(network).to("meta"), constants))
+    except (AttributeError, TypeError, pickle.PicklingError):
+        return None
 
 
 def _strip(model: Any) -> None:
