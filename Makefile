@@ -28,7 +28,7 @@ demo-seeds: $(STAMP)
 	for seed in 0 1 2; do $(BIN)/scalepilot train tune_configs/demo.yaml --set seed=$$seed || exit 1; done
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not learning'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not learning'
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -27,7 +27,13 @@ def config(tmp_path: Path, **changes: Any) -> ExperimentConfig:
         "name": "small",
         "env": {"id": "ResourceManager-v0", "options": {"episode_steps": 20}},
         "ppo": PPO | {"envs_per_input": 1},
-        "evaluation": {"validation_episodes": 4, "test_episodes": 10, "validate_every_share": 0.5, "bootstrap_samples": 50, "videos": 0},
+        "evaluation": {
+            "validation_episodes": 4,
+            "test_episodes": 10,
+            "validate_every_share": 0.5,
+            "bootstrap_samples": 50,
+            "videos": 0,
+        },
         "output": str(tmp_path / "runs"),
         **changes,
     }

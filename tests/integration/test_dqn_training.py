@@ -37,7 +37,13 @@ SMALL: dict[str, Any] = {
         "hidden": [32],
     },
     "resources": {"torch_threads": 1},
-    "evaluation": {"validate_every_share": 0.5, "validation_episodes": 4, "test_episodes": 8, "bootstrap_samples": 50, "videos": 0},
+    "evaluation": {
+        "validate_every_share": 0.5,
+        "validation_episodes": 4,
+        "test_episodes": 8,
+        "bootstrap_samples": 50,
+        "videos": 0,
+    },
 }
 
 

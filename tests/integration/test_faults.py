@@ -192,7 +192,7 @@ def test_a_rollout_that_begins_with_a_failure_goes_on_from_nothing_before_it(tmp
 
 def test_an_environment_that_raises_now_and_then_is_trained_on_and_its_failures_are_counted(tmp_path: Path):
     check_environment("Faulty-v0", {"mode": "sometimes"})
-    config = config_of(tmp_path, {"mode": "sometimes"}, resources={"num_env_runners": 2})
+    config = config_of(tmp_path, {"mode": "sometimes"}, resources={"num_env_runners": 1})
     folder, outcome = train(config, nothing)
     assert outcome.finished
     steps = outcome.env_steps

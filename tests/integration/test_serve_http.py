@@ -275,7 +275,8 @@ def test_without_haproxy_and_with_keys_it_answers_the_same_and_ctrl_c_ends_every
     keys.write_text(key)
     keys.chmod(0o600)
     (tmp_path / "serve.yaml").write_text(
-        f"policies: [{folders['hpa']}, {folders['net']}]\ningress: plain\nport: 0\napi_key_file: keys\nhost: 0.0.0.0\nopen: [metrics]\n"
+        f"policies: [{folders['hpa']}, {folders['net']}]\n"
+        "ingress: plain\nport: 0\napi_key_file: keys\nhost: 0.0.0.0\nopen: [metrics]\n"
     )
     process = start(["--config", str(tmp_path / "serve.yaml"), "--json"], cli_env)
     try:
