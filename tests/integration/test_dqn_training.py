@@ -161,9 +161,9 @@ def test_epsilon_decides_between_the_network_and_chance(tmp_path: Path, epsilon:
 
 
 def test_a_short_run_on_cartpole_is_far_better_than_chance(tmp_path: Path):
-    schedule = {"total_env_steps": 16_000, "rollout_steps": 32, "updates_per_step": 0.5}
+    schedule = {"total_env_steps": 8_000, "rollout_steps": 32, "updates_per_step": 0.5}
     dqn = {**schedule, "batch_size": 64, "target_update_steps": 1, "tau": 0.01, "n_step": 3, "hidden": [64, 64]}
-    config = small(tmp_path, dqn=dqn, evaluation={**SMALL["evaluation"], "validate_every_share": 0.05})
+    config = small(tmp_path, dqn=dqn, evaluation={**SMALL["evaluation"], "validate_every_share": 0.1})
     folder = run_experiment(config, RunFolder.create(config), evaluate=False).folder
     # Chance balances the pole for 22 steps.
     assert run_returns(load_policy(folder.path), "CartPole-v1", 50, first_seed=77).episode_return.mean() > 80
