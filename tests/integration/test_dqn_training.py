@@ -137,7 +137,7 @@ def test_parallel_env_runners_explore_differently_and_train(tmp_path: Path):
         group = trainer.algorithm.env_runner_group
         sample = partial(sample_by_reference, num_pieces=1)
         sampled = group.foreach_env_runner(sample, local_env_runner=False)
-        rollouts = ray.get([piece for pieces, _ in sampled for piece in pieces])
+        rollouts = ray.get([piece for pieces, *_ in sampled for piece in pieces])
         assert [r.num_envs for r in rollouts] == [4, 4]
         assert rollouts[0].action_dist_inputs is None, "what an off-policy learner does not need is not sent"
         assert not np.array_equal(rollouts[0].observation, rollouts[1].observation)

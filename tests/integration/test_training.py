@@ -155,7 +155,7 @@ def test_parallel_env_runners_sample_different_experience_and_train(parallel: tu
     sampled = trainer.algorithm.env_runner_group.foreach_env_runner(
         partial(sample_by_reference, num_pieces=1), local_env_runner=False
     )
-    rollouts = ray.get([piece for pieces, _ in sampled for piece in pieces])
+    rollouts = ray.get([piece for pieces, *_ in sampled for piece in pieces])
     assert [r.num_envs for r in rollouts] == [16, 16]
     rates = [r.observation[0, :, 0] for r in rollouts]
     assert not set(rates[0].tolist()) & set(rates[1].tolist()), "runners must not share streams"
