@@ -21,7 +21,7 @@ from typing import Any
 from scalepilot.cluster import connected
 from scalepilot.config import config_from_mapping
 
-ITERATIONS, WARM_UP = 24, 4
+ITERATIONS, WARM_UP = 64, 4
 # Transitions a runner: 128 environments, 64 steps.
 PER_RUNNER = 128 * 64
 LARGE = (10, 100, 1000)
@@ -59,7 +59,7 @@ class Costs:
 
 
 def measure(runners: int, num_envs: int) -> dict[str, float]:
-    """Medians of an iteration's parts; Ray must be up."""
+    """Lower quartiles of an iteration's parts: what a busy machine adds is not what is asked for."""
     from scalepilot.experiment import make_task, make_trainer
 
     ppo = {"total_env_steps": 10**9, "num_envs": num_envs, "minibatch_size": min(1024, num_envs * 8)}
@@ -78,9 +78,13 @@ def measure(runners: int, num_envs: int) -> dict[str, float]:
         finally:
             trainer.close()
     names = ("sample_seconds", "learn_seconds", "transfer_seconds", "sync_seconds")
-    found = {name: statistics.median([row.get(name, 0.0) for row in rows[WARM_UP:]]) for name in names}
+    found = {name: _quartile([row.get(name, 0.0) for row in rows[WARM_UP:]]) for name in names}
     # Observation in 32 bits, and action, log-probability, reward and three flags.
-    return {**found, "seconds": statistics.median(seconds[WARM_UP:]), "weights_bytes": weights, "bytes_per_step": 4 * fields + 27}
+    return {**found, "seconds": _quartile(seconds[WARM_UP:]), "weights_bytes": weights, "bytes_per_step": 4 * fields + 27}
+
+
+def _quartile(values: list[float]) -> float:
+    return statistics.quantiles(values, n=4)[0]
 
 
 def run() -> tuple[dict[str, float], dict[str, float]]:
