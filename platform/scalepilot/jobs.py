@@ -157,6 +157,7 @@ class Jobs:
             RunError: the cluster does not have it any more.
         """
         where = {"node_id": self._client.get_job_info(job_id).driver_node_id, "filename": f"{job_id}.tar.gz", "lines": -1}
+        # The client has no word of its own for the log API; this one sends the token along.
         answer = self._client._do_request("GET", f"/api/v0/logs/file?{urllib.parse.urlencode(where)}")
         if answer.status_code != 200:
             raise RunError(f"{job_id}: its run cannot be fetched ({answer.text[:200]}); give --storage a URI")

@@ -9,7 +9,7 @@ import pytest
 from scalepilot.config import EnvConfig, config_from_mapping, load_config
 from scalepilot.simulate import protocol_v1
 from scalepilot.study import load_study
-from scalepilot.sweep.config import load_sweep
+from scalepilot.sweep.plan import load_sweep
 from scalepilot_envs.registration import find_env
 
 FOLDER = Path(__file__).parents[2] / "tune_configs"

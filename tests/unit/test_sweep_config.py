@@ -13,7 +13,8 @@ import yaml
 
 from scalepilot.config import load_config
 from scalepilot.errors import ConfigError
-from scalepilot.sweep.config import RangeConfig, label, load_sweep, trial_folder, whole_mapping
+from scalepilot.sweep.config import RangeConfig
+from scalepilot.sweep.plan import label, load_sweep, trial_folder, whole_mapping
 from scalepilot.sweep.space import clipped, decode
 
 EXPERIMENT = {

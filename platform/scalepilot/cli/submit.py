@@ -55,7 +55,7 @@ def _request(arguments: argparse.Namespace) -> JobRequest:
     from scalepilot.config import EnvConfig, load_config, read_yaml
     from scalepilot.errors import InputError
     from scalepilot.jobs import JobRequest
-    from scalepilot.sweep.config import load_sweep, whole_mapping
+    from scalepilot.sweep.plan import load_sweep, whole_mapping
     from scalepilot_envs.workloads import TraceWorkload
 
     pairs = []

@@ -33,7 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     import json
 
     from scalepilot.errors import InputError
-    from scalepilot.sweep.config import json_schema, load_sweep
+    from scalepilot.sweep.config import json_schema
+    from scalepilot.sweep.plan import load_sweep
 
     if arguments.schema:
         print(json.dumps(json_schema(), indent=1))

@@ -22,7 +22,7 @@ from scalepilot.evaluate.returns import ReturnComparison
 from scalepilot.evaluate.statistics import UNBOUNDED, Bounds, Interval, block_bootstrap
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.reports import read_judged
-from scalepilot.sweep.config import Point
+from scalepilot.sweep.plan import Point
 
 UNKNOWN = Interval(math.nan, math.nan, math.nan)
 

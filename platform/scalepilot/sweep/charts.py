@@ -12,8 +12,9 @@ from scalepilot.evaluate.statistics import Interval
 from scalepilot.evaluate.study_charts import WIDTH, Dots, dot_plot
 from scalepilot.evaluate.svg import COLOURS, document, nice_ticks
 from scalepilot.sweep.board import Standing
-from scalepilot.sweep.config import RangeConfig, label
+from scalepilot.sweep.config import RangeConfig
 from scalepilot.sweep.importance import Importance
+from scalepilot.sweep.plan import label
 
 _TOP, _HEIGHT = 92, 280
 _MOST_DOTS = 12

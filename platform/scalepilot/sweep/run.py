@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,8 @@ from scalepilot.learn.checkpoints import check_owner
 from scalepilot.learn.run_folder import new_folder
 from scalepilot.simulate import usable_cores
 from scalepilot.sweep.board import ranked, read_trials
-from scalepilot.sweep.config import PlannedSweep, Point, SweepConfig, load_sweep, trial_folder, whole_mapping
+from scalepilot.sweep.config import SweepConfig
+from scalepilot.sweep.plan import PlannedSweep, Point, load_sweep, trial_folder, whole_mapping
 from scalepilot.sweep.view import SweepView
 
 SWEEP_FILE, TRIALS, CONFIRMATION = "sweep.yaml", "trials", "confirmation"
@@ -278,9 +279,4 @@ def _stoppable() -> Iterator[Any]:
             signal.signal(number, handler)
 
 
-def folders_of(sweep_folder: Path) -> Sequence[Path]:
-    """Where a sweep's trials are."""
-    return [path for name in (TRIALS, CONFIRMATION) if (path := sweep_folder / name).is_dir()]
-
-
-__all__ = ["CONFIRMATION", "SWEEP_FILE", "TRIALS", "create_folder", "folders_of", "open_folder", "run_sweep"]
+__all__ = ["CONFIRMATION", "SWEEP_FILE", "TRIALS", "create_folder", "open_folder", "run_sweep"]

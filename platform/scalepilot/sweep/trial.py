@@ -26,11 +26,11 @@ from ray.tune import Trainable
 from scalepilot.config import EnvConfig
 from scalepilot.durable import write_bytes
 from scalepilot.errors import InputError, ScalepilotError
-from scalepilot.experiment import evaluate_alone, load_data, make_task, make_trainer, policy_spec
+from scalepilot.experiment import evaluate_alone, load_data, make_callbacks, make_task, make_trainer, policy_spec
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.progress import Progress
-from scalepilot.sweep.config import PlannedSweep, Point
+from scalepilot.sweep.plan import PlannedSweep, Point
 from scalepilot.sweep.space import decode
 
 # Metrics of a result; the score is minimised.
@@ -149,7 +149,8 @@ class Trial(Trainable):
         self._config, self._task = config, task
         budget = config.learning.num_iterations * config.learning.rollout_size
         folder.write_status("running", sweep=folder.read_status()["sweep"] | {"total_env_steps": budget})
-        self._loop = TrainingLoop(config, remake(), folder, task, spec, progress, (), remake)
+        callbacks = make_callbacks(config, folder, task)
+        self._loop = TrainingLoop(config, remake(), folder, task, spec, progress, callbacks, remake)
         if checkpoint is None:
             self._loop.resume()
         else:

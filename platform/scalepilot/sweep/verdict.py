@@ -16,8 +16,8 @@ from scalepilot.evaluate.statistics import Interval, paired_difference
 from scalepilot.evaluate.tables import plain_table
 from scalepilot.progress import duration
 from scalepilot.sweep.board import Standing, TrialEntry
-from scalepilot.sweep.config import PlannedSweep, label
 from scalepilot.sweep.importance import Importance
+from scalepilot.sweep.plan import PlannedSweep, label
 
 _MOST_ROWS = 20
 

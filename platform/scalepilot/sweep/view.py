@@ -19,8 +19,8 @@ from rich.text import Text
 
 from scalepilot.evaluate.tables import plain_table
 from scalepilot.learn.run_folder import RunFolder
-from scalepilot.progress import duration, steps_text
-from scalepilot.sweep.config import label
+from scalepilot.progress import duration
+from scalepilot.sweep.plan import label
 
 _LOOK_SECONDS, _PIPED_SECONDS = 1.0, 10.0
 _MOST_ROWS = 24
@@ -39,7 +39,6 @@ class _Row:
         value: of the last validation.
         error: of the last attempt.
         attempts: begun so often.
-        process: the trial's own, as run.json has it.
     """
 
     name: str
@@ -212,4 +211,4 @@ def _changed(path: Path) -> int:
         return 0
 
 
-__all__ = ["SweepView", "steps_text"]
+__all__ = ["SweepView"]

@@ -22,8 +22,8 @@ from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_ve
 from scalepilot.progress import duration
 from scalepilot.sweep.board import Standing, TrialEntry, ranked, read_trials
 from scalepilot.sweep.charts import importance_bars, leaders, parallel_coordinates
-from scalepilot.sweep.config import PlannedSweep, label
 from scalepilot.sweep.importance import importance
+from scalepilot.sweep.plan import PlannedSweep, label
 from scalepilot.sweep.run import CONFIRMATION, SWEEP_FILE, TRIALS
 from scalepilot.sweep.verdict import SweepBoard, interval_text
 from scalepilot_envs.registration import find_env
