@@ -86,9 +86,9 @@ class Jobs:
             RunError: the cluster refuses it.
         """
         job_id = f"scalepilot-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
-        with _working_dir(request) as folder:
+        with working_dir(request) as folder:
             packages = [Path(module.__file__ or "").parent for module in (scalepilot, scalepilot_envs)]
-            _check_size([folder, *packages])
+            check_size([folder, *packages])
             runtime_env: dict[str, Any] = {
                 "working_dir": str(folder),
                 "py_modules": [str(path) for path in packages],
@@ -169,8 +169,8 @@ class Jobs:
 
 
 @contextlib.contextmanager
-def _working_dir(request: JobRequest) -> Iterator[Path]:
-    """A folder with the configuration, and the trace, and nothing else."""
+def working_dir(request: JobRequest) -> Iterator[Path]:
+    """A folder with the configuration, and the trace, and nothing else, for the length of a `with` block."""
     with tempfile.TemporaryDirectory(prefix="scalepilot-") as temporary:
         folder, values = Path(temporary), dict(request.values)
         if request.trace is not None:
@@ -180,7 +180,12 @@ def _working_dir(request: JobRequest) -> Iterator[Path]:
         yield folder
 
 
-def _check_size(folders: Sequence[Path]) -> None:
+def check_size(folders: Sequence[Path]) -> None:
+    """Refuse what Ray would refuse after reading all of it.
+
+    Raises:
+        InputError: a folder is too large.
+    """
     for folder in folders:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
         if size > _MOST_UPLOAD_BYTES:
@@ -197,4 +202,4 @@ def _reason(error: Exception) -> str:
     return text.splitlines()[0][:300] if text else type(error).__name__
 
 
-__all__ = ["JobRequest", "Jobs"]
+__all__ = ["JobRequest", "Jobs", "check_size", "working_dir"]

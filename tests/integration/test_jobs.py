@@ -120,15 +120,6 @@ def test_scalepilot_submit_brings_the_run_back(away: Away, tmp_path: Path):
     assert not folder.checkpoints.exists()
 
 
-def test_a_storage_takes_the_run(away: Away, tmp_path: Path):
-    storage = f"file://{tmp_path}/kept"
-    done = away.run("scalepilot.cli", "submit", str(away.config(2048)), "--address", away.address, "--storage", storage)
-    assert done.returncode == 0, done.stdout + done.stderr
-    stored = next((tmp_path / "kept" / "away").iterdir())
-    assert json.loads((stored / "run.json").read_text())["status"] == "finished"
-    assert load_policy(stored / "policy").spec.kind == "network"
-
-
 @pytest.fixture
 def lacking(away: Away) -> Iterator[Callable[[str], None]]:
     yield lambda name: away.missing.write_text(name) and None
@@ -157,8 +148,8 @@ def test_a_wrong_token_and_a_wrong_address_are_a_line(away: Away):
     assert "--address" in done.stderr.splitlines()[-1]
 
 
-def test_a_node_that_is_lost_in_training_does_not_end_it(away: Away, tmp_path: Path):
-    words = ["submit", str(away.config(200_000)), "--address", away.address, "--output", str(tmp_path)]
+def test_a_node_that_is_lost_in_training_does_not_end_it_and_a_storage_takes_the_run(away: Away, tmp_path: Path):
+    words = ["submit", str(away.config(80_000)), "--address", away.address, "--storage", f"file://{tmp_path}/kept"]
     job = subprocess.Popen(
         away.client.command([sys.executable, "-m", "scalepilot.cli", *words]),
         env=away.environment,
@@ -172,10 +163,14 @@ def test_a_node_that_is_lost_in_training_does_not_end_it(away: Away, tmp_path: P
         said.append(line)
         if "training ppo" in line and "%" in line:
             break
+    assert "100 %" not in said[-1]
     away.nodes[1].kill()
     said += job.stdout.readlines()
     assert job.wait(200) == 0, "".join(said)
-    run = Path(next(line for line in said if line.startswith("run:")).split()[-1])
+    (run,) = (tmp_path / "kept" / "away").iterdir()
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    assert load_policy(run / "policy").spec.kind == "network"
     rows = RunFolder(run).read_metrics()
     assert [row["iteration"] for row in rows] == list(range(1, len(rows) + 1))
-    assert rows[-1]["env_steps"] >= 200_000
+    assert rows[-1]["env_steps"] >= 80_000
+    assert "it is restarted" in (run / "logs" / "training.log").read_text()

@@ -125,19 +125,11 @@ def test_trials_are_runs_which_can_be_listed_and_the_sweep_is_one_line(
     assert len(json.loads(subprocess.run(words, env=cli_env, capture_output=True, text=True, check=True).stdout)) == 8
 
 
-def test_a_finished_sweep_resumed_again_trains_nothing(killed: tuple[Path, dict[str, int], str], cli_env: dict[str, str]):
-    sweep, _, _ = killed
-    written = {path: path.stat().st_mtime_ns for path in sweep.glob("trials/*/progress.csv")}
-    done = tune("--resume", str(sweep), env=cli_env)
-    assert done.returncode == 0, done.stderr
-    assert {path: path.stat().st_mtime_ns for path in written} == written
-
-
 def test_the_worse_are_stopped_early_and_the_best_train_again_on_another_seed(tmp_path: Path, cli_env: dict[str, str]):
     path = sweep_file(
         tmp_path,
         space={"ppo.lr": {"low": 1e-5, "high": 1e-2, "log": True}},
-        search={"kind": "asha", "num_samples": 6, "grace_share": 0.25, "reduction_factor": 2},
+        search={"kind": "asha", "num_samples": 4, "grace_share": 0.25, "reduction_factor": 2},
         seeds=[0, 1],
         confirm_top=1,
     )
@@ -180,12 +172,12 @@ def test_optuna_searches(tmp_path: Path, cli_env: dict[str, str]):
     path = sweep_file(
         tmp_path,
         space={"ppo.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "ppo.hidden": [[8], [16]]},
-        search={"kind": "optuna", "num_samples": 3},
+        search={"kind": "optuna", "num_samples": 2},
     )
     done = tune(str(path), "--json", env=cli_env)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert len(summary["leaderboard"]) == 3
+    assert len(summary["leaderboard"]) == 2
     assert all(place["point"]["ppo.hidden"] in ([8], [16]) for place in summary["leaderboard"])
 
 
