@@ -20,7 +20,7 @@ RUN python3 -m venv venv && venv/bin/python -m pip install -c constraints.txt ha
 COPY pyproject.toml README.md LICENSE docker/requirements.py ./
 COPY platform platform
 COPY envs envs
-RUN python3 requirements.py train atari optuna > requirements.txt \
+RUN python3 requirements.py train atari > requirements.txt \
     && venv/bin/python -m pip wheel -c constraints.txt --no-deps --no-build-isolation --wheel-dir wheel .
 
 # A change of our own code alone leaves requirements.txt, and so this stage and the layer it becomes, as they were.

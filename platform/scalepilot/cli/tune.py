@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("give either SWEEP or --resume FOLDER")
     if arguments.resume is not None and (arguments.set or arguments.concurrency or arguments.address):
         raise InputError("--set, --concurrency, --address: a resumed sweep keeps its own sweep.yaml; allowed with SWEEP only")
+    from scalepilot.learn.devices import choose_device
     from scalepilot.learn.run_folder import RunFolder
     from scalepilot.storage import check_storage, store
     from scalepilot.sweep.run import create_folder, open_folder, run_sweep
@@ -57,6 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.address:
             overrides.append(f"resources.address={arguments.address}")
         plan = load_sweep(arguments.sweep, overrides, arguments.concurrency)
+        # What cannot be trained should not leave an empty sweep behind.
+        if plan.example.resources.address is None:
+            choose_device(plan.example.resources)
         folder = create_folder(plan)
     own = RunFolder(folder)
     own.write_status("running")
