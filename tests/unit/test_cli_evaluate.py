@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from tests import commands
 
 from scalepilot.cli import main
 from scalepilot.cli.evaluate import _labels
@@ -49,13 +50,7 @@ def traces(tmp_path):
 
 def said(capsys, *arguments, code=0):
     """What `scalepilot evaluate …` prints: on standard output, or one line on standard error where it fails."""
-    assert main(["evaluate", *[str(a) for a in arguments]]) == code
-    out, err = capsys.readouterr()
-    if code:
-        assert out == ""
-        assert err.count("\n") == 1
-        return err
-    return out
+    return commands.said(capsys, "evaluate", *arguments, code=code)
 
 
 def small(*arguments, evaluations=4):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -16,9 +14,9 @@ from numpy.typing import NDArray
 
 from scalepilot.evaluate.env_flight import EnvFlight
 from scalepilot.evaluate.flight import AutoscaleFlight, Lane
+from scalepilot.evaluate.page import TEMPLATES, content_hash
 from scalepilot.evaluate.recording import MOST_FRAMES
 
-_TEMPLATES = Path(__file__).parent / "templates"
 # More points than pixels say nothing more.
 _MOST_POINTS = 480
 _PICTURE_WIDTH = 400
@@ -28,16 +26,13 @@ _LANES = 5
 
 def flight_page(flight: AutoscaleFlight | EnvFlight) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    style, script = ((_TEMPLATES / f"flight.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined)
+    style, script = ((TEMPLATES / f"flight.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     shown = _env_data(flight) if isinstance(flight, EnvFlight) else _autoscale_data(flight)
     text = json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign, escaped in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
         text = text.replace(sign, escaped)
-    hashes = [base64.b64encode(hashlib.sha256(part.encode()).digest()).decode() for part in (style, script)]
-    policy = f"style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'"
+    policy = f"style-src '{content_hash(style)}'; script-src '{content_hash(script)}'"
     return environment.get_template("flight.html.j2").render(
         title=flight.title,
         subtitle=f"{' · '.join(lane.name for lane in flight.lanes)}, {flight.step_index} steps, the same for all",

@@ -1,17 +1,33 @@
-"""Self-contained HTML pages without scripts: one stylesheet allowed by its hash, pictures as images inside the page."""
+"""Self-contained HTML pages: styles and scripts allowed by their hashes, pictures as images inside the page."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def environment(finalize: Callable[[Any], Any] | None = None) -> jinja2.Environment:
+    """Renders our templates, escaping what is filled in.
+
+    Args:
+        finalize: does something to every value before; None for nothing.
+    """
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=finalize,
+    )
 
 
 def render(template: str, styles: Sequence[str], values: Mapping[str, Any]) -> str:
@@ -22,23 +38,25 @@ def render(template: str, styles: Sequence[str], values: Mapping[str, Any]) -> s
         styles: stylesheets among the templates, in their order.
         values: what it shows.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = "".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in styles)
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    csp = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-    return environment.get_template(template).render(
-        csp=csp,
-        style=Markup(style),  # noqa: S704 — our own files, not anyone's input
-        **values,
+    style = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in styles)
+    csp = f"default-src 'none'; style-src '{content_hash(style)}'; img-src data:; base-uri 'none'; form-action 'none'"
+    return (
+        environment()
+        .get_template(template)
+        .render(
+            csp=csp,
+            style=Markup(style),  # noqa: S704 — our own files, not anyone's input
+            **values,
+        )
     )
 
 
-def svg_address(svg: str) -> str:
-    """An SVG as the address of an image: nothing in it can touch the page."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+def content_hash(text: str) -> str:
+    """What a Content-Security-Policy allows a style or a script by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def image_address(image: str | bytes) -> str:
+    """An SVG's text or a GIF as an image's address: there neither scripts nor styles of an SVG reach the page."""
+    kind, content = ("svg+xml", image.encode()) if isinstance(image, str) else ("gif", image)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

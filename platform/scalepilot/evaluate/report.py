@@ -7,8 +7,6 @@ a browser runs nothing: so a name can do no harm.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from scalepilot.evaluate.charts import chart_data, learning_data
 from scalepilot.evaluate.comparison import Comparison
+from scalepilot.evaluate.page import TEMPLATES, content_hash, environment, image_address
 from scalepilot.evaluate.report_figures import learning_caption, visible
 from scalepilot.evaluate.report_returns import returns_view
 from scalepilot.evaluate.report_suite import suite_view
@@ -28,7 +26,6 @@ from scalepilot.evaluate.report_tables import workload_view
 from scalepilot.evaluate.returns import ReturnComparison
 from scalepilot.evaluate.suite import SuiteComparison
 
-_TEMPLATES = Path(__file__).parent / "templates"
 # In the order in which they use each other.
 _SCRIPTS = ("core.js", "learning.js", "scatter.js", "playback.js", "page.js")
 
@@ -109,17 +106,10 @@ def write_report(data: ReportData, path: Path) -> None:
 
 def render_report(data: ReportData) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        # Whatever is not text by now is a number of ours.
-        finalize=lambda value: visible(value) if type(value) is str else value,
-    )
-    style = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
-    parts = [(_TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS]
+    # Whatever is not text by now is a number of ours.
+    templates = environment(lambda value: visible(value) if type(value) is str else value)
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    parts = [(TEMPLATES / name).read_text(encoding="utf-8") for name in _SCRIPTS]
     script = '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
     comparison = data.comparison
     if isinstance(comparison, SuiteComparison) and len(comparison.comparisons) == 1 and not comparison.failed:
@@ -133,8 +123,8 @@ def render_report(data: ReportData) -> str:
     learning = learning_data([(c.name, c.training_seed, c.rows) for c in data.learning_curves], data.reference_lines)
     drawn = chart_data(workloads)
     charts = {"learning": learning, "workloads": drawn}
-    policy = f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:"
-    return environment.get_template("report.html.j2").render(
+    policy = f"default-src 'none'; style-src '{content_hash(style)}'; script-src '{content_hash(script)}'; img-src data:"
+    return templates.get_template("report.html.j2").render(
         title=data.title,
         csp=f"{policy}; base-uri 'none'; form-action 'none'",
         style=Markup(style),  # noqa: S704 — our own file, not anyone's input
@@ -153,18 +143,8 @@ def render_report(data: ReportData) -> str:
     )
 
 
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
 def _shown(picture: Picture) -> dict[str, str]:
-    return {"title": picture.title, "caption": picture.caption, "source": _data_address(picture.image)}
-
-
-def _data_address(image: str | bytes) -> str:
-    """As an image's address: there neither scripts nor styles of an SVG reach the page."""
-    kind, content = ("svg+xml", image.encode()) if isinstance(image, str) else ("gif", image)
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return {"title": picture.title, "caption": picture.caption, "source": image_address(picture.image)}
 
 
 def _embedded_json(value: Any) -> Markup:

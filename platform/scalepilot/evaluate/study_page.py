@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scalepilot.evaluate.page import render, svg_address
+from scalepilot.evaluate.page import image_address, render
 from scalepilot.evaluate.statistics import Interval
 from scalepilot.evaluate.study_metrics import Arm, TaskResult
 from scalepilot.evaluate.study_text import analysis, conclusion, verdict
@@ -164,4 +164,4 @@ def figure(value: float) -> str:
 
 
 def _images(pictures: Mapping[str, tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"title": title, "source": svg_address(svg)} for title, (_, svg) in pictures.items()]
+    return [{"title": title, "source": image_address(svg)} for title, (_, svg) in pictures.items()]

@@ -23,13 +23,14 @@ from scalepilot.durable import write_bytes
 from scalepilot.errors import InputError, RunError
 from scalepilot.learn.checkpoints import check_owner
 from scalepilot.learn.run_folder import new_folder
+from scalepilot.run_list import SWEEP_FILE
 from scalepilot.simulate import usable_cores
 from scalepilot.sweep.board import ranked, read_trials
 from scalepilot.sweep.config import SweepConfig
 from scalepilot.sweep.plan import PlannedSweep, Point, load_sweep, trial_folder, whole_mapping
 from scalepilot.sweep.view import SweepView
 
-SWEEP_FILE, TRIALS, CONFIRMATION = "sweep.yaml", "trials", "confirmation"
+TRIALS, CONFIRMATION = "trials", "confirmation"
 _PERCENT = "percent"
 
 
@@ -84,7 +85,7 @@ def run_sweep(plan: PlannedSweep, folder: Path) -> bool:
 
     Raises:
         InputError: a trial needs more than the cluster has.
-        RunError: every trial failed.
+        RunError: every trial failed, and none can be confirmed.
     """
     sweep = plan.sweep
     example = plan.example
@@ -95,10 +96,10 @@ def run_sweep(plan: PlannedSweep, folder: Path) -> bool:
         trials = tuple((point, seed) for point in plan.points for seed in sweep.seeds_of_search)
         if not _tune(plan, folder, _Stage(TRIALS, trials, plan.num_trials, True), example, concurrency):
             return False
-        found = ranked(read_trials(folder / TRIALS))
-        if not found:
-            raise RunError(f"{folder}: every trial failed; their run.json and logs/training.log say why")
         if sweep.seeds_of_confirmation:
+            found = ranked(read_trials(folder / TRIALS))
+            if not found:
+                raise RunError(f"{folder}: every trial failed; their run.json and logs/training.log say why")
             best = [standing.point for standing in found[: sweep.num_confirmed]]
             again = tuple((point, seed) for point in best for seed in sweep.seeds_of_confirmation)
             return _tune(plan, folder, _Stage(CONFIRMATION, again, len(again), False), example, concurrency)

@@ -98,8 +98,13 @@ def interval_text(interval: Interval) -> str:
     """Mean and interval."""
     if not math.isfinite(interval.mean):
         return "unknown"
-    span = f" (95 % interval {interval.low:,.2f} to {interval.high:,.2f})" if interval.is_known else ""
-    return f"{interval.mean:,.2f}{span}".replace("-", "−")
+    span = f" (95 % interval {span_text(interval)})" if interval.is_known else ""
+    return f"{interval.mean:,.2f}".replace("-", "−") + span
+
+
+def span_text(interval: Interval) -> str:
+    """From where to where."""
+    return f"{interval.low:,.2f} to {interval.high:,.2f}".replace("-", "−")
 
 
 def leaderboard(board: SweepBoard) -> Table:
@@ -140,4 +145,4 @@ def _episodes(standing: Standing) -> int:
     return next((len(trial.tested.values) for trial in standing.trials if trial.tested is not None), 0)
 
 
-__all__ = ["SweepBoard", "interval_text", "leaderboard"]
+__all__ = ["SweepBoard", "interval_text", "leaderboard", "span_text"]

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scalepilot.config import EnvConfig, ExperimentConfig
+from scalepilot.config import EnvConfig, ExperimentConfig, short_value
 from scalepilot.durable import replaced_folder, write_bytes, write_json
 from scalepilot.errors import RunError
 from scalepilot.evaluate.files import interval_json, json_number
-from scalepilot.evaluate.page import render, svg_address
+from scalepilot.evaluate.page import image_address, render
 from scalepilot.evaluate.returns import returns_verdict
 from scalepilot.evaluate.statistics import FROM_ZERO, Bounds
 from scalepilot.evaluate.tables import verdict as cost_verdict
@@ -25,7 +25,7 @@ from scalepilot.sweep.charts import importance_bars, leaders, parallel_coordinat
 from scalepilot.sweep.importance import importance
 from scalepilot.sweep.plan import PlannedSweep, label
 from scalepilot.sweep.run import CONFIRMATION, SWEEP_FILE, TRIALS
-from scalepilot.sweep.verdict import SweepBoard, interval_text
+from scalepilot.sweep.verdict import SweepBoard, span_text
 from scalepilot_envs.registration import find_env
 
 PAGE, SUMMARY, PLOTS = "report.html", "summary.json", "plots"
@@ -169,7 +169,7 @@ def _page(board: SweepBoard, pictures: list[tuple[str, str]]) -> str:
             "figure": board.figure,
             "rows": [_row(standing, list(sweep.space)) for standing in board.standings],
             "failed": [f"{label(t.point)} seed={t.seed}: {t.error} ({t.attempts} attempts)" for t in board.failed],
-            "pictures": [{"title": title, "source": svg_address(svg)} for title, svg in pictures],
+            "pictures": [{"title": title, "source": image_address(svg)} for title, svg in pictures],
             "unknown_importance": ""
             if board.importance.is_known
             else f"{board.importance.num_trials} trials are too few to tell which key decides.",
@@ -185,14 +185,12 @@ def _page(board: SweepBoard, pictures: list[tuple[str, str]]) -> str:
 
 
 def _row(standing: Standing, keys: list[str]) -> dict[str, Any]:
-    from scalepilot.config import short_value
-
     tested = standing.tested
     return {
         "cells": [short_value(standing.point[key]) for key in keys],
         "validation": f"{standing.value:,.2f}".replace("-", "−"),
         "test": f"{tested.mean:,.2f}".replace("-", "−") if math.isfinite(tested.mean) else "stopped early",
-        "interval": interval_text(tested).partition("(95 % interval ")[2].rstrip(")") if tested.is_known else "",
+        "interval": span_text(tested) if tested.is_known else "",
         "seeds": ", ".join(str(trial.seed) for trial in standing.trials),
         "steps": f"{standing.trials[0].env_steps:,}",
         "seconds": f"{sum(trial.train_seconds for trial in standing.trials):,.1f}",
