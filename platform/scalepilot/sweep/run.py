@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import pickle
 import signal
 import threading
 import uuid
@@ -121,9 +122,14 @@ def _tune(plan: PlannedSweep, folder: Path, stage: _Stage, example: ExperimentCo
     sweep, place = plan.sweep, folder / stage.name
     assignment = Assignment(plan, stage.trials, str(uuid.uuid4()))
     trainable = tune.with_resources(tune.with_parameters(Trial, assignment=assignment), _resources(example))
-    known = tune.Tuner.can_restore(str(place.resolve()))
-    if known:
-        tuner = tune.Tuner.restore(str(place.resolve()), trainable, resume_unfinished=True, resume_errored=True)
+    where = str(place.resolve())
+    if tune.Tuner.can_restore(where):
+        try:
+            tuner = tune.Tuner.restore(where, trainable, resume_unfinished=True, resume_errored=True)
+        except (AttributeError, ImportError, EOFError, pickle.UnpicklingError) as error:
+            raise RunError(
+                f"{place}: Ray Tune's state there cannot be read ({error}); written by another version of Scalepilot, or damaged"
+            ) from error
     else:
         tuner = tune.Tuner(
             trainable,
