@@ -5,11 +5,12 @@ SEED ?= 0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo demo-seeds test check learn bench images clean help
+.PHONY: setup demo demo-seeds test test-slow check learn bench images clean help
 
 help:
 	@echo "make demo    set up .venv, train on tune_configs/demo.yaml, judge it, say where the report is  (SEED=0)"
-	@echo "make test    every test                make check   ruff, mypy, import-linter"
+	@echo "make test    every capability, minutes make check   ruff, mypy, import-linter"
+	@echo "make test-slow   faults, sweeps and long runs: what make test leaves out"
 	@echo "make learn   learning regressions      make bench   published numbers, as JSON in benchmarks/results"
 	@echo "make images  builds both images and tries them, with Docker or Podman"
 
@@ -28,7 +29,10 @@ demo-seeds: $(STAMP)
 	for seed in 0 1 2; do $(BIN)/scalepilot train tune_configs/demo.yaml --set seed=$$seed || exit 1; done
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not learning'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not learning and not slow'
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'slow and not learning'
 
 check: $(STAMP)
 	$(BIN)/ruff check .
