@@ -1,0 +1,243 @@
+"""Whose a path is: what is executed, loaded or connected to must be out of every other user's reach.
+
+A path is safe if every folder on the way to it, every link it goes through and what it ends at belong to this process's user
+or to root, and nobody else may write there: then no other user can change, rename or replace any of it. A folder with the
+sticky bit (`/tmp`) is a safe way to what belongs to this user or root, as only its owner can rename that.
+
+Checked from the top: once a folder is found safe, what it holds can no longer be exchanged by others between check and use.
+
+Two things count as writable by nobody else although their mode says otherwise:
+
+- The group's write bit, where the group is this user's alone (most Linux systems make one for each user, with umask 002) and
+  no access control list adds others to it.
+- Whatever lies on a read-only mount, such as a Kubernetes secret or `docker run -v …:ro`: who mounted it answers for it.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from scalepilot.errors import InputError
+
+# As Linux counts; a loop of links has no end.
+_MOST_LINKS = 40
+_ACL = "system.posix_acl_access"
+_OTHERS_MAY_READ = stat.S_IROTH | stat.S_IWOTH | stat.S_IXOTH
+
+
+def check_own(path: Path | str, what: str = "", *, user_id: int | None = None) -> Path:
+    """Refuse a path that another user could change, rename or replace.
+
+    Args:
+        path: of a file, folder or socket; links are followed, and checked like everything else on the way.
+        what: it is, for the message: an option's or a key's name.
+        user_id: whose it must be, if not root's; this process's if None.
+
+    Returns:
+        The path without links, for use.
+
+    Raises:
+        InputError: it does not exist, or is not this user's alone.
+    """
+    try:
+        return _check(Path(path), what, os.geteuid() if user_id is None else user_id)
+    except OSError as error:
+        raise InputError(f"{_begin(what, path)}: cannot be read ({error.strerror})") from None
+
+
+def check_own_tree(folder: Path | str, what: str = "", *, user_id: int | None = None) -> Path:
+    """Refuse a folder of which another user could change anything at any depth; see `check_own`.
+
+    Args:
+        folder: or a file.
+        what: it is, for the message.
+        user_id: whose it must be, if not root's; this process's if None.
+
+    Returns:
+        The path without links.
+
+    Raises:
+        InputError: it does not exist, or some of it is not this user's alone.
+    """
+    user = os.geteuid() if user_id is None else user_id
+    try:
+        top = _check(Path(folder), what, user)
+        waiting, seen = [top], {top}
+        while waiting:
+            at = waiting.pop()
+            if not at.is_dir():
+                continue
+            with os.scandir(at) as entries:
+                names = [entry.name for entry in entries]
+            for name in names:
+                inner = at / name
+                status = inner.lstat()
+                # What a link leads to may lie anywhere; all else here has a safe way to it.
+                if stat.S_ISLNK(status.st_mode):
+                    inner = _check(inner, what, user)
+                else:
+                    _check_one(inner, status, what, user)
+                if inner not in seen:
+                    seen.add(inner)
+                    waiting.append(inner)
+    except OSError as error:
+        raise InputError(f"{_begin(what, error.filename or folder)}: cannot be read ({error.strerror})") from None
+    return top
+
+
+def read_own(path: Path | str, what: str = "", *, most_bytes: int, secret: bool = False) -> bytes:
+    """The content of a file that is this user's alone.
+
+    Args:
+        path: of it; links are followed, and checked.
+        what: it is, for the message.
+        most_bytes: allowed.
+        secret: other users must not be able to read it; its group may (a Kubernetes secret's mode is 0440).
+
+    Raises:
+        InputError: missing, no regular file, too large, or within reach of others.
+    """
+    found = check_own(path, what)
+    begin = _begin(what, path)
+    try:
+        # Not blocking: a pipe would wait for a writer for ever.
+        descriptor = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            _check_one(found, status, what, os.geteuid())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{begin}: is not a regular file")
+            if secret and status.st_mode & _OTHERS_MAY_READ:
+                raise InputError(f"{begin}: is open to every user of this machine; allowed: chmod 600")
+            data = file.read(most_bytes + 1)
+    except OSError as error:
+        raise InputError(f"{begin}: cannot be read ({error.strerror})") from None
+    if len(data) > most_bytes:
+        raise InputError(f"{begin}: {max(status.st_size, len(data))} bytes; allowed: up to {most_bytes}")
+    return data
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that only this user can open, or check that one already there is safe.
+
+    Returns:
+        The path without links.
+
+    Raises:
+        InputError: another user could change or replace it, or it cannot be made.
+    """
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be made ({error.strerror})") from None
+    return check_own(path)
+
+
+def _check(path: Path, what: str, user: int) -> Path:
+    """Check every step of the way and what is at its end."""
+    folder: tuple[Path, os.stat_result] | None = None
+    for step, status in _steps(path):
+        if folder is not None and status is not folder[1]:
+            _check_way(*folder, status, what, user)
+        if stat.S_ISLNK(status.st_mode):
+            _check_owner(step, status, what, user)
+        else:
+            folder = step, status
+    assert folder is not None
+    _check_one(*folder, what, user)
+    return folder[0]
+
+
+def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Every folder and link that the kernel passes on its way to a path, from the root, and what is there."""
+    # Not `resolve` or `abspath`: what `..` means depends on the links before it.
+    parts = deque((Path.cwd() / path).parts[1:])
+    at, links = Path("/"), 0
+    yield at, at.lstat()
+    while parts:
+        name = parts.popleft()
+        if name == "..":
+            at = at.parent
+            yield at, at.lstat()
+            continue
+        status = (at / name).lstat()
+        yield at / name, status
+        if not stat.S_ISLNK(status.st_mode):
+            at = at / name
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        target = (at / name).readlink()
+        if target.is_absolute():
+            at = Path("/")
+            yield at, at.lstat()
+        parts.extendleft(reversed([part for part in target.parts if part != "/"]))
+
+
+def _check_way(folder: Path, status: os.stat_result, entry: os.stat_result, what: str, user: int) -> None:
+    """A folder through which the way leads to an entry."""
+    if status.st_mode & stat.S_ISVTX and entry.st_uid in (0, user):
+        _check_owner(folder, status, what, user)
+    else:
+        _check_one(folder, status, what, user)
+
+
+def _check_one(path: Path, status: os.stat_result, what: str, user: int) -> None:
+    """A file or folder by itself."""
+    _check_owner(path, status, what, user)
+    if not stat.S_ISLNK(status.st_mode) and _others_may_write(path, status, user) and not _read_only(path):
+        raise InputError(
+            f"{_begin(what, path)}: other users may write there (mode {stat.S_IMODE(status.st_mode):o}); allowed: chmod go-w"
+        )
+
+
+def _check_owner(path: Path, status: os.stat_result, what: str, user: int) -> None:
+    if status.st_uid not in (0, user) and not _read_only(path):
+        raise InputError(
+            f"{_begin(what, path)}: belongs to user {status.st_uid}, you are user {user}; allowed: your own and root's"
+        )
+
+
+def _others_may_write(path: Path, status: os.stat_result, user: int) -> bool:
+    if status.st_mode & stat.S_IWOTH:
+        return True
+    return bool(status.st_mode & stat.S_IWGRP) and not (_is_own_group(status.st_gid, user) and not _has_acl(path))
+
+
+@functools.cache
+def _is_own_group(group_id: int, user: int) -> bool:
+    """Whether a group is called like the user and has no other member."""
+    import grp
+    import pwd
+
+    try:
+        name, group = pwd.getpwuid(user).pw_name, grp.getgrgid(group_id)
+    except KeyError:
+        return False
+    others = {entry.pw_name for entry in pwd.getpwall() if entry.pw_gid == group_id and entry.pw_uid != user}
+    return group.gr_name == name and not (others | set(group.gr_mem)) - {name}
+
+
+def _has_acl(path: Path) -> bool:
+    """Whether an access control list names more users: the group's bits then show what these may do, too."""
+    if not hasattr(os, "getxattr"):
+        return True
+    try:
+        return bool(os.getxattr(path, _ACL, follow_symlinks=False))
+    except OSError as error:
+        return error.errno not in (errno.ENODATA, errno.ENOTSUP)
+
+
+def _read_only(path: Path) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+
+
+def _begin(what: str, path: Path | str) -> str:
+    return f"{what}: {path}" if what else str(path)
