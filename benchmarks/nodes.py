@@ -27,13 +27,16 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def ray_nodes(cpus: Sequence[int], environments: Sequence[Mapping[str, str]] = (), folder: Path | None = None) -> Iterator[str]:
+def ray_nodes(
+    cpus: Sequence[int], environments: Sequence[Mapping[str, str]] = (), folder: Path | None = None, dashboard_port: int = 0
+) -> Iterator[str]:
     """Start a head and the other nodes, end them afterwards.
 
     Args:
         cpus: of each node, the head first.
         environments: variables for each node's processes, on top of this process's.
         folder: short enough for sockets; a temporary one if None.
+        dashboard_port: of the head's dashboard, which takes jobs; none if 0.
 
     Yields:
         The address for `ray.init`.
@@ -47,7 +50,8 @@ def ray_nodes(cpus: Sequence[int], environments: Sequence[Mapping[str, str]] = (
             for i, count in enumerate(cpus):
                 role = [f"--address={address}"]
                 if i == 0:
-                    role = ["--head", f"--port={address.rsplit(':', 1)[1]}", f"--temp-dir={base}", "--include-dashboard=false"]
+                    role = ["--head", f"--port={address.rsplit(':', 1)[1]}", f"--temp-dir={base}"]
+                role += [f"--dashboard-port={dashboard_port}"] if dashboard_port else ["--include-dashboard=false"]
                 variables = {**os.environ, **(environments[i] if i < len(environments) else {})}
                 with (Path(temporary) / f"node{i}.log").open("wb") as log:
                     command = [*common, *role, f"--num-cpus={count}"]

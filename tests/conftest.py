@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
+import scalepilot.simulate
 from scalepilot.policy import ActionEntry, NetworkPolicy, PolicySpec, autoscale_fields, save_policy
 from scalepilot_envs.autoscale import DEFAULT_MOVES, ENV_ID, AutoscaleParams, MoveTable
 
@@ -25,7 +26,14 @@ os.environ |= {
     "RAY_AUTH_TOKEN": "scalepilot-tests-only-0123456789abcdef",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Two pytest processes share two cores: threads that wait for each other in a spin only slow all of them down.
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
 }
+# Commands do their jobs one after the other here: a process that is spawned imports everything anew, and executors of
+# several have tests of their own. Whoever takes the name from there later gets this.
+scalepilot.simulate.usable_cores = lambda: 1
 # Unix sockets allow 107 bytes; Ray appends about 75 of its own.
 _LONGEST_RAY_FOLDER = 30
 

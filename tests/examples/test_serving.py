@@ -45,6 +45,7 @@ def ran(repo: Path, tmp_path_factory: pytest.TempPathFactory, cli_env: dict[str,
     return folder, done.stdout
 
 
+@pytest.mark.slow
 def test_both_versions_answered_in_words_and_by_name(ran: tuple[Path, str]) -> None:
     _, printed = ran
     answers = [json.loads(line) for line in printed.splitlines() if line.startswith('{"policy"')]
@@ -52,6 +53,7 @@ def test_both_versions_answered_in_words_and_by_name(ran: tuple[Path, str]) -> N
     assert all("The rule hpa chooses" in answer["explanation"]["words"] for answer in answers)
 
 
+@pytest.mark.slow
 def test_the_rule_of_the_page_remembers_its_busiest_moment(ran: tuple[Path, str]) -> None:
     _, printed = ran
     replicas = [int(line.split()[1]) for line in printed.splitlines() if re.fullmatch(r"0\.[934] \d+", line)]
@@ -59,6 +61,7 @@ def test_the_rule_of_the_page_remembers_its_busiest_moment(ran: tuple[Path, str]
     assert replicas == [8, 6, 6] * 2
 
 
+@pytest.mark.slow
 def test_the_rollback_of_the_page_is_written_down(ran: tuple[Path, str]) -> None:
     folder, printed = ran
     assert "shop: 2 → 1" in printed

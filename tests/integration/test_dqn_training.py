@@ -129,6 +129,7 @@ def assert_equal(one: Any, other: Any, where: str) -> None:
         assert one == other, where
 
 
+@pytest.mark.slow
 def test_parallel_env_runners_explore_differently_and_train(tmp_path: Path):
     trainer = trainer_of(small(tmp_path, resources={"num_env_runners": 2, "torch_threads": 1}))
     try:
@@ -160,6 +161,7 @@ def test_epsilon_decides_between_the_network_and_chance(tmp_path: Path, epsilon:
         trainer.close()
 
 
+@pytest.mark.slow
 def test_a_short_run_on_cartpole_is_far_better_than_chance(tmp_path: Path):
     schedule = {"total_env_steps": 8_000, "rollout_steps": 32, "updates_per_step": 0.5}
     dqn = {**schedule, "batch_size": 64, "target_update_steps": 1, "tau": 0.01, "n_step": 3, "hidden": [64, 64]}

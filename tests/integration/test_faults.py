@@ -190,6 +190,7 @@ def test_a_rollout_that_begins_with_a_failure_goes_on_from_nothing_before_it(tmp
         trainer.close()
 
 
+@pytest.mark.slow
 def test_an_environment_that_raises_now_and_then_is_trained_on_and_its_failures_are_counted(tmp_path: Path):
     check_environment("Faulty-v0", {"mode": "sometimes"})
     config = config_of(tmp_path, {"mode": "sometimes"}, resources={"num_env_runners": 1})
@@ -200,7 +201,7 @@ def test_an_environment_that_raises_now_and_then_is_trained_on_and_its_failures_
     assert total(folder, "env_runner_restarts") == 0
 
 
-@pytest.mark.parametrize("num_env_runners", [0, 1])
+@pytest.mark.parametrize("num_env_runners", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_an_environment_whose_reset_always_fails_ends_the_run_in_a_line(tmp_path: Path, num_env_runners: int):
     config = config_of(tmp_path, {"mode": "no_reset"}, resources={"num_env_runners": num_env_runners})
     began = time.monotonic()
@@ -229,6 +230,7 @@ def test_an_environment_that_hangs_in_the_driver_ends_the_run_and_keeps_a_checkp
     assert checkpoint.name == "000002"
 
 
+@pytest.mark.slow
 def test_an_env_runner_that_hangs_is_restarted_and_the_run_completes(tmp_path: Path):
     options = {"mode": "hangs", "flag": str(tmp_path / "flag")}
     config = config_of(tmp_path, options, resources={"num_env_runners": 2, "env_timeout_seconds": 2})
@@ -256,6 +258,7 @@ def wait_until_restored(loop: TrainingLoop) -> None:
             time.sleep(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["ppo", "dqn"])
 def test_a_killed_env_runner_is_restarted_and_the_run_completes_with_every_step(tmp_path: Path, algorithm: str):
     dqn = {"total_env_steps": 8 * 16 * 12, "num_envs": 8, "rollout_steps": 16, "learning_starts": 50, "hidden": [8], "n_step": 3}
@@ -275,6 +278,7 @@ def test_a_killed_env_runner_is_restarted_and_the_run_completes_with_every_step(
     assert [row["iteration"] for row in folder.read_metrics()] == list(range(1, 13))
 
 
+@pytest.mark.slow
 def test_rollouts_lost_between_sampling_and_learning_are_sampled_again(tmp_path: Path):
     @ray.remote(num_cpus=0, max_retries=0)
     def gone() -> None:
@@ -303,6 +307,7 @@ def kill_learner(loop: TrainingLoop) -> None:
     os.kill([result.get() for result in pids][-1], signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_learners", [1, 2])
 def test_a_killed_learner_is_rebuilt_from_the_checkpoint_and_steps_stay_monotonic(tmp_path: Path, num_learners: int):
     config = config_of(tmp_path, resources={"num_learners": num_learners})
@@ -346,6 +351,7 @@ def test_learners_that_die_again_and_again_end_the_run(tmp_path: Path):
     assert Dies.made == 4
 
 
+@pytest.mark.slow
 def test_closing_after_a_death_leaves_no_process(tmp_path: Path):
     config = config_of(tmp_path, resources={"num_env_runners": 2})
     trainer = RLlibTrainer(config, make_task(config))

@@ -31,7 +31,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("algorithm", list(SECTIONS))
+@pytest.mark.parametrize("algorithm", [pytest.param("ppo", marks=pytest.mark.slow), "dqn"])
 def test_a_policy_learns_to_see_and_is_exported(blob: str, algorithm: str, tmp_path: Path):
     settings = {"algorithm": algorithm, algorithm: SECTIONS[algorithm], "evaluation": EVALUATION, "output": str(tmp_path)}
     config = config_from_mapping({"name": "blob", "env": {"id": blob}, **settings})
@@ -61,6 +61,7 @@ def test_bytes_stay_bytes_until_the_network(blob: str, algorithm: str):
         trainer.close()
 
 
+@pytest.mark.slow
 def test_pong_in_small(tmp_path: Path, repo: Path):
     pytest.importorskip("ale_py", reason="Atari games need ale_py: pip install 'scalepilot[atari]'")
     small = ["total_env_steps=256", "num_envs=4", "rollout_steps=32", "minibatch_size=64", "num_epochs=1"]

@@ -18,7 +18,7 @@ from tests.namespaces import Machine, RayNode, machines, ray_cluster
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 # Each node's Python: this checkout is not installed there, and what a file names is missing.
 AS_IF_NOT_INSTALLED = """
 import pathlib, sys

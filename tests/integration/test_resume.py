@@ -170,6 +170,7 @@ def driver(tmp_path: Path, cli_env: dict[str, str]) -> Iterator[Callable[..., tu
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_driver_killed_outright_is_resumed_with_at_most_one_interval_lost(
     tmp_path: Path, cli_env: dict[str, str], driver: Callable[..., Any]
 ):
@@ -205,6 +206,7 @@ def test_a_driver_killed_outright_is_resumed_with_at_most_one_interval_lost(
     assert after[kept]["learning_rate"] < after[kept - 1]["learning_rate"]
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once_and_leaves_no_process(tmp_path: Path, driver: Callable[..., Any]):
     # One iteration takes minutes: the first Ctrl-C alone would not end it.
     experiment = config(tmp_path / "runs", ppo={"num_epochs": 2_000_000})

@@ -119,6 +119,7 @@ def test_tritons_own_client_gets_metadata_and_inference_right(port: int, artifac
     assert "'unknown' is not served" in said["refused"][1]
 
 
+@pytest.mark.slow
 def test_a_fuzzer_finds_no_5xx_and_no_answer_that_the_document_does_not_allow(port: int, tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("st")
     if not script.is_file() and shutil.which("st") is None:

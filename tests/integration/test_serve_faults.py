@@ -27,7 +27,7 @@ from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot_envs.autoscale import AutoscaleParams
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 START_SECONDS, STOP_SECONDS, RECOVERY_SECONDS = 180, 60, 30
 REPLICAS = 2

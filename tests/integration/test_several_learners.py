@@ -47,7 +47,7 @@ def trainer_of(algorithm: str, num_learners: int, num_env_runners: int = 0, **ch
     return RLlibTrainer(config, make_task(config))
 
 
-@pytest.fixture(scope="module", params=["ppo", "dqn"])
+@pytest.fixture(scope="module", params=["ppo", pytest.param("dqn", marks=pytest.mark.slow)])
 def pair(request: pytest.FixtureRequest, ray_session: None) -> Iterator[RLlibTrainer]:
     """Two learners, and nothing else."""
     trainer = trainer_of(request.param, 2)

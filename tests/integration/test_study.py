@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from tests.commands import refused
 
 from scalepilot.policy import load_policy
 
@@ -74,6 +75,7 @@ def test_a_study_trains_measures_writes_and_goes_on_where_it_was(tmp_path: Path,
     assert json.loads((out / "summary.json").read_text())["seeds"] == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_runs_in_order_and_reuse_resumes_them(tmp_path: Path, cli_env: dict[str, str]):
     (tmp_path / "study.yaml").write_text(STUDY.replace("4000", "200000"))
     running = subprocess.Popen(
@@ -99,6 +101,7 @@ def test_ctrl_c_ends_the_runs_in_order_and_reuse_resumes_them(tmp_path: Path, cl
     assert any(run.get("resumed") for run in resumed)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_stay(tmp_path: Path, cli_env: dict[str, str]):
     (tmp_path / "broken_env.py").write_text(
         "import gymnasium as gym, numpy as np\n"
@@ -124,20 +127,17 @@ def test_a_run_that_fails_is_named_and_the_others_stay(tmp_path: Path, cli_env: 
     assert len(finished) == 2
 
 
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
+def test_a_bad_argument_is_one_line_and_exit_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    for arguments, expected in (
         (["--jobs", "0"], "--jobs: 0 is not allowed; allowed: 1 to 1000"),
         (["--seeds", "3", "3"], "--seeds: [3, 3] is not allowed"),
-    ],
-)
-def test_a_bad_argument_is_one_line_and_exit_2(tmp_path: Path, cli_env: dict[str, str], arguments: list[str], expected: str):
-    (tmp_path / "study.yaml").write_text(STUDY)
-    done = study(tmp_path, cli_env, *arguments)
-    assert done.returncode == 2
-    assert expected in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert not (tmp_path / "runs").exists()
+    ):
+        assert expected in refused(capsys, "study", "study.yaml", *arguments)
+        assert not (tmp_path / "runs").exists()
 
 
 def _children_of(pid: int) -> list[str]:

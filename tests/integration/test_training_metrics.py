@@ -79,6 +79,7 @@ def prometheus(repo: Path, tmp_path: Path, port: int) -> Iterator[Prometheus]:
         yield asked
 
 
+@pytest.mark.slow
 def test_every_expression_has_data_on_a_real_prometheus(repo: Path, prometheus: Prometheus) -> None:
     prometheus.check(Query("the target", 'up{job="scalepilot-ray"} == 1'))
     prometheus.check(Query("the first counts", "ray_scalepilot_train_env_steps > 0"))

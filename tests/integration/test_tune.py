@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from tests.commands import refused, said
 
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
@@ -79,6 +80,7 @@ def _finished(folder: Path) -> dict[str, Path]:
     return {p.parent.name: p.parent for p in places if RunFolder(p.parent).read_status().get("status") == "finished"}
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_and_trains_nothing_twice(killed: tuple[Path, dict[str, int], str]):
     sweep, before, _ = killed
     trials = read_trials(sweep / "trials")
@@ -92,6 +94,7 @@ def test_a_killed_sweep_goes_on_and_trains_nothing_twice(killed: tuple[Path, dic
         assert [row["iteration"] for row in rows] == list(range(1, 13))
 
 
+@pytest.mark.slow
 def test_its_leaderboard_has_intervals_over_seeds_and_its_best_policy_is_exported(killed: tuple[Path, dict[str, int], str]):
     sweep, _, printed = killed
     summary = json.loads(printed)
@@ -113,6 +116,7 @@ def test_its_leaderboard_has_intervals_over_seeds_and_its_best_policy_is_exporte
     assert "<script" not in page
 
 
+@pytest.mark.slow
 def test_trials_are_runs_which_can_be_listed_and_the_sweep_is_one_line(
     killed: tuple[Path, dict[str, int], str], cli_env: dict[str, str]
 ):
@@ -125,6 +129,7 @@ def test_trials_are_runs_which_can_be_listed_and_the_sweep_is_one_line(
     assert len(json.loads(subprocess.run(words, env=cli_env, capture_output=True, text=True, check=True).stdout)) == 8
 
 
+@pytest.mark.slow
 def test_the_worse_are_stopped_early_and_the_best_train_again_on_another_seed(tmp_path: Path, cli_env: dict[str, str]):
     path = sweep_file(
         tmp_path,
@@ -144,6 +149,7 @@ def test_the_worse_are_stopped_early_and_the_best_train_again_on_another_seed(tm
         assert trial["env_steps"] == 6144 if trial["status"] == "finished" else 0 < trial["env_steps"] < 6144
 
 
+@pytest.mark.slow
 def test_a_population_copies_its_best_and_goes_on_with_other_values(tmp_path: Path, cli_env: dict[str, str]):
     path = sweep_file(
         tmp_path,
@@ -169,20 +175,24 @@ def test_a_population_copies_its_best_and_goes_on_with_other_values(tmp_path: Pa
             assert given * (1 - (at + 2) / 12) <= (rows[at]["learning_rate"] or 0.0) <= given * (1 - (at - 1) / 12)
 
 
-def test_optuna_searches(tmp_path: Path, cli_env: dict[str, str]):
+@pytest.mark.usefixtures("ray_session")
+def test_optuna_searches(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     pytest.importorskip("optuna")
     path = sweep_file(
         tmp_path,
         space={"ppo.lr": {"low": 1e-4, "high": 1e-2, "log": True}, "ppo.hidden": [[8], [16]]},
         search={"kind": "optuna", "num_samples": 2},
     )
-    done = tune(str(path), "--json", env=cli_env)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    summary = json.loads(said(capsys, "tune", path, "--json"))
+    assert summary == json.loads((only_sweep(tmp_path) / "summary.json").read_text())
     assert len(summary["leaderboard"]) == 2
+    assert (
+        load_policy(only_sweep(tmp_path) / "policy").spec.provenance["config"]["ppo"]["lr"] == summary["best"]["point"]["ppo.lr"]
+    )
     assert all(place["point"]["ppo.hidden"] in ([8], [16]) for place in summary["leaderboard"])
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_dies_goes_on_from_its_checkpoint_and_ctrl_c_ends_in_order(tmp_path: Path, cli_env: dict[str, str]):
     experiment = {**EXPERIMENT, "ppo": {**EXPERIMENT["ppo"], "total_env_steps": 200_000}}
     path = sweep_file(tmp_path, experiment=experiment, space={"ppo.lr": [1e-3]}, concurrency=1)
@@ -221,17 +231,13 @@ def _until(process: subprocess.Popen[str], true: Any, seconds: float = 150.0) ->
         time.sleep(0.1)
 
 
-def test_an_impatient_person_is_told_in_a_line(tmp_path: Path, cli_env: dict[str, str]):
+def test_an_impatient_person_is_told_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     gpus = sweep_file(tmp_path, space={"ppo.lr": [1e-3]}, experiment={"resources": {"num_gpus_per_learner": 2}})
-    for words, said in (
+    for words, expected in (
         ([], "give either SWEEP or --resume FOLDER"),
-        (["--resume", str(tmp_path / "runs")], "holds no sweep.yaml"),
+        (["--resume", tmp_path / "runs"], "holds no sweep.yaml"),
         (["nowhere.yaml"], "cannot be read"),
-        ([str(gpus)], "no CUDA GPU"),
+        ([gpus], "no CUDA GPU"),
     ):
-        done = tune(*words, env=cli_env)
-        assert done.returncode == 2, done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-        assert said in done.stderr
-        assert "Traceback" not in done.stderr
+        assert expected in refused(capsys, "tune", *words)
     assert not [*(tmp_path / "runs").glob("s/*")]

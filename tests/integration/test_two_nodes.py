@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from benchmarks.nodes import ray_nodes
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(240)]
 WITHOUT_THE_PACKAGE = """
 import sys
 

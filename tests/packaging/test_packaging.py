@@ -104,6 +104,7 @@ def installed(wheel, tmp_path_factory):
     return target
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_both_packages_their_types_templates_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names if ".dist-info/" not in n} == {"scalepilot", "scalepilot_envs"}
@@ -116,6 +117,7 @@ def test_the_wheel_holds_both_packages_their_types_templates_and_nothing_else(wh
     assert any(n.endswith("licenses/LICENSE") for n in names)
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_works_from_another_folder(installed, tmp_path):
     code = """
 import gymnasium, scalepilot, scalepilot_envs, platform
@@ -135,6 +137,7 @@ print((files("scalepilot") / "py.typed").is_file())
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -149,6 +152,7 @@ def test_the_installed_command_line_works_from_another_folder(installed, tmp_pat
     assert words in python(code, tmp_path, (installed, SITE_PACKAGES))
 
 
+@pytest.mark.slow
 def test_the_layers_point_one_way(tmp_path):
     command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
     answer = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300, check=False)
@@ -166,12 +170,12 @@ def public_modules():
     return [n for n in names if not n.endswith("__main__") and n not in ("scalepilot.serve.app", "scalepilot.cluster")]
 
 
-@pytest.mark.parametrize("name", public_modules())
-def test_every_public_name_exists(name):
-    module = importlib.import_module(name)
-    exported = getattr(module, "__all__", [])
-    assert len(exported) == len(set(exported))
-    assert [n for n in exported if not hasattr(module, n)] == []
+def test_every_public_name_exists():
+    for name in public_modules():
+        module = importlib.import_module(name)
+        exported = getattr(module, "__all__", [])
+        assert len(exported) == len(set(exported)), name
+        assert [n for n in exported if not hasattr(module, n)] == [], name
 
 
 @pytest.mark.parametrize(
@@ -192,6 +196,7 @@ def test_every_command_is_one_module_with_help_arguments_and_run():
         assert callable(module.run)
 
 
+@pytest.mark.slow
 def test_a_benchmark_writes_its_figures_with_what_they_depend_on(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "cli_start", "--out", str(tmp_path)]
     answer = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=300, check=False)

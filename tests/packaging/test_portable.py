@@ -162,12 +162,14 @@ def typed_for(platform, types, *arguments):
     return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=900, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_packages_type_check_for_macos(types):
     answer = typed_for("darwin", types, "-p", "scalepilot", "-p", "scalepilot_envs")
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "found_on_macos"),
     [
@@ -183,6 +185,7 @@ def test_the_type_checker_knows_what_macos_lacks(types, tmp_path, line, found_on
     assert codes == [0, int(found_on_macos)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_demo_runs_with_spawned_processes_and_without_what_macos_lacks(tmp_path):
     settings = [f"--set={setting}" for setting in (*SMALL, f"output={tmp_path / 'runs'}")]

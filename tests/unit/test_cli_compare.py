@@ -196,6 +196,7 @@ def test_cells_on_disk_are_used_again_only_when_asked(capsys, fixed, tmp_path):
     assert all(path.stat().st_mtime_ns > before for path, before in times.items())
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_goes_on_without_repeating_finished_cells(fixed, tmp_path):
     out = tmp_path / "out"
     folders = [str(fixed(n)) for n in range(3, 9)]

@@ -57,7 +57,9 @@ def small(*arguments, evaluations=4):
     return [*arguments, "--evaluations", evaluations, *SMALL]
 
 
-def test_two_traces_are_two_tables_with_every_rival_and_a_verdict(capsys, traces):
+def test_two_traces_are_two_tables_with_every_rival_and_a_verdict(capsys, traces, monkeypatch):
+    # Shared among processes, which the others here do without.
+    monkeypatch.setattr("scalepilot.simulate.usable_cores", lambda: 2)
     out = said(capsys, *small("--trace", *traces, "--rules", "hpa", "--no-optimum"))
     tables = [line for line in out.splitlines() if "1 test window of" in line]
     assert [line.split(":")[0].strip() for line in tables] == ["shop", "mail"]

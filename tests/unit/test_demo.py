@@ -155,6 +155,7 @@ def test_the_page_is_safe_and_needs_nothing_from_outside():
     assert len(html) < 150_000
 
 
+@pytest.mark.slow
 def test_a_film_of_a_long_episode_has_some_hundred_and_fifty_pictures():
     flight = make_flight(DemoOptions(["random"], env="ResourceManager-v0", filmed=True))
     finished(flight)

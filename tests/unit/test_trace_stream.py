@@ -270,6 +270,7 @@ print(len(series), 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - 
 """
 
 
+@pytest.mark.slow
 def test_memory_grows_by_eight_bytes_a_point_and_not_with_the_file(tmp_path):
     rows, path = 2_400_000, tmp_path / "big.csv"
     write_trace(RateSeries(np.random.default_rng(0).integers(0, 999, rows) / 8, 1.0, START), path)

@@ -50,7 +50,7 @@ def finished_autoscale(tmp_path_factory):
         name="shop",
         env={"id": "Autoscale-v0", "episode_steps": 60, "params": {"max_replicas": 30}},
         workload={"kind": "diurnal", "days": 2, "high_rps": 200},
-        tabular={"total_env_steps": 20000, "num_envs": 4, "bins": {"cpu_utilisation": 5}},
+        tabular={"total_env_steps": 4000, "num_envs": 4, "bins": {"cpu_utilisation": 5}},
         evaluation=WINDOWS,
     )
 

@@ -1,0 +1,38 @@
+"""`scalepilot submit` in small: a job on a Ray of one node here; tests/integration/test_jobs.py has two nodes elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from benchmarks.nodes import ray_nodes
+from tests.commands import said
+
+from scalepilot.learn.run_folder import RunFolder
+from scalepilot.policy import load_policy
+from scalepilot.serve.listen import free_port
+
+pytestmark = pytest.mark.ray
+# Without RLlib, which a job that trains on Ray imports: what is looked at is the way there and back.
+CONFIG = """
+name: away
+algorithm: q_learning
+env: {id: GridWorld-v0}
+tabular: {num_envs: 8, total_env_steps: 2000}
+evaluation: {validate_every_share: 0.5, validation_episodes: 2, test_episodes: 2, bootstrap_samples: 20, videos: 0}
+"""
+
+
+def test_a_job_trains_elsewhere_and_its_run_comes_back(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    port = free_port("127.0.0.1", 0)
+    with ray_nodes([1], dashboard_port=port):
+        address = f"http://127.0.0.1:{port}"
+        printed = said(capfd, "submit", tmp_path / "config.yaml", "--address", address, "--output", tmp_path / "runs")
+    run = Path(next(line for line in printed.splitlines() if line.startswith("run:")).split()[-1])
+    assert run.parent.parent == tmp_path / "runs"
+    folder, config = RunFolder.open(run)
+    assert folder.read_status()["status"] == "finished"
+    assert config.name == "away"
+    assert load_policy(folder.policy).spec.kind == "table"
+    assert folder.report.is_file()
