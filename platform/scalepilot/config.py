@@ -17,6 +17,7 @@ import yaml
 from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from scalepilot.errors import ConfigError
+from scalepilot.files.stored import read_text
 from scalepilot.settings import (
     ENV_TAGS,
     CheckpointsConfig,
@@ -165,15 +166,7 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ConfigError: it cannot be read, is too large, or is no plain YAML.
     """
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError(f"{path}: {path.stat().st_size} bytes; allowed: up to {MAX_CONFIG_BYTES}")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not UTF-8 text") from None
-    return parse_yaml(text, str(path))
+    return parse_yaml(read_text(path, MAX_CONFIG_BYTES, ConfigError), str(path))
 
 
 def config_from_mapping(values: Any, overrides: Sequence[str] = (), source: str = "config") -> ExperimentConfig:

@@ -71,7 +71,16 @@ __all__ = [
     "ObservationError",
     "RunError",
     "ScalepilotError",
+    "did_you_mean",
+    "printable",
 ]
+
+
+def printable(text: str) -> str:
+    """A text as one line that commands no terminal: whoever made a file, a name or an argument may have put escapes in it."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

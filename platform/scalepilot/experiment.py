@@ -30,7 +30,7 @@ from scalepilot.judge import (
     tuned_rivals,
 )
 from scalepilot.learn.callbacks import Callback, Videos, check_tracking, trackers
-from scalepilot.learn.checkpoints import Checkpoints
+from scalepilot.learn.checkpoints import Checkpoints, read_loop
 from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.run_folder import RunFolder, git_sha, library_versions
 from scalepilot.learn.task import TEST_SEED, AutoscaleTask, ReturnTask, Task
@@ -193,7 +193,7 @@ def run_experiment(
         evaluate: judge the policy on the test episodes and write the report.
     """
     if resume:
-        Checkpoints(folder.checkpoints, config.checkpoints.num_to_keep).check_owner()
+        _check_stored(folder, config)
     data = load_data(config) if isinstance(config.env, EnvConfig) else None
     task = make_task(config, data)
     check_environment(task.description.env_id, task.training_arguments())
@@ -251,6 +251,21 @@ def run_experiment(
         raise
     finally:
         folder.close()
+
+
+def _check_stored(folder: RunFolder, config: ExperimentConfig) -> None:
+    """Read what a run is resumed from, before anything is started or written.
+
+    Raises:
+        InputError: a file is damaged, or somebody else's.
+    """
+    checkpoints = Checkpoints(folder.checkpoints, config.checkpoints.num_to_keep)
+    checkpoints.check_owner()
+    folder.read_status()
+    folder.read_metrics()
+    newest = checkpoints.newest()
+    if newest is not None:
+        read_loop(newest)
 
 
 def make_callbacks(config: ExperimentConfig, folder: RunFolder, task: Task) -> list[Callback]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from scalepilot.errors import InputError
+from scalepilot.evaluate.files import read_summary
+from scalepilot.files.stored import read_mapping
 from scalepilot.policy import PolicySpec, read_spec
 from scalepilot.policy.artifact import SPEC_FILE
 
 _COST, _RETURN = "J", "return"
 _EVALUATION_KEYS = ("workloads", "episodes", "roles", "policies", "gap_closed")
-_MAX_SUMMARY_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -80,13 +80,11 @@ def stored_evaluation(folder: Path, spec: PolicySpec) -> dict[str, Any]:
     if run is None:
         return {}
     path = run / "evaluation" / "summary.json"
-    try:
-        if path.stat().st_size > _MAX_SUMMARY_BYTES:
-            return {}
-        summary = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    if not os.path.lexists(path):
         return {}
-    if not isinstance(summary, dict) or not figures(summary, spec.name):
+    read_summary(run / "evaluation")
+    summary = read_mapping(path)
+    if not figures(summary, spec.name):
         return {}
     return {key: summary[key] for key in _EVALUATION_KEYS if key in summary}
 
@@ -111,9 +109,9 @@ def renamed(evaluation: Mapping[str, Any], old: str, new: str) -> dict[str, Any]
 def _entry(path: Path) -> PolicyEntry:
     try:
         spec = read_spec(path)
+        return PolicyEntry(path, spec, stored_evaluation(path, spec))
     except InputError as error:
         return PolicyEntry(path, None, problem=str(error).removeprefix(f"{path / SPEC_FILE}: "))
-    return PolicyEntry(path, spec, stored_evaluation(path, spec))
 
 
 def _policy_folders(folder: Path) -> Iterator[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -18,12 +18,13 @@ from scalepilot.evaluate.files import read_evaluation
 from scalepilot.evaluate.report import LearningCurve, Picture, ReportData, write_report
 from scalepilot.evaluate.returns import ReturnComparison, is_returns, read_returns
 from scalepilot.evaluate.suite import SuiteComparison
+from scalepilot.files.stored import first_problem, read_bytes, read_mapping, read_text
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import read_spec
 from scalepilot.settings import EnvConfig
 
 REPORT_FILE, ABOUT_FILE = "report.html", "report.json"
-_MOST_ABOUT_BYTES = 50_000_000
+_MOST_ABOUT_BYTES, _MOST_PICTURE_BYTES = 50_000_000, 20_000_000
 # A longer film would be most of the page; it lies beside it in videos/.
 _MOST_FILM_BYTES = 400_000
 _Judged = Comparison | SuiteComparison | ReturnComparison
@@ -169,7 +170,7 @@ def _reference_lines(folder: RunFolder, status: Mapping[str, Any]) -> dict[str, 
             found = read_spec(path).provenance.get("validation_J_per_hour")
         except ArtifactError:
             continue
-        if found is not None:
+        if isinstance(found, int | float):
             lines[path.name] = float(found)
     return lines
 
@@ -196,9 +197,9 @@ _STILLS = {
 def _pictures(folder: RunFolder, named: Mapping[str, tuple[str, str]]) -> list[Picture]:
     """Those that `plots/` holds."""
     return [
-        Picture(title, caption, (folder.plots / name).read_text(encoding="utf-8"))
+        Picture(title, caption, read_text(folder.plots / name, _MOST_PICTURE_BYTES))
         for name, (title, caption) in named.items()
-        if (folder.plots / name).is_file()
+        if os.path.lexists(folder.plots / name)
     ]
 
 
@@ -206,17 +207,15 @@ def _film(folder: RunFolder) -> list[Picture]:
     film = folder.videos / "policy.gif"
     if not film.is_file() or film.stat().st_size > _MOST_FILM_BYTES:
         return []
-    return [Picture("Film", "One greedy episode.", film.read_bytes())]
+    return [Picture("Film", "One greedy episode.", read_bytes(film, _MOST_FILM_BYTES))]
 
 
 def _read_about(folder: Path) -> dict[str, Any]:
     path = folder / ABOUT_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
+    stored = read_mapping(path, _MOST_ABOUT_BYTES)
     try:
-        if path.stat().st_size > _MOST_ABOUT_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size} bytes; allowed: up to {_MOST_ABOUT_BYTES}")
-        stored = json.loads(path.read_bytes())
         return {
             "title": str(stored["title"]),
             "learning_curves": _CURVES.validate_python(stored["learning_curves"]),
@@ -225,5 +224,7 @@ def _read_about(folder: Path) -> dict[str, Any]:
             "provenance": dict(stored["provenance"]),
             "reproduce": [str(command) for command in stored["reproduce"]],
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+    except ValidationError as error:
+        raise InputError(f"{path}: learning_curves.{first_problem(error)}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a stored report ({type(error).__name__}: {str(error).splitlines()[0][:100]})") from None

@@ -7,18 +7,21 @@ import math
 import os
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, TypeVar
 
-import yaml
+from pydantic import ConfigDict, Field, TypeAdapter
 from rich.table import Table
 from rich.text import Text
 
+from scalepilot.config import read_yaml
 from scalepilot.errors import InputError
-from scalepilot.evaluate.files import SUMMARY_FILE
+from scalepilot.evaluate.files import SUMMARY_FILE, Summary, read_summary
 from scalepilot.evaluate.page import render
 from scalepilot.evaluate.tables import plain_table
+from scalepilot.files.stored import checked_record
+from scalepilot.learn.run_status import STATUS_FILE, RunStatus, TrainingStatus, read_run_status
 from scalepilot.progress import steps_text
 from scalepilot.settings.env import AUTOSCALE, is_autoscale
 
@@ -37,7 +40,7 @@ class RunEntry:
         environment: id without the namespace.
         workload: it was judged on; empty where the environment has its own.
         seed: of training.
-        status: as run.json has it; "unreadable" if that is damaged.
+        status: as run.json has it; "unreadable" if that or another file is damaged.
         env_steps: trained; None if unknown.
         train_seconds: of training; None if unknown.
         figure: mean J per hour or mean return of the kept policy on the test episodes; None if not judged yet.
@@ -47,6 +50,7 @@ class RunEntry:
         advantage: (mean, low, high) of figure − rival's with its 95 % interval, NaN where unknown.
         sameness: equal for runs that differ by training seed only.
         trials: (over, all known) of a sweep; None for a run.
+        problem: which file is damaged, and how; empty where none is.
     """
 
     path: Path
@@ -65,6 +69,7 @@ class RunEntry:
     advantage: tuple[float, float, float]
     sameness: str
     trials: tuple[int, int] | None = None
+    problem: str = ""
 
     @property
     def is_better(self) -> bool | None:
@@ -108,47 +113,65 @@ def find_runs(folders: Sequence[Path]) -> list[RunEntry]:
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"{folder}: is no folder; allowed: run folders, or folders that hold some, such as runs")
-    found = {path.resolve(): path for folder in folders for path in _run_folders(folder)}
+    seen: set[tuple[int, int]] = set()
+    found = {path.resolve(): path for folder in folders for path in _run_folders(folder, seen)}
     if not found:
         raise InputError(f"{', '.join(map(str, folders))}: holds no run; allowed: run folders, or folders that hold some")
-    return [read_sweep(path) if (path / SWEEP_FILE).is_file() else read_run(path) for path in sorted(found.values())]
+    return [read_sweep(path) if os.path.lexists(path / SWEEP_FILE) else read_run(path) for path in sorted(found.values())]
 
 
 def read_run(path: Path) -> RunEntry:
-    """One run; what is damaged or not there yet is unknown, not an error.
+    """One run; what is not there yet is unknown, what is damaged is named in its `problem`.
 
     Args:
         path: of a folder with a config.yaml.
     """
-    return _entry(path, _mapping(path / "config.yaml", yaml.safe_load), _mapping(path / "run.json", json.loads))
+    try:
+        head, config = _read_yaml(path / "config.yaml", _HEAD)
+    except InputError as error:
+        return _unreadable(path, error)
+    return _entry(path, head, json.dumps({k: v for k, v in config.items() if k not in ("seed", "output")}, sort_keys=True))
 
 
-def _entry(path: Path, config: dict[str, Any], status: dict[str, Any]) -> RunEntry:
-    summary = _mapping(path / "evaluation" / SUMMARY_FILE, json.loads)
-    training = status.get("training") or {}
-    env_id = str((config.get("env") or {}).get("id", AUTOSCALE)).rpartition("/")[2]
-    engine = str(config.get("engine", "rllib"))
-    algorithm = str(config.get("algorithm", "?")) + ("" if engine == "rllib" else f" ({engine})")
-    seed = config.get("seed", 0)
-    own, rival = _judged(summary)
-    name = _COST if is_autoscale(env_id) else _RETURN
+def _entry(path: Path, config: _Head, sameness: str) -> RunEntry:
+    env_id = str(config.env.get("id", AUTOSCALE)).rpartition("/")[2]
     nothing = (math.nan, math.nan, math.nan)
-    return RunEntry(
+    entry = RunEntry(
         path=path,
-        name=str(config.get("name", "?")),
-        algorithm=algorithm,
+        name=config.name,
+        algorithm=config.algorithm + ("" if config.engine == "rllib" else f" ({config.engine})"),
         environment=env_id,
-        workload=", ".join(map(str, summary.get("workloads", []))) if is_autoscale(env_id) else "",
-        seed=int(seed) if isinstance(seed, int) else 0,
-        status=str(status.get("status", "unreadable" if (path / "run.json").exists() else "not begun")),
-        env_steps=training.get("env_steps"),
-        train_seconds=training.get("train_seconds"),
-        figure=_figure(summary, own, name),
-        figure_name=name,
+        workload="",
+        seed=config.seed,
+        status="not begun",
+        env_steps=None,
+        train_seconds=None,
+        figure=None,
+        figure_name=_COST if is_autoscale(env_id) else _RETURN,
+        rival="",
+        rival_figure=None,
+        advantage=nothing,
+        sameness=sameness,
+    )
+    try:
+        status = read_run_status(path)
+        if status is not None:
+            training = status.training or TrainingStatus()
+            entry = replace(entry, status=status.status, env_steps=training.env_steps, train_seconds=training.train_seconds)
+        if not os.path.lexists(path / "evaluation" / SUMMARY_FILE):
+            return entry
+        summary = read_summary(path / "evaluation")
+    except InputError as error:
+        return replace(entry, status="unreadable", problem=str(error))
+    own, rival = _judged(summary)
+    versus = summary.versus.get(own, {}).get(rival)
+    return replace(
+        entry,
+        workload=", ".join(summary.workloads) if is_autoscale(env_id) else "",
+        figure=_figure(summary, own, entry.figure_name),
         rival=rival,
-        rival_figure=_figure(summary, rival, name),
-        advantage=_interval(summary.get("versus", {}).get(own, {}).get(rival)) if rival else nothing,
-        sameness=json.dumps({key: value for key, value in config.items() if key not in ("seed", "output")}, sort_keys=True),
+        rival_figure=_figure(summary, rival, entry.figure_name),
+        advantage=nothing if versus is None else (_number(versus.mean), _number(versus.low), _number(versus.high)),
     )
 
 
@@ -158,23 +181,81 @@ def read_sweep(path: Path) -> RunEntry:
     Args:
         path: of a folder with a sweep.yaml.
     """
-    sweep = _mapping(path / SWEEP_FILE, yaml.safe_load)
-    experiment = sweep.get("experiment")
-    trials = [_mapping(p, json.loads) for p in sorted(path.glob("*/*/run.json"))]
-    training = [trial.get("training") or {} for trial in trials]
-    over = sum(trial.get("status") in ("finished", "stopped", "failed") for trial in trials)
-    given = {"algorithm": "ppo", **experiment} if isinstance(experiment, dict) else {}
-    entry = _entry(path, given, _mapping(path / "run.json", json.loads))
+    try:
+        sweep, _ = _read_yaml(path / SWEEP_FILE, _SWEEP)
+        given: dict[str, Any] = {"algorithm": "ppo"} | (sweep.experiment if isinstance(sweep.experiment, dict) else {})
+        head = checked_record(given, _HEAD, f"{path / SWEEP_FILE}: experiment")
+    except InputError as error:
+        return _unreadable(path, error)
+    # A sweep is nobody's other seed.
+    entry = _entry(path, head, str(path))
+    trials: list[RunStatus] = []
+    problem = entry.problem
+    for file in sorted(path.glob(f"*/*/{STATUS_FILE}")):
+        try:
+            status = read_run_status(file.parent)
+        except InputError as error:
+            problem = problem or str(error)
+            continue
+        trials += [] if status is None else [status]
+    training = [trial.training for trial in trials if trial.training is not None]
+    over = sum(trial.status in ("finished", "stopped", "failed") for trial in trials)
     return replace(
         entry,
-        name=str(sweep.get("name", "?")),
-        algorithm=f"{entry.algorithm}, {(sweep.get('search') or {}).get('kind', 'grid')} search",
-        env_steps=sum(t.get("env_steps") or 0 for t in training) or None,
-        train_seconds=sum(t.get("train_seconds") or 0.0 for t in training) or None,
+        name=sweep.name,
+        algorithm=f"{entry.algorithm}, {sweep.search.get('kind', 'grid')} search",
+        env_steps=sum(t.env_steps or 0 for t in training) or None,
+        train_seconds=sum(t.train_seconds or 0.0 for t in training) or None,
         trials=(over, len(trials)),
-        # A sweep is nobody's other seed.
-        sameness=str(path),
+        problem=problem,
     )
+
+
+def _unreadable(path: Path, error: InputError) -> RunEntry:
+    """A folder whose configuration is damaged: it has a line, so that nobody looks for it in vain."""
+    entry = _entry(path / "?", _Head(name=path.parent.name), str(path))
+    return replace(entry, path=path, environment="?", status="unreadable", problem=str(error))
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What a list needs of a config.yaml, which may be of another version, or of an environment that is not installed."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
+
+    name: str = "?"
+    algorithm: str = "?"
+    engine: str = "rllib"
+    seed: Annotated[int, Field(ge=0, strict=True)] = 0
+    env: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _SweepHead:
+    """The same of a sweep.yaml."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
+
+    name: str = "?"
+    experiment: dict[str, Any] | str = ""
+    search: dict[str, Any] = field(default_factory=dict)
+
+
+_HEAD: TypeAdapter[_Head] = TypeAdapter(_Head)
+_SWEEP: TypeAdapter[_SweepHead] = TypeAdapter(_SweepHead)
+_Record = TypeVar("_Record")
+
+
+def _read_yaml(path: Path, adapter: TypeAdapter[_Record]) -> tuple[_Record, dict[str, Any]]:
+    """A YAML file as a record, and all of its keys.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    values = read_yaml(path)
+    if not isinstance(values, dict) or not values:
+        raise InputError(f"{path}: {'is empty' if not values else 'holds a ' + type(values).__name__}; allowed: keys and values")
+    return checked_record(values, adapter, str(path)), values
 
 
 def worths(runs: Sequence[RunEntry]) -> list[Worth]:
@@ -307,41 +388,40 @@ def _worth(runs: list[RunEntry]) -> Worth:
     )
 
 
-def _run_folders(folder: Path) -> Iterator[Path]:
-    if (folder / "config.yaml").is_file() or (folder / SWEEP_FILE).is_file():
-        yield folder
-        return
-    for child in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        yield from _run_folders(child)
-
-
-def _mapping(path: Path, parse: Any) -> dict[str, Any]:
-    """What a file holds; {} if it is missing, damaged or no mapping."""
+def _run_folders(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """Folders of runs and sweeps; each once, whatever links lead back to it."""
     try:
-        found = parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            return
+        seen.add((status.st_dev, status.st_ino))
+        # Whatever stands in the file's place: a list that leaves a damaged run out would say that there is none.
+        if os.path.lexists(folder / "config.yaml") or os.path.lexists(folder / SWEEP_FILE):
+            yield folder
+            return
+        children = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from None
+    for child in children:
+        yield from _run_folders(child, seen)
 
 
-def _judged(summary: dict[str, Any]) -> tuple[str, str]:
+def _judged(summary: Summary) -> tuple[str, str]:
     """Names of the run's own policy and of the best baseline, empty if not there."""
-    roles = summary.get("roles", {})
-    own = next((name for name, role in roles.items() if role == "policy"), "")
-    metric, sign = (_COST, 1.0) if _COST in summary.get("policies", {}).get(own, {}) else (_RETURN, -1.0)
-    baselines = {name: _figure(summary, name, metric) for name, role in roles.items() if role == "baseline"}
+    own = next((name for name, role in summary.roles.items() if role == "policy"), "")
+    metric, sign = (_COST, 1.0) if _COST in summary.policies.get(own, {}) else (_RETURN, -1.0)
+    baselines = {name: _figure(summary, name, metric) for name, role in summary.roles.items() if role == "baseline"}
     known = {name: sign * value for name, value in baselines.items() if value is not None}
     return own, min(known, key=lambda name: known[name]) if known else ""
 
 
-def _figure(summary: dict[str, Any], name: str, metric: str) -> float | None:
-    value = summary.get("policies", {}).get(name, {}).get(metric, {}).get("mean")
-    return float(value) if isinstance(value, int | float) else None
+def _figure(summary: Summary, name: str, metric: str) -> float | None:
+    figure = summary.policies.get(name, {}).get(metric)
+    return None if figure is None else figure.mean
 
 
-def _interval(stored: dict[str, Any] | None) -> tuple[float, float, float]:
-    mean, low, high = (math.nan if (v := (stored or {}).get(key)) is None else float(v) for key in ("mean", "low", "high"))
-    return mean, low, high
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _steps(env_steps: int | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from scalepilot.errors import ConfigError
+from scalepilot.files.stored import is_text
 
 MAX_YAML_CHARACTERS = 1_000_000
 _MAX_YAML_NODES, _MAX_YAML_DEPTH = 10_000, 20
@@ -23,6 +24,10 @@ class _Loader(yaml.SafeLoader):
         mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.nodes > _MAX_YAML_NODES:
             raise yaml.MarkedYAMLError(problem=f"more than {_MAX_YAML_NODES} values", problem_mark=mark)
+        if getattr(self.peek_event(), "tag", None) is not None:  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="tags (!name) are not allowed", problem_mark=mark)
+        if not is_text(getattr(self.peek_event(), "value", "")):  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="NUL and lone surrogates are not allowed", problem_mark=mark)
         if self.check_event(yaml.AliasEvent):
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not allowed", problem_mark=mark)
         if self.depth >= _MAX_YAML_DEPTH:
@@ -38,12 +43,20 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(problem="a key is a list or a mapping", problem_mark=key.start_mark)
+            if key.tag != "tag:yaml.org,2002:str" and key.tag != "tag:yaml.org,2002:merge":
+                problem = f"key {key.value!r} is read as {key.tag.rpartition(':')[2]}, write it in quotes"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
+# Plain data has no dates: 2026-01-01 is a string, and wrong where a number or a mapping belongs.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+}
 # YAML 1.1 reads 1e-3 as a string; everyone who writes it means a number.
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"), list("-+0123456789.")

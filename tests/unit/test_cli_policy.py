@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.commands import said
 
+from scalepilot.cli import main
 from scalepilot.policy import NetworkPolicy, load_policy, read_packed, read_spec, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -64,11 +65,15 @@ def test_every_policy_below_a_folder_is_listed_in_one_line(capsys: Capture, run:
 
 def test_a_damaged_policy_is_listed_with_what_is_wrong(capsys: Capture, run: Path) -> None:
     (run / "policy" / "policy.json").write_text("{")
-    lines = said(capsys, "policy", "list", run).splitlines()
+    assert main(["policy", "list", str(run)]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"scalepilot policy: {run / 'policy' / 'policy.json'}: is not JSON")
+    lines = out.splitlines()
     assert len(lines) == 4
     (damaged,) = [line for line in lines if line.startswith("unreadable")]
     assert "is not JSON" in damaged
-    (entry,) = [entry for entry in json.loads(said(capsys, "policy", "list", run, "--json")) if "problem" in entry]
+    assert main(["policy", "list", str(run), "--json"]) == 2
+    (entry,) = [entry for entry in json.loads(capsys.readouterr().out) if "problem" in entry]
     assert entry["path"] == str(run / "policy")
 
 
@@ -106,7 +111,7 @@ def test_a_rule_is_shown_with_its_parameters(capsys: Capture, run: Path) -> None
 def test_a_policy_that_nobody_judged_says_so(capsys: Capture, run: Path, tmp_path: Path) -> None:
     assert "not evaluated" in said(capsys, "policy", "show", run / "policy-final")
     (run / "evaluation" / "summary.json").write_text("[1")
-    assert "not evaluated" in said(capsys, "policy", "show", run)
+    assert "summary.json: is not JSON, or is cut off" in said(capsys, "policy", "show", run, code=2)
 
 
 def test_a_stored_string_commands_no_terminal(

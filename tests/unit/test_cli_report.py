@@ -96,8 +96,8 @@ def test_a_comparison_knows_which_folder_each_of_its_policies_is_from(tmp_path):
     ("spoil", "words"),
     [
         (lambda folder: (folder / "summary.json").unlink(), "holds neither config.yaml nor summary.json"),
-        (lambda folder: (folder / "summary.json").write_text("{}"), "not a stored evaluation"),
-        (lambda folder: (folder / "episodes.parquet").write_bytes(b"PAR1"), "not a stored evaluation"),
+        (lambda folder: (folder / "summary.json").write_text("{}"), "summary.json: workloads: is missing"),
+        (lambda folder: (folder / "episodes.parquet").write_bytes(b"PAR1"), "episodes.parquet: is not Parquet, or is cut off"),
         (lambda folder: (folder / "report.json").write_text('{"title": 1}'), "not a stored report"),
     ],
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
-import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from scalepilot import __version__
-from scalepilot.errors import ScalepilotError
+from scalepilot.cli import streams
+from scalepilot.errors import InputError, ScalepilotError, printable
 
 # name → module; each has HELP, add_arguments(parser) and run(arguments) → exit code.
 COMMANDS = {
@@ -32,14 +34,32 @@ COMMANDS = {
     "doctor": "scalepilot.cli.doctor",
 }
 INTERRUPTED = 130
+# Letters of a message: a name that fills the screen hides what is wrong with it.
+_LONGEST = 1500
 _REMEDY = "pip install 'scalepilot[train]' ('scalepilot[serve]' to serve), on a cluster in the image of every node"
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with one-line errors."""
+    """argparse with one-line errors, in which an option that is given twice is one."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        for name in (None, "store"):
+            self.register("action", name, _StoredOnce)
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: {printable(message)[:_LONGEST]} (see {self.prog} --help)\n")
+
+
+class _StoredOnce(argparse._StoreAction):
+    """Of two values of one option the first would be given and not used."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        given = vars(namespace).setdefault("_given", set())
+        if option_string is not None and self.dest in given:
+            parser.error(f"{option_string}: is given twice; allowed: once")
+        given.add(self.dest)
+        super().__call__(parser, namespace, values, option_string)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,27 +76,60 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; errors a user can cause are one line and an exit code."""
-    arguments = build_parser().parse_args(argv)
-    # For what says how to make it again.
-    arguments.given = list(sys.argv[1:] if argv is None else argv)
+    """Run a command; errors that a user can cause are one line and an exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        streams.prepare()
+    command = next((text for text in given if text in COMMANDS), "")
     try:
-        return int(arguments.run(arguments))
+        _check_text(given)
+        arguments = build_parser().parse_args(given)
+        # For what says how to make it again.
+        arguments.given = given
+        code = int(arguments.run(arguments))
+        streams.flush()
+        return code
     except ScalepilotError as error:
-        print(f"scalepilot {arguments.command}: {error}", file=sys.stderr)
-        return error.exit_code
+        return _end(command, str(error), error.exit_code)
     except ModuleNotFoundError as error:
         if (error.name or "scalepilot").partition(".")[0] in ("scalepilot", "scalepilot_envs"):
-            raise
-        print(f"scalepilot {arguments.command}: needs {error.name}, which is not installed: {_REMEDY}", file=sys.stderr)
-        return 1
+            return _end(command, streams.unexpected(error), 1)
+        return _end(command, f"needs {error.name}, which is not installed: {_REMEDY}", 1)
     except KeyboardInterrupt:
-        print(f"scalepilot {arguments.command}: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return _end(command, "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output went away (… | head): nothing left to say, and Python must not try at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output went away (… | head): nothing left to say.
+        streams.abandon()
         return 1
+    except OSError as error:
+        streams.abandon()
+        return _end(command, *streams.system_error(error))
+    except MemoryError:
+        return _end(command, "there is not enough memory for this", 1)
+    except Exception as error:  # noqa: BLE001 - a bug is one line, too; its traceback goes to a file
+        return _end(command, streams.unexpected(error), 1)
+
+
+def _check_text(given: Sequence[str]) -> None:
+    """Refuse arguments that can be no file's name and in no file's text.
+
+    Raises:
+        InputError: NUL, or bytes that are not UTF-8.
+    """
+    for text in given:
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+            raise InputError(f"{text[:_LONGEST]}: is not UTF-8; allowed: UTF-8")
+        if "\0" in text:
+            raise InputError(f"{text[:_LONGEST]}: holds NUL; allowed: text without")
+
+
+def _end(command: str, message: str, code: int) -> int:
+    """Say why in a line, whatever is still to be written."""
+    with contextlib.suppress(OSError):
+        streams.flush()
+    said = printable(message)
+    print(f"scalepilot {command}: " * bool(command) + (said if len(said) <= _LONGEST else said[:_LONGEST] + "…"), file=sys.stderr)
+    return code
 
 
 __all__ = ["COMMANDS", "build_parser", "main"]

@@ -7,10 +7,12 @@ import contextlib
 import json
 import math
 import shlex
-import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from scalepilot.cli.streams import note
 
 if TYPE_CHECKING:
     from scalepilot.entrants import Gathered
@@ -90,9 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     gathered = gather(arguments.policies)
     for problem in gathered.failed.values():
-        print(f"scalepilot compare: left out: {problem}", file=sys.stderr)
+        note("compare", f"left out: {problem}")
     if gathered.failed and not gathered.entrants and not gathered.rules:
-        print("scalepilot compare: no policy is left to compare", file=sys.stderr)
+        note("compare", "no policy is left to compare")
         return 1
     gathered.check_one_environment()
     try:
@@ -104,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"{error.filename or arguments.out}: cannot be written ({error.strerror or error})") from None
     for name, problem in comparison.failed.items():
         if name not in gathered.failed:
-            print(f"scalepilot compare: left out: {problem}", file=sys.stderr)
+            note("compare", f"left out: {problem}")
     _show(comparison, arguments)
     return 1 if comparison.failed else 0
 
@@ -147,7 +149,7 @@ def _compete(
     on = arenas(gathered, arguments.workload, config=arguments.config, overrides=overrides, peak_rps=arguments.peak_rps)
     notes = gathered.other_services([(arena.name, arena.config.autoscale.params) for arena in on])
     for line in notes:
-        print(f"scalepilot compare: note: {line}", file=sys.stderr)
+        note("compare", f"note: {line}")
     effort = Effort(
         evaluations=arguments.evaluations,
         windows=None if arguments.windows == "all" else int(arguments.windows),
@@ -197,10 +199,7 @@ def _executor(arguments: argparse.Namespace) -> Iterator[Executor]:
         return
     from scalepilot.simulate import ProcessExecutor, usable_cores
 
-    def note(line: str) -> None:
-        print(f"scalepilot compare: {line}", file=sys.stderr)
-
-    with ProcessExecutor(arguments.jobs or usable_cores(), note) as processes:
+    with ProcessExecutor(arguments.jobs or usable_cores(), partial(note, "compare")) as processes:
         yield processes
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from scalepilot.cli.streams import note
 
 if TYPE_CHECKING:
     from scalepilot.config import ExperimentConfig
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     comparisons = []
     named = list(zip(labels, policies, strict=True))
     for line in other_services(named, [(workload_name(c), c.autoscale.params) for c in configs]):
-        print(f"scalepilot evaluate: note: {line}", file=sys.stderr)
+        note("evaluate", f"note: {line}")
     for config in configs:
         comparison = _judged(config, named, arguments)
         comparisons.append(comparison)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
+
+from scalepilot.cli.streams import note
 
 HELP = "draw every plot of a run again from what it stored (its log alone is enough for a learning curve)"
 
@@ -60,6 +61,6 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"drawn:    {out / name}" + (f"  (from {source})" if name == "learning_curve.svg" else ""))
         for name, reason in left_out.items():
             print(f"not drawn: {name}: {reason}")
-    for note in notes:
-        print(f"scalepilot plot: {note}", file=sys.stderr)
+    for line in notes:
+        note("plot", line)
     return 0 if drawn else 1

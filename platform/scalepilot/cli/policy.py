@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,18 +68,34 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from scalepilot.cli.policy_show import printable
+    from scalepilot.errors import printable
     from scalepilot.policy_list import find_policies
 
     entries = find_policies(arguments.folders)
     if arguments.json:
         print(json.dumps([_as_json(entry) for entry in entries], indent=1, ensure_ascii=False, allow_nan=False))
-        return 0
+        return _checked(entries)
     rows = [["policy", "kind", "environment", "algorithm", "result", "signed", "folder"], *map(_cells, entries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for *cells, folder in rows:
         # Paths come last and as long as they are: a line is for `grep` and `cut`, too.
         print(printable("  ".join([*(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)), folder])))
+    return _checked(entries)
+
+
+def _checked(entries: Sequence[PolicyEntry]) -> int:
+    """0, once all are listed.
+
+    Raises:
+        InputError: one is damaged.
+    """
+    from scalepilot.errors import InputError
+    from scalepilot.policy.artifact import SPEC_FILE
+
+    damaged = [entry for entry in entries if entry.problem]
+    if damaged:
+        more = f" (and {len(damaged) - 1} more, listed as unreadable)" if len(damaged) > 1 else ""
+        raise InputError(f"{damaged[0].path / SPEC_FILE}: {damaged[0].problem}{more}")
     return 0
 
 

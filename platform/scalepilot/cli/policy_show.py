@@ -9,14 +9,10 @@ from typing import Any
 from rich.text import Text
 
 from scalepilot.cli import output
+from scalepilot.errors import printable
 from scalepilot.evaluate.tables import plain_table
 from scalepilot.policy import PolicySpec
 from scalepilot.policy_list import figures
-
-
-def printable(text: str) -> str:
-    """The text without what would command a terminal: an artifact's strings are whoever's made it."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def print_policy(folder: Path, spec: PolicySpec, evaluation: Mapping[str, Any], sizes: Mapping[str, int]) -> None:

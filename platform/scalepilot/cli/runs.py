@@ -25,8 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Read and print."""
+    """Read and print.
+
+    Raises:
+        InputError: a run is damaged; it is named, and the others are listed.
+    """
     from scalepilot.cli.output import console
+    from scalepilot.errors import InputError
     from scalepilot.run_list import find_runs, runs_page, runs_table, worth_markdown, worths
 
     runs = find_runs(arguments.folders)
@@ -34,7 +39,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([_as_json(entry) for entry in runs], indent=1, ensure_ascii=False, allow_nan=False))
     elif arguments.html is not None:
         from scalepilot.durable import write_bytes
-        from scalepilot.errors import InputError
 
         try:
             write_bytes(arguments.html, runs_page(runs, arguments.html).encode())
@@ -45,6 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(worth_markdown(worths(runs)))
     else:
         console().print(runs_table(runs))
+    damaged = [entry.problem for entry in runs if entry.problem]
+    if damaged:
+        more = f" (and {len(damaged) - 1} more, listed as unreadable)" if len(damaged) > 1 else ""
+        raise InputError(f"{damaged[0]}{more}")
     return 0
 
 

@@ -10,28 +10,63 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, StrictFloat, TypeAdapter, ValidationError
 
 from scalepilot.errors import InputError
 from scalepilot.evaluate.comparison import ROLES, Comparison, Contestant, GapReference, Member, PlayedBack, Role, Scope
 from scalepilot.evaluate.statistics import GapClosed, Interval, PairedDifference
 from scalepilot.evaluate.suite import Standing, SuiteComparison
+from scalepilot.files.stored import checked_record, first_problem, read_mapping, read_table
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
 
 SUMMARY_FILE, EPISODES_FILE, PLAYBACK_FILE = "summary.json", "episodes.parquet", "playback.parquet"
 _SCOPE: TypeAdapter[Scope] = TypeAdapter(Scope)
 _PLAYED_BACK: TypeAdapter[PlayedBack | None] = TypeAdapter(PlayedBack | None)
 _GAP_REFERENCE: TypeAdapter[GapReference | None] = TypeAdapter(GapReference | None)
-_MAX_SUMMARY_BYTES = 10_000_000
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A stored figure with its 95 % interval; what is unknown is None."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
+
+    mean: StrictFloat | None
+    low: StrictFloat | None = None
+    high: StrictFloat | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What every summary.json of an evaluation holds, by money or by return.
+
+    Attributes:
+        workloads: judged on, or the environment's id.
+        policies: name → metric → figure.
+        roles: name → policy, baseline or bound.
+        details: name → a few words.
+        versus: name → baseline → difference.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
+
+    workloads: Annotated[list[str], Field(min_length=1)]
+    policies: dict[str, dict[str, Figure]]
+    roles: dict[str, Role] = field(default_factory=dict)
+    details: dict[str, str] = field(default_factory=dict)
+    versus: dict[str, dict[str, Figure]] = field(default_factory=dict)
+
+
+_SUMMARY: TypeAdapter[Summary] = TypeAdapter(Summary)
 
 
 def write_evaluation(comparison: Comparison | SuiteComparison, folder: Path) -> None:
@@ -123,20 +158,30 @@ def read_evaluation(folder: Path) -> Comparison | SuiteComparison:
     Raises:
         InputError: a file is missing, damaged or not of this form.
     """
-    path = folder / SUMMARY_FILE
+    stored = read_mapping(folder / SUMMARY_FILE)
+    read_summary(folder)
+    table = read_table(folder / EPISODES_FILE)
+    playback = read_table(folder / PLAYBACK_FILE) if os.path.lexists(folder / PLAYBACK_FILE) else None
     try:
-        if path.stat().st_size > _MAX_SUMMARY_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size} bytes; allowed: up to {_MAX_SUMMARY_BYTES}")
-        stored = json.loads(path.read_bytes())
-        table = pq.read_table(folder / EPISODES_FILE)
-        playback = pq.read_table(folder / PLAYBACK_FILE) if (folder / PLAYBACK_FILE).exists() else None
         return _suite(stored, table, playback) if "by_workload" in stored else _comparison(stored, table, playback)
-    except OSError as error:
-        raise InputError(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, ValidationError, pa.ArrowException) as error:
-        raise InputError(
-            f"{folder}: not a stored evaluation ({type(error).__name__}: {str(error).splitlines()[0][:100]})"
-        ) from None
+    except ValidationError as error:
+        raise InputError(f"{folder / SUMMARY_FILE}: {first_problem(error)}") from None
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, pa.ArrowException) as error:
+        raise InputError(not_an_evaluation(folder, error)) from None
+
+
+def not_an_evaluation(folder: Path, error: Exception) -> str:
+    """What to say of files that are whole, each for itself, but are not those of one evaluation."""
+    return f"{folder}: not a stored evaluation ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]})"
+
+
+def read_summary(folder: Path) -> Summary:
+    """What summary.json of an evaluation says, without the episodes behind it.
+
+    Raises:
+        InputError: it is missing, damaged or not of this form.
+    """
+    return checked_record(read_mapping(folder / SUMMARY_FILE), _SUMMARY, str(folder / SUMMARY_FILE))
 
 
 def _suite(stored: dict[str, Any], table: Any, playback: Any) -> SuiteComparison:

@@ -22,6 +22,8 @@ from scalepilot.evaluate.files import (
     SUMMARY_FILE,
     interval_json,
     json_number,
+    not_an_evaluation,
+    read_summary,
     replace_file,
 )
 from scalepilot.evaluate.statistics import (
@@ -34,6 +36,7 @@ from scalepilot.evaluate.statistics import (
     paired_difference,
 )
 from scalepilot.evaluate.tables import plain_table
+from scalepilot.files.stored import read_mapping, read_table, table_schema
 from scalepilot.policy import Policy
 from scalepilot.simulate import EpisodeReturns, run_returns
 from scalepilot.simulate.returns import LAST_PREFIX
@@ -220,8 +223,8 @@ def _results(columns: Mapping[str, NDArray[Any]], rows: NDArray[np.bool_]) -> Ep
 def is_returns(folder: Path) -> bool:
     """Whether a folder holds what `write_returns` wrote, and not a comparison by money."""
     try:
-        return "episode_return" in pq.read_schema(folder / EPISODES_FILE).names
-    except (OSError, pa.ArrowException):
+        return "episode_return" in table_schema(folder / EPISODES_FILE).names
+    except InputError:
         return False
 
 
@@ -231,9 +234,10 @@ def read_returns(folder: Path) -> ReturnComparison:
     Raises:
         InputError: a file is missing, damaged or not of this form.
     """
+    stored = read_mapping(folder / SUMMARY_FILE)
+    read_summary(folder)
+    table = read_table(folder / EPISODES_FILE)
     try:
-        stored = json.loads((folder / SUMMARY_FILE).read_bytes())
-        table = pq.read_table(folder / EPISODES_FILE)
         owner = np.array(table["policy"].to_pylist(), dtype=object)
         labels = ("policy", "role", "member")
         columns = {name: table[name].to_numpy() for name in table.column_names if name not in labels}
@@ -253,12 +257,8 @@ def read_returns(folder: Path) -> ReturnComparison:
             for name, against in stored["versus"].items()
         }
         return ReturnComparison(stored["workloads"][0], tuple(rows), versus, stored.get("failed", {}))
-    except OSError as error:
-        raise InputError(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, pa.ArrowException) as error:
-        raise InputError(
-            f"{folder}: not a stored evaluation ({type(error).__name__}: {str(error).splitlines()[0][:100]})"
-        ) from None
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, pa.ArrowException) as error:
+        raise InputError(not_an_evaluation(folder, error)) from None
 
 
 def _interval(values: Mapping[str, float | None]) -> Interval:

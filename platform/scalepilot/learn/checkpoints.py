@@ -5,13 +5,45 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, TypeAdapter
 
 from scalepilot.durable import remove_folder, remove_leftovers, replaced_folder
 from scalepilot.errors import InputError
+from scalepilot.files.stored import read_record
 
 # The last file to be written: a folder of an older version without it was never finished.
 LAST_FILE = "loop.json"
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """loop.json: where the training loop was."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
+
+    iteration: Annotated[int, Field(ge=0, strict=True)]
+    train_seconds: Annotated[float, Field(ge=0, strict=True)]
+    best_value: StrictFloat | None
+    best_score: Annotated[list[StrictBool | StrictFloat], Field(min_length=2, max_length=2)] | None
+    best_env_steps: Annotated[int, Field(ge=0, strict=True)]
+    last_value: StrictFloat | None
+    last_score: StrictFloat | None = None
+
+
+_LOOP: TypeAdapter[LoopState] = TypeAdapter(LoopState)
+
+
+def read_loop(checkpoint: Path) -> LoopState:
+    """Where the training loop was at a checkpoint.
+
+    Raises:
+        InputError: its loop.json is damaged.
+    """
+    return read_record(checkpoint / LAST_FILE, _LOOP)
 
 
 class Checkpoints:
@@ -30,7 +62,7 @@ class Checkpoints:
         if not self.path.exists():
             return []
         return sorted(
-            (p for p in self.path.iterdir() if p.name.isdigit() and (p / LAST_FILE).exists()), key=lambda p: int(p.name)
+            (p for p in self.path.iterdir() if p.name.isdigit() and os.path.lexists(p / LAST_FILE)), key=lambda p: int(p.name)
         )
 
     def newest(self) -> Path | None:

@@ -7,7 +7,6 @@ import csv
 import datetime as dt
 import importlib.metadata
 import io
-import json
 import logging
 import os
 import platform
@@ -18,12 +17,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
-from scalepilot.config import ExperimentConfig, config_from_mapping
+from scalepilot.config import ExperimentConfig, config_from_mapping, read_yaml
 from scalepilot.durable import write_bytes, write_json
 from scalepilot.errors import InputError, RunError
+from scalepilot.files.stored import read_numbers
 from scalepilot.learn.metrics import METRICS
+from scalepilot.learn.run_status import read_status
 
 _LIBRARIES = ("scalepilot", "ray", "torch", "numpy", "gymnasium", "onnx", "onnxruntime", "stable-baselines3")
 
@@ -130,9 +130,12 @@ class RunFolder:
             InputError: not a run folder.
         """
         folder = cls(path)
-        if not folder.config_file.is_file():
+        if not os.path.lexists(folder.config_file):
             raise InputError(f"{path}: holds no config.yaml; allowed: a run folder, such as runs/demo/20261120-120000-0")
-        values = yaml.safe_load(folder.config_file.read_text(encoding="utf-8"))
+        values = read_yaml(folder.config_file)
+        if not values:
+            # Every key has a default: what is left of an emptied file would be another experiment.
+            raise InputError(f"{folder.config_file}: is empty; allowed: the configuration that the run was begun with")
         return folder, config_from_mapping(values, source=str(folder.config_file))
 
     @property
@@ -165,13 +168,21 @@ class RunFolder:
             writer.writerow(["" if value is None else repr(value) for value in values])
 
     def read_metrics(self) -> list[dict[str, float | None]]:
-        """All iterations logged so far."""
-        if not self.progress_csv.exists():
+        """All iterations logged so far, with every documented name.
+
+        Raises:
+            InputError: progress.csv is damaged.
+        """
+        if not os.path.lexists(self.progress_csv):
             return []
-        with self.progress_csv.open(encoding="utf-8", newline="") as file:
-            # A process killed while writing, or a full disk, may leave the last line short.
-            lines = [line for line in file if line.endswith("\n")]
-        return [{name: float(value) if value else None for name, value in row.items()} for row in csv.DictReader(lines)]
+        # A process killed while writing, or a full disk, may leave the last line short: it is left out.
+        rows = read_numbers(self.progress_csv, METRICS)
+        for number, row in enumerate(rows, start=2):
+            for name in ("iteration", "env_steps"):
+                value = row[name]
+                if value is not None and not (0 <= value < 2**53 and value == int(value)):
+                    raise InputError(f"{self.progress_csv}:{number}: {name}: {value!r} is not allowed; allowed: whole numbers")
+        return rows
 
     def truncate_metrics(self, iteration: int) -> None:
         """Forget iterations after `iteration`: they were not in the checkpoint and run again."""
@@ -193,7 +204,13 @@ class RunFolder:
 
     def write_status(self, status: str, **details: Any) -> None:
         """run.json: status, versions, hardware and whatever is known by now."""
-        known = self.read_status() | {
+        try:
+            known = self.read_status()
+        except InputError as problem:
+            # A run that trains goes on without what was known.
+            logging.getLogger("scalepilot.training").warning("%s; written anew", problem)
+            known = {}
+        known |= {
             "status": status,
             "updated": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
             "versions": library_versions(),
@@ -204,12 +221,12 @@ class RunFolder:
         write_json(self.path / "run.json", known | details)
 
     def read_status(self) -> dict[str, Any]:
-        """What run.json holds; {} if it is missing or damaged."""
-        try:
-            known = json.loads((self.path / "run.json").read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return known if isinstance(known, dict) else {}
+        """What run.json holds; {} if it is missing.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        return dict(read_status(self.path))
 
     def mark_resumed(self, iteration: int, **details: Any) -> None:
         """Note in run.json that the run went on from `iteration`, and how."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from scalepilot.config import ExperimentConfig
+from scalepilot.errors import InputError
+from scalepilot.files.stored import MAX_TEXT_BYTES, read_bytes, read_table, shown
 from scalepilot.learn.metrics import METRICS
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.settings import EnvConfig
@@ -51,7 +51,7 @@ def stored_metrics(folder: RunFolder, config: ExperimentConfig) -> tuple[Rows, s
     for name, read in readers.items():
         try:
             rows = read()
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        except InputError:
             continue
         # A table that lacks a column, or is cut in the middle of a number, is another file than was written.
         if rows and all("env_steps" in row and row["env_steps"] is not None for row in rows):
@@ -67,26 +67,30 @@ def metric_names(config: ExperimentConfig) -> tuple[str, str]:
 
 
 def _from_parquet(path: Path) -> Rows:
-    rows: Rows = pq.read_table(path).to_pylist() if path.exists() else []
+    if not os.path.lexists(path):
+        return []
+    rows: Rows = read_table(path).to_pylist()
+    for row in rows:
+        for name, value in row.items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise InputError(f"{path}: {name}: {shown(value)} is not allowed; allowed: numbers")
     return rows
 
 
 def _from_log(path: Path, rollout_size: int) -> Rows:
     found: dict[int, dict[str, float | None]] = {}
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            text = line.rstrip("\n")
-            if resumed := _RESUMED_LINE.search(text):
-                # These iterations were not in the checkpoint and ran again.
-                found = {i: row for i, row in found.items() if i <= int(resumed[1])}
-            elif validation := _VALIDATION_LINE.search(text):
-                iteration = int(validation[1])
-                known: dict[str, float | None] = {"iteration": float(iteration), "env_steps": float(iteration * rollout_size)}
-                found[iteration] = known | {_VALUE_METRICS[validation[2]]: float(validation[3])}
-            elif metrics := _METRICS_LINE.search(text):
-                row = _parsed(metrics[1])
-                if row is not None and row.get("iteration") is not None:
-                    found[int(row["iteration"] or 0)] = row
+    for text in read_bytes(path, MAX_TEXT_BYTES).decode("utf-8", errors="replace").splitlines():
+        if resumed := _RESUMED_LINE.search(text):
+            # These iterations were not in the checkpoint and ran again.
+            found = {i: row for i, row in found.items() if i <= int(resumed[1])}
+        elif validation := _VALIDATION_LINE.search(text):
+            iteration = int(validation[1])
+            known: dict[str, float | None] = {"iteration": float(iteration), "env_steps": float(iteration * rollout_size)}
+            found[iteration] = known | {_VALUE_METRICS[validation[2]]: float(validation[3])}
+        elif metrics := _METRICS_LINE.search(text):
+            row = _parsed(metrics[1])
+            if row is not None and row.get("iteration") is not None:
+                found[int(row["iteration"] or 0)] = row
     return [{name: row.get(name) for name in METRICS} for _, row in sorted(found.items())]
 
 

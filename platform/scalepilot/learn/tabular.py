@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from scalepilot.config import ExperimentConfig
 from scalepilot.errors import ConfigError, RunError
+from scalepilot.files.stored import read_arrays, read_mapping
 from scalepilot.learn.metrics import episode_column
 from scalepilot.learn.task import Task
 from scalepilot.learn.traces import Traces, apply_errors, step_weights
@@ -218,9 +219,8 @@ class TabularTrainer:
         Raises:
             ValueError: a table of another shape.
         """
-        state: dict[str, Any] = json.loads((folder / _STATE).read_text(encoding="utf-8"))
-        with np.load(folder / _TABLE, allow_pickle=False) as arrays:
-            q = arrays["q"]
+        state = read_mapping(folder / _STATE, any_whole=True)
+        q = read_arrays(folder / _TABLE)["q"]
         if q.shape != self.q.shape:
             raise ValueError(f"its table is {q.shape}, this configuration's {self.q.shape}")
         self.q[:] = q

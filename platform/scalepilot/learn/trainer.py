@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 
 from scalepilot.config import ExperimentConfig
 from scalepilot.durable import write_json
-from scalepilot.errors import EnvironmentFailedError, LearnerLostError, RunError
+from scalepilot.errors import EnvironmentFailedError, InputError, LearnerLostError, RunError
+from scalepilot.files.stored import read_arrays
 from scalepilot.learn.callbacks import Callback, CsvMetrics, Guarded, TensorBoard
-from scalepilot.learn.checkpoints import LAST_FILE, Checkpoints
+from scalepilot.learn.checkpoints import LAST_FILE, Checkpoints, read_loop
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.stored_metrics import logged_metrics
 from scalepilot.learn.system import SystemMonitor
@@ -341,15 +343,19 @@ class TrainingLoop:
         """Continue from the newest checkpoint; a run without one starts over.
 
         Raises:
-            InputError: the checkpoint belongs to somebody else.
-            RunError: it cannot be read.
+            InputError: the checkpoint belongs to somebody else, or is damaged.
         """
         self.checkpoints.check_owner()
         checkpoint = self.checkpoints.newest()
         if checkpoint is None:
             self.folder.truncate_metrics(0)
             return
-        self.resume_from(checkpoint)
+        try:
+            self.resume_from(checkpoint)
+        except LearnerLostError:
+            raise
+        except RunError as error:
+            raise InputError(str(error)) from error
 
     def resume_from(self, checkpoint: Path) -> None:
         """Continue from what `save_to` wrote, by this run or by another one of the same networks.
@@ -358,23 +364,23 @@ class TrainingLoop:
             RunError: it cannot be read.
         """
         try:
-            loop: dict[str, Any] = json.loads((checkpoint / LAST_FILE).read_text())
+            loop = read_loop(checkpoint)
             self.trainer.restore(checkpoint / "trainer")
-            if (checkpoint / _BEST_FILE).exists():
+            if os.path.lexists(checkpoint / _BEST_FILE):
                 self.best = self.trainer.snapshot()
-                with np.load(checkpoint / _BEST_FILE, allow_pickle=False) as arrays:
-                    self.best.load({name: arrays[name] for name in arrays.files})
-        except (OSError, ValueError, KeyError) as error:
-            raise RunError(f"{checkpoint}: the checkpoint cannot be read ({error})") from error
-        self.iteration = int(loop["iteration"])
-        self.train_seconds = float(loop["train_seconds"])
-        self.best_value, self.last_value, self.best_env_steps = (
-            loop["best_value"],
-            loop["last_value"],
-            int(loop["best_env_steps"]),
-        )
-        self.last_score = loop.get("last_score")
-        self.best_score = None if loop["best_score"] is None else (bool(loop["best_score"][0]), float(loop["best_score"][1]))
+                self.best.load(read_arrays(checkpoint / _BEST_FILE))
+        except LearnerLostError:
+            raise
+        except Exception as error:
+            # Whatever torch, Ray and pickle raise of a damaged file.
+            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise RunError(
+                f"{checkpoint}: the checkpoint cannot be read ({reason}); allowed: remove it to resume from the one before"
+            ) from error
+        self.iteration, self.train_seconds = loop.iteration, loop.train_seconds
+        self.best_value, self.last_value, self.best_env_steps = loop.best_value, loop.last_value, loop.best_env_steps
+        self.last_score = loop.last_score
+        self.best_score = None if loop.best_score is None else (bool(loop.best_score[0]), float(loop.best_score[1]))
         self.folder.truncate_metrics(self.iteration)
         refilled = self.config.algorithm in ("dqn", "sb3_dqn") and not self.config.dqn.save_replay
         self.folder.mark_resumed(self.iteration, replay_refilled=refilled)

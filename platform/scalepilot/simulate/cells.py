@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cache
@@ -23,6 +22,7 @@ import scalepilot.simulate.episodes as simulator
 import scalepilot_envs.autoscale
 from scalepilot.durable import write_bytes
 from scalepilot.errors import ArtifactError, InputError
+from scalepilot.files.stored import read_arrays, table_schema
 from scalepilot.policy import PackedPolicy, Planner, Policy, pack_policy
 from scalepilot.simulate.episodes import EpisodeResults, EpisodeSet, Playback, run_episodes
 from scalepilot.simulate.executor import Executor
@@ -131,11 +131,11 @@ class CellStore:
         if not self.reuse or key is None or (cell.step_log and not self._has_steps(cell, key)):
             return None
         try:
-            with np.load(self._file(key), allow_pickle=False) as arrays:
-                if arrays["key"].tobytes() != key.encode():
-                    return None
-                parts = [{f.name: arrays[f"{part}.{f.name}"] for f in fields(kind)} for part, kind in self._parts(cell)]
-        except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile):
+            arrays = read_arrays(self._file(key))
+            if arrays["key"].tobytes() != key.encode():
+                return None
+            parts = [{f.name: arrays[f"{part}.{f.name}"] for f in fields(kind)} for part, kind in self._parts(cell)]
+        except (InputError, KeyError):
             return None
         n, steps = len(cell.episodes), cell.episodes.num_steps
         shapes = [{array.shape for array in part.values()} for part in parts]
@@ -172,8 +172,8 @@ class CellStore:
 
     def _has_steps(self, cell: Cell, key: str) -> bool:
         try:
-            metadata = pq.read_schema(self._steps_file(cell)).metadata or {}
-        except (OSError, pa.ArrowException):
+            metadata = table_schema(self._steps_file(cell)).metadata or {}
+        except InputError:
             return False
         return bool(metadata.get(_KEY) == key.encode())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import yaml
 
-from scalepilot.config import ExperimentConfig
+from scalepilot.config import ExperimentConfig, read_yaml
 from scalepilot.errors import InputError, RunError
 from scalepilot.evaluate.curves import Curve
-from scalepilot.evaluate.files import EPISODES_FILE
+from scalepilot.evaluate.files import EPISODES_FILE, read_summary
 from scalepilot.evaluate.policy_map import (
     observed_ranges,
     policy_map,
@@ -26,8 +24,10 @@ from scalepilot.evaluate.policy_map import (
 )
 from scalepilot.evaluate.recording import Recording, record_episode
 from scalepilot.evaluate.study_metrics import Arm, SeedRun, TaskResult, compare_arms, measure_arm
+from scalepilot.files.stored import read_table
 from scalepilot.learn.checkpoints import Checkpoints
 from scalepilot.learn.run_folder import RunFolder, new_folder
+from scalepilot.learn.run_status import STATUS_FILE, read_run_status
 from scalepilot.learn.task import TEST_SEED
 from scalepilot.policy import Policy, load_policy
 from scalepilot.progress import Progress
@@ -125,12 +125,14 @@ def _known_runs(runs: Path) -> list[tuple[dict[str, Any], RunFolder, str]]:
     for file in sorted(runs.glob("*/*/config.yaml")):
         folder = RunFolder(file.parent)
         try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8"))
-            status = json.loads((folder.path / "run.json").read_text(encoding="utf-8"))["status"]
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-            # A run killed in its first moments.
+            values, status = read_yaml(file), read_run_status(folder.path)
+        except InputError as error:
+            # It is trained again in a new folder; why is worth a line.
+            print(f"scalepilot study: left out: {error}", file=sys.stderr)
             continue
-        known.append((_comparable(values), folder, str(status)))
+        # Without a status: a run killed in its first moments.
+        if isinstance(values, dict) and status is not None:
+            known.append((_comparable(values), folder, status.status))
     return known
 
 
@@ -172,9 +174,9 @@ def _train(
         nonlocal count
         count += 1
         if ended.outcome == "finished":
-            summary = json.loads((RunFolder(ended.job.folder).evaluation / "summary.json").read_text(encoding="utf-8"))
-            name = next(name for name, role in summary["roles"].items() if role == "policy")
-            mean = summary["policies"][name]["return"]["mean"]
+            summary = read_summary(RunFolder(ended.job.folder).evaluation)
+            name = next(name for name, role in summary.roles.items() if role == "policy")
+            mean = summary.policies[name]["return"].mean
             progress.note(f"{count} of {len(planned)} · {ended.job.label}: test return {mean:,.2f}")
         else:
             progress.note(f"{count} of {len(planned)} · {ended.job.label}: {ended.outcome}")
@@ -215,7 +217,11 @@ def _measured(
 
 def _test_returns(run: RunFolder) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
     """(test returns of the kept policy, those of the random rule) on the same episodes."""
-    table = pq.read_table(run.evaluation / EPISODES_FILE)
+    path = run.evaluation / EPISODES_FILE
+    table = read_table(path)
+    missing = {"role", "policy", "episode_return"} - {*table.column_names}
+    if missing:
+        raise InputError(f"{path}: column {min(missing)}: is missing")
 
     def column(mask: Any) -> Any:
         return table.filter(mask)["episode_return"].to_numpy()
@@ -229,15 +235,18 @@ def _read(
     rows = [row for row in run.read_metrics() if row["validation_return"] is not None]
     taken = np.concatenate([r.action for r in recordings if r.action is not None and r.action.ndim == 1] or [np.zeros(0)])
     share = np.bincount(taken.astype(np.int64), minlength=num_actions) / max(1, len(taken)) if num_actions else np.zeros(0)
-    status = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
+    status = read_run_status(run.path)
+    training = None if status is None else status.training
+    if training is None or training.best_value is None or training.train_seconds is None:
+        raise InputError(f"{run.path / STATUS_FILE}: training: is missing; allowed: a finished run's")
     return SeedRun(
         seed=seed,
         curve=Curve(*(np.array([row[key] for row in rows], dtype=np.float64) for key in ("env_steps", "validation_return"))),
         seconds=np.array([row["time_seconds"] for row in rows], dtype=np.float64),
-        kept_validation=float(status["training"]["best_value"]),
+        kept_validation=training.best_value,
         test_return=test_return,
         action_share=share,
-        train_seconds=float(status["training"]["train_seconds"]),
+        train_seconds=training.train_seconds,
         run=str(run.path.relative_to(folder)),
     )
 

@@ -12,6 +12,7 @@ from scalepilot.evaluate.study_charts import action_shares, dot_plots, learning_
 from scalepilot.evaluate.study_metrics import Arm, TaskResult
 from scalepilot.evaluate.study_page import StudyPage, render_markdown, render_page
 from scalepilot.evaluate.study_text import analysis, conclusion, verdict
+from scalepilot.files.stored import read_text
 from scalepilot.learn.run_folder import git_sha, hardware, library_versions
 from scalepilot.study.config import StudyConfig
 from scalepilot.study.runs import PLOTS, StudyRuns
@@ -44,7 +45,7 @@ def write_study(study: StudyConfig, runs: StudyRuns, study_file: Path) -> None:
         tasks=runs.tasks,
         plots=plots,
         maps=maps,
-        study_yaml=study_file.read_text(encoding="utf-8"),
+        study_yaml=read_text(study_file),
         reproduce=f"scalepilot study {study_file} --seeds {seeds}",
         provenance=[
             ("git sha", str(git_sha())),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import threading
 import time
@@ -17,8 +16,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from scalepilot.errors import InputError
 from scalepilot.evaluate.tables import plain_table
 from scalepilot.learn.run_folder import RunFolder
+from scalepilot.learn.run_status import read_status
 from scalepilot.progress import duration
 from scalepilot.sweep.plan import label
 
@@ -93,7 +94,7 @@ class SweepView:
             stamp = (_changed(path / "run.json"), _changed(path / "progress.csv"))
             if self._read.get(path.name) != stamp and stamp[0]:
                 self._read[path.name] = stamp
-                with contextlib.suppress(OSError, ValueError, KeyError):
+                with contextlib.suppress(OSError, InputError, KeyError):
                     self._rows[path.name] = _row(path)
 
     def line(self) -> str:
@@ -173,7 +174,7 @@ class SweepView:
 
 
 def _row(path: Path) -> _Row:
-    status = json.loads((path / "run.json").read_bytes())
+    status = read_status(path)
     noted = status["sweep"]
     folder = RunFolder(path)
     metrics = folder.read_metrics()

@@ -17,6 +17,7 @@ from scalepilot.evaluate.returns import returns_verdict
 from scalepilot.evaluate.statistics import FROM_ZERO, Bounds
 from scalepilot.evaluate.tables import verdict as cost_verdict
 from scalepilot.experiment import evaluate_returns, evaluate_run, load_data, make_task
+from scalepilot.files.stored import read_text
 from scalepilot.judge import tuned_rivals
 from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions
 from scalepilot.progress import duration
@@ -173,7 +174,7 @@ def _page(board: SweepBoard, pictures: list[tuple[str, str]]) -> str:
             "unknown_importance": ""
             if board.importance.is_known
             else f"{board.importance.num_trials} trials are too few to tell which key decides.",
-            "sweep_yaml": (board.folder / SWEEP_FILE).read_text(encoding="utf-8"),
+            "sweep_yaml": read_text(board.folder / SWEEP_FILE),
             "reproduce": f"scalepilot tune {board.folder / SWEEP_FILE}",
             "provenance": [
                 ("git sha", str(git_sha())),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
-
-import yaml
 
 from scalepilot.config import ExperimentConfig
 from scalepilot.errors import InputError, ScalepilotError
@@ -32,12 +31,12 @@ def verify_path(path: Path, *, thorough: bool = False) -> Verdict:
     Raises:
         InputError: the folder is neither.
     """
-    if (path / SPEC_FILE).exists():
+    if os.path.lexists(path / SPEC_FILE):
         policy, findings = load_findings(path, path.name)
         if policy is not None:
             findings += policy_findings(policy, path.name)
         return Verdict(path, "policy", _POLICY_CHECKS, tuple(findings))
-    if not any((path / name).exists() for name in ("config.yaml", "run.json", "progress.csv")):
+    if not any(os.path.lexists(path / name) for name in ("config.yaml", "run.json", "progress.csv")):
         raise InputError(f"{path}: is neither a run nor a policy folder; allowed: a folder with config.yaml, or with {SPEC_FILE}")
     return Verdict(path, "run", _RUN_CHECKS, tuple(_run_findings(RunFolder(path), thorough)))
 
@@ -71,5 +70,3 @@ def _config(folder: RunFolder) -> tuple[ExperimentConfig | None, list[Finding]]:
     except ScalepilotError as problem:
         what = str(problem).removeprefix(f"{folder.path}: ").removeprefix(f"{folder.config_file}: ")
         return None, [error("config.yaml", what, "restore it; nothing can be flown again without")]
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as problem:
-        return None, [error("config.yaml", f"cannot be read ({problem})", "restore it; nothing can be flown again without")]

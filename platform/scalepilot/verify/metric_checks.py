@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
+import os
 from collections.abc import Iterator
 from itertools import pairwise
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from scalepilot.errors import InputError
+from scalepilot.files.stored import read_table, read_text
 from scalepilot.learn.metrics import METRICS, TABLE
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.verify.finding import Finding, error, warning
@@ -25,15 +26,14 @@ def metric_findings(folder: RunFolder, *, finished: bool) -> Iterator[Finding]:
         folder: of the run.
         finished: a row cut short is no longer being written.
     """
-    if not folder.progress_csv.exists():
+    if not os.path.lexists(folder.progress_csv):
         return
     again = f"train again, or resume from a checkpoint: scalepilot train --resume {folder.path}"
     try:
-        with folder.progress_csv.open(encoding="utf-8", newline="") as file:
-            lines = list(file)
+        lines = io.StringIO(read_text(folder.progress_csv), newline="").readlines()
         table = list(csv.reader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error) as problem:
-        yield error("progress.csv", f"cannot be read ({problem})", again)
+    except (InputError, csv.Error) as problem:
+        yield error("progress.csv", str(problem).removeprefix(f"{folder.progress_csv}: "), again)
         return
     if not table or tuple(table[0]) != METRICS:
         yield error("progress.csv", "its columns are not the documented ones", "verify with the version that trained it")
@@ -58,7 +58,7 @@ def metric_findings(folder: RunFolder, *, finished: bool) -> Iterator[Finding]:
             if (after[name] or 0) <= (before[name] or 0):
                 yield error("progress.csv", f"{name} does not rise: {after[name]:g} after {before[name]:g}", again)
                 break
-    if folder.metrics_parquet.exists():
+    if os.path.lexists(folder.metrics_parquet):
         yield from _parquet_findings(folder, rows if not bad else None, finished=finished)
 
 
@@ -84,9 +84,9 @@ def _row(cells: list[str]) -> tuple[str | None, dict[str, float | None]]:
 def _parquet_findings(folder: RunFolder, rows: list[dict[str, float | None]] | None, *, finished: bool) -> Iterator[Finding]:
     mend = "remove it; scalepilot plot and report read progress.csv"
     try:
-        stored = pq.read_table(folder.metrics_parquet).to_pylist()
-    except (OSError, pa.ArrowException) as problem:
-        yield error("metrics.parquet", f"is cut off or damaged ({str(problem).splitlines()[0][:80]})", mend)
+        stored = read_table(folder.metrics_parquet).to_pylist()
+    except InputError as problem:
+        yield error("metrics.parquet", str(problem).removeprefix(f"{folder.metrics_parquet}: "), mend)
         return
     if finished and rows is not None and stored != rows:
         yield error("metrics.parquet", f"differs from progress.csv ({len(stored)} rows there, {len(rows)} here)", mend)

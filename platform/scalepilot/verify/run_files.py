@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
 from collections.abc import Iterator
 from typing import Any
 
+from scalepilot.errors import InputError
 from scalepilot.evaluate.files import EPISODES_FILE, SUMMARY_FILE
 from scalepilot.learn.run_folder import RunFolder
+from scalepilot.learn.run_status import read_status as stored_status
 from scalepilot.learn.stored_metrics import LOG_FILE
 from scalepilot.progress import duration
 from scalepilot.verify.finding import Finding, error, warning
 
 UNDER_WAY, STOPPED, FINISHED = ("running", "evaluating"), ("interrupted", "failed"), "finished"
-_STATUSES = (*UNDER_WAY, *STOPPED, FINISHED)
 # A run that wrote nothing for so long is taken for dead where its process cannot be asked for.
 _SILENT_SECONDS = 1800.0
 
@@ -26,17 +26,12 @@ def read_status(folder: RunFolder) -> tuple[dict[str, Any], list[Finding]]:
     path = folder.path / "run.json"
     again = f"scalepilot train --resume {folder.path}"
     try:
-        status = json.loads(path.read_bytes())
-    except OSError as problem:
-        return {}, [error("run.json", f"cannot be read ({problem.strerror})", f"train again: {again}")]
-    except ValueError as problem:
-        return {}, [error("run.json", f"is not JSON, or is cut off ({problem})", f"train again: {again}")]
-    if not isinstance(status, dict) or status.get("status") not in _STATUSES:
-        shown = status.get("status") if isinstance(status, dict) else status
-        return {}, [
-            error("run.json", f"status {str(shown)[:40]!r} is not one of {', '.join(_STATUSES)}", f"train again: {again}")
-        ]
-    return status, []
+        status = stored_status(folder.path)
+    except InputError as problem:
+        return {}, [error("run.json", str(problem).removeprefix(f"{path}: "), f"remove it, then: {again}")]
+    if not status:
+        return {}, [error("run.json", "is missing", f"train again: {again}")]
+    return dict(status), []
 
 
 def status_findings(folder: RunFolder, status: dict[str, Any]) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from scalepilot.config import ExperimentConfig
 from scalepilot.durable import write_json
 from scalepilot.errors import ConfigError
+from scalepilot.files.stored import read_mapping
 from scalepilot.learn.callbacks.base import Callback, PolicyNow, Row
 from scalepilot.settings import TrackingConfig
 
@@ -117,7 +118,7 @@ class MLflow(Tracker):
         self._mlflow = self.load("mlflow")
         self._mlflow.set_experiment(self.project)
         file = self.run / _MLFLOW_FILE
-        known = json.loads(file.read_text(encoding="utf-8"))["run_id"] if file.exists() else None
+        known = str(read_mapping(file).get("run_id", "")) or None if os.path.lexists(file) else None
         self._run = self._mlflow.start_run(run_id=known, run_name=None if known else f"{self.config.name}/{self.run.name}")
         if known is None:
             write_json(file, {"run_id": self._run.info.run_id})

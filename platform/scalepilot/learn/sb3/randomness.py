@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from scalepilot.durable import write_json
+from scalepilot.files.stored import read_mapping
 
 
 def save_randomness(model: Any, file: Path) -> None:
@@ -27,7 +27,7 @@ def save_randomness(model: Any, file: Path) -> None:
 
 def load_randomness(model: Any, file: Path) -> None:
     """Draw on from what `save_randomness` wrote."""
-    state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    state = read_mapping(file, any_whole=True)
     torch.set_rng_state(_bytes(state["torch"]))
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))  # noqa: NPY002 - theirs

@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalepilot.files.stored import read_arrays
+
 _COLUMNS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
+# A million transitions of a hundred fields, twice.
+_MOST_BYTES = 2_000_000_000
 
 
 def save_replay(buffer: Any, file: Path) -> None:
@@ -24,13 +28,13 @@ def load_replay(buffer: Any, file: Path) -> None:
     Raises:
         ValueError: it was larger.
     """
-    with np.load(file, allow_pickle=False) as stored:
-        for name in _COLUMNS:
-            column = getattr(buffer, name)
-            if len(stored[name]) > len(column):
-                raise ValueError(f"{file}: {len(stored[name])} transitions; allowed: up to {len(column)}, dqn.buffer_size")
-            column[: len(stored[name])] = stored[name]
-        position, full = stored["position"].tolist()
+    stored = read_arrays(file, _MOST_BYTES)
+    for name in _COLUMNS:
+        column = getattr(buffer, name)
+        if len(stored[name]) > len(column):
+            raise ValueError(f"{file}: {len(stored[name])} transitions; allowed: up to {len(column)}, dqn.buffer_size")
+        column[: len(stored[name])] = stored[name]
+    position, full = stored["position"].tolist()
     buffer.pos, buffer.full = int(position), bool(full)
 
 

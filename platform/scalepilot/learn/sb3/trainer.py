@@ -19,7 +19,6 @@ Rewards reach PPO scaled by 1 − γ as in our learner, so that its joint gradie
 from __future__ import annotations
 
 import io
-import json
 import logging
 import math
 import warnings
@@ -36,6 +35,7 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
 from scalepilot.config import ExperimentConfig
 from scalepilot.durable import write_bytes, write_json
+from scalepilot.files.stored import read_mapping
 from scalepilot.learn.devices import choose_device
 from scalepilot.learn.encoder import Tanh
 from scalepilot.learn.network_snapshot import NetworkSnapshot
@@ -137,8 +137,10 @@ class Sb3Trainer(ABC):
     def restore(self, folder: Path) -> None:
         """Continue from what `save` wrote; environments begin new episodes on streams of their own."""
         self.model.set_parameters(torch.load(folder / _PARAMETERS, map_location=self.model.device, weights_only=True))
-        for name, value in json.loads((folder / _COUNTERS).read_text()).items():
-            setattr(self.model, name, value)
+        for name, value in read_mapping(folder / _COUNTERS).items():
+            if name not in self.counters:
+                raise ValueError(f"{_COUNTERS}: {name} is not allowed; allowed: {', '.join(self.counters)}")
+            setattr(self.model, name, int(value))
         self.model._update_current_progress_remaining(self.model.num_timesteps, self.total_env_steps)
         # Beginning with the old streams would show the same traffic twice.
         self.env.restart(int(np.random.SeedSequence((self.config.seed, self.model.num_timesteps)).generate_state(1)[0]))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scalepilot.errors import InputError
+from scalepilot.files.stored import read_arrays
 from scalepilot.simulate.optimum.ready_replicas import BACKLOG_POINTS, ReadyPlan
 from scalepilot_envs.autoscale import AutoscaleParams
 
@@ -57,9 +58,9 @@ class OptimumCache:
             num_steps: length of its plan.
         """
         try:
-            with np.load(self.folder / f"{key}.npz", allow_pickle=False) as arrays:
-                lower, upper, ready = (arrays[name] for name in ("lower_J", "upper_J", "ready"))
-        except (OSError, KeyError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile):
+            arrays = read_arrays(self.folder / f"{key}.npz")
+            lower, upper, ready = (arrays[name] for name in ("lower_J", "upper_J", "ready"))
+        except (InputError, KeyError):
             return None
         numbers = all(array.dtype.kind in "fiu" and np.isfinite(array).all() for array in (lower, upper, ready))
         if not numbers or (lower.shape, upper.shape, ready.shape) != ((), (), (num_steps,)):
