@@ -157,7 +157,11 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     Raises:
         ConfigError: the file or a key or value in it is not allowed.
     """
-    return config_from_mapping(read_yaml(path), overrides, source=str(path))
+    values = read_yaml(path)
+    if not values and values != {}:
+        # Every key has a default, and nobody means all of them who gives a file.
+        raise ConfigError(f"{path}: is empty; allowed: keys and values, such as name: demo")
+    return config_from_mapping(values, overrides, source=str(path))
 
 
 def read_yaml(path: Path) -> Any:

@@ -19,6 +19,7 @@ from scalepilot.errors import ConfigError
 from scalepilot.evaluate.compare import Comparison, write_evaluation
 from scalepilot.evaluate.files import summary
 from scalepilot.evaluate.returns import ReturnComparison, compare_returns, returns_summary, write_returns
+from scalepilot.files.lock import locked
 from scalepilot.judge import (
     HPA_DEFAULT,
     Entrant,
@@ -191,7 +192,15 @@ def run_experiment(
         folder: its run folder.
         resume: continue from the newest checkpoint.
         evaluate: judge the policy on the test episodes and write the report.
+
+    Raises:
+        InputError: the folder is another process's, or a file in it is damaged.
     """
+    with locked(folder.path, "the run"):
+        return _run(config, folder, resume=resume, evaluate=evaluate)
+
+
+def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate: bool) -> ExperimentResult:
     if resume:
         _check_stored(folder, config)
     data = load_data(config) if isinstance(config.env, EnvConfig) else None

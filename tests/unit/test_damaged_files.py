@@ -7,7 +7,6 @@ import io
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -162,11 +161,15 @@ def damaged(path: Path, damage: Callable[[Path, bytes], None]) -> Iterator[None]
         path.write_bytes(data)
 
 
+class Hangs(BaseException):
+    """Not caught on its way."""
+
+
 def told(arguments: list[str]) -> tuple[int, str, str]:
     """Exit code and what a command says; one that takes too long fails."""
 
     def on_alarm(number: int, frame: FrameType | None) -> None:
-        raise AssertionError(f"{arguments}: is not over after {SECONDS:g} s")
+        raise Hangs(f"{arguments}: is not over after {SECONDS:g} s")
 
     out, err = io.StringIO(), io.StringIO()
     before = signal.signal(signal.SIGALRM, on_alarm)
@@ -346,10 +349,10 @@ def test_a_damaged_policy_is_refused_by_every_command_that_runs_it(place, name):
 def test_files_without_permission_are_named(place):
     for parent in (place.folder, *place.folder.parents):
         if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
-            os.chmod(parent, parent.stat().st_mode | 0o055)
+            parent.chmod(parent.stat().st_mode | 0o055)
     problems = []
     for name in ("config.yaml", "run.json", "progress.csv", "evaluation/summary.json", "policy/policy.json"):
-        os.chmod(place.run / name, 0)
+        (place.run / name).chmod(0)
         os.seteuid(65534)
         try:
             for command in commands_of(place, name):
@@ -357,7 +360,7 @@ def test_files_without_permission_are_named(place):
                     problems += refused(command, Path(name).name)
         finally:
             os.seteuid(0)
-            os.chmod(place.run / name, 0o644)
+            (place.run / name).chmod(0o644)
     assert problems == []
 
 
@@ -370,7 +373,3 @@ def test_cut_off_anywhere_a_file_is_read_or_named(place):
             with damaged(place.run / name, lambda path, data, at=at: path.write_bytes(data[:at]) and None):
                 problems += refused([command, str(place.run)], codes=(0, 2))
     assert problems == []
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__]))

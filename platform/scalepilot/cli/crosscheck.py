@@ -31,10 +31,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, arguments.set)
     from scalepilot.crosscheck import crosscheck
+    from scalepilot.files.stored import read_text
 
     check = crosscheck(config, arguments.seeds)
     if arguments.json:
-        print((check.folder / "summary.json").read_text(encoding="utf-8"))
+        print(read_text(check.folder / "summary.json"))
     else:
         _print(check)
     return 0

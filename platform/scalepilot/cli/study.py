@@ -30,6 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not 1 <= arguments.jobs <= 1000:
         raise InputError(f"--jobs: {arguments.jobs} is not allowed; allowed: 1 to 1000")
+    from scalepilot.files.lock import locked
+    from scalepilot.files.stored import read_text
     from scalepilot.study.config import load_study, with_seeds
 
     study, tasks = load_study(arguments.study)
@@ -38,14 +40,15 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.study import run_study, study_folder, write_study
 
     folder = study_folder(study, arguments.out, reuse=arguments.reuse)
-    try:
-        runs = run_study(study, tasks, folder, jobs=arguments.jobs)
-    except KeyboardInterrupt:
-        print(f"\nstopped; go on:  scalepilot study {arguments.study} --reuse --out {folder}")
-        raise
-    write_study(study, runs, arguments.study)
+    with locked(folder, "the study"):
+        try:
+            runs = run_study(study, tasks, folder, jobs=arguments.jobs)
+        except KeyboardInterrupt:
+            print(f"\nstopped; go on:  scalepilot study {arguments.study} --reuse --out {folder}")
+            raise
+        write_study(study, runs, arguments.study)
     if arguments.json:
-        print((folder / "summary.json").read_text(encoding="utf-8"))
+        print(read_text(folder / "summary.json"))
         return 0
     for task in runs.tasks:
         _print(task)

@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json and arguments.no_evaluation:
         raise InputError("--json: prints the evaluation; allowed without --no-evaluation")
     from scalepilot.experiment import run_experiment
+    from scalepilot.files.stored import read_text
     from scalepilot.learn.run_folder import RunFolder
     from scalepilot.storage import check_storage, store
 
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 130
     stored = store(folder.path, arguments.storage) if arguments.storage else None
     if arguments.json:
-        print((folder.evaluation / "summary.json").read_text(encoding="utf-8"))
+        print(read_text(folder.evaluation / "summary.json"))
         return 0
     from scalepilot.cli.output import print_comparison, print_returns
     from scalepilot.evaluate.comparison import Comparison

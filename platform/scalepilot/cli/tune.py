@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scalepilot.learn.run_folder import RunFolder
+    from scalepilot.sweep.plan import PlannedSweep
+    from scalepilot.sweep.verdict import SweepBoard
 
 HELP = "search an experiment's keys with Ray Tune: grid, random, ASHA, PBT, Optuna; leaderboard, best policy, report"
 
@@ -43,11 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("give either SWEEP or --resume FOLDER")
     if arguments.resume is not None and (arguments.set or arguments.concurrency or arguments.address):
         raise InputError("--set, --concurrency, --address: a resumed sweep keeps its own sweep.yaml; allowed with SWEEP only")
+    from scalepilot.files.lock import locked
+    from scalepilot.files.stored import read_text
     from scalepilot.learn.devices import choose_device
     from scalepilot.learn.run_folder import RunFolder
     from scalepilot.storage import check_storage, store
-    from scalepilot.sweep.run import create_folder, open_folder, run_sweep
-    from scalepilot.sweep.write import write_sweep
+    from scalepilot.sweep.run import create_folder, open_folder
 
     if arguments.storage:
         check_storage(arguments.storage)
@@ -63,26 +70,15 @@ def run(arguments: argparse.Namespace) -> int:
             choose_device(plan.example.resources)
         folder = create_folder(plan)
     own = RunFolder(folder)
-    own.write_status("running")
-    go_on = f"go on:  scalepilot tune --resume {folder}"
-    try:
-        finished = run_sweep(plan, folder)
-        if finished:
-            board = write_sweep(plan, folder)
-    except KeyboardInterrupt:
-        own.write_status("interrupted")
-        print(go_on)
-        raise
-    except Exception as error:
-        own.write_status("failed", error=str(error))
-        raise
-    own.write_status("finished" if finished else "interrupted")
-    if not finished:
-        print(f"stopped; what there is: {folder}\n{go_on}")
+    own.read_status()
+    with locked(folder, "the sweep"):
+        finished, board = _search(plan, folder, own)
+    if not finished or board is None:
+        print(f"stopped; what there is: {folder}\n{_go_on(folder)}")
         return 130
     stored = store(folder, arguments.storage) if arguments.storage else None
     if arguments.json:
-        print((folder / "summary.json").read_text(encoding="utf-8"))
+        print(read_text(folder / "summary.json"))
         return 0
     from scalepilot.cli.output import console
     from scalepilot.sweep.verdict import leaderboard
@@ -95,3 +91,29 @@ def run(arguments: argparse.Namespace) -> int:
     if stored:
         print(f"stored:  {stored}")
     return 0
+
+
+def _go_on(folder: Path) -> str:
+    return f"go on:  scalepilot tune --resume {folder}"
+
+
+def _search(plan: PlannedSweep, folder: Path, own: RunFolder) -> tuple[bool, SweepBoard | None]:
+    """Train what is missing, and judge; what becomes of it stands in the sweep's run.json."""
+    from scalepilot.sweep.run import run_sweep
+    from scalepilot.sweep.write import write_sweep
+
+    own.write_status("running")
+    board = None
+    try:
+        finished = run_sweep(plan, folder)
+        if finished:
+            board = write_sweep(plan, folder)
+    except KeyboardInterrupt:
+        own.write_status("interrupted")
+        print(_go_on(folder))
+        raise
+    except Exception as error:
+        own.write_status("failed", error=str(error))
+        raise
+    own.write_status("finished" if finished else "interrupted")
+    return finished, board
