@@ -121,7 +121,7 @@ class _Run:
 
 def _known_runs(runs: Path) -> list[tuple[dict[str, Any], RunFolder, str]]:
     """(config without its output folder, folder, status) of every run there is."""
-    known = []
+    known: list[tuple[dict[str, Any], RunFolder, str]] = []
     for file in sorted(runs.glob("*/*/config.yaml")):
         folder = RunFolder(file.parent)
         try:
