@@ -20,6 +20,7 @@ import scalepilot.simulate
 from scalepilot.policy import ActionEntry, NetworkPolicy, PolicySpec, autoscale_fields, save_policy
 from scalepilot_envs.autoscale import DEFAULT_MOVES, ENV_ID, AutoscaleParams, MoveTable
 
+pytest_plugins = ["tests.all_ran"]
 # Read when Ray is first imported, so set before any test module does. Tests never use a person's own token.
 os.environ |= {
     "RAY_AUTH_MODE": "token",
