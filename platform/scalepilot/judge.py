@@ -270,7 +270,9 @@ def describe_policy(policy: Policy) -> str:
     provenance = policy.spec.provenance
     if policy.spec.kind == "rule":
         parameters = getattr(policy, "parameters", None)
-        return describe_parameters(parameters) if parameters is not None else "rule"
+        told = describe_parameters(parameters) if parameters is not None else "rule"
+        old = isinstance(policy, Rule) and policy.made_with_revision != policy.revision
+        return f"{told}, found with an earlier revision of the rule".removeprefix(", ") if old else told
     return f"{provenance.get('algorithm', policy.spec.kind)}, seed {provenance.get('seed', '?')}{trained_steps(policy)}"
 
 

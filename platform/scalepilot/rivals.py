@@ -154,7 +154,8 @@ def _stored(name: str, folder: Path | None) -> Rule[Any] | None:
     if folder is not None and (folder / name).exists():
         with contextlib.suppress(ArtifactError):
             stored = load_policy(folder / name)
-            if isinstance(stored, Rule):
+            # What was found for a rule that decided otherwise is searched anew.
+            if isinstance(stored, Rule) and stored.made_with_revision == stored.revision:
                 return stored
     return None
 

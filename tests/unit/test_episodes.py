@@ -24,8 +24,23 @@ def hpa(metric, target, tolerance, down_seconds, up_seconds):
     return Hpa(HpaParameters(metric, target, tolerance, down_seconds, up_seconds), PARAMS)
 
 
+class WithoutFirstSync(Hpa):
+    """The specification's HPA records no recommendation before its first."""
+
+    def _first(self, current):
+        return super()._first(current) | {"recommendation_seconds": np.full((len(current), self._remembered), -1e6)}
+
+
 def rule_of(description):
-    return hpa(*description["hpa"]) if "hpa" in description else LookAhead(description["look_ahead"])
+    if "hpa" not in description:
+        return LookAhead(description["look_ahead"])
+    return WithoutFirstSync(HpaParameters(*description["hpa"]), PARAMS)
+
+
+@pytest.fixture
+def exact_percent(monkeypatch):
+    """CPU utilisation as the specification reads it, where Kubernetes cuts it off to whole percents."""
+    monkeypatch.setattr("scalepilot.policy.rules.hpa_replicas.percent", lambda share: 100.0 * share)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +67,7 @@ ANY_RULE = pytest.mark.parametrize("name", ["hpa_default", "hpa_cpu", "hpa_rps",
 
 
 @ANY_RULE
+@pytest.mark.usefixtures("exact_percent")
 def test_stored_scores_of_the_specifications_protocol_are_reproduced_but_for_rare_ties(stored, episodes, name):
     # The transition rounds nothing the specification does not, so an episode's J agrees to 1e-9 unless a decision differs.
     # Decisions differ at ties only: integer arrivals meet a threshold exactly now and then (171 requests in 15 s are one
@@ -94,7 +110,8 @@ def test_arrivals_are_drawn_as_the_specification_draws_them(stored):
     assert drawn.seed.tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
 
-# RESULTS.md, NASA July. The tuned targets are printed there with two digits only, so their scores are met to 2 %.
+# RESULTS.md, NASA July. The tuned targets are printed there with two digits only, so their scores are met to 2 %. Whole
+# percents and the first sync, which the specification leaves out, move the HPA on CPU by up to 3 % (docs/protocol.md).
 NASA_JULY = {
     "hpa default": (("cpu", 0.7, 0.1, 300, 0), 27.394, 13.17, 3.112),
     "hpa tuned on cpu": (("cpu", 0.57, 0.02, 600, 60), 18.585, 15.88, 0.592),
@@ -110,6 +127,7 @@ def nasa_july(traces):
 
 
 @pytest.mark.parametrize("name", NASA_JULY)
+@pytest.mark.usefixtures("exact_percent")
 def test_published_scores_on_nasa_july_are_met_within_two_per_cent(nasa_july, name):
     arguments, J, replicas, late_percent = NASA_JULY[name]
     rule = LookAhead(arguments) if name == "look-ahead" else hpa(*arguments)

@@ -149,6 +149,20 @@ def test_at_longer_intervals_a_window_is_one_interval_at_least():
     assert play(rule, [100, 140, 60]) == [10, 14, 6]
 
 
+@pytest.mark.parametrize("interval", [5, 15, 30, 60])
+def test_panic_ends_and_a_fall_waits_for_as_many_seconds_at_every_interval(interval):
+    env = AutoscaleParams(interval_seconds=float(interval), startup_seconds=60.0)
+    calm = [100.0] * (300 // interval)
+    panicking = kpa(env, stable_window_seconds=50.0, panic_window_seconds=1.0)
+    targets = play(panicking, [100, 400, *calm])
+    # The end comes with the first decision more than 50 s after the last one over the threshold.
+    held = next(k for k, target in enumerate(targets[1:]) if target < 40)
+    assert held * interval == (50 // interval + 1) * interval
+    delayed = play(kpa(env, stable_window_seconds=1.0, scale_down_delay_seconds=100.0), [100, *[60.0] * len(calm)])
+    fallen = next(k for k, target in enumerate(delayed) if target < 10)
+    assert fallen * interval == -(-100 // interval) * interval
+
+
 class Knative:
     """`autoscaler.go`: panic since when, and the most it asked for; a fall below the ready replicas is refused in panic."""
 

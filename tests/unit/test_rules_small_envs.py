@@ -115,14 +115,14 @@ def test_threshold_moves_out_of_the_environments_own_band_whatever_its_actions_a
     assert moves == [-1, -1, 0, 0, 0, 1, 1]
 
 
-def test_a_cooldown_is_counted_in_the_environments_own_steps():
+def test_a_cooldown_is_counted_in_seconds_of_the_environments_own_steps():
     rule = make_rule("threshold", WORKFLOW, {"cooldown_seconds": 17.0})
     state, moves = None, []
     for _ in range(5):
         move, state = move_of(WORKFLOW, rule, state, arrival_rate_per_second=12.0, workers=12)
         moves.append(move)
     assert rule.interval_seconds == 8.0
-    assert moves == [1, 0, 0, 0, 1]
+    assert moves == [1, 0, 0, 1, 0]
 
 
 # FunctionWorkflow-v0

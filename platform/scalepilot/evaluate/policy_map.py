@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scalepilot.errors import ArtifactError, InputError, did_you_mean
 from scalepilot.evaluate.svg import COLOURS, Array, Axes, count, document
 from scalepilot.policy import ActionEntry, FieldEntry, Policy, describe_env, env_actions
+from scalepilot.policy.rules import Rule
 
 POINTS = 41
 # Wider bounds are those of a number format, not of a quantity: nothing can be drawn over them.
@@ -103,7 +104,7 @@ def policy_map(
     grid[:, x_axis] = np.tile(x, points)[:, None]
     grid[:, y_axis] = np.repeat(y, points)[:, None]
     followed = _complete(grid, [f.name for f in fields], {*x_axis, *y_axis})
-    decision, _ = policy.act(grid.astype(np.float32))
+    decision, _ = _alone(policy).act(grid.astype(np.float32))
     by_index = decision.action is not None and decision.action.ndim == 1
     if decision.action is None:
         assert decision.desired_replicas is not None
@@ -247,9 +248,13 @@ def _actions(policy: Policy) -> tuple[ActionEntry, ...]:
     return policy.spec.actions or env_actions(describe_env(policy.spec, policy.spec.name))
 
 
+def _alone(policy: Policy) -> Policy:
+    return policy.without_memory() if isinstance(policy, Rule) else policy
+
+
 def _decided(policy: Policy, observations: NDArray[Any]) -> Array:
     """(n, k) one number or indicator a decision, scaled so that changes of different policies compare."""
-    decision, _ = policy.act(observations)
+    decision, _ = _alone(policy).act(observations)
     if decision.action is not None and decision.action.ndim == 1:
         indicators: Array = np.eye(len(_actions(policy)))[decision.action]
         return indicators

@@ -64,6 +64,8 @@ class PackedPolicy:
             naming = {"name": spec.name, "version": spec.version, "provenance": spec.provenance}
             rule = make_rule(str(spec.rule.get("name")), env, spec.rule.get("parameters"), **naming)
             check_same_fields(where, spec.observation_fields, rule.spec.observation_fields)
+            # Which revision of the rule it was made with stays readable, though today's decides.
+            rule.spec = replace(rule.spec, rule=spec.rule)
             rule.spec = rule.spec.with_evaluation(spec.evaluation)
             return rule
         raise ArtifactError(f"{where}: kind {spec.kind!r} with files {sorted(files)} cannot be loaded")

@@ -342,7 +342,7 @@ def _fallback(spec: PolicySpec, env: EnvDescription) -> Policy | None:
     if not env.commands_targets:
         return None
     try:
-        rule = make_rule("hpa", env)
+        rule = make_rule("hpa", env).without_memory()
     except ArtifactError:
         return None
     return rule if [f.name for f in rule.spec.observation_fields] == [f.name for f in spec.observation_fields] else None

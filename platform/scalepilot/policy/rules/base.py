@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -47,12 +47,16 @@ class Rule(Generic[ParametersT]):
         parameters_type: its frozen dataclass.
         signals: quantities it reads; an environment that does not show one is refused.
         fields: the same for fields read by name.
+        revision: counts up when the same parameters decide otherwise than before.
+        short_names: what the command line may call a parameter beside its own name.
     """
 
     rule_name: ClassVar[str]
     parameters_type: ClassVar[type]
     signals: ClassVar[tuple[str, ...]] = ()
     fields: ClassVar[tuple[str, ...]] = ()
+    revision: ClassVar[int] = 1
+    short_names: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,
@@ -76,7 +80,7 @@ class Rule(Generic[ParametersT]):
             env_params=asdict(self.env.params),
             env_options=dict(self.env.options),
             observation_fields=env_fields(self.env),
-            rule={"name": self.rule_name, "parameters": asdict(rows[0])},  # type: ignore[call-overload]
+            rule={"name": self.rule_name, "parameters": asdict(rows[0])} | self._revised(),  # type: ignore[call-overload]
             provenance=provenance or {},
         )
         self.view = FieldView(self.spec.observation_fields, self.env.signals)
@@ -89,10 +93,20 @@ class Rule(Generic[ParametersT]):
         if not self.env.commands_targets and not {-1, 0, 1} <= set(self._action_of_move) and self.rule_name != "random":
             raise ArtifactError(f"rule: {self.rule_name} moves replicas, and {self.env.env_id} has none")
 
+    @classmethod
+    def _revised(cls) -> dict[str, Any]:
+        return {"revision": cls.revision} if cls.revision > 1 else {}
+
     @staticmethod
     def parameters_from_json(values: dict[str, Any]) -> dict[str, Any]:
         """Stored parameters with nested parts as their own types."""
         return values
+
+    @property
+    def made_with_revision(self) -> int:
+        """The rule's `revision` when its artifact was stored; today's where it was not."""
+        revision = (self.spec.rule or {}).get("revision", 1)
+        return revision if isinstance(revision, int) else 1
 
     @property
     def interval_seconds(self) -> float:
@@ -145,6 +159,10 @@ class Rule(Generic[ParametersT]):
         if "total_replicas" not in self.env.signals:
             return Decision(action=action)
         return Decision(self.view.signal("total_replicas", observation) + np.sign(moves), action)
+
+    def without_memory(self) -> Rule[ParametersT]:
+        """The rule for observations that have no before and after: what it asks for when nothing has to be waited for."""
+        return self
 
     @staticmethod
     def remembered(state: State, name: str, shape: tuple[int, ...]) -> Array:

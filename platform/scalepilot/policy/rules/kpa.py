@@ -60,12 +60,14 @@ class Kpa(Rule[KpaParameters]):
 
     Source:
         Knative Serving, `pkg/autoscaler/scaling/autoscaler.go`, and its documentation "Configuring concurrency and rate
-        limits"; the rate is counted once an interval, so a window shorter than one interval is one interval.
+        limits"; the rate is counted once an interval, so a window shorter than one interval is one interval. Knative decides
+        every 2 s and limits each decision's rise and fall; here, as in the shared specification, a decision interval's.
     """
 
     rule_name = "kpa"
     parameters_type = KpaParameters
     signals = ("total_replicas", "ready_replicas", "demand", "replica_capacity")
+    revision = 2
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -73,7 +75,8 @@ class Kpa(Rule[KpaParameters]):
         self._window = int(max(self._stable.max(), self._panic.max()))
         age = np.arange(self._window)[::-1]
         self._in_stable, self._in_panic = age < self._stable[:, None], age < self._panic[:, None]
-        delay = self.steps_by_row("scale_down_delay_seconds")
+        # Decisions younger than the delay, this one among them.
+        delay = np.maximum(1, np.ceil(self.by_row("scale_down_delay_seconds") / self.interval_seconds * (1 - SLACK)))
         self._delay = int(delay.max())
         self._in_delay = np.arange(self._delay)[::-1] < delay[:, None]
 
@@ -97,7 +100,7 @@ class Kpa(Rule[KpaParameters]):
 
         calm = self.remembered(state, "calm_steps", (n,))
         calm = np.where(in_panic_now, 0.0, np.where(calm >= 0, calm + 1, _CALM))
-        calm = np.where(calm > self._stable, _CALM, calm)
+        calm = np.where(calm * self.interval_seconds * (1 - SLACK) > self.by_row("stable_window_seconds"), _CALM, calm)
         panicking = calm >= 0
         # No fall in panic: the highest count it asked for holds until it is over.
         highest = np.maximum(np.maximum(stable, panic), self.remembered(state, "panic_replicas", (n,)))

@@ -21,7 +21,7 @@ class ThresholdParameters:
         upper: CPU utilisation above which to add.
         lower: CPU utilisation below which to remove.
         step: replicas a move.
-        cooldown_seconds: no move for so long after one.
+        cooldown_seconds: no move for so long after one; the first decision that is so much later may move again.
         upper_backlog: also add when more requests than this wait; None looks at utilisation alone.
         lower_backlog: remove only while no more than this wait.
     """
@@ -49,12 +49,13 @@ class ThresholdParameters:
 class Threshold(MoveRule[ThresholdParameters]):
     """Step scaling as cloud providers have it, on utilisation and, where asked, on the backlog.
 
-    State: `cooldown_steps` (n,): decisions still to skip.
+    State: `cooldown_left_seconds` (n,): of the cooldown after this decision.
     """
 
     rule_name = "threshold"
     parameters_type = ThresholdParameters
     signals = ("utilisation",)
+    revision = 2
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -69,12 +70,12 @@ class Threshold(MoveRule[ThresholdParameters]):
         """One step up or down when out of the band and not cooling down."""
         n = len(observation)
         utilisation = self.view.signal("utilisation", observation)
-        waiting = np.zeros(n) if state is None else self.remembered(state, "cooldown_steps", (n,))
+        left = np.zeros(n) if state is None else self.remembered(state, "cooldown_left_seconds", (n,)) - self.interval_seconds
         more, fewer = utilisation > self.by_row("upper") + SLACK, utilisation < self.by_row("lower") - SLACK
         if self._reads_backlog:
             backlog = self.view.signal("backlog_requests", observation)
             more, fewer = more | (backlog > self._upper_backlog), fewer & (backlog <= self._lower_backlog)
-        move = np.where(waiting > 0, 0.0, np.where(more, 1.0, np.where(fewer, -1.0, 0.0)))
-        pause = np.ceil(self.by_row("cooldown_seconds") / self.interval_seconds)
-        waiting = np.where(move != 0, pause, np.maximum(waiting - 1, 0))
-        return move * self.by_row("step"), {"cooldown_steps": waiting}
+        waiting = left > SLACK * self.interval_seconds
+        move = np.where(waiting, 0.0, np.where(more, 1.0, np.where(fewer, -1.0, 0.0)))
+        left = np.where(move != 0, self.by_row("cooldown_seconds"), np.maximum(left, 0.0))
+        return move * self.by_row("step"), {"cooldown_left_seconds": left}
