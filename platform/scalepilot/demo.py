@@ -17,6 +17,7 @@ from scalepilot.evaluate.recording import MOST_STEPS
 from scalepilot.judge import trained_steps
 from scalepilot.policy import Policy, load_policy
 from scalepilot.policy.rules import RULES, Hpa, HpaParameters, make_rule, rules_for
+from scalepilot.policy.rules.command_line import has_settings, rule_from_text
 from scalepilot.settings import EnvConfig, is_autoscale
 from scalepilot.simulate import EpisodeSet, autoscale_optimum, poisson_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -114,8 +115,13 @@ def _config_of(folders: dict[str, Policy]) -> ExperimentConfig | None:
 def _actor(name: str, folders: dict[str, Policy], env: EnvDescription) -> tuple[str, Policy]:
     if name in folders:
         return folders[name].spec.name, folders[name]
+    if has_settings(name):
+        return name, rule_from_text(name, env)
     if name not in RULES:
-        raise InputError(f"{name}: is no folder and no rule; allowed: a run or policy folder, or {', '.join(rules_for(env))}")
+        raise InputError(
+            f"{name}: is no folder and no rule; allowed: a run or policy folder, or {', '.join(rules_for(env))},"
+            " with settings such as hpa:target=0.8 if wanted"
+        )
     return name, make_rule(name, env)
 
 

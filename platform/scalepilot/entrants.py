@@ -141,7 +141,7 @@ def _found(text: str) -> list[Path]:
         return [path for path in paths if path.is_dir()]
     path = Path(text)
     if not path.exists():
-        hint = did_you_mean(text, (*RULES, *BASELINES))
+        hint = did_you_mean(text.partition(":")[0], (*RULES, *BASELINES))
         raise InputError(f"POLICY: {text}: no such folder; allowed: policy and run folders, or a rule's name{hint}")
     try:
         find_policy_folder(path)

@@ -12,7 +12,8 @@ from typing import Any
 
 from scalepilot.errors import ArtifactError, InputError, did_you_mean
 from scalepilot.policy import load_policy, save_policy
-from scalepilot.policy.rules import RULES, Hpa, HpaParameters, Rule, make_rule
+from scalepilot.policy.rules import RULES, Hpa, HpaParameters, Rule
+from scalepilot.policy.rules.command_line import has_settings, rule_from_text, settings_from_text
 from scalepilot.policy.rules.hpa import METRICS
 from scalepilot.progress import Progress
 from scalepilot.simulate import Executor, ProtocolData, SerialExecutor
@@ -61,23 +62,29 @@ class Ground:
 
 
 def baseline_names(asked: Sequence[str]) -> list[str]:
-    """Names of BASELINES that were asked for; `all`, `none`, and `hpa-tuned` for both of its metrics, are understood.
+    """Names of BASELINES that were asked for, and rules with settings as they were given behind them.
+
+    `all`, `none`, and `hpa-tuned` for both of its metrics, are understood.
 
     Raises:
-        InputError: an unknown name.
+        InputError: an unknown name or setting.
     """
     short = {"all": BASELINES, "none": (), HPA_TUNED: HPA_TUNED_BY_METRIC}
     names: list[str] = []
     for name in asked:
+        if has_settings(name):
+            settings_from_text(name)
+            names.append(name)
+            continue
         if name not in short and name not in BASELINES:
             raise InputError(f"--baseline: {_unknown(name, (*short, *BASELINES))}")
         names += short.get(name, (name,))
-    return [name for name in BASELINES if name in names]
+    return [name for name in BASELINES if name in names] + [name for name in dict.fromkeys(names) if name not in BASELINES]
 
 
 def is_rule_name(text: str) -> bool:
-    """Whether a policy is given by the name of a rule: `kpa`, `kpa-default`, `kpa-tuned`, `hpa-tuned-rps` and so on."""
-    return text in RULES or text in BASELINES or text == HPA_TUNED or text.removesuffix(_DEFAULT) in RULES
+    """Whether a policy is given by the name of a rule: `kpa`, `kpa-default`, `hpa-tuned-rps`, `hpa:target=0.8` and so on."""
+    return has_settings(text) or text in RULES or text in BASELINES or text == HPA_TUNED or text.removesuffix(_DEFAULT) in RULES
 
 
 def find_rules(names: Sequence[str], grounds: Sequence[Ground], evaluations: int, executor: Executor) -> list[list[Rule[Any]]]:
@@ -132,15 +139,13 @@ def _chosen(name: str, ground: int, known: dict[tuple[int, str], Rule[Any]]) -> 
 
 
 def _as_it_comes(name: str, ground: Ground) -> Rule[Any]:
-    rule_name = name.removesuffix(_DEFAULT)
-    if rule_name == "hpa":
+    text = name.removesuffix(_DEFAULT)
+    if text == "hpa":
         return Hpa(HpaParameters(), ground.params, name=name)
     # Fitted but not searched.
-    parameters = {"forecast": fitted_forecast(ground.data, ground.params)} if rule_name == "forecast_mpc" else None
-    try:
-        return make_rule(rule_name, ground.params, parameters, name=name)
-    except ArtifactError as error:
-        raise InputError(str(error)) from None
+    planned = text.partition(":")[0] == "forecast_mpc"
+    fitted = {"forecast": fitted_forecast(ground.data, ground.params)} if planned else None
+    return rule_from_text(text, ground.params, fitted, name=None if ":" in text else name)
 
 
 def _search(name: str, ground: Ground, evaluations: int) -> Search:

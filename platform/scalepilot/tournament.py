@@ -16,7 +16,8 @@ from scalepilot.experiment import load_data, workload_name
 from scalepilot.judge import Entrant, Field, OptimumOptions, judge_fields, with_references, with_test
 from scalepilot.learn.task import TEST_SEED
 from scalepilot.policy import Policy, describe_env
-from scalepilot.policy.rules import make_rule, rules_for
+from scalepilot.policy.rules import rules_for
+from scalepilot.policy.rules.command_line import rule_from_text
 from scalepilot.progress import Progress
 from scalepilot.rivals import USUAL, Ground, baseline_names, find_rules
 from scalepilot.simulate import CellStore, EpisodeReturns, Executor, ProtocolData, ReturnsJob, fly_returns, packed
@@ -173,8 +174,8 @@ def compete_by_return(
     spec = gathered.policies[0].spec
     env = describe_env(spec, spec.name)
     named = rules_for(env) if baselines is None else [name for name in baselines if name != "none"]
-    rules = [Entrant.single(name, "policy", make_rule(name, env)) for name in gathered.rules]
-    rivals = [Entrant.single(name, "baseline", make_rule(name, env)) for name in named if name not in gathered.rules]
+    rules = [Entrant.single(name, "policy", rule_from_text(name, env)) for name in gathered.rules]
+    rivals = [Entrant.single(name, "baseline", rule_from_text(name, env)) for name in named if name not in gathered.rules]
     rows = [*gathered.entrants, *rules, *rivals]
     arguments = {**({"params": spec.env_params} if spec.env_params else {}), **spec.env_options}
     jobs = [

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="POLICY",
         help="policy or run folders, folders or patterns of runs (training seeds of one experiment become one row),"
-        " or rules by name: kpa, hpa-tuned, forecast_mpc …",
+        " or rules by name: kpa, hpa-tuned, forecast_mpc, hpa:target=0.8,down=600 …",
     )
     parser.add_argument(
         "--baseline",

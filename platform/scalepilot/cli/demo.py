@@ -22,7 +22,7 @@ _DELAY_SECONDS, _FRAMES_PER_SECOND = 0.05, 20.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `demo`."""
     parser.add_argument(
-        "policies", nargs="+", metavar="POLICY", help="run or policy folders, or names of rules (hpa, kpa, threshold, optimum …)"
+        "policies", nargs="+", metavar="POLICY", help="run or policy folders, or names of rules (hpa, kpa:target=0.8, optimum …)"
     )
     parser.add_argument("--env", metavar="ID", help="environment for rules alone (default: the policy's, or Autoscale-v0)")
     parser.add_argument("--pattern", metavar="PATTERN", help="workload kind such as spike, or a trace's file (default: its own)")
