@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -139,13 +138,9 @@ def _area_weights(pixels: int, wanted: int) -> NDArray[np.float64]:
 class AtariEntry(ForeignEntry):
     """How a game is made; its arguments are those of `ale_py.AtariVectorEnv`."""
 
-    def maker(self) -> Callable[..., gym.Env[Any, Any]]:
-        """The single-game constructor."""
-
-        def make(**arguments: Any) -> gym.Env[Any, Any]:
-            return AtariGame(self.env_id, **arguments)
-
-        return make
+    def bare(self, **arguments: Any) -> gym.Env[Any, Any]:
+        """One game."""
+        return AtariGame(self.env_id, **arguments)
 
     def image_axes(self, shape: tuple[int, ...]) -> tuple[str, ...]:
         """A stack of grey frames, oldest first."""

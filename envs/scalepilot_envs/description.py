@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
@@ -10,6 +11,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+# What says which actions are valid, wherever: a key of the observation or of `info`, of a request; and its fields' first word.
+MASK_KEY = "action_mask"
+_MASK_FIELD = re.compile(rf"{MASK_KEY}_\d+")
 Columns = Callable[[str], NDArray[np.float64]]
 Signal = Callable[[Columns], NDArray[np.float64]]
 
@@ -53,11 +57,13 @@ class Action:
         kind: "absolute" adds `size` replicas, "relative" adds `size` × replicas, "plain" moves no replicas.
         size: replicas or share; 0 for plain actions.
         label: what a person reads.
+        value: what the environment takes, as plain data; None where that is the index.
     """
 
     kind: Literal["absolute", "relative", "plain"]
     size: float
     label: str
+    value: Any = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,23 @@ class ActionComponent:
     unit: str
     low: float
     high: float
+
+
+def mask_field(index: int) -> ObservationField:
+    """The field that says whether an action is valid."""
+    return ObservationField(f"{MASK_KEY}_{index}", "1", 0.0, 1.0, f"1 where action {index} is valid")
+
+
+def is_mask(name: str) -> bool:
+    """Whether a field says that an action is valid; such fields stand last, one an action."""
+    return _MASK_FIELD.fullmatch(name) is not None
+
+
+def valid_at(shares: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(n,) the actions at shares (n,) in [0, 1) of the valid ones, (n, num_actions)."""
+    nth = (shares * valid.sum(axis=1)).astype(np.int64)
+    found: NDArray[np.int64] = (valid.cumsum(axis=1) > nth[:, None]).argmax(axis=1)
+    return found
 
 
 @dataclass(frozen=True)
@@ -96,6 +119,7 @@ class EnvDescription:
         options: those of the environment's other arguments that were given and change what is described here.
         reward_bounds: lowest and highest reward of a step; infinite where nobody says.
         episode_steps: most steps of an episode unless it is made with others; None without a limit.
+        num_states: where one integer is the whole observation (but for the mask), how many there are, from `fields[0].low` on.
     """
 
     env_id: str
@@ -111,6 +135,7 @@ class EnvDescription:
     options: Mapping[str, Any] = field(default_factory=dict)
     reward_bounds: tuple[float, float] = (-np.inf, np.inf)
     episode_steps: int | None = None
+    num_states: int | None = None
 
     def most_steps(self, arguments: Mapping[str, Any]) -> float:
         """Most steps of an episode, made with these arguments; infinite without a limit."""
@@ -129,15 +154,23 @@ class EnvDescription:
         """The one field of an environment that shows images."""
         return self.fields[0] if self.fields[0].shape else None
 
-    def actions_at(self, shares: NDArray[np.float64]) -> NDArray[Any]:
+    @property
+    def num_masked(self) -> int:
+        """Actions of which the observation says whether they are valid, in its last fields; 0 where it says nothing."""
+        return sum(is_mask(f.name) for f in self.fields)
+
+    def actions_at(self, shares: NDArray[np.float64], observation: NDArray[Any] | None = None) -> NDArray[Any]:
         """The actions at shares in [0, 1) of their range, for uniform draws.
 
         Args:
             shares: (n, k) for k components, (n, 1) for numbered actions.
+            observation: (n, num_fields) they answer, so that only valid ones are drawn.
 
         Returns:
             (n, k) float32, or (n,) int64.
         """
+        if self.num_masked and observation is not None:
+            return valid_at(shares[:, 0], np.asarray(observation)[:, -self.num_masked :] > 0.5)
         if not self.components:
             return np.asarray(shares[:, 0] * len(self.actions), dtype=np.int64)
         low, high = (np.array([getattr(c, side) for c in self.components]) for side in ("low", "high"))

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.vector import AutoresetMode
 
-from scalepilot_envs.description import Action, ActionComponent, EnvDescription, ObservationField, params_from_mapping
-from scalepilot_envs.registration import EnvEntry
+from scalepilot_envs.description import EnvDescription, params_from_mapping
+from scalepilot_envs.flat_env import FlatSpaces, gives_mask, with_wrappers
+from scalepilot_envs.flat_spaces import FlatActions, FlatObservation, mask_in
+from scalepilot_envs.registration import EnvEntry, split_id
 from scalepilot_envs.restarting import RestartingEnv
 
-_LARGEST = float(np.finfo(np.float32).max)
 _UNKNOWN = (-np.inf, np.inf)
 # What gymnasium's documentation calls the numbers and the actions of its classic environments; their code names none.
 _NUMBERS = {
@@ -44,6 +49,11 @@ _REWARDS = {
 }
 # Arguments that leave the reward as it is.
 _HARMLESS = {"render_mode", "max_episode_steps"}
+# How an environment is looked at, not what it is.
+_LOOKS = ("render_mode",)
+_RESET_SECONDS = 60.0
+# Spaces are asked for again with every policy that is loaded; the specification tells one registration from a later one.
+_known: dict[tuple[str, str], tuple[Any, FlatSpaces]] = {}
 
 
 @dataclass(frozen=True)
@@ -52,91 +62,143 @@ class ForeignParams:
 
 
 class ForeignEntry(EnvEntry):
-    """How an environment of somebody else's is made."""
+    """How an environment of somebody else's is made: wrapped as asked, its spaces flat.
+
+    Its arguments are the environment's own, and `wrappers` as `with_wrappers` takes them.
+    """
+
+    @property
+    def spec(self) -> gym.envs.registration.EnvSpec:
+        """How gymnasium knows it."""
+        return gym.spec(split_id(self.env_id)[1])
 
     def maker(self) -> Callable[..., gym.Env[Any, Any]]:
         """The single-environment constructor."""
 
         def make(**arguments: Any) -> gym.Env[Any, Any]:
-            if arguments.get("render_mode") == "rgb_array":
-                # Pictures need neither screen nor sound; pygame looks for both, and complains.
-                for name in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
-                    os.environ.setdefault(name, "dummy")
-                os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-            return gym.make(self.env_id, **arguments)
+            spaces = self.spaces(**arguments)
+            return spaces.around(self.wrapped(**arguments))
 
         return make
+
+    def wrapped(self, **arguments: Any) -> gym.Env[Any, Any]:
+        """The environment with its wrappers, its spaces as they are.
+
+        Raises:
+            ValueError: a wrapper is not allowed.
+        """
+        if arguments.get("render_mode") == "rgb_array":
+            # Pictures need neither screen nor sound; pygame looks for both, and complains.
+            for name in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):
+                os.environ.setdefault(name, "dummy")
+            os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        wrappers = arguments.pop("wrappers", ())
+        return with_wrappers(self.bare(**arguments), wrappers)
+
+    def bare(self, **arguments: Any) -> gym.Env[Any, Any]:
+        """The environment as gymnasium makes it."""
+        # What gymnasium's checker would warn of, the preflight refuses.
+        return gym.make(self.env_id, **{"disable_env_checker": True, **arguments})
 
     def vector_maker(self) -> Callable[..., gym.vector.VectorEnv[Any, Any, Any]]:
-        """Its native vector constructor where it has one, else gymnasium's vectorisation in this process."""
-        native = gym.spec(self.env_id).vector_entry_point is not None
-        mode = gym.VectorizeMode.VECTOR_ENTRY_POINT if native else gym.VectorizeMode.SYNC
+        """Its native vector constructor where it has one and its spaces are flat already, else single ones in this process."""
 
-        def make(num_envs: int = 1, **arguments: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
-            # gymnasium wraps each environment of its own vectorisation; native ones are one piece.
-            wrapped: dict[str, Any] = {} if native else {"wrappers": [RestartingEnv]}
-            return gym.make_vec(self.env_id, num_envs=num_envs, vectorization_mode=mode, **wrapped, **arguments)
+        def make(
+            num_envs: int = 1, autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP, **arguments: Any
+        ) -> gym.vector.VectorEnv[Any, Any, Any]:
+            # gymnasium's native ones reset only a step later.
+            if autoreset_mode is AutoresetMode.NEXT_STEP and self.is_batch_of(**arguments):
+                native = gym.VectorizeMode.VECTOR_ENTRY_POINT
+                return gym.make_vec(self.env_id, num_envs=num_envs, vectorization_mode=native, **arguments)
+            single = partial(RestartingEnv, partial(self.maker(), **arguments), self.env_id)
+            return gym.vector.SyncVectorEnv([single] * num_envs, autoreset_mode=autoreset_mode)
 
         return make
+
+    def is_batch_of(self, **arguments: Any) -> bool:
+        """Whether it has a native vector constructor, whose environments are one piece, and that is what policies see."""
+        native = self.spec.vector_entry_point is not None
+        return native and not arguments.get("wrappers") and self.spaces(**arguments).plain
+
+    def spaces(self, **arguments: Any) -> FlatSpaces:
+        """Its spaces, flat.
+
+        Raises:
+            ValueError: naming the part of a space that policies cannot see or choose.
+        """
+        made_with = {name: value for name, value in arguments.items() if name not in _LOOKS}
+        key, spec = (self.env_id, json.dumps(made_with, sort_keys=True, default=repr)), self.spec
+        known = _known.get(key)
+        if known is not None and known[0] is spec:
+            return known[1]
+        env: Any = self.wrapped(**made_with)
+        words = _ACTIONS.get(spec.id)
+        if env.has_wrapper_attr("get_action_meanings"):
+            words = [str(word).lower() for word in env.get_wrapper_attr("get_action_meanings")()]
+        try:
+            actions = FlatActions(env.action_space, words)
+            masked = mask_in(env.observation_space) is not None or self._gives_mask(env)
+            size = len(actions.actions) if masked else 0
+            part = mask_in(env.observation_space)
+            if masked:
+                # Its length is known beforehand only where it is a part of the observation.
+                actions.mask(np.ones(size if part is None else part.shape, np.int8), "action_mask")
+            observation = FlatObservation(env.observation_space, size, image_axes=self.image_axes)
+        except ValueError as error:
+            raise ValueError(f"id: {self.env_id}: {error}") from None
+        finally:
+            env.close()
+        found = FlatSpaces(observation, actions)
+        _known[key] = (spec, found)
+        return found
+
+    def _gives_mask(self, env: gym.Env[Any, Any]) -> bool:
+        """Whether it says which actions are valid; looked at in a thread, as nothing else can be left behind when it hangs."""
+        found: list[bool] = []
+        thread = threading.Thread(target=lambda: found.append(gives_mask(env)), daemon=True, name=f"reset {self.env_id}")
+        thread.start()
+        thread.join(_RESET_SECONDS)
+        if not found:
+            raise ValueError(f"hangs: reset() takes more than {_RESET_SECONDS:g} s")
+        return found[0]
 
     def describe(self, params: Mapping[str, Any] | None = None, **options: Any) -> EnvDescription:
         """Fields and actions from the spaces of the environment.
 
         Raises:
-            ValueError: spaces that nothing here learns on, or a parameter.
+            ValueError: spaces that nothing here learns on, a wrapper, or a parameter.
         """
         known = params_from_mapping(ForeignParams, params)
-        env: Any = self.maker()(**options)
-        space, actions = env.observation_space, env.action_space
-        named = getattr(env.unwrapped, "get_action_meanings", None)
-        words = _ACTIONS.get(self.env_id) if named is None else [str(word).lower() for word in named()]
-        env.close()
-        if isinstance(space, gym.spaces.Discrete):
-            first = int(space.start)
-            fields = [ObservationField("observation", "1", float(first), float(first + int(space.n) - 1), "its state")]
-        elif isinstance(space, gym.spaces.Box) and len(space.shape) == 1:
-            low, high = np.clip(space.low, -_LARGEST, _LARGEST), np.clip(space.high, -_LARGEST, _LARGEST)
-            unnamed = [("1", f"number {i} of its observation") for i in range(space.shape[0])]
-            known_numbers = _NUMBERS.get(self.env_id, ())
-            # Options may add numbers of their own.
-            told = known_numbers if len(known_numbers) == len(unnamed) else unnamed
-            fields = [
-                ObservationField(f"observation_{i}", unit, float(low[i]), float(high[i]), meaning)
-                for i, (unit, meaning) in enumerate(told)
-            ]
-        elif isinstance(space, gym.spaces.Box) and len(space.shape) == 3 and space.dtype == np.uint8:
-            shape = tuple(int(n) for n in space.shape)
-            fields = [ObservationField("image", "1", 0.0, 255.0, "its picture", "", "uint8", shape, self.image_axes(shape))]
-        else:
-            shown = f"{type(space).__name__} {space.shape} {space.dtype}"
-            raise ValueError(f"id: {self.env_id} observes {shown}; allowed: one-dimensional numbers, or uint8 images")
-        labels, components = self._actions(actions, words)
-        spec = gym.spec(self.env_id)
+        spaces, spec = self.spaces(**options), self.spec
+        fields = spaces.observation.fields
+        # Options may add numbers of their own.
+        told = _NUMBERS.get(spec.id, ())
+        if len(told) == len(fields):
+            fields = tuple(replace(f, unit=unit, description=meaning) for f, (unit, meaning) in zip(fields, told, strict=True))
         end = f"truncated after {spec.max_episode_steps} steps" if spec.max_episode_steps else "as it says itself"
         return EnvDescription(
             self.env_id,
             known,
-            tuple(fields),
-            labels,
+            fields,
+            spaces.actions.actions,
             "as the environment gives it",
             end,
-            components=components,
-            reward_bounds=_REWARDS.get(self.env_id, _UNKNOWN) if set(options) <= _HARMLESS else _UNKNOWN,
+            components=spaces.actions.components,
+            options={name: value for name, value in options.items() if name not in _HARMLESS and _is_plain(value)},
+            reward_bounds=_REWARDS.get(spec.id, _UNKNOWN) if set(options) <= _HARMLESS else _UNKNOWN,
             episode_steps=spec.max_episode_steps,
+            num_states=spaces.observation.numbered,
         )
 
     def image_axes(self, shape: tuple[int, ...]) -> tuple[str, ...]:
         """What the axes of its images are: the shortest of the first and the last is that of the channels."""
         return ("height", "width", "channels") if shape[-1] <= shape[0] else ("channels", "height", "width")
 
-    def _actions(self, space: gym.Space[Any], words: list[str] | None) -> tuple[tuple[Action, ...], tuple[ActionComponent, ...]]:
-        if isinstance(space, gym.spaces.Discrete):
-            labels = words or [str(int(space.start) + i) for i in range(int(space.n))]
-            return tuple(Action("plain", 0.0, label) for label in labels), ()
-        allowed = "allowed: Discrete, or a Box of one dimension with finite bounds"
-        if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-            raise ValueError(f"id: {self.env_id} takes {type(space).__name__} {space.shape} actions; {allowed}")
-        if not (space.is_bounded() and (space.low < space.high).all()):
-            raise ValueError(f"id: {self.env_id} takes actions from {space.low.tolist()} to {space.high.tolist()}; {allowed}")
-        bounds = zip(space.low.tolist(), space.high.tolist(), strict=True)
-        return (), tuple(ActionComponent(f"action_{i}", "1", low, high) for i, (low, high) in enumerate(bounds))
+
+def _is_plain(value: Any) -> bool:
+    """Whether a policy can be stored with it."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -87,24 +87,25 @@ def add_env(entry: EnvEntry) -> None:
 def find_env(name: str) -> EnvEntry:
     """Look an id up, with or without namespace and module prefix; what gymnasium knows is found, too.
 
-    The modules that SCALEPILOT_ENV_MODULES names are imported first where the id is not one of ours.
+    The modules that SCALEPILOT_ENV_MODULES names are imported first where the id is not one of ours; of "module:Id" that module.
 
     Raises:
         ValueError: unknown, with the nearest known id; or a module cannot be imported.
     """
     wanted = name.removeprefix(MODULE_PREFIX)
     if f"{NAMESPACE}/{wanted}" not in ENVS:
-        _import_modules()
+        import_modules()
     for candidate in (wanted, f"{NAMESPACE}/{wanted}"):
         if candidate in ENVS:
             return ENVS[candidate]
-    if wanted.startswith(ATARI):
+    game = wanted.removeprefix("ale_py:")
+    if game.startswith(ATARI):
         from scalepilot_envs.atari import AtariEntry, register_atari
 
         register_atari()
-        if wanted in gym.registry and gym.spec(wanted).vector_entry_point is not None:
-            return AtariEntry(wanted, "", "", f"{wanted}, an Atari game")
-    elif wanted in gym.registry and ":" not in name:
+        if game in gym.registry and gym.spec(game).vector_entry_point is not None:
+            return AtariEntry(game, "", "", f"{game}, an Atari game")
+    elif _registered(wanted):
         from scalepilot_envs.foreign import ForeignEntry
 
         return ForeignEntry(wanted, "", "", f"{wanted}, registered with gymnasium")
@@ -115,7 +116,40 @@ def find_env(name: str) -> EnvEntry:
     raise ValueError(f"env: {name!r} is not allowed; allowed: {', '.join(sorted(short))}{hint}")
 
 
-def _import_modules() -> None:
+def split_id(name: str) -> tuple[str, str]:
+    """The module (perhaps "") and the id that gymnasium knows, of "module:Id"."""
+    module, _, env_id = name.rpartition(":")
+    return module, env_id
+
+
+def is_own(env_id: str) -> bool:
+    """Whether an id is of one of ours, or claims to be; nothing is imported to find out."""
+    wanted = env_id.removeprefix(MODULE_PREFIX)
+    return env_id != wanted or wanted.startswith(f"{NAMESPACE}/") or f"{NAMESPACE}/{wanted}" in ENVS
+
+
+def _registered(name: str) -> bool:
+    """Whether gymnasium knows an id, once the module in front of it is imported."""
+    module, env_id = split_id(name)
+    if module:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ValueError(
+                f"env: {name!r}: {module!r} cannot be imported ({error}); is its package installed, its folder in PYTHONPATH?"
+            ) from None
+        except Exception as error:  # noqa: BLE001 - a module may raise anything
+            raise ValueError(f"env: {name!r}: {module!r} raises {type(error).__name__} when imported: {error}") from None
+    if env_id in gym.registry:
+        return True
+    try:
+        # An id without its version is that of the newest one.
+        return bool(gym.spec(env_id))
+    except gym.error.Error:
+        return False
+
+
+def import_modules() -> None:
     """Import what registers a user's own environments, once a process."""
     for module in filter(None, (part.strip() for part in os.environ.get(MODULES_VARIABLE, "").split(","))):
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -15,9 +16,17 @@ _FAILURES_IN_A_ROW = 10
 class RestartingEnv(gym.Wrapper[Any, Any, Any, Any]):
     """Made anew and reset when `step` or `reset` raises; the step that raised is no transition, `info` says so.
 
+    Args:
+        make: makes the environment.
+        name: its id, for messages.
+
     Raises:
         Exception: the environment's own, when it raised ten times in a row.
     """
+
+    def __init__(self, make: Callable[[], gym.Env[Any, Any]], name: str | None = None) -> None:
+        super().__init__(make())
+        self._make = make
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         """A step, or the first observation of a new episode with `info["env_failure"]`."""
@@ -35,13 +44,11 @@ class RestartingEnv(gym.Wrapper[Any, Any, Any, Any]):
             return self._made_anew(error)
 
     def _made_anew(self, error: Exception) -> tuple[Any, dict[str, Any]]:
-        spec = self.env.spec
-        assert spec is not None
         for _ in range(_FAILURES_IN_A_ROW - 1):
             with contextlib.suppress(Exception):
                 self.env.close()  # type: ignore[no-untyped-call]
             try:
-                self.env = gym.make(spec)
+                self.env = self._make()
                 observation, info = self.env.reset()
             except Exception as again:  # noqa: BLE001
                 error = again

@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from scalepilot.learn.images import ImageEncoder
+from scalepilot.policy.masks import INVALID_SCORE
+from scalepilot.policy.spec import IMAGE_SCALE
 
 _MAX_RATIO = 5.0
+# More states than this are a number, not a feature each.
+_MOST_ONE_HOT = 20_000
 _MAX_NORMALISED = 8.0
 _MIN_CAPACITY_RPS = 1e-6
 
@@ -94,8 +98,8 @@ class FlatEncoder(nn.Module):
         self.num_features = num_fields
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        """(n, num_fields) → the same, float32."""
-        return observation.float()
+        """(n, num_fields) → the same, float32; without what stands behind, such as an action mask."""
+        return (observation if observation.shape[-1] == self.num_features else observation[..., : self.num_features]).float()
 
 
 class OneHotEncoder(nn.Module):
@@ -103,13 +107,15 @@ class OneHotEncoder(nn.Module):
 
     states: torch.Tensor
 
-    def __init__(self, num_states: int) -> None:
+    def __init__(self, num_states: int, first: int = 0) -> None:
         super().__init__()
         self.num_features = num_states
-        self.register_buffer("states", torch.arange(num_states, dtype=torch.float32))
+        self.register_buffer("states", torch.arange(first, first + num_states, dtype=torch.float32))
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        """(n,) or (n, 1) state numbers → (n, num_states)."""
+        """(n,) or (n, 1) state numbers → (n, num_states); without what stands behind, such as an action mask."""
+        if observation.ndim > 1 and observation.shape[-1] > 1:
+            observation = observation[..., :1]
         return (observation.reshape(-1, 1).float() == self.states).float()
 
 
@@ -131,15 +137,16 @@ def make_encoder(inputs: Mapping[str, Any]) -> Encoder:
     """The encoder for an environment: convolutions for images, scale-free where the fields are a service's, else one-hot or flat.
 
     Args:
-        inputs: field_names, num_states (None unless states are numbered), interval_seconds, max_replicas; for images also image
-            ({"shape", "axes"}), cnn and hidden.
+        inputs: field_names, num_states (None unless states are numbered) from first_state on, interval_seconds, max_replicas; for
+            images also image ({"shape", "axes", "scale"}), cnn and hidden.
     """
-    if inputs.get("image"):
-        return ImageEncoder(inputs["image"]["shape"], inputs["image"]["axes"], inputs["cnn"], inputs["hidden"])
+    image = inputs.get("image")
+    if image:
+        return ImageEncoder(image["shape"], image["axes"], inputs["cnn"], inputs["hidden"], image.get("scale", IMAGE_SCALE))
     if "replica_capacity_rps" in inputs["field_names"]:
         return ScaleFreeEncoder(inputs["field_names"], inputs["interval_seconds"], inputs["max_replicas"])
-    if inputs["num_states"] is not None:
-        return OneHotEncoder(int(inputs["num_states"]))
+    if inputs["num_states"] is not None and inputs["num_states"] <= _MOST_ONE_HOT:
+        return OneHotEncoder(int(inputs["num_states"]), int(inputs.get("first_state", 0)))
     return FlatEncoder(len(inputs["field_names"]))
 
 
@@ -263,13 +270,30 @@ class ScoresNetwork(nn.Module):
         normaliser: of the features.
         head: features → (n, num_actions) logits or Q-values, or (n, k) actions in units in which the bounds are ± 1.
         output: from there to the environment's units; None for scores.
+        num_masked: actions whose validity stands in the last fields of the observation: those that are not valid score so low
+            that nobody chooses them.
     """
 
-    def __init__(self, encoder: nn.Module, normaliser: nn.Module, head: nn.Module, output: BoxOutput | None = None) -> None:
+    def __init__(
+        self, encoder: nn.Module, normaliser: nn.Module, head: nn.Module, output: BoxOutput | None = None, num_masked: int = 0
+    ) -> None:
         super().__init__()
+        self.num_masked = num_masked
         self.encoder, self.normaliser, self.head, self.output = encoder, normaliser, head, output
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """(n, *shape) → (n, num_actions) or (n, k)."""
         scores: torch.Tensor = self.head(self.normaliser(self.encoder(observation)))
+        if self.num_masked:
+            scores = masked(scores, valid_of(observation, self.num_masked))
         return scores if self.output is None else self.output(scores)
+
+
+def valid_of(observation: torch.Tensor, num_masked: int) -> torch.Tensor:
+    """(…, num_actions) bool, from the last fields of observations."""
+    return observation[..., -num_masked:] > 0.5
+
+
+def masked(scores: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Scores with those of invalid actions beyond choice: of probability 0, and never the largest."""
+    return torch.where(valid, scores, torch.full_like(scores, INVALID_SCORE))

@@ -13,21 +13,25 @@ from scalepilot.settings import CNNS
 
 
 class ImageEncoder(nn.Module):
-    """Bytes → [0, 1] → convolutions → fully connected layers, all before a ReLU.
+    """Values scaled to [0, 1] or so → convolutions → fully connected layers, all before a ReLU.
 
     Args:
         shape: of one observation.
         axes: what its three axes are; convolutions run over "height" and "width".
         cnn: name in `CNNS`: (filters, kernel, stride) of each convolution.
         hidden: units of the fully connected layers.
+        scale: what values are multiplied by, first of all.
 
     Source:
         nature: Mnih et al., "Human-level control through deep reinforcement learning" (2015); small: Mnih et al., "Playing Atari
         with deep reinforcement learning" (2013).
     """
 
-    def __init__(self, shape: Sequence[int], axes: Sequence[str], cnn: str, hidden: Sequence[int]) -> None:
+    def __init__(
+        self, shape: Sequence[int], axes: Sequence[str], cnn: str, hidden: Sequence[int], scale: float = IMAGE_SCALE
+    ) -> None:
         super().__init__()
+        self.scale = scale
         self.shape = tuple(shape)
         order = [i for i, axis in enumerate(axes) if axis not in ("height", "width")]
         self.order = (0, *(1 + i for i in (*order, axes.index("height"), axes.index("width"))))
@@ -45,9 +49,9 @@ class ImageEncoder(nn.Module):
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
-        """(n, *shape) or flattened (…, size) uint8 → (n, num_features) or (…, num_features)."""
+        """(n, *shape) or flattened (…, size) → (n, num_features) or (…, num_features)."""
         images = observation.reshape(-1, *self.shape).permute(self.order)
-        features: torch.Tensor = self.layers(images.to(torch.float32, memory_format=torch.channels_last) * IMAGE_SCALE)
+        features: torch.Tensor = self.layers(images.to(torch.float32, memory_format=torch.channels_last) * self.scale)
         return features.reshape(*observation.shape[:-1], -1) if observation.shape[-1] == math.prod(self.shape) else features
 
 

@@ -85,6 +85,7 @@ class TabularTrainer:
         self.config, self.settings = config, config.tabular
         s, fields = self.settings, env_fields(task.description)
         self.num_envs, self.num_actions = s.num_envs, len(task.description.actions)
+        self._num_masked = task.description.num_masked
         numbered = task.network_inputs()["num_states"] is not None
         try:
             self.discretiser = Discretiser.of_bins(fields, s.bins, s.edges, self.num_actions, numbered=numbered)
@@ -105,7 +106,7 @@ class TabularTrainer:
         """Begin an episode in every environment."""
         stream = np.random.SeedSequence((self.config.seed, 1, self.iterations))
         observation, _ = reset_seeded(self.env, [int(seed) for seed in stream.generate_state(self.num_envs)])
-        self._state = self.discretiser.states(as_rows(np.asarray(observation)))
+        self._state, valid = self._seen(observation)
         self._ended = np.zeros(self.num_envs, dtype=np.bool_)
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=np.int64)
         self._meter = EpisodeMeter(self.env)
@@ -115,8 +116,17 @@ class TabularTrainer:
         if self.traces is not None:
             self.traces.reset(np.arange(self.num_envs))
         lots, coins = 1.0 - self._rng.random((self.num_envs, self.num_actions)), self._rng.random(self.num_envs)
-        self._action = self._chosen(self._state, lots, coins)
+        self._action = self._chosen(self._state, valid, lots, coins)
         self._started = True
+
+    def _seen(self, observation: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_] | None]:
+        """The states (num_envs,) and the actions (num_envs, num_actions) that are valid in them; None where all are."""
+        rows = as_rows(np.asarray(observation))
+        return self.discretiser.states(rows), rows[:, -self._num_masked :] > 0.5 if self._num_masked else None
+
+    def _worth(self, state: NDArray[np.int64], valid: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+        """(num_envs, num_actions) Q-values, −∞ where an action is not valid."""
+        return self.q[state] if valid is None else np.where(valid, self.q[state], -np.inf)
 
     def _begin_episodes(self, rows: NDArray[np.int64]) -> None:
         s = self.settings
@@ -124,11 +134,19 @@ class TabularTrainer:
         self._epsilon[rows] = np.maximum(s.epsilon_end, s.epsilon_start * s.epsilon_decay**numbers)
         self._episodes_begun += len(rows)
 
-    def _chosen(self, state: NDArray[np.int64], lots: NDArray[np.float64], coin: NDArray[np.float64]) -> NDArray[np.int64]:
-        """(num_envs,) ε-greedy actions, ties broken by `lots` (num_envs, num_actions): who explores ties all of them."""
-        values = self.q[state]
+    def _chosen(
+        self,
+        state: NDArray[np.int64],
+        valid: NDArray[np.bool_] | None,
+        lots: NDArray[np.float64],
+        coin: NDArray[np.float64],
+    ) -> NDArray[np.int64]:
+        """(num_envs,) ε-greedy valid actions, ties broken by `lots` (num_envs, num_actions): who explores ties all of them."""
+        values = self._worth(state, valid)
         candidates = values == values.max(axis=1, keepdims=True)
         candidates |= (coin < self._epsilon)[:, None]
+        if valid is not None:
+            candidates &= valid
         actions: NDArray[np.int64] = (candidates * lots).argmax(axis=1)
         return actions
 
@@ -148,7 +166,7 @@ class TabularTrainer:
             stepping = time.perf_counter()
             observation, reward, terminated, truncated, info = self.env.step(self._action)
             sample_seconds += time.perf_counter() - stepping
-            next_state = self.discretiser.states(as_rows(np.asarray(observation)))
+            next_state, valid_next = self._seen(observation)
             restarted = np.flatnonzero(self._ended)
             if len(restarted):
                 # This step only reset them: no transition.
@@ -157,9 +175,9 @@ class TabularTrainer:
             entry = self._state * self.num_actions + self._action
             # What the successor is worth: nothing after a terminal step, its own worth where the time was merely up.
             if self.traces is None:
-                next_value = self.q[next_state].max(axis=1)
+                next_value = self._worth(next_state, valid_next).max(axis=1)
             else:
-                next_action = self._chosen(next_state, lots[t], coins[t])
+                next_action = self._chosen(next_state, valid_next, lots[t], coins[t])
                 next_value = flat[next_state * self.num_actions + next_action]
             values[t] = flat[entry]
             errors[t] = reward + gamma * np.where(terminated, 0.0, next_value) - values[t]
@@ -167,7 +185,7 @@ class TabularTrainer:
             if self.traces is None:
                 rows = np.flatnonzero(valid[t]) if len(restarted) else slice(None)
                 apply_errors(flat, entry[rows], errors[t, rows], self._weights)
-                next_action = self._chosen(next_state, lots[t], coins[t])
+                next_action = self._chosen(next_state, valid_next, lots[t], coins[t])
             else:
                 self.traces.visit(entry)
                 self.traces.reset(restarted)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from scalepilot.config import ExperimentConfig
 from scalepilot.policy import Policy
+from scalepilot.policy.spec import image_scale
 from scalepilot.settings import OtherEnvConfig
 from scalepilot.simulate import ProtocolData, as_rows, run_episodes, run_returns
 from scalepilot_envs.autoscale.description import describe as describe_autoscale
@@ -70,12 +71,15 @@ class Task(Protocol):
 
 
 def network_inputs_of(description: EnvDescription, num_states: int | None = None) -> dict[str, Any]:
-    """As `Task.network_inputs`."""
+    """As `Task.network_inputs`; the fields of an action mask are none: they decide by themselves."""
     image = description.image
+    seen = description.fields[: len(description.fields) - description.num_masked]
     return {
-        "field_names": [f.name for f in description.fields],
-        "image": None if image is None else {"shape": list(image.shape), "axes": list(image.axes)},
+        "field_names": [f.name for f in seen],
+        "image": None if image is None else {"shape": list(image.shape), "axes": list(image.axes), "scale": image_scale(image)},
         "num_states": num_states,
+        "first_state": int(seen[0].low) if num_states is not None else 0,
+        "num_masked": description.num_masked,
         "interval_seconds": description.interval_seconds,
         "max_replicas": int(getattr(description.params, "max_replicas", 1)),
     }
@@ -131,9 +135,10 @@ class ReturnTask:
         self.config, self.env = config, config.env
         entry = find_env(self.env.id)
         self.env_id = entry.env_id
-        self.description = entry.describe(self.env.params, **self.env.options)
+        self.description = self.env.description
         env = entry.maker()(**self.env.arguments)
-        self.num_states = int(env.observation_space.n) if hasattr(env.observation_space, "n") else None
+        known = self.description.num_states
+        self.num_states = int(env.observation_space.n) if hasattr(env.observation_space, "n") else known
 
     def training_arguments(self) -> dict[str, Any]:
         """The environment's own arguments."""
@@ -168,7 +173,8 @@ def sample_observations(task: Task, env_id: str, count: int) -> NDArray[Any]:
     observations = [envs.reset(seed=0)[0]]
     rng = np.random.default_rng(0)
     for _ in range(_PARITY_STEPS - 1):
-        observations.append(envs.step(env.actions_at(rng.random((num_envs, max(1, len(env.components))))))[0])
+        shares = rng.random((num_envs, max(1, len(env.components))))
+        observations.append(envs.step(env.actions_at(shares, observations[-1]))[0])
     envs.close()
     return np.concatenate([as_rows(np.asarray(o)) for o in observations]).astype(
         "float32" if env.image is None else env.image.dtype

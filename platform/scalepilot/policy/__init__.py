@@ -24,6 +24,7 @@ from scalepilot.policy.spec import (
     env_actions,
     env_components,
     env_fields,
+    unmasked,
 )
 from scalepilot.policy.table import TablePolicy
 
@@ -58,4 +59,5 @@ __all__ = [
     "save_policy",
     "state_from_json",
     "state_to_json",
+    "unmasked",
 ]

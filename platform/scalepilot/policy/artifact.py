@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,10 +18,11 @@ from scalepilot.policy.fields import check_same_fields
 from scalepilot.policy.network import MODEL_FILE, NetworkPolicy
 from scalepilot.policy.protocol import Policy
 from scalepilot.policy.rules import Rule, make_rule
-from scalepilot.policy.spec import PolicySpec
+from scalepilot.policy.spec import PolicySpec, env_of, unmasked
 from scalepilot.policy.table import TABLE_FILE, TablePolicy
 from scalepilot_envs.description import EnvDescription
-from scalepilot_envs.registration import find_env
+from scalepilot_envs.flat_env import wrapper_names
+from scalepilot_envs.registration import MODULES_VARIABLE, import_modules, split_id
 
 SPEC_FILE = "policy.json"
 _MAX_SPEC_BYTES = 1_000_000
@@ -63,7 +65,9 @@ class PackedPolicy:
         if spec.kind == "rule" and spec.rule and not files:
             naming = {"name": spec.name, "version": spec.version, "provenance": spec.provenance}
             rule = make_rule(str(spec.rule.get("name")), env, spec.rule.get("parameters"), **naming)
-            check_same_fields(where, spec.observation_fields, rule.spec.observation_fields)
+            # One of before there were masks saw an environment's fields without them.
+            shown = rule.spec.observation_fields
+            check_same_fields(where, spec.observation_fields, shown if spec.num_masked else unmasked(shown))
             # Which revision of the rule it was made with stays readable, though today's decides.
             rule.spec = replace(rule.spec, rule=spec.rule)
             rule.spec = rule.spec.with_evaluation(spec.evaluation)
@@ -147,6 +151,8 @@ def read_packed(folder: Path) -> PackedPolicy:
         ArtifactError: naming the file and what is wrong with it.
     """
     spec = read_spec(folder)
+    if spec.kind == "rule":
+        _refuse_imports(spec, str(folder / SPEC_FILE))
     return PackedPolicy(spec, _read_files(folder, spec))
 
 
@@ -166,13 +172,31 @@ def describe_env(spec: PolicySpec, where: str) -> EnvDescription:
         ArtifactError: there is no such environment, or a parameter is not allowed.
     """
     try:
-        entry = find_env(spec.env_id)
-    except ValueError as error:
-        raise ArtifactError(f"{where}: env_id: {str(error).removeprefix('env: ')}") from None
-    try:
-        return entry.describe(spec.env_params, **spec.env_options)
+        return env_of(spec)
     except (TypeError, ValueError) as error:
-        raise ArtifactError(f"{where}: env_params.{str(error).removeprefix('params.')}") from None
+        message = str(error)
+        if message.startswith("env: "):
+            raise ArtifactError(f"{where}: env_id: {message.removeprefix('env: ')}") from None
+        raise ArtifactError(f"{where}: env_params.{message.removeprefix('params.')}") from None
+
+
+def _refuse_imports(spec: PolicySpec, where: str) -> None:
+    """A rule needs its environment; what lies in a folder may not say what is to be imported for it.
+
+    Raises:
+        ArtifactError: a module that nothing here has imported.
+    """
+    module = split_id(spec.env_id)[0]
+    try:
+        import_modules()
+        wrappers = wrapper_names(spec.env_options.get("wrappers", ()))
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{where}: env_options: {error}") from None
+    for name in (module, *(wrapper.partition(":")[0] for wrapper in wrappers)):
+        if name and name not in sys.modules and name.partition(".")[0] not in ("gymnasium", "scalepilot_envs"):
+            raise ArtifactError(
+                f"{where}: needs module {name[:80]!r}, which is not imported; allowed: modules named in {MODULES_VARIABLE}"
+            )
 
 
 def read_spec(folder: Path) -> PolicySpec:

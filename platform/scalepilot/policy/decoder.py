@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from scalepilot.errors import ArtifactError
 from scalepilot.policy.fields import FieldView
 from scalepilot.policy.protocol import Decision
-from scalepilot.policy.spec import PolicySpec
+from scalepilot.policy.spec import PolicySpec, env_of
 from scalepilot_envs.autoscale import Move, MoveTable
 from scalepilot_envs.description import Action, EnvDescription
-from scalepilot_envs.registration import find_env
 
 
 class ActionDecoder:
@@ -66,8 +65,7 @@ class MoveDecoder:
 
     def __init__(self, spec: PolicySpec) -> None:
         try:
-            described = find_env(spec.env_id).describe(spec.env_params, **spec.env_options)
-            env = replace(described, actions=tuple(Action(a.kind, a.size, a.label) for a in spec.actions))
+            env = replace(env_of(spec), actions=tuple(Action(a.kind, a.size, a.label, a.value) for a in spec.actions))
             self.actions = ActionDecoder(env, FieldView(spec.observation_fields, env.signals))
             self._box = [np.array([getattr(c, side) for c in spec.components], np.float32) for side in ("low", "high")]
         except (TypeError, ValueError) as error:

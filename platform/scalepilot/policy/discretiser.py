@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.policy.spec import FieldEntry
+from scalepilot.policy.spec import FieldEntry, unmasked
 
 MAX_ENTRIES = 10_000_000
 # Wider bounds are those of a number format (gymnasium's ±3.4e38), not of a quantity: equal bins would all be empty but two.
@@ -46,7 +46,7 @@ class Discretiser:
         self._columns = [(names.index(name), values, len(values) + 1) for name, values in self.edges.items()]
         self.shape = tuple(count for _, _, count in self._columns)
         if not self.edges:
-            if len(fields) != 1 or not _is_numbered(fields[0]):
+            if len(unmasked(fields)) != 1 or not _is_numbered(fields[0]):
                 raise ValueError(f"bins: is empty; allowed: number of bins by field, one or more of {', '.join(names)}")
             self.shape = (int(fields[0].high) - int(fields[0].low) + 1,)
         self.num_states = math.prod(self.shape)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from scalepilot.errors import ArtifactError, ObservationError
 from scalepilot.policy.spec import FieldEntry, PolicySpec
-from scalepilot_envs.description import Signal
+from scalepilot_envs.description import MASK_KEY, Signal, is_mask
 
 _SHOWN_PROBLEMS = 3
 
@@ -73,6 +73,9 @@ def observation_row(
     """
     problems: list[dict[str, object]] = []
     row: list[float] = []
+    num_masked = sum(is_mask(f.name) for f in fields)
+    if num_masked:
+        values = _with_mask(values, fields[len(fields) - num_masked :], problems)
     for f in fields:
         if f.name not in values:
             problems.append(_problem(f, f"{f.name}: is missing; allowed: {f.low:g} to {f.high:g} {f.unit}"))
@@ -90,6 +93,8 @@ def observation_row(
             problems.append(_problem(f, f"{f.name}: {shown} is not allowed; allowed: {f.low:g} to {f.high:g} {f.unit}"))
             continue
         row.append(float(value))
+    if num_masked and not problems and not any(value > 0.5 for value in row[-num_masked:]):
+        problems.append(_mask_problem(f"{MASK_KEY}: no action is valid; allowed: at least one"))
     names = [f.name for f in fields]
     for name in values:
         if name not in names:
@@ -104,6 +109,30 @@ def observation_row(
             lines.append(f"and {len(problems) - _SHOWN_PROBLEMS} more")
         raise ObservationError(" · ".join(lines), problems)
     return row
+
+
+def _with_mask(values: Mapping[str, Any], fields: Sequence[FieldEntry], problems: list[dict[str, object]]) -> Mapping[str, Any]:
+    """The fields of a mask from the list under its name; what is not said to be invalid is valid."""
+    given = values.get(MASK_KEY)
+    valid: list[Any] = [1.0] * len(fields)
+    if given is not None:
+        if isinstance(given, list) and len(given) == len(fields) and all(value in (0, 1) for value in given):
+            valid = [float(value) for value in given]
+        else:
+            what = f"a list of {len(given)}" if isinstance(given, list) and len(given) != len(fields) else repr(given)[:60]
+            problems.append(
+                _mask_problem(f"{MASK_KEY}: {what} is not allowed; allowed: a list of {len(fields)} times true or false")
+            )
+    named = {f.name: value for f, value in zip(fields, valid, strict=True)}
+    rest = {name: value for name, value in values.items() if name != MASK_KEY}
+    return {
+        **named,
+        **{name: float(value) if name in named and isinstance(value, bool) else value for name, value in rest.items()},
+    }
+
+
+def _mask_problem(text: str) -> dict[str, object]:
+    return {"field": MASK_KEY, "problem": text, "unit": None, "low": None, "high": None}
 
 
 def _problem(f: FieldEntry, text: str) -> dict[str, object]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from scalepilot.errors import ArtifactError
 from scalepilot.policy.decoder import MoveDecoder
+from scalepilot.policy.masks import masked_scores, valid_actions
 from scalepilot.policy.onnx_file import check_model_bytes
 from scalepilot.policy.protocol import Decision, State
 from scalepilot.policy.spec import PolicySpec
@@ -75,7 +76,8 @@ class NetworkPolicy:
         rng: np.random.Generator | None = None,
     ) -> tuple[Decision, State | None]:
         """Decide; see `Policy.act`."""
-        scores = self.scores(observation)
+        shown, valid = valid_actions(self.spec, observation)
+        scores = masked_scores(self.scores(shown), valid)
         if deterministic or self.spec.decision_rule in ("argmax_q", "box"):
             return self._decoder.decision(observation, scores), None
         if rng is None:

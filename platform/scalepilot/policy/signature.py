@@ -28,6 +28,10 @@ def signed_bytes(spec: PolicySpec) -> bytes:
     """What is signed: everything in policy.json but the signature, as JSON with sorted keys."""
     values = asdict(spec)
     del values["signature"]
+    for action in values["actions"]:
+        # Signed before there were any, an action has none.
+        if action["value"] is None:
+            del action["value"]
     return json.dumps(values, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scalepilot.errors import ArtifactError
 from scalepilot.policy.decoder import MoveDecoder
 from scalepilot.policy.discretiser import MAX_ENTRIES, Discretiser
+from scalepilot.policy.masks import masked_scores, valid_actions
 from scalepilot.policy.protocol import Decision, State
 from scalepilot.policy.spec import PolicySpec
 
@@ -66,8 +67,11 @@ class TablePolicy:
     ) -> tuple[Decision, State | None]:
         """The action of the highest Q-value, the first of several; see `Policy.act`."""
         # As a network sees it: the same state, whether a client sends float64 or the environment shows float32.
-        values = self.q[self.discretiser.states(np.asarray(observation, dtype=np.float32))]
-        return self._decoder.decision(observation, values.astype(np.float32), values.argmax(axis=1)), None
+        shown, valid = valid_actions(self.spec, np.asarray(observation, dtype=np.float32))
+        values = self.q[self.discretiser.states(shown)]
+        best = values if valid is None else np.where(valid, values, -np.inf)
+        scores = masked_scores(values.astype(np.float32), valid)
+        return self._decoder.decision(observation, scores, best.argmax(axis=1)), None
 
     def to_bytes(self) -> bytes:
         """The file: the Q-values and, by the index of their field, the edges; the same table gives the same bytes."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scalepilot.serve.decisions import Outcome
 from scalepilot.serve.shown import DIGITS, rounded, shown_scores
@@ -35,22 +36,24 @@ def answer_rows(
         clipped: for each observation, the fields that were brought within their bounds; None where that was not asked for.
     """
     spec = served.spec
-    name, version, labels = spec.name, spec.version, served.move_labels
+    name, version, labels, values = spec.name, spec.version, served.move_labels, served.action_values
     desired = None if outcome.desired_replicas is None else outcome.desired_replicas.tolist()
     total = None if outcome.total_replicas is None else outcome.total_replicas.tolist()
     action = None if outcome.action is None else outcome.action.tolist()
-    score_key = "q_values" if spec.decision_rule == "argmax_q" else "probabilities"
-    scores = None if outcome.scores is None else shown_scores(spec.decision_rule, outcome.scores)
+    q_values = spec.decision_rule == "argmax_q"
+    shown = None if outcome.scores is None else _shown_of(outcome) if q_values else outcome.scores
+    scores = None if shown is None else shown_scores(spec.decision_rule, shown)
+    score_key = "q_values" if q_values else "probabilities"
     memories = None if outcome.state is None else {key: column.tolist() for key, column in outcome.state.items()}
     answers = []
     for i in range(count):
         answer: dict[str, Any] = {"policy": name, "version": version}
         fell_back = outcome.fell_back is not None and bool(outcome.fell_back[i])
         if spec.components:
-            values = dict.fromkeys(c.name for c in spec.components) if fell_back else _components(served, action, i)
-            answer["action"] = values
+            names = dict.fromkeys(c.name for c in spec.components)
+            answer["action"] = names if fell_back else _components(served, action, i)
         elif action is not None and not fell_back:
-            answer["action"] = action[i]
+            answer["action"] = values[action[i]]
             answer["move"] = labels[action[i]]
         if desired is not None:
             if "move" not in answer:
@@ -58,6 +61,8 @@ def answer_rows(
             answer["desired_replicas"] = desired[i]
         if scores is not None and not fell_back:
             answer[score_key] = dict(zip(labels, scores[i], strict=True))
+            if outcome.invalid is not None and score_key == "q_values":
+                _forget_invalid(answer[score_key], outcome.invalid[i])
         if fell_back:
             answer["fallback"] = _why(served)
             if states is not None and states[i] is not None:
@@ -103,13 +108,18 @@ def _explanation(served: ServedPolicy, answer: Mapping[str, Any], outcome: Outco
             "bounds": {"min": finite(low), "max": finite(high)},
             "at_bound": "min" if desired == low else "max" if desired == high else None,
         }
-    if outcome.scores is not None and "fallback" not in answer and len(served.move_labels) > 1:
+    labels = served.move_labels
+    if outcome.invalid is not None:
+        explanation["valid_actions"] = dict(zip(labels, (~outcome.invalid[row]).tolist(), strict=True))
+    if outcome.scores is not None and "fallback" not in answer and len(labels) > 1:
         order = np.argsort(outcome.scores[row])[::-1]
         first, second = outcome.scores[row][order[:2]].tolist()
-        explanation |= {
-            "scores": dict(zip(served.move_labels, rounded(outcome.scores[row : row + 1])[0], strict=True)),
-            "runner_up": {"move": served.move_labels[order[1]], "margin": round(first - second, DIGITS)},
-        }
+        scores = dict(zip(labels, rounded(_shown_of(outcome)[row : row + 1])[0], strict=True))
+        if outcome.invalid is not None:
+            _forget_invalid(scores, outcome.invalid[row])
+        explanation["scores"] = scores
+        if outcome.invalid is None or not outcome.invalid[row][order[1]]:
+            explanation["runner_up"] = {"move": labels[order[1]], "margin": round(first - second, DIGITS)}
     explanation["words"] = _words(served, answer, explanation)
     return explanation
 
@@ -131,6 +141,19 @@ def _words(served: ServedPolicy, answer: Mapping[str, Any], explanation: Mapping
     for entry in answer.get("clipped", []):
         text += f"; {entry['field']} was {entry['value']:g}, taken as {entry['used']:g}"
     return text + "."
+
+
+def _shown_of(outcome: Outcome) -> NDArray[np.float32]:
+    """Scores without the size of those of invalid actions, which stands for no value."""
+    assert outcome.scores is not None
+    return outcome.scores if outcome.invalid is None else np.where(outcome.invalid, np.float32(0.0), outcome.scores)
+
+
+def _forget_invalid(scores: dict[str, Any], invalid: NDArray[np.bool_]) -> None:
+    """What is not valid has no score."""
+    for label, is_invalid in zip(scores, invalid.tolist(), strict=True):
+        if is_invalid:
+            scores[label] = None
 
 
 def finite(value: float) -> float | None:

@@ -23,6 +23,7 @@ class Outcome:
             policies that command replicas.
         scores: (n, num_actions) float32, NaN in the rows that fell back; None for rules.
         state: for the next call, worth nothing in rows that fell back; None where nothing is remembered.
+        invalid: (n, num_actions) bool: actions that the observation says are not valid; None where it says nothing of them.
         fell_back: (n,) bool: the policy gave no finite number here, and the fallback decided; None where that is nowhere.
     """
 
@@ -32,6 +33,7 @@ class Outcome:
     scores: NDArray[np.float32] | None
     state: State | None
     fell_back: NDArray[np.bool_] | None = None
+    invalid: NDArray[np.bool_] | None = None
 
 
 def decide_rows(served: ServedPolicy, observation: NDArray[np.float64], state: State | None = None) -> Outcome:
@@ -47,6 +49,8 @@ def decide_rows(served: ServedPolicy, observation: NDArray[np.float64], state: S
         decision, next_state = served.policy.act(observation, state)
     desired, action, scores = decision.desired_replicas, decision.action, decision.scores
     total = served.view.total(observation) if served.shows_replicas else None
+    num_masked = served.spec.num_masked
+    invalid = observation[:, -num_masked:] <= 0.5 if num_masked else None
     decisive = [part for part in (scores, desired, action) if part is not None and part.dtype.kind == "f"]
     if next_state is not None:
         decisive += list(next_state.values())
@@ -55,7 +59,7 @@ def decide_rows(served: ServedPolicy, observation: NDArray[np.float64], state: S
         finite = all(np.isfinite(part.sum()) for part in decisive)
     if finite:
         whole = None if desired is None else desired.astype(np.int64)
-        return Outcome(whole, None if total is None else total.astype(np.int64), action, scores, next_state)
+        return Outcome(whole, None if total is None else total.astype(np.int64), action, scores, next_state, invalid=invalid)
     broken = ~np.all([np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in decisive], axis=0)
     outcome = Outcome(
         None if desired is None else np.where(np.isfinite(desired), desired, 0).astype(np.int64),
@@ -63,6 +67,7 @@ def decide_rows(served: ServedPolicy, observation: NDArray[np.float64], state: S
         action,
         scores,
         next_state,
+        invalid=invalid,
     )
     return _with_fallback(served, observation, outcome, broken) if broken.any() else outcome
 

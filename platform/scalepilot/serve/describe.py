@@ -28,7 +28,7 @@ def describe(served: ServedPolicy, catalogue: Catalogue) -> dict[str, Any]:
         "env_id": spec.env_id,
         "decide_url": decide_path(spec.name if default is served else served.reference),
         "observation_fields": [{name: getattr(field, name) for name in _FIELD_KEYS} for field in spec.observation_fields],
-        "actions": [asdict(action) for action in spec.actions],
+        "actions": [{key: value for key, value in asdict(action).items() if value is not None} for action in spec.actions],
         "moves": list(served.move_labels),
         "components": [asdict(component) for component in spec.components],
         "decision_rule": spec.decision_rule,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scalepilot.policy import FieldEntry, PolicySpec
+from scalepilot_envs.description import is_mask
 
 _UTILISATION = 0.72
 _REPLICAS = 6
@@ -26,6 +27,9 @@ def example_observation(spec: PolicySpec) -> dict[str, float]:
     typical = _typical_values(spec.env_params)
     example = {}
     for field in spec.observation_fields:
+        if is_mask(field.name):
+            example[field.name] = 1.0
+            continue
         stem, index = _NUMBERED.fullmatch(field.name).groups()  # type: ignore[union-attr]
         value = typical.get(stem)
         if stem == "request_rate_rps" and value is not None:

@@ -80,7 +80,9 @@ def output_types(served: ServedPolicy) -> dict[str, tuple[str, list[int]]]:
     if spec.components:
         outputs["action"] = ("FP32", [-1, len(spec.components)])
     elif served.move_labels:
-        outputs["action"] = ("INT64", [-1])
+        # What the environment takes where those are whole numbers, alone or several; else the index of the action.
+        width = served.action_width
+        outputs["action"] = ("INT64", [-1, width] if width else [-1])
     if served.replica_bounds is not None:
         outputs["desired_replicas"] = ("INT64", [-1])
     if spec.kind != "rule" and spec.actions:
@@ -135,6 +137,8 @@ def infer(served: ServedPolicy, body: bytes, header_length: bytes | None = None)
         if name not in wanted:
             continue
         values = _output(name, outcome)
+        if name == "action" and not served.spec.components:
+            values = served.whole_actions(values)
         entry: dict[str, Any] = {"name": name, "shape": [len(rows), *shape[1:]], "datatype": kind}
         if wanted[name]:
             blob = values.astype(_NUMPY[kind]).tobytes()
@@ -240,7 +244,10 @@ def _numbers(data: msgspec.Raw, shape: list[int]) -> NDArray[np.float64]:
 def _within_bounds(
     served: ServedPolicy, rows: NDArray[np.float64], *, clip: bool
 ) -> tuple[NDArray[np.float64], list[Clipped] | None]:
-    fields = served.spec.observation_fields
+    fields, num_masked = served.spec.observation_fields, served.spec.num_masked
+    if num_masked and not (rows[:, -num_masked:] > 0.5).any(axis=1).all():
+        row = int(np.argmin((rows[:, -num_masked:] > 0.5).any(axis=1)))
+        raise _wrong(f"{INPUT}[{row}]: no action is valid, its last {num_masked} numbers are 0; allowed: at least one of 1")
     low, high = served.bounds
     # Written so that NaN is outside. The numbers are FP32: a bound may be missed by its rounding.
     outside = ~((rows >= low) & (rows <= high))

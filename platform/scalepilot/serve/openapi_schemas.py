@@ -6,6 +6,7 @@ from typing import Any
 
 from scalepilot.serve.fast import MAX_OBSERVATIONS
 from scalepilot.serve.store import Catalogue, ServedPolicy
+from scalepilot_envs.description import MASK_KEY, is_mask
 
 Schema = dict[str, Any]
 _TEXT: Schema = {"type": "string"}
@@ -14,6 +15,16 @@ _WHOLE: Schema = {"type": "integer"}
 _ANY: Schema = {"type": "object"}
 _NUMBERS: Schema = {"type": "object", "additionalProperties": _NUMBER}
 _FLAG: Schema = {"type": "boolean"}
+# A Q-value is null where its action is not valid.
+_SCORE: Schema = {"type": ["number", "null"]}
+_SCORES: Schema = {"type": "object", "additionalProperties": _SCORE}
+_MASK: Schema = {
+    "type": "array",
+    "items": {"enum": [0, 1, True, False]},
+    "description": "Which actions are valid; all if left out",
+}
+# Beyond so many they are not listed.
+_LISTED_ACTIONS = 64
 _ANYTHING: Schema = {}
 _MOVE: Schema = _TEXT | {"description": "What changes, for a person: hold, +2, −25 %"}
 _REPLICAS: Schema = _WHOLE | {"description": "How many replicas to run"}
@@ -29,7 +40,7 @@ def component_schemas(catalogue: Catalogue) -> dict[str, Schema]:
     """Every schema the document refers to, by name."""
     schemas = _descriptions()
     schemas["Request"] = _request(_NUMBERS, _NUMBERS, _ANY)
-    optional = {"action": _ANYTHING, "probabilities": _NUMBERS, "q_values": _NUMBERS, "state": _ANY}
+    optional = {"action": _ANYTHING, "probabilities": _NUMBERS, "q_values": _SCORES, "state": _ANY}
     schemas["Answer"] = _answer({"policy": _TEXT, "version": _TEXT}, optional | {"move": _MOVE, "desired_replicas": _REPLICAS})
     schemas["Answers"] = _one_or_many("Answer")
     schemas |= _inference_schemas()
@@ -40,13 +51,17 @@ def component_schemas(catalogue: Catalogue) -> dict[str, Schema]:
 
 def _policy_schemas(served: ServedPolicy) -> dict[str, Schema]:
     name, fields = served.spec.name, served.spec.observation_fields
-    observation = _object(
-        {f.name: _NUMBER | {"minimum": f.low, "maximum": f.high, "description": f"{f.description} ({f.unit})"} for f in fields}
-    )
-    unbounded = _object({f.name: _NUMBER for f in fields})
+    described = {
+        f.name: _NUMBER | {"minimum": f.low, "maximum": f.high, "description": f"{f.description} ({f.unit})"} for f in fields
+    }
+    # What is not said to be invalid is valid.
+    mask = {f.name: described.pop(f.name) for f in fields if is_mask(f.name)}
+    its_mask = {MASK_KEY: _MASK | {"minItems": len(mask), "maxItems": len(mask)}} if mask else {}
+    observation = _object(described, mask | its_mask)
+    unbounded = _object(dict.fromkeys(described, _NUMBER), mask | its_mask)
     shapes = served.state_shapes
     state = None if shapes is None else _object({key: _array(shape) for key, shape in shapes.items()})
-    moves = _object(dict.fromkeys(served.move_labels, _NUMBER))
+    moves = _object(dict.fromkeys(served.move_labels, _SCORE if mask else _NUMBER))
     required: dict[str, Schema] = {"policy": _TEXT | {"enum": [name]}, "version": _TEXT}
     answer: dict[str, Schema] = {}
     if served.shows_replicas:
@@ -54,38 +69,55 @@ def _policy_schemas(served: ServedPolicy) -> dict[str, Schema]:
     if served.spec.components:
         answer["action"] = _object({c.name: {"description": f"{c.name} ({c.unit}), a number"} for c in served.spec.components})
     elif served.move_labels:
-        answer |= {"action": _WHOLE | {"minimum": 0, "maximum": len(served.move_labels) - 1}, "move": _MOVE}
+        answer |= {"action": _action(served.action_values), "move": _MOVE}
         if served.spec.actions:
             answer["q_values" if served.spec.decision_rule == "argmax_q" else "probabilities"] = moves
     if state is not None:
         answer["state"] = ref(f"State.{name}")
     return {
         f"Observation.{name}": observation | {"example": served.example},
-        f"Request.{name}": _request(ref(f"Observation.{name}"), unbounded, None if state is None else ref(f"State.{name}")),
+        f"Request.{name}": _request(
+            ref(f"Observation.{name}"), unbounded, None if state is None else ref(f"State.{name}"), its_mask
+        ),
         f"Answer.{name}": _answer(required, {key: value for key, value in answer.items() if key not in required}),
         f"Answers.{name}": _one_or_many(f"Answer.{name}"),
     } | ({} if state is None else {f"State.{name}": state})
 
 
-def _request(observation: Schema, unbounded: Schema, state: Schema | None) -> Schema:
+def _action(values: tuple[Any, ...]) -> Schema:
+    """What the environment takes: a whole number, or one of a list of others."""
+    if values == tuple(range(len(values))):
+        return _WHOLE | {"minimum": 0, "maximum": len(values) - 1}
+    listed = {"enum": list(values)} if len(values) <= _LISTED_ACTIONS else {}
+    return listed | {"description": "What the environment takes"}
+
+
+def _request(observation: Schema, unbounded: Schema, state: Schema | None, mask: dict[str, Schema] | None = None) -> Schema:
     """One observation, a list of them, or a list of whole requests; with `clip` the fields may lie out of their range."""
+    mask = mask or {}
     # Each with its state, or none with one.
-    remembering = [] if state is None else [_object({"observation": observation, "state": state})]
-    items = [_object({"observation": observation}, _states(None)), *remembering]
+    remembering = [] if state is None else [_object({"observation": observation, "state": state}, mask)]
+    items = [_object({"observation": observation}, _states(None) | mask), *remembering]
     whole = {"anyOf": [{"type": "array", "items": item, "minItems": 1, "maxItems": MAX_OBSERVATIONS} for item in items]}
-    asked = [_asked(observation, state, {"clip": _FLAG | {"enum": [False]}})]
-    clipping = _asked(unbounded, state, {}, {"clip": _FLAG | {"enum": [True], "description": _CLIP}})
+    asked = [_asked(observation, state, {"clip": _FLAG | {"enum": [False]}}, mask=mask)]
+    clipping = _asked(unbounded, state, {}, mask=mask, required={"clip": _FLAG | {"enum": [True], "description": _CLIP}})
     return {"anyOf": [*asked, clipping, whole]}
 
 
 def _asked(
-    observation: Schema, state: Schema | None, optional: dict[str, Schema], required: dict[str, Schema] | None = None
+    observation: Schema,
+    state: Schema | None,
+    optional: dict[str, Schema],
+    *,
+    mask: dict[str, Schema],
+    required: dict[str, Schema] | None = None,
 ) -> Schema:
     optional = optional | {"explain": _FLAG | {"description": "Say what led to the answer"}}
     many = {"type": "array", "items": observation, "minItems": 1, "maxItems": MAX_OBSERVATIONS}
     several = _states(None if state is None else {"type": "array", "items": state})
-    one = _object({"observation": observation} | (required or {}), _states(state) | optional)
-    return {"anyOf": [one, _object({"observation": many} | (required or {}), several | optional)]}
+    masks = {name: {"type": "array", "items": schema} for name, schema in mask.items()}
+    one = _object({"observation": observation} | (required or {}), _states(state) | optional | mask)
+    return {"anyOf": [one, _object({"observation": many} | (required or {}), several | optional | masks)]}
 
 
 def _states(state: Schema | None) -> dict[str, Schema]:
@@ -156,7 +188,10 @@ def _one_or_many(name: str) -> Schema:
 def _descriptions() -> dict[str, Schema]:
     field = _object({"name": _TEXT, "unit": _TEXT, "low": _NUMBER, "high": _NUMBER, "description": _TEXT, "promql": _TEXT})
     component = _object({"name": _TEXT, "unit": _TEXT, "low": _NUMBER, "high": _NUMBER})
-    action = _object({"index": _WHOLE, "kind": _one_of("absolute", "relative", "plain"), "size": _NUMBER, "label": _TEXT})
+    action = _object(
+        {"index": _WHOLE, "kind": _one_of("absolute", "relative", "plain"), "size": _NUMBER, "label": _TEXT},
+        {"value": {"description": "What the environment takes, where that is not the index"}},
+    )
     policy: dict[str, Schema] = {
         "name": _TEXT,
         "version": _TEXT,
@@ -197,7 +232,8 @@ def _descriptions() -> dict[str, Schema]:
                 "change": _WHOLE,
                 "bounds": _object({"min": _ANYTHING, "max": _ANYTHING}),
                 "at_bound": {"description": "min or max where the answer is a bound, else null"},
-                "scores": _NUMBERS | {"description": "Logits or Q-values, by move"},
+                "scores": _SCORES | {"description": "Logits or Q-values, by move; null where the action is not valid"},
+                "valid_actions": {"type": "object", "additionalProperties": _FLAG, "description": "By move"},
                 "runner_up": _object({"move": _TEXT, "margin": _NUMBER}),
             },
         ),

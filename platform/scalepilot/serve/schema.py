@@ -23,12 +23,14 @@ from scalepilot.serve.decisions import Outcome, decide_rows
 from scalepilot.serve.errors import RequestError
 from scalepilot.serve.fast import MAX_OBSERVATIONS
 from scalepilot.serve.store import ServedPolicy
+from scalepilot_envs.description import MASK_KEY
 
 # Enough to mend a client with; a hostile list of a thousand unknown fields must not cost a thousand look-ups.
 _MAX_PROBLEMS = 20
 _SHOWN_CHARACTERS = 60
 _LONGEST_EXACT_INTEGER = 18
-_REQUEST_KEYS = ("observation", "state", "explain", "clip")
+_REQUEST_KEYS = ("observation", "state", MASK_KEY, "explain", "clip")
+_ROW_KEYS = 3
 _SHAPE = 'an object like {"observation": {field: number, …}}'
 
 
@@ -93,20 +95,38 @@ def parse_request(body: bytes) -> DecideRequest:
     if isinstance(parsed, list):
         _check_count(len(parsed))
         for i, item in enumerate(parsed):
-            _check_keys(item, f"[{i}]", _REQUEST_KEYS[:2])
-        return DecideRequest([item["observation"] for item in parsed], [item.get("state") for item in parsed], many=True)
+            _check_keys(item, f"[{i}]", _REQUEST_KEYS[:_ROW_KEYS])
+        shown = [_with_mask(item["observation"], item.get(MASK_KEY)) for item in parsed]
+        return DecideRequest(shown, [item.get("state") for item in parsed], many=True)
     _check_keys(parsed, "body", _REQUEST_KEYS)
     observation, state = parsed["observation"], parsed.get("state")
-    flags = {key: _flag(key, parsed.get(key, False)) for key in _REQUEST_KEYS[2:]}
+    flags = {key: _flag(key, parsed.get(key, False)) for key in _REQUEST_KEYS[_ROW_KEYS:]}
+    mask = parsed.get(MASK_KEY)
     if not isinstance(observation, list):
-        return DecideRequest([observation], [state], many=False, **flags)
+        return DecideRequest([_with_mask(observation, mask)], [state], many=False, **flags)
     _check_count(len(observation))
+    if mask is not None:
+        if not isinstance(mask, list) or len(mask) != len(observation):
+            what = f"a list of {len(mask)}" if isinstance(mask, list) else _shown(mask)
+            raise _refusal(
+                MASK_KEY, f"{MASK_KEY}: {what} is not allowed; allowed: a list of {len(observation)}, one for each observation"
+            )
+        observation = [_with_mask(one, its) for one, its in zip(observation, mask, strict=True)]
     if state is None:
         return DecideRequest(observation, [None] * len(observation), many=True, **flags)
     if not isinstance(state, list) or len(state) != len(observation):
         what = f"a list of {len(state)}" if isinstance(state, list) else type(state).__name__
         raise _refusal("state", f"state: {what} is not allowed; allowed: a list of {len(observation)}, one for each observation")
     return DecideRequest(observation, state, many=True, **flags)
+
+
+def _with_mask(observation: Any, mask: Any) -> Any:
+    """The valid actions beside an observation as a part of it, where `observation_row` reads them."""
+    if mask is None or not isinstance(observation, dict):
+        return observation
+    if MASK_KEY in observation:
+        raise _refusal(MASK_KEY, f"{MASK_KEY}: is given twice, beside the observation and in it; allowed: once")
+    return {**observation, MASK_KEY: mask}
 
 
 def _flag(key: str, value: Any) -> bool:

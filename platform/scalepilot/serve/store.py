@@ -9,12 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import ArtifactError, ConfigError
-from scalepilot.policy import FieldView, Policy, PolicySpec, describe_env, find_policy_folder, read_packed
+from scalepilot.policy import ActionEntry, FieldView, Policy, PolicySpec, describe_env, find_policy_folder, read_packed
 from scalepilot.policy.rules import make_rule
 from scalepilot.policy.signature import PublicKeys
 from scalepilot.serve.config import RouteConfig
@@ -38,6 +39,7 @@ class ServedPolicy:
         folder: where it came from.
         view: named access to columns of its observation.
         move_labels: one for each action; unique.
+        action_values: what the environment takes for each.
         state_shapes: key → shape of one observation's state; None where nothing is remembered.
         example: field → value of a plausible observation.
         replica_bounds: fewest and most replicas it may ask for, infinite where nobody says; None where there are no replicas.
@@ -52,6 +54,32 @@ class ServedPolicy:
     example: dict[str, float]
     replica_bounds: tuple[float, float] | None
     fallback: Policy | None = None
+    action_values: tuple[Any, ...] = ()
+
+    @cached_property
+    def _whole_values(self) -> NDArray[np.int64] | None:
+        """(num_actions,) or (num_actions, k) where every action is a whole number or k of them, else None."""
+        try:
+            values = np.array(self.action_values)
+        except ValueError:
+            return None
+        return values.astype(np.int64) if values.dtype.kind in "iub" and values.ndim in (1, 2) and len(values) else None
+
+    @property
+    def action_width(self) -> int:
+        """Whole numbers that one action is; 0 where it is a single one."""
+        values = self._whole_values
+        return 0 if values is None or values.ndim == 1 else values.shape[1]
+
+    def whole_actions(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n,) or (n, k) whole numbers that the environment takes, the index where it takes others; −1 where none was chosen."""
+        values = self._whole_values
+        if values is None:
+            return index
+        chosen = index >= 0
+        shape = (-1, *[1] * (values.ndim - 1))
+        taken: NDArray[np.int64] = np.where(chosen.reshape(shape), values[np.maximum(index, 0)], -1)
+        return taken
 
     @property
     def spec(self) -> PolicySpec:
@@ -90,11 +118,13 @@ class ServedPolicy:
             raise ArtifactError(f"{folder}: looks at images; allowed: policies whose observation is numbers")
         env = describe_env(spec, str(folder))
         shows_replicas = "total_replicas" in env.signals
+        actions: Sequence[ActionEntry | Action] = spec.actions or _env_actions(env)
         served = cls(
             policy=policy,
             folder=folder,
             view=FieldView(spec.observation_fields, env.signals),
-            move_labels=_unique_labels([action.label for action in spec.actions or _env_actions(env)]),
+            move_labels=_unique_labels([action.label for action in actions]),
+            action_values=tuple(i if a.value is None else a.value for i, a in enumerate(actions)),
             state_shapes=None,
             example=example_observation(spec),
             replica_bounds=env.replica_bounds if shows_replicas else None,

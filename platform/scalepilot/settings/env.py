@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from scalepilot.settings.checks import STRICT, check_between
 from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
 from scalepilot_envs.description import EnvDescription
-from scalepilot_envs.registration import MODULE_PREFIX, NAMESPACE, find_env
+from scalepilot_envs.flat_env import wrapper_names
+from scalepilot_envs.registration import MODULE_PREFIX, NAMESPACE, find_env, is_own
 
 AUTOSCALE = "Autoscale-v0"
 
@@ -46,11 +47,13 @@ class OtherEnvConfig:
         id: of the environment, such as QueueScaling-v0 or CartPole-v1.
         params: its physical constants (`scalepilot env show ID`); only ours have any.
         options: its other arguments, such as {workload: spike, random_phase: true}.
+        wrappers: around an environment of others, the first one innermost: "module:Class", or {"module:Class": {name: value}}.
     """
 
     id: str
     params: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
+    wrappers: tuple[str | dict[str, Any], ...] = ()
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
@@ -59,11 +62,16 @@ class OtherEnvConfig:
             entry = find_env(self.id)
         except ValueError as error:
             raise ValueError(str(error).replace("env: ", "id: ", 1)) from None
+        if "wrappers" in self.options:
+            raise ValueError("options.wrappers: is not allowed; allowed: wrappers, a key of env itself")
+        if self.wrappers and is_own(entry.env_id):
+            raise ValueError(f"wrappers: are not allowed around {entry.env_id}; allowed: around environments of others")
         try:
+            wrapper_names(self.wrappers)
             _ = self.description
         except (TypeError, ValueError) as error:
             message = str(error)
-            raise ValueError(message if message.startswith(("params.", "id: ")) else f"params.{message}") from None
+            raise ValueError(message if message.startswith(("params.", "id: ", "wrappers.")) else f"params.{message}") from None
         # The environment itself says what is wrong with an option.
         try:
             entry.maker()(**self.arguments)
@@ -73,12 +81,17 @@ class OtherEnvConfig:
     @property
     def description(self) -> EnvDescription:
         """Its fields and actions."""
-        return find_env(self.id).describe(self.params, **self.options)
+        return find_env(self.id).describe(self.params, **self._others)
 
     @property
     def arguments(self) -> dict[str, Any]:
         """What it is made with."""
-        return {**({"params": self.params} if self.params else {}), **self.options}
+        return {**({"params": self.params} if self.params else {}), **self._others}
+
+    @property
+    def _others(self) -> dict[str, Any]:
+        # Plain lists, as they come back from a stored policy.
+        return {**self.options, **({"wrappers": list(self.wrappers)} if self.wrappers else {})}
 
 
 def is_autoscale(env_id: object) -> bool:

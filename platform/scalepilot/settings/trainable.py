@@ -18,6 +18,9 @@ def check_trainable(algorithm: str, engine: str, env: EnvDescription, cnn: str |
     Raises:
         ValueError: naming the field, the value and what is allowed.
     """
+    if env.num_masked:
+        # Stable-Baselines3 knows no action masks, and would choose actions that are not valid.
+        _allow(algorithm, ("ppo", "dqn", "q_learning", "sarsa"), env, "says which actions are valid", None)
     if env.components:
         _allow(algorithm, ("ppo",), env, "takes continuous actions", engine)
     if env.image is None:
@@ -33,11 +36,11 @@ def check_trainable(algorithm: str, engine: str, env: EnvDescription, cnn: str |
         )
 
 
-def _allow(algorithm: str, algorithms: tuple[str, ...], env: EnvDescription, why: str, engine: str) -> None:
+def _allow(algorithm: str, algorithms: tuple[str, ...], env: EnvDescription, why: str, engine: str | None) -> None:
     if algorithm not in algorithms:
         allowed = ", ".join(algorithms)
         raise ValueError(f"algorithm: {algorithm} is not allowed on {env.env_id}, which {why}; allowed: {allowed}")
-    if engine != "rllib":
+    if engine not in (None, "rllib"):
         raise ValueError(f"engine: {engine} is not allowed on {env.env_id}, which {why}; allowed: rllib")
 
 

@@ -27,7 +27,6 @@ from scalepilot.sweep.importance import importance
 from scalepilot.sweep.plan import PlannedSweep, label
 from scalepilot.sweep.run import CONFIRMATION, SWEEP_FILE, TRIALS
 from scalepilot.sweep.verdict import SweepBoard, span_text
-from scalepilot_envs.registration import find_env
 
 PAGE, SUMMARY, PLOTS = "report.html", "summary.json", "plots"
 METHOD = (
@@ -79,7 +78,7 @@ def _bounds(plan: PlannedSweep) -> Bounds:
     env = plan.example.env
     if isinstance(env, EnvConfig):
         return FROM_ZERO
-    description = find_env(env.id).describe(env.params, **env.options)
+    description = env.description
     return description.return_bounds(env.arguments)
 
 

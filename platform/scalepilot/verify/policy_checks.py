@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import ScalepilotError
-from scalepilot.policy import Decision, Policy, PolicySpec, describe_env, env_fields, load_policy
+from scalepilot.policy import Decision, Policy, PolicySpec, env_fields, load_policy, unmasked
 from scalepilot.settings import EnvConfig
 from scalepilot.simulate import as_rows
 from scalepilot.verify.finding import Finding, error
@@ -43,8 +43,8 @@ def policy_findings(policy: Policy, where: str) -> Iterator[Finding]:
     """Fields and bounds against the environment's, then what it decides on observations of it."""
     spec = policy.spec
     try:
-        env = describe_env(spec, where)
-    except ScalepilotError as problem:
+        env = find_env(spec.env_id).describe(spec.env_params, **spec.env_options)
+    except (TypeError, ValueError) as problem:
         yield error(where, str(problem), "install what registers the environment")
         return
     yield from _field_findings(spec, env, where)
@@ -65,19 +65,21 @@ def observations_of(spec: PolicySpec, env: EnvDescription) -> NDArray[Any]:
         config = config_from_mapping(stored)
         if not isinstance(config.env, EnvConfig):
             arguments = config.env.arguments
-    if not arguments and spec.env_params:
-        arguments = {"params": spec.env_params, **spec.env_options}
+    if not arguments:
+        arguments = {**({"params": spec.env_params} if spec.env_params else {}), **spec.env_options}
     envs = find_env(spec.env_id).vector_maker()(num_envs=_NUM_ENVS, **arguments)
     rng, rows = np.random.default_rng(0), [envs.reset(seed=0)[0]]
     for _ in range(_STEPS - 1):
-        rows.append(envs.step(env.actions_at(rng.random((_NUM_ENVS, max(1, len(env.components))))))[0])
+        shares = rng.random((_NUM_ENVS, max(1, len(env.components))))
+        rows.append(envs.step(env.actions_at(shares, rows[-1]))[0])
     envs.close()
     joined = np.concatenate([as_rows(np.asarray(row)) for row in rows])
     return joined.astype(spec.observation_dtype)
 
 
 def _field_findings(spec: PolicySpec, env: EnvDescription, where: str) -> Iterator[Finding]:
-    theirs = {f.name: f for f in env_fields(env)}
+    # One of before there were masks saw an environment's fields without them.
+    theirs = {f.name: f for f in (env_fields(env) if spec.num_masked else unmasked(env_fields(env)))}
     mend = "someone changed policy.json, or the environment has another version; train again"
     if [f.name for f in spec.observation_fields] != list(theirs):
         shown = next((f.name for f in spec.observation_fields if f.name not in theirs), "their order")

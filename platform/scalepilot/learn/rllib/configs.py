@@ -24,7 +24,7 @@ from scalepilot.learn.rllib.module import ActorCriticModule
 from scalepilot.learn.rllib.ppo import RolloutPPO, RolloutPPOLearner, StockPPO
 from scalepilot.learn.rllib.q_module import QModule
 from scalepilot.learn.task import Task
-from scalepilot_envs.registration import find_env
+from scalepilot_envs.registration import find_env, split_id
 
 logger = logging.getLogger("scalepilot.training")
 
@@ -32,7 +32,7 @@ logger = logging.getLogger("scalepilot.training")
 def register_with_ray(env_id: str) -> str:
     """Register an environment with Ray, so that every worker of a cluster can make it; returns the name to train on."""
     entry = find_env(env_id)
-    spec = gym.registry.get(entry.env_id)
+    spec = gym.registry.get(split_id(entry.env_id)[1])
 
     def create(context: Any) -> Any:
         # What is registered in the driver only, a worker would not know.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from scalepilot.learn.rllib.env_runner import VectorEnvRunner
 from scalepilot.learn.rllib.rollout import Rollout
+from scalepilot_envs.description import valid_at
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,19 @@ class EpsilonGreedyRunner(VectorEnvRunner):
         self._random_actions: NDArray[np.int64] = torch.randint(
             self._distribution.num_inputs, shape, generator=self._generator
         ).numpy()
+        if getattr(self.module, "num_masked", 0):
+            # To spread each action's share of the range, which others may not be valid in.
+            self._shares: NDArray[np.float64] = torch.rand(shape, generator=self._generator, dtype=torch.float64).numpy()
         return Rollout.empty(num_steps, self._observation, self.env.single_action_space)
 
     def _choose_actions(self, rollout: Rollout, t: int, outputs: torch.Tensor) -> None:
-        rollout.action[t] = np.where(self._random[t], self._random_actions[t], outputs.argmax(dim=-1).numpy())
+        random = self._random_actions[t]
+        num_masked = getattr(self.module, "num_masked", 0)
+        if num_masked:
+            # A whole number below the number of actions says at which share of the valid ones.
+            valid = rollout.observation[t][:, -num_masked:] > 0.5
+            random = valid_at((random + self._shares[t]) / self._distribution.num_inputs, valid)
+        rollout.action[t] = np.where(self._random[t], random, outputs.argmax(dim=-1).numpy())
 
     def _describe_actions(self, rollout: Rollout) -> None:
         """Nothing: the learner is off-policy."""

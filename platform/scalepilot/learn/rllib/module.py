@@ -11,12 +11,14 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI, ValueFunctionAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import nn
 
-from scalepilot.learn.encoder import BoxOutput, ScoresNetwork, make_encoder, make_normaliser, mlp
+from scalepilot.learn.encoder import BoxOutput, ScoresNetwork, make_encoder, make_normaliser, masked, mlp, valid_of
 from scalepilot.learn.images import ImageEncoder
 from scalepilot.learn.rllib.advantages import AdvantageScale
 
 # Column that holds features already encoded and normalised: the learner computes them once an update, not once a minibatch.
 FEATURES = "features"
+# Column beside it: which actions are valid, (n, num_actions) bool.
+VALID_ACTIONS = "valid_actions"
 _POLICY_GAIN, _VALUE_GAIN = 0.01, 1.0
 
 
@@ -40,6 +42,7 @@ class ActorCriticModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         self.log_deviation = nn.Parameter(torch.zeros(num_outputs)) if box else None
         self.value_head = mlp(self.encoder.num_features, hidden, 1, _VALUE_GAIN)
         self.advantage_scale = AdvantageScale()
+        self.num_masked = 0 if box else int(config.get("num_masked", 0))
 
     @property
     def learns_features(self) -> bool:
@@ -66,12 +69,19 @@ class ActorCriticModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
         return features
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return {Columns.ACTION_DIST_INPUTS: self._policy(self.features(batch))}
+        return {Columns.ACTION_DIST_INPUTS: self._valid(self._policy(self.features(batch)), batch)}
 
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
         # The value of the same minibatch needs the same features.
         features = self.features(batch)
-        return {Columns.ACTION_DIST_INPUTS: self._policy(features), Columns.EMBEDDINGS: features}
+        return {Columns.ACTION_DIST_INPUTS: self._valid(self._policy(features), batch), Columns.EMBEDDINGS: features}
+
+    def _valid(self, outputs: torch.Tensor, batch: dict[str, Any]) -> torch.Tensor:
+        """Logits of probability 0 where an action is not valid: then neither its log-probability nor the entropy knows it."""
+        if not self.num_masked:
+            return outputs
+        valid = batch.get(VALID_ACTIONS)
+        return masked(outputs, valid_of(batch[Columns.OBS], self.num_masked) if valid is None else valid)
 
     def _policy(self, features: torch.Tensor) -> torch.Tensor:
         outputs: torch.Tensor = self.policy_head(features)
@@ -85,4 +95,4 @@ class ActorCriticModule(TorchRLModule, InferenceOnlyAPI, ValueFunctionAPI):
     def scores_network(self) -> ScoresNetwork:
         """The part that acts."""
         output = None if self.log_deviation is None else BoxOutput(self.action_space.low, self.action_space.high)
-        return ScoresNetwork(self.encoder, self.normaliser, self.policy_head, output)
+        return ScoresNetwork(self.encoder, self.normaliser, self.policy_head, output, self.num_masked)

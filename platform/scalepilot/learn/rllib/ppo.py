@@ -15,6 +15,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_MODULE_STEPS_TRAINED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
+from scalepilot.learn.encoder import valid_of
 from scalepilot.learn.rllib import joint
 from scalepilot.learn.rllib.advantages import generalised_advantages, without_shared_luck
 from scalepilot.learn.rllib.algorithm import NoHomeFolder, RolloutAlgorithm
@@ -22,7 +23,7 @@ from scalepilot.learn.rllib.distributions import distribution_of
 from scalepilot.learn.rllib.flat_parameters import FlatParameters
 from scalepilot.learn.rllib.learner import JointLearner
 from scalepilot.learn.rllib.loss import PPOLoss, ppo_loss
-from scalepilot.learn.rllib.module import FEATURES, ActorCriticModule
+from scalepilot.learn.rllib.module import FEATURES, VALID_ACTIONS, ActorCriticModule
 from scalepilot.learn.rllib.rollout import Rollout
 
 logger = logging.getLogger(__name__)
@@ -220,6 +221,8 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         )
         compared = without_shared_luck(advantage, valid, int(settings.get("envs_per_input", 1)))
         rows = steps * envs
+        if module.num_masked:
+            inputs[VALID_ACTIONS] = valid_of(observation, module.num_masked)
         columns = {
             **{name: column[:rows] for name, column in inputs.items()},
             Columns.ACTIONS: tensor("action").flatten(0, 1),

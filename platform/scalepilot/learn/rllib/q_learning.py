@@ -10,6 +10,7 @@ from torch.nn.functional import huber_loss
 
 from scalepilot.config import DQNConfig
 from scalepilot.errors import RunError
+from scalepilot.learn.encoder import masked, valid_of
 from scalepilot.learn.rllib import joint
 from scalepilot.learn.rllib.flat_parameters import FlatParameters
 from scalepilot.learn.rllib.q_module import QModule
@@ -31,6 +32,8 @@ class _Minibatches(NamedTuple):
     discount: torch.Tensor
     weight: torch.Tensor | None
     indices: torch.Tensor
+    # (count, batch_size, num_actions) actions that are valid next; None where the environment says nothing of them.
+    next_valid: torch.Tensor | None
 
 
 class QLearner:
@@ -129,6 +132,8 @@ class QLearner:
             weight = (probability * self.ring.size).pow(-beta)
             weight = (weight / joint.largest(weight.max())).float().reshape(count, size)
         drawn, shape = self.ring[indices], (count, size)
+        num_masked = self.module.num_masked
+        next_valid = valid_of(drawn.next_observation, num_masked).reshape(*shape, -1) if num_masked else None
         return _Minibatches(
             self.module.features(drawn.observation).reshape(*shape, -1),
             self.module.features(drawn.next_observation).reshape(*shape, -1),
@@ -137,6 +142,7 @@ class QLearner:
             drawn.discount.reshape(*shape, 1),
             weight,
             indices,
+            next_valid,
         )
 
     def _learn_from(self, minibatches: _Minibatches, losses: list[torch.Tensor]) -> torch.Tensor:
@@ -162,8 +168,12 @@ class QLearner:
 
     def td_target(self, minibatches: _Minibatches, i: int, next_values: torch.Tensor) -> torch.Tensor:
         """(batch_size, 1) r + γⁿ · Q_target(s', a'), where the online network chooses a' if double, else the target network."""
+        valid = None if minibatches.next_valid is None else minibatches.next_valid[i]
+        if valid is not None:
+            next_values = masked(next_values, valid)
         if self.settings.double:
-            chosen = self.module.q_head(minibatches.next_features[i]).argmax(dim=1, keepdim=True)
+            scores = self.module.q_head(minibatches.next_features[i])
+            chosen = (scores if valid is None else masked(scores, valid)).argmax(dim=1, keepdim=True)
             value = next_values.gather(1, chosen)
         else:
             value = next_values.amax(dim=1, keepdim=True)

@@ -12,7 +12,7 @@ from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
 from ray.rllib.core.rl_module.torch import TorchRLModule
 from torch import nn
 
-from scalepilot.learn.encoder import ScoresNetwork, Unchanged, make_encoder, make_normaliser
+from scalepilot.learn.encoder import ScoresNetwork, Unchanged, make_encoder, make_normaliser, masked, valid_of
 from scalepilot.learn.images import ImageEncoder
 
 
@@ -74,6 +74,7 @@ class QModule(TorchRLModule, InferenceOnlyAPI):
         self.normaliser = make_normaliser(encoder)
         self.encoder: nn.Module = Unchanged() if learns else encoder
         self.q_head: nn.Module = nn.Sequential(encoder, head) if learns else head
+        self.num_masked = int(config.get("num_masked", 0))
         self.target_head = copy.deepcopy(self.q_head).requires_grad_(False)
 
     def get_non_inference_attributes(self) -> list[str]:
@@ -86,8 +87,12 @@ class QModule(TorchRLModule, InferenceOnlyAPI):
         return features
 
     def _forward(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        return {Columns.ACTION_DIST_INPUTS: self.q_head(self.features(batch[Columns.OBS]))}
+        return {Columns.ACTION_DIST_INPUTS: self.valid(self.q_head(self.features(batch[Columns.OBS])), batch[Columns.OBS])}
+
+    def valid(self, q_values: torch.Tensor, observation: torch.Tensor) -> torch.Tensor:
+        """Q-values (n, num_actions) with those of actions that are not valid in (n, *shape) beyond choice."""
+        return masked(q_values, valid_of(observation, self.num_masked)) if self.num_masked else q_values
 
     def scores_network(self) -> ScoresNetwork:
         """The part that acts."""
-        return ScoresNetwork(self.encoder, self.normaliser, self.q_head)
+        return ScoresNetwork(self.encoder, self.normaliser, self.q_head, num_masked=self.num_masked)

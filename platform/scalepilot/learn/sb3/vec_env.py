@@ -14,26 +14,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from scalepilot.learn.metrics import episode_column
 from scalepilot.simulate import as_rows
 from scalepilot_envs.episode_metrics import EpisodeMeter
-from scalepilot_envs.foreign import ForeignEntry
 from scalepilot_envs.registration import find_env
 
 
 def make_same_step_env(env_id: str, num_envs: int, arguments: dict[str, Any]) -> gym.vector.VectorEnv[Any, Any, Any]:
-    """A vector environment that resets in the step in which an episode ends, as Stable-Baselines3 expects.
-
-    Ours are native batches. Those of others are stepped one by one in this process, as Stable-Baselines3 itself does it:
-    gymnasium's native ones reset only a step later.
-    """
-    entry = find_env(env_id)
-    if isinstance(entry, ForeignEntry):
-        return gym.make_vec(
-            entry.env_id,
-            num_envs=num_envs,
-            vectorization_mode=gym.VectorizeMode.SYNC,
-            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-            **arguments,
-        )
-    return entry.vector_maker()(num_envs=num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **arguments)
+    """A vector environment that resets in the step in which an episode ends, as Stable-Baselines3 expects."""
+    return find_env(env_id).vector_maker()(num_envs=num_envs, autoreset_mode=AutoresetMode.SAME_STEP, **arguments)
 
 
 class RowsVecEnv(VecEnv):

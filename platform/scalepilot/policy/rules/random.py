@@ -51,16 +51,18 @@ class Random(Rule[RandomParameters]):
         self.check_rows(observation)
         n, numbers = len(observation), max(1, len(self.env.components))
         draws = np.zeros(n) if state is None else self.remembered(state, "draws", (n,))
-        if rng is not None and not self.env.components:
+        masked = self.env.num_masked > 0
+        if rng is not None and not (self.env.components or masked):
             action = rng.integers(0, len(self.env.actions), n)
         elif rng is not None:
-            action = self.env.actions_at(rng.random((n, numbers)))
+            action = self.env.actions_at(rng.random((n, numbers)), observation)
         else:
             seeds = np.broadcast_to(self.by_row("seed"), (n,))
             rows = np.ascontiguousarray(observation, dtype=np.float32)
             keys = zip(seeds, draws, rows, strict=True)
             hashes = np.array([_hashed(f"{seed}:{draw:.0f}:".encode() + row.tobytes(), numbers) for seed, draw, row in keys])
-            action = self.env.actions_at(hashes / 2.0**48) if self.env.components else hashes[:, 0] % len(self.env.actions)
+            drawn = self.env.components or masked
+            action = self.env.actions_at(hashes / 2.0**48, observation) if drawn else hashes[:, 0] % len(self.env.actions)
         return self._decoder.decision(observation, action), {"draws": draws + 1}
 
 
