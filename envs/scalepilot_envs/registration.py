@@ -135,11 +135,11 @@ def _registered(name: str) -> bool:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise ValueError(
-                f"env: {name!r}: {module!r} cannot be imported ({error}); is its package installed, its folder in PYTHONPATH?"
-            ) from None
+            raise ValueError(f"env: {name!r} is not allowed: {module!r} cannot be imported ({error}); is it installed?") from None
         except Exception as error:  # noqa: BLE001 - a module may raise anything
-            raise ValueError(f"env: {name!r}: {module!r} raises {type(error).__name__} when imported: {error}") from None
+            raise ValueError(
+                f"env: {name!r} is not allowed: {module!r} raises {type(error).__name__} when imported: {error}"
+            ) from None
     if env_id in gym.registry:
         return True
     try:

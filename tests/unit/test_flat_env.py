@@ -202,7 +202,9 @@ def test_a_module_in_front_of_an_id_is_imported(monkeypatch, tmp_path):
     entry = find_env("fresh_env_module:FreshForTests-v0")
     assert entry.env_id == entry.describe().env_id == "fresh_env_module:FreshForTests-v0"
     del gym.registry["FreshForTests-v0"]
-    with pytest.raises(ValueError, match=r"^env: 'no_such_module_here:X-v0': 'no_such_module_here' cannot be imported"):
+    with pytest.raises(
+        ValueError, match=r"^env: 'no_such_module_here:X-v0' is not allowed: 'no_such_module_here' cannot be imported"
+    ):
         find_env("no_such_module_here:X-v0")
     with pytest.raises(ValueError, match=r"^env: 'field_envs:Nope-v0' is not allowed"):
         find_env(f"{FIELD_ENVS}:Nope-v0")
