@@ -135,10 +135,10 @@ def test_showing_a_row_costs_less_than_a_hundredth_of_an_iteration(ray_session: 
     metrics.on_iteration(full_row(1), lambda: pytest.fail("no policy is asked for"))
     spent = []
     for iteration in range(2, 52):
-        row, began = full_row(iteration), time.perf_counter()
+        row, began = full_row(iteration), time.thread_time()
         metrics.on_iteration(row, lambda: pytest.fail("no policy is asked for"))
-        spent.append(time.perf_counter() - began)
-    # The shortest iterations, of 4,096 steps of CartPole, take some 130 ms.
+        spent.append(time.thread_time() - began)
+    # The shortest iterations, of 4,096 steps of CartPole, take some 130 ms; this thread's own time, as others may be busy.
     assert sorted(spent)[len(spent) // 2] < 0.0013
 
 
