@@ -224,6 +224,7 @@ def prometheus(repo: Path, tmp_path: Path, server: Server) -> Iterator[Prometheu
         yield asked
 
 
+@pytest.mark.slow
 def test_every_expression_has_data_on_a_real_prometheus(
     repo: Path, server: Server, prometheus: Prometheus, tiny_network: Callable[..., NetworkPolicy]
 ) -> None:
@@ -273,6 +274,7 @@ def check_values(prometheus: Prometheus) -> None:
     assert latest(f"sum({drawn}) / sum({decided})") > 0.9
 
 
+@pytest.mark.slow
 def test_the_variables_of_the_dashboard_have_values(repo: Path, server: Server, prometheus: Prometheus) -> None:
     with traffic(server):
         prometheus.check(Query("the first counts", "sum(scalepilot_serve_decisions_total) > 0"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from benchmarks.nodes import ray_nodes
+from ray.job_submission import JobSubmissionClient
 from tests.commands import said
 
 from scalepilot.learn.run_folder import RunFolder
@@ -23,11 +25,25 @@ evaluation: {validate_every_share: 0.5, validation_episodes: 2, test_episodes: 2
 """
 
 
+def wait_for_agent(address: str) -> None:
+    """Wait until the node takes jobs: a while after it has started."""
+    client, deadline = JobSubmissionClient(address), time.monotonic() + 120
+    while True:
+        try:
+            client.submit_job(entrypoint="true")
+            return
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
 def test_a_job_trains_elsewhere_and_its_run_comes_back(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     (tmp_path / "config.yaml").write_text(CONFIG)
     port = free_port("127.0.0.1", 0)
     with ray_nodes([1], dashboard_port=port):
         address = f"http://127.0.0.1:{port}"
+        wait_for_agent(address)
         printed = said(capfd, "submit", tmp_path / "config.yaml", "--address", address, "--output", tmp_path / "runs")
     run = Path(next(line for line in printed.splitlines() if line.startswith("run:")).split()[-1])
     assert run.parent.parent == tmp_path / "runs"
