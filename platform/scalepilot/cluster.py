@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from scalepilot.config import ResourcesConfig
 from scalepilot.errors import InputError, RunError, ScalepilotError
+from scalepilot.ray_internals import check_token, make_token, on_loopback, ray_folder, session_folder
 
 # The local object store holds a few rollouts, not a data set.
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
@@ -136,15 +137,23 @@ def connected(resources: ResourcesConfig, *, num_cpus: int | None = None) -> Ite
     address = resources.address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
+            check_token()
             context = ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         else:
-            context = ray.init(
-                num_cpus=cpus_of(resources) if num_cpus is None else num_cpus,
-                include_dashboard=resources.dashboard,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
+            make_token()
+            folder = ray_folder()
+            with on_loopback():
+                context = ray.init(
+                    num_cpus=cpus_of(resources) if num_cpus is None else num_cpus,
+                    include_dashboard=resources.dashboard,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    logging_level=logging.ERROR,
+                    log_to_driver=False,
+                    _temp_dir=str(folder),
+                )
+    except InputError:
+        ray.shutdown()
+        raise
     except (ConnectionError, ValueError) as error:
         raise InputError(f"resources.address: {address!r} cannot be reached ({str(error).splitlines()[0]})") from None
     except Exception as error:
@@ -152,7 +161,8 @@ def connected(resources: ResourcesConfig, *, num_cpus: int | None = None) -> Ite
         raise RunError(f"ray: cannot start here ({str(error).splitlines()[0]})") from error
     try:
         if context.dashboard_url:
-            print(f"Ray's dashboard: http://{context.dashboard_url}", file=sys.stderr, flush=True)
+            token = f"  ·  token: {os.environ['RAY_AUTH_TOKEN']}" if not address and "RAY_AUTH_TOKEN" in os.environ else ""
+            print(f"Ray's dashboard: http://{context.dashboard_url}{token}", file=sys.stderr, flush=True)
         if address:
             check_nodes()
         yield
@@ -172,8 +182,7 @@ def session_logs() -> Path:
     if began:
         ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), logging_level=logging.ERROR, log_to_driver=False)
     try:
-        # Ray has no public word for it.
-        folder = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
+        folder = session_folder() / "logs"
     finally:
         if began:
             ray.shutdown()

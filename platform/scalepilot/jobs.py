@@ -23,6 +23,7 @@ import yaml
 import scalepilot
 import scalepilot_envs
 from scalepilot.errors import InputError, RunError
+from scalepilot.ray_internals import check_token
 from scalepilot.storage import RAY_LOGS, unpack
 
 # Ray refuses larger packages, after it has read all of them.
@@ -71,6 +72,7 @@ class Jobs:
 
         self.address = address
         try:
+            check_token()
             self._client = JobSubmissionClient(address)
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             raise InputError(f"--address: {address}: {_reason(error)}") from None

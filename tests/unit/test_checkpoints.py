@@ -76,14 +76,22 @@ def test_a_run_of_somebody_elses_is_not_resumed_for_it_could_run_any_code(tmp_pa
     loop_of(experiment, folder).run(lambda: False)
     checkpoints = Checkpoints(folder.checkpoints, 2)
     checkpoints.check_owner()
-    with pytest.raises(
-        InputError, match=r"belongs to user \d+, you are user \d+; resuming reads pickles.*allowed: your own runs"
-    ):
-        checkpoints.check_owner(os.geteuid() + 1)
-    if os.geteuid() != 0:
-        pytest.skip("only root can give a file away")
     newest = checkpoints.newest()
     assert newest is not None
+    for path, mode in (
+        (newest / LAST_FILE, 0o666),
+        (newest / "trainer", 0o777),
+        (folder.path, 0o777),
+        (folder.config_file, 0o646),
+    ):
+        before = path.stat().st_mode
+        path.chmod(mode)
+        with pytest.raises(InputError, match=rf"resume: {path}: others may write there \(mode {mode:o}\)"):
+            run_experiment(experiment, folder, resume=True)
+        path.chmod(before)
+    checkpoints.check_owner()
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
     os.chown(newest / LAST_FILE, 12345, -1)
     with pytest.raises(InputError, match="belongs to user 12345, you are user 0"):
         run_experiment(experiment, folder, resume=True)

@@ -10,7 +10,7 @@ import pytest
 from tests.second_user import OTHER, THIRD, as_user, needs_root, open_folder
 
 from scalepilot.errors import InputError
-from scalepilot.files.ownership import check_own, check_own_tree, private_folder, read_own
+from scalepilot.files.ownership import _is_own_group, check_own, check_own_tree, private_folder, read_own
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_what_others_may_write_is_refused_at_any_height(file: Path) -> None:
     for path, mode in ((file, 0o666), (file.parent, 0o777), (file.parent.parent, 0o757)):
         before = path.stat().st_mode
         path.chmod(mode)
-        refused(file, f"{path}: other users may write there (mode {mode:o}); allowed: chmod go-w")
+        refused(file, f"{path}: others may write there (mode {mode:o}); allowed: chmod go-w")
         path.chmod(before)
         check_own(file)
 
@@ -58,6 +58,10 @@ def test_a_group_may_write_only_if_it_is_the_users_own(file: Path, monkeypatch: 
     refused(file, "(mode 664)")
 
 
+def test_roots_group_is_nobodys_own() -> None:
+    assert not _is_own_group(0, 0)
+
+
 def test_a_link_is_followed_to_what_it_leads_to(file: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -65,8 +69,8 @@ def test_a_link_is_followed_to_what_it_leads_to(file: Path, tmp_path: Path) -> N
     outside.chmod(0o777)
     link = file.parent / "link"
     link.symlink_to(outside / "there")
-    refused(link, f"{outside}: other users may write there")
-    refused(file.parent, f"{outside}: other users may write there", check_own_tree)
+    refused(link, f"{outside}: others may write there")
+    refused(file.parent, f"{outside}: others may write there", check_own_tree)
     (file.parent / "round").symlink_to("round")
     refused(file.parent / "round", "cannot be read (Too many levels")
 
@@ -74,8 +78,8 @@ def test_a_link_is_followed_to_what_it_leads_to(file: Path, tmp_path: Path) -> N
 def test_a_sticky_folder_is_a_way_to_ones_own_but_no_place_to_load_from(file: Path) -> None:
     file.parent.chmod(0o1777)
     check_own(file)
-    refused(file.parent, "other users may write there (mode 1777)")
-    refused(file.parent, "other users may write there (mode 1777)", check_own_tree)
+    refused(file.parent, "others may write there (mode 1777)")
+    refused(file.parent, "others may write there (mode 1777)", check_own_tree)
 
 
 def test_a_tree_is_checked_down_to_each_file(file: Path, tmp_path: Path) -> None:
@@ -83,7 +87,7 @@ def test_a_tree_is_checked_down_to_each_file(file: Path, tmp_path: Path) -> None
     assert check_own_tree(top) == top
     file.chmod(0o646)
     check_own(top)
-    refused(top, f"{file}: other users may write there (mode 646)", check_own_tree)
+    refused(top, f"{file}: others may write there (mode 646)", check_own_tree)
 
 
 def test_what_is_not_there_is_too_large_or_no_file_is_one_line(file: Path) -> None:
@@ -107,9 +111,10 @@ def test_a_secret_is_for_its_owner_and_group_alone(file: Path) -> None:
 def test_a_private_folder_is_made_or_checked(tmp_path: Path) -> None:
     made = private_folder(tmp_path / "private")
     assert made.stat().st_mode & 0o777 == 0o700
-    private_folder(made)
+    made.chmod(0o755)
+    assert private_folder(made).stat().st_mode & 0o777 == 0o700
     made.chmod(0o777)
-    with pytest.raises(InputError, match="other users may write there"):
+    with pytest.raises(InputError, match="others may write there"):
         private_folder(made)
 
 

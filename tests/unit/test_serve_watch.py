@@ -231,7 +231,7 @@ def test_a_rollback_names_the_version_before_and_every_server_follows(watched: W
 def test_a_folder_that_others_may_write_to_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "open"
     folder.mkdir()
-    folder.chmod(0o775)
+    folder.chmod(0o757)
     with pytest.raises(InputError, match="others may write"):
         Watched(folder)
     with pytest.raises(InputError, match="cannot be read"):

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scalepilot.cli import output
+from scalepilot.ray_internals import ray_home
 
 HELP = "check this installation and machine, and say how to mend what is wrong"
 
@@ -112,9 +113,11 @@ def _accelerator() -> list[Finding]:
 
 
 def _ray_home() -> list[Finding]:
-    logs = Path("/tmp/ray")  # noqa: S108 - Ray's own default
-    if not logs.exists():
-        return []
-    size = sum(f.stat().st_size for f in logs.rglob("*") if f.is_file() and not f.is_symlink())
-    detail = f"{size / 1024**2:.0f} MiB in {logs}; old session_* folders may be removed while no Ray runs"
-    return [Finding("ray logs", "note" if size > 1024**3 else "ok", detail)]
+    findings = []
+    # Where our own clusters' files are, and Ray's default.
+    for logs in (ray_home() / "r", Path("/tmp/ray")):  # noqa: S108
+        if logs.exists() and os.access(logs, os.R_OK | os.X_OK):
+            size = sum(f.stat().st_size for f in logs.rglob("*") if f.is_file() and not f.is_symlink())
+            detail = f"{size / 1024**2:.0f} MiB in {logs}; old session_* folders may be removed while no Ray runs"
+            findings.append(Finding("ray logs", "note" if size > 1024**3 else "ok", detail))
+    return findings

@@ -10,8 +10,9 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from scalepilot.errors import InputError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from scalepilot.serve import PolicyStore, ServeConfig
+    from scalepilot.serve.supervisor import ServerLostError
 
 HELP = "answer decisions over HTTP with Ray Serve, until Ctrl-C"
 _MAX_PORT = 65_535
@@ -118,15 +120,27 @@ def _serve(config: ServeConfig, arguments: argparse.Namespace) -> int:
             config = replace(config, log_file=str(shown))
         try:
             from scalepilot.serve.app import serve_forever
+            from scalepilot.serve.supervisor import ServerLostError
         except ModuleNotFoundError as error:
             raise _not_installed(error) from None
         print("scalepilot serve: starting Ray Serve, about 10 s …", file=sys.stderr, flush=True)
-        with _followed(shown):
-            serve_forever(
-                config, folder, address=arguments.address, on_ready=lambda: _announce(store, url, config, as_json=arguments.json)
-            )
+        ready = partial(_announce, store, url, config, as_json=arguments.json)
+        try:
+            with _followed(shown):
+                serve_forever(config, folder, address=arguments.address, on_ready=ready)
+        except ServerLostError as error:
+            _end_now(error, folder)
     print("scalepilot serve: stopped", file=sys.stderr)
     return 0
+
+
+def _end_now(error: ServerLostError, folder: Path) -> NoReturn:
+    """End without asking Ray, whose parts that are still in this process wait for a minute for those that are gone."""
+    shutil.rmtree(folder, ignore_errors=True)
+    print(f"scalepilot serve: {error}", file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(error.exit_code)
 
 
 def _not_installed(error: ModuleNotFoundError) -> InputError:

@@ -8,8 +8,8 @@ Checked from the top: once a folder is found safe, what it holds can no longer b
 
 Two things count as writable by nobody else although their mode says otherwise:
 
-- The group's write bit, where the group is this user's alone (most Linux systems make one for each user, with umask 002) and
-  no access control list adds others to it.
+- The group's write bit, where this user is not root, the group is this user's alone (most Linux systems make one for each
+  user, with umask 002) and no access control list adds others to it.
 - Whatever lies on a read-only mount, such as a Kubernetes secret or `docker run -v …:ro`: who mounted it answers for it.
 """
 
@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import errno
 import functools
+import importlib.util
 import os
 import stat
+import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -123,8 +125,31 @@ def read_own(path: Path | str, what: str = "", *, most_bytes: int, secret: bool 
     return data
 
 
+def check_module(name: str, what: str) -> None:
+    """Refuse a module that another user could change, before it is imported; one that is not found is left to the import.
+
+    What is installed beside Python itself is as safe as that, and not looked at.
+
+    Args:
+        name: of the module or package.
+        what: names it, for the message.
+
+    Raises:
+        InputError: it, or its folder, is within reach of others.
+    """
+    try:
+        found = importlib.util.find_spec(name.partition(".")[0])
+    except (ImportError, ValueError):
+        return
+    for place in [] if found is None else [found.origin, *(found.submodule_search_locations or [])]:
+        if place and Path(place).exists() and not Path(place).is_relative_to(sys.prefix):
+            check_own(place, f"{what}: {name}")
+
+
 def private_folder(path: Path) -> Path:
-    """Make a folder that only this user can open, or check that one already there is safe.
+    """Make a folder that only this user can open, or check that one already there is safe and close it.
+
+    Whatever the modes of what lies in it: nobody else comes there.
 
     Returns:
         The path without links.
@@ -134,9 +159,14 @@ def private_folder(path: Path) -> Path:
     """
     try:
         path.mkdir(mode=0o700, exist_ok=True)
+        found = check_own(path)
+        if found.stat().st_mode & 0o077:
+            found.chmod(0o700)
     except OSError as error:
         raise InputError(f"{path}: cannot be made ({error.strerror})") from None
-    return check_own(path)
+    if not found.is_dir():
+        raise InputError(f"{path}: is not a folder")
+    return found
 
 
 def _check(path: Path, what: str, user: int) -> Path:
@@ -194,7 +224,7 @@ def _check_one(path: Path, status: os.stat_result, what: str, user: int) -> None
     _check_owner(path, status, what, user)
     if not stat.S_ISLNK(status.st_mode) and _others_may_write(path, status, user) and not _read_only(path):
         raise InputError(
-            f"{_begin(what, path)}: other users may write there (mode {stat.S_IMODE(status.st_mode):o}); allowed: chmod go-w"
+            f"{_begin(what, path)}: others may write there (mode {stat.S_IMODE(status.st_mode):o}); allowed: chmod go-w"
         )
 
 
@@ -213,7 +243,9 @@ def _others_may_write(path: Path, status: os.stat_result, user: int) -> bool:
 
 @functools.cache
 def _is_own_group(group_id: int, user: int) -> bool:
-    """Whether a group is called like the user and has no other member."""
+    """Whether a group is called like the user, who is not root, and has no other member."""
+    if user == 0:
+        return False
     import grp
     import pwd
 

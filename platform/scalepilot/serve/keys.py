@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import logging
-import stat
 import time
 from pathlib import Path
 
+from scalepilot.durable import write_bytes
 from scalepilot.errors import InputError
+from scalepilot.files.ownership import read_own
 from scalepilot.serve.errors import RequestError
 from scalepilot.serve.logs import LOGGER
 
@@ -29,15 +31,25 @@ class ApiKeys:
     Args:
         path: one key a line, 16 to 512 visible ASCII characters; empty lines and those that begin with # do not count.
         look_seconds: the file is looked at no more often.
+        remembered_in: a private folder where the digests read last are kept, so that a process started after the file became
+            unfit goes on like the others; None keeps none.
 
     Raises:
         InputError: unreadable, open to other users, without a key, or with an unfit one.
     """
 
-    def __init__(self, path: Path, look_seconds: float = _LOOK_SECONDS) -> None:
+    def __init__(self, path: Path, look_seconds: float = _LOOK_SECONDS, *, remembered_in: Path | None = None) -> None:
         self._path = path
         self._look_seconds = look_seconds
-        self._digests = _digests(path)
+        self._remembered = None if remembered_in is None else remembered_in / "keys"
+        try:
+            self._digests = _digests(path)
+        except InputError as error:
+            self._digests = self._recall()
+            if not self._digests:
+                raise
+            _logger.error("keys cannot be read, the old ones go on", extra={"event": "keys_unfit", "reason": str(error)})
+        self._remember()
         self._seen = _stamp(path)
         self._looked = time.monotonic()
 
@@ -80,15 +92,29 @@ class ApiKeys:
         except InputError as error:
             _logger.error("keys not read again, the old ones go on", extra={"event": "keys_unfit", "reason": str(error)})
         else:
+            self._remember()
             _logger.info("keys read again", extra={"event": "keys_read", "keys": len(self._digests)})
 
+    def _remember(self) -> None:
+        # A full disk is no reason to answer nobody.
+        if self._remembered is not None:
+            with contextlib.suppress(OSError):
+                write_bytes(self._remembered, b"".join(self._digests))
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+    def _recall(self) -> list[bytes]:
+        if self._remembered is None or not self._remembered.exists():
+            return []
+        data = read_own(self._remembered, "keys", most_bytes=_MAX_FILE_BYTES)
+        size = hashlib.sha256().digest_size
+        return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
     try:
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_mtime_ns, found.st_size, found.st_ino, found.st_mode, found.st_uid
 
 
 def _digests(path: Path) -> list[bytes]:
@@ -105,14 +131,7 @@ def read_keys(path: Path) -> list[str]:
         InputError: unreadable, open to other users, without a key, or with an unfit one.
     """
     try:
-        found = path.stat()
-        if found.st_size > _MAX_FILE_BYTES:
-            raise InputError(f"api_key_file: {path}: {found.st_size} bytes; allowed: up to {_MAX_FILE_BYTES}")
-        if stat.S_IMODE(found.st_mode) & 0o007:
-            raise InputError(f"api_key_file: {path}: is open to every user of this machine; allowed: chmod 600")
-        text = path.read_text(encoding="ascii")
-    except OSError as error:
-        raise InputError(f"api_key_file: {path}: cannot be read ({error.strerror})") from None
+        text = read_own(path, "api_key_file", most_bytes=_MAX_FILE_BYTES, secret=True).decode("ascii")
     except UnicodeDecodeError:
         raise InputError(f"api_key_file: {path}: is not ASCII text; allowed: one key a line") from None
     keys = []

@@ -10,6 +10,9 @@ from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from scalepilot.errors import InputError
+from scalepilot.files.ownership import check_own
+
 _CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx", "other")
 # The answer comes in a millisecond; a replica must not wait for a proxy that hangs.
 _SECONDS = 0.2
@@ -38,8 +41,10 @@ def proxy_families(path: Path, prefix: str) -> Iterator[Metric]:
         prefix: of their names.
     """
     try:
+        # It lies in the run's private folder unless the environment says otherwise.
+        check_own(path, "HAProxy's socket")
         rows = list(csv.DictReader(_ask(path, b"show stat\n").lstrip("# ").splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (InputError, OSError, UnicodeDecodeError, csv.Error):
         return
     frontends = [row for row in rows if row.get("svname") == "FRONTEND"]
     backends = [row for row in rows if row.get("svname") == "BACKEND"]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import ArtifactError, ConfigError
+from scalepilot.files.ownership import check_own_tree
 from scalepilot.policy import ActionEntry, FieldView, Policy, PolicySpec, describe_env, find_policy_folder, read_packed
 from scalepilot.policy.rules import make_rule
 from scalepilot.policy.signature import PublicKeys
@@ -108,7 +109,7 @@ class ServedPolicy:
         Raises:
             ArtifactError: it does not load, does not decide, or is not signed.
         """
-        folder = find_policy_folder(path).resolve()
+        folder = check_own_tree(find_policy_folder(path), "policies")
         packed = read_packed(folder)
         if keys is not None:
             keys.verify(packed.spec, str(folder))

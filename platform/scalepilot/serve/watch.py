@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scalepilot.errors import ConfigError, InputError
+from scalepilot.files.ownership import check_own, check_own_tree
 from scalepilot.policy import read_spec
 from scalepilot.policy.artifact import SPEC_FILE
 from scalepilot.policy.signature import PublicKeys
@@ -18,17 +19,16 @@ from scalepilot.serve.logs import LOGGER
 from scalepilot.serve.metrics import Metrics
 from scalepilot.serve.store import Catalogue, PolicyStore, ServedPolicy
 
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _logger = logging.getLogger(LOGGER)
-# Name, time and size of every file of a folder: whatever changes, it is another one.
-_Stamp = tuple[tuple[str, int, int], ...]
+# Name, time, size, mode and owner of every file of a folder, and of the folders it is in: whatever changes, it is another one.
+_Stamp = tuple[tuple[str | int, ...], ...]
 
 
 def check_watched(folder: Path) -> None:
     """Refuse a folder into which others may put policies.
 
     Raises:
-        InputError: missing, no folder, or writable by group or others.
+        InputError: missing, no folder, or within reach of other users.
     """
     try:
         found = folder.stat()
@@ -36,7 +36,7 @@ def check_watched(folder: Path) -> None:
         raise InputError(f"watch: {folder}: cannot be read ({error.strerror})") from None
     if not stat.S_ISDIR(found.st_mode):
         raise InputError(f"watch: {folder}: is no folder; allowed: a folder of policy folders")
-    _check_private(f"watch: {folder}", found.st_mode)
+    check_own(folder, "watch")
 
 
 class PolicyWatcher:
@@ -111,7 +111,7 @@ class PolicyWatcher:
 
     def _take_in(self, folder: Path, stamp: _Stamp) -> bool:
         try:
-            _check_private(str(folder), folder.stat().st_mode)
+            check_own_tree(folder)
             spec = read_spec(folder)
             self._announce_loading(spec.name, spec.version)
             served = ServedPolicy.load(folder, fallback=self._config.fallback, keys=self._keys)
@@ -171,6 +171,8 @@ class PolicyWatcher:
             return False
         self._routes_seen = stamp
         try:
+            if stamp:
+                check_own(path, "watch")
             routes = load_routes(path) if stamp else self._config.routes
             Catalogue.of(self._policies(), routes)
         except InputError as error:
@@ -233,11 +235,10 @@ def _stamp(path: Path) -> _Stamp:
     try:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         found = [(file.name, file.stat()) for file in files]
+        ways = [folder.stat() for folder in ((path, path.parent) if path.is_dir() else (path.parent,))]
     except OSError:
         return ()
-    return tuple((name, status.st_mtime_ns, status.st_size) for name, status in found)
-
-
-def _check_private(where: str, mode: int) -> None:
-    if mode & _OTHERS_MAY_WRITE:
-        raise InputError(f"{where}: others may write there (mode {stat.S_IMODE(mode):o}); allowed: chmod go-w")
+    return (
+        *((name, status.st_mtime_ns, status.st_size, status.st_mode, status.st_uid) for name, status in found),
+        *((status.st_mode, status.st_uid) for status in ways),
+    )

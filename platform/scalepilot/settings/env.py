@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from scalepilot.files.ownership import check_module
 from scalepilot.settings.checks import STRICT, check_between
 from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.flat_env import wrapper_names
-from scalepilot_envs.registration import MODULE_PREFIX, NAMESPACE, find_env, is_own
+from scalepilot_envs.registration import MODULE_PREFIX, MODULES_VARIABLE, NAMESPACE, find_env, is_own
 
 AUTOSCALE = "Autoscale-v0"
 
@@ -58,6 +60,7 @@ class OtherEnvConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
+        _check_modules(self.id)
         try:
             entry = find_env(self.id)
         except ValueError as error:
@@ -92,6 +95,15 @@ class OtherEnvConfig:
     def _others(self) -> dict[str, Any]:
         # Plain lists, as they come back from a stored policy.
         return {**self.options, **({"wrappers": list(self.wrappers)} if self.wrappers else {})}
+
+
+def _check_modules(env_id: str) -> None:
+    """Refuse to import what another user could change."""
+    for module in filter(None, (part.strip() for part in os.environ.get(MODULES_VARIABLE, "").split(","))):
+        check_module(module, MODULES_VARIABLE)
+    module, colon, _ = env_id.partition(":")
+    if colon and module:
+        check_module(module, "env.id")
 
 
 def is_autoscale(env_id: object) -> bool:

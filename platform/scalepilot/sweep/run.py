@@ -22,7 +22,7 @@ from scalepilot.cluster import connected, cpus_of, on_each_node
 from scalepilot.config import ExperimentConfig
 from scalepilot.durable import write_bytes
 from scalepilot.errors import InputError, RunError
-from scalepilot.learn.checkpoints import check_owner
+from scalepilot.files.ownership import check_own_tree
 from scalepilot.learn.run_folder import new_folder
 from scalepilot.run_list import SWEEP_FILE
 from scalepilot.simulate import usable_cores
@@ -64,13 +64,14 @@ def open_folder(folder: Path) -> PlannedSweep:
     """The plan of an existing sweep.
 
     Raises:
-        InputError: not a sweep's folder, or one of another user: Tune's state holds pickles, which run what is in them.
+        InputError: not a sweep's folder, or one that another user could change: Tune's state holds pickles, which run what is
+            in them.
     """
     if not (folder / SWEEP_FILE).is_file():
         raise InputError(
             f"{folder}: holds no {SWEEP_FILE}; allowed: a sweep's folder, such as runs/resource-manager/20261121-120000"
         )
-    check_owner([folder, *folder.rglob("*")])
+    check_own_tree(folder, "resume")
     return load_sweep(folder / SWEEP_FILE)
 
 

@@ -1,0 +1,116 @@
+"""A Ray cluster that no other user of this machine reaches: what is changed in Ray for that, with every private name it takes.
+
+Ray is made for clusters of many machines and users. It opens its temporary folder to everyone (`chmod 777`), listens on every
+interface, and writes its token for everyone to read. A cluster that one command starts for itself needs none of this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from scalepilot.errors import InputError
+from scalepilot.files.ownership import check_own, private_folder
+
+_TOKEN, _TOKEN_PATH, _MODE = "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"
+_FOLDER = "RAY_TMPDIR"
+
+
+def ray_folder(default: Path | None = None) -> Path:
+    """Where the files of a Ray of our own go: in a folder that only this user can open, as Ray opens its own to everyone.
+
+    Args:
+        default: a private folder to put it into, where RAY_TMPDIR names none. Its path must be short: a Unix socket's ends at
+            107 characters, of which Ray appends about 65.
+
+    Returns:
+        For Ray's `_temp_dir`.
+
+    Raises:
+        InputError: another user could change it.
+    """
+    try:
+        # Its owner is checked: who makes it first does not get our files.
+        return private_folder(ray_home() if default is None or _FOLDER in os.environ else default) / "r"
+    except InputError as error:
+        raise InputError(f"{_FOLDER}: {error}") from None
+
+
+def ray_home() -> Path:
+    """The private folder of this user's own clusters."""
+    return Path(os.environ.get(_FOLDER) or "/tmp") / f"sp-{os.geteuid()}"  # noqa: S108
+
+
+@contextlib.contextmanager
+def on_loopback() -> Iterator[None]:
+    """Within the block `ray.init` starts processes that listen on loopback alone, as Ray itself does on macOS."""
+    from ray._private import ray_constants
+
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def session_folder() -> Path:
+    """The folder of the running Ray's session on this node; Ray must be up."""
+    import ray
+
+    # Ray has no public word for it.
+    return Path(ray._private.worker.global_worker.node.get_session_dir_path())
+
+
+def make_token() -> None:
+    """Have a cluster that is started next use a token of its own; one that is set in the environment stays.
+
+    Ray would write one to `~/.ray/auth_token`, readable for everyone, and use it for every cluster of this user.
+    """
+    if os.environ.get(_MODE, "token").lower() == "token" and not {_TOKEN, _TOKEN_PATH} & set(os.environ):
+        os.environ[_TOKEN] = secrets.token_hex(32)
+    check_token()
+
+
+def check_token() -> None:
+    """Look after the file whose token Ray is about to use: others must neither have written it nor read it.
+
+    A file of this user's that others may read is closed to them, and said: Ray itself makes it so.
+
+    Raises:
+        InputError: another user could change it, or everyone may read it and it is not this user's to close.
+    """
+    if os.environ.get(_MODE, "token").lower() != "token" or os.environ.get(_TOKEN):
+        return
+    given = os.environ.get(_TOKEN_PATH)
+    path = Path(given) if given else Path.home() / ".ray" / "auth_token"
+    if not given and not path.exists():
+        return
+    what = _TOKEN_PATH if given else "Ray's token"
+    found = check_own(path, what)
+    try:
+        descriptor = os.open(found, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            mode = stat.S_IMODE(status.st_mode)
+            if status.st_uid == os.geteuid() and mode & 0o077 and not _read_only(descriptor):
+                os.fchmod(descriptor, 0o600)
+                print(
+                    f"{what}: {path}: was open to other users (mode {mode:o}), is now 600; if any of them is not trusted,"
+                    " replace it: ray get-auth-token --generate",
+                    file=sys.stderr,
+                )
+            elif mode & 0o007 and not _read_only(descriptor):
+                raise InputError(f"{what}: {path}: is open to every user of this machine (mode {mode:o}); allowed: chmod 600")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise InputError(f"{what}: {path}: cannot be read ({error.strerror})") from None
+
+
+def _read_only(descriptor: int) -> bool:
+    return bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
