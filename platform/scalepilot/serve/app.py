@@ -22,7 +22,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from scalepilot.durable import write_bytes
-from scalepilot.errors import ConfigError, InputError, RunError
+from scalepilot.errors import ConfigError, InputError, RunError, ScalepilotError
 from scalepilot.ray_internals import check_token, make_token, on_loopback, ray_folder
 from scalepilot.serve import direct
 from scalepilot.serve.asgi import PolicyApi
@@ -270,7 +270,12 @@ def _ray(address: str | None, folder: Path, replicas: int) -> Iterator[str]:
         except SystemExit:
             # Until a driver is connected Ray answers SIGTERM itself.
             raise _StopRequested from None
-        except (OSError, RuntimeError, ValueError) as error:
+        except ScalepilotError:
+            raise
+        except Exception as error:
+            # Ray raises bare exceptions, too, such as where its processes are slow to start on a busy machine.
+            if _asked_to_stop(error):
+                raise
             if not private:
                 raise InputError(f"address: {address!r}: no Ray cluster answers ({_first_line(error)})") from None
             raise RunError(f"Ray did not start: {_first_line(error)}; its logs are in {folder}") from None
