@@ -84,6 +84,8 @@ def set_environment(config: ServeConfig, folder: Path, environment: MutableMappi
     values = {"RAY_SERVE_LOG_TO_STDERR": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
     # On a busy machine the proxy needs longer than Serve's 5 s to import itself; Serve would kill it and give up.
     values["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
+    # Three failures until Serve replaces one that died: 6 s, not 30.
+    values["RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"] = "2"
     values[SEPARATE_LOOP] = "1"
     if config.ingress == "haproxy":
         values |= _haproxy_environment(config, folder)
