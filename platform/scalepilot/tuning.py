@@ -226,6 +226,7 @@ def fitted_forecast(data: ProtocolData, params: AutoscaleParams) -> Forecast:
             window_steps=params.window_steps,
             num_leads=params.startup_steps + HORIZONS[1],
             with_season=params.observe_clock,
+            with_hour=params.observe_hour,
         )
     except ValueError as error:
         raise InputError(f"{data.train.workload}: {error}") from None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scalepilot_envs.autoscale.latency import waiting_for
 from scalepilot_envs.autoscale.measurement import Measurements, Record
 from scalepilot_envs.autoscale.objective import StepCost, step_cost
-from scalepilot_envs.autoscale.observation import NUM_STARTING_QUARTERS, clock_columns
+from scalepilot_envs.autoscale.observation import NUM_STARTING_QUARTERS, clock_columns, clock_fields
 from scalepilot_envs.autoscale.params import AutoscaleParams
 
 Array = NDArray[np.float64]
@@ -175,14 +175,15 @@ class AutoscaleState:
         """The named fields, in the order of `observation_fields`.
 
         Args:
-            unix_seconds: (num_envs,) end of the newest interval; needed with `observe_clock`.
+            unix_seconds: (num_envs,) end of the newest interval; needed with a clock.
 
         Returns:
             (num_fields, num_envs) float64.
         """
         p, n = self.params, self.num_envs
         num_fields = p.history_steps + 9 + NUM_STARTING_QUARTERS
-        out = np.empty((num_fields + (4 if p.observe_clock else 0), n))
+        clock = clock_fields(p)
+        out = np.empty((num_fields + len(clock), n))
         at = p.history_steps
         self.measurements.write(out[: at + 7])
         out[at + 7] = self.ready
@@ -195,8 +196,8 @@ class AutoscaleState:
             for quarter in range(NUM_STARTING_QUARTERS):
                 quarters[quarter] = np.where(self._quarter == quarter, self.starting, 0.0).sum(axis=0)
         out[num_fields - 1] = self.capacity_rps
-        if p.observe_clock:
+        if clock:
             if unix_seconds is None:
                 raise ValueError("observe_clock: the episode has no clock; give unix_seconds")
-            out[num_fields:] = clock_columns(unix_seconds)
+            out[num_fields:] = clock_columns(p, unix_seconds)
         return out

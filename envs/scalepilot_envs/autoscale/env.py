@@ -12,6 +12,7 @@ Observation (named physical fields; `scalepilot env show Autoscale-v0` prints un
 | ready_replicas, starting_replicas_0 … 3 (by quarter of start-up still to go) | replicas |
 | replica_capacity_rps | requests/s |
 | clock_day_sin, clock_day_cos, clock_week_sin, clock_week_cos (option `observe_clock`) | 1 |
+| clock_hour_sin, clock_hour_cos (option `observe_hour`) | 1 |
 
 With the option `metric_lag_steps` everything measured (all but replicas, capacity and clock) is shown so many steps late.
 
@@ -36,7 +37,7 @@ from scalepilot_envs.autoscale.description import ENV_ID as ENV_ID
 from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
 from scalepilot_envs.autoscale.levels import at_drawn_level
 from scalepilot_envs.autoscale.measurement import NOISE_KINDS, drawn_noise
-from scalepilot_envs.autoscale.observation import observation_fields
+from scalepilot_envs.autoscale.observation import clock_fields, observation_fields
 from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
 from scalepilot_envs.autoscale.render import as_picture, as_text, drawn_columns
 from scalepilot_envs.autoscale.surges import with_surges
@@ -203,7 +204,7 @@ class AutoscaleBatch(ScalingBatch):
 
     def observe(self) -> NDArray[np.float32]:
         """(num_envs, num_fields) float32, clipped to the fields' bounds."""
-        clock = self._start_seconds + self._step_index * self.params.interval_seconds if self.params.observe_clock else None
+        clock = self._start_seconds + self._step_index * self.params.interval_seconds if clock_fields(self.params) else None
         columns = self.state.observe(clock)
         np.clip(columns, self._low, self._high, out=columns)
         return np.ascontiguousarray(columns.T, dtype=np.float32)

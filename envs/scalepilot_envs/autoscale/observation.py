@@ -12,7 +12,8 @@ from scalepilot_envs.description import ObservationField
 NUM_STARTING_QUARTERS = 4
 MAX_RATE_RPS = 1e6
 CLOCK_FIELDS = ("clock_day_sin", "clock_day_cos", "clock_week_sin", "clock_week_cos")
-_DAY_SECONDS, _WEEK_SECONDS = 86_400.0, 604_800.0
+HOUR_FIELDS = ("clock_hour_sin", "clock_hour_cos")
+_HOUR_SECONDS, _DAY_SECONDS, _WEEK_SECONDS = 3600.0, 86_400.0, 604_800.0
 # 1970-01-01 was a Thursday: weeks are counted from the Monday before it.
 _MONDAY_OFFSET_SECONDS = 3 * _DAY_SECONDS
 
@@ -29,7 +30,7 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
         capacity_scale: (low, high) factor on the capacity of a replica that may be shown (randomised training).
 
     Returns:
-        history_steps + 13 fields, 4 more with a clock.
+        history_steps + 13 fields, 4 more with a clock, 2 more with the time within the hour.
     """
     p = params
     slowest_rps, fastest_rps = (p.replica_capacity_rps * scale for scale in capacity_scale)
@@ -129,23 +130,31 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
         for i in range(NUM_STARTING_QUARTERS)
     ]
     fields.append(ObservationField("replica_capacity_rps", "requests/s", 0.0, MAX_RATE_RPS, "requests/s one replica serves"))
-    if p.observe_clock:
-        fields += [
-            ObservationField(name, "1", -1.0, 1.0, f"{name[-3:]} of the time of {name[6:-4]} (UTC, weeks begin on Monday)")
-            for name in CLOCK_FIELDS
-        ]
+    fields += [
+        ObservationField(name, "1", -1.0, 1.0, f"{name[-3:]} of the time of {name[6:-4]} (UTC, weeks begin on Monday)")
+        for name in clock_fields(p)
+    ]
     return tuple(fields)
 
 
-def clock_columns(unix_seconds: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """The four clock fields.
+def clock_fields(params: AutoscaleParams) -> tuple[str, ...]:
+    """Names of the clock fields that are shown."""
+    return (*(CLOCK_FIELDS if params.observe_clock else ()), *(HOUR_FIELDS if params.observe_hour else ()))
+
+
+def clock_columns(params: AutoscaleParams, unix_seconds: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """The clock fields.
 
     Args:
+        params: says which are shown.
         unix_seconds: (num_envs,) end of the interval just measured.
 
     Returns:
-        Columns in the order of CLOCK_FIELDS, each (num_envs,).
+        Columns in the order of `clock_fields`, each (num_envs,).
     """
-    day = unix_seconds % _DAY_SECONDS * (2 * np.pi / _DAY_SECONDS)
-    week = (unix_seconds + _MONDAY_OFFSET_SECONDS) % _WEEK_SECONDS * (2 * np.pi / _WEEK_SECONDS)
-    return [np.sin(day), np.cos(day), np.sin(week), np.cos(week)]
+    week = (_WEEK_SECONDS, _MONDAY_OFFSET_SECONDS)
+    periods = [(_DAY_SECONDS, 0.0), week] if params.observe_clock else []
+    if params.observe_hour:
+        periods.append((_HOUR_SECONDS, 0.0))
+    turns = [(unix_seconds + offset) % period * (2 * np.pi / period) for period, offset in periods]
+    return [wave(turn) for turn in turns for wave in (np.sin, np.cos)]

@@ -48,6 +48,7 @@ class AutoscaleParams:
         history_steps: newest request rates shown one by one.
         window_steps: steps behind the shown mean and standard deviation of the rate.
         observe_clock: append sin and cos of the time of day and of the week.
+        observe_hour: append sin and cos of the time within the hour: what is scheduled by the minute can be seen coming.
         reward_per_currency: reward = −J of the step × this constant; with 24, ten replicas for 15 s at 1.0 an hour are −1.
         load_balancing: "central": one queue, a free replica takes its head; "random": each request goes to a ready replica
             drawn uniformly and queues there.
@@ -70,6 +71,7 @@ class AutoscaleParams:
     history_steps: int = 8
     window_steps: int = 40
     observe_clock: bool = False
+    observe_hour: bool = False
     reward_per_currency: float = 24.0
     load_balancing: LoadBalancing = "central"
     waiting_probability: WaitingProbability = "sakasegawa"

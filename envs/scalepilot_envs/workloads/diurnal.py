@@ -1,4 +1,4 @@
-"""A daily sine with autocorrelated noise and flash crowds."""
+"""A daily sine with autocorrelated noise, scheduled bursts and flash crowds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LoadEvent:
 
 @dataclass(frozen=True)
 class DiurnalWorkload:
-    """A synthetic service with days, noise and flash crowds; one value a minute, linear in between.
+    """A synthetic service with days, noise, bursts and flash crowds; one value a minute, linear in between.
 
     Attributes:
         days: length.
@@ -51,6 +51,10 @@ class DiurnalWorkload:
         flash_crowd_factor: the rate is multiplied by this while one lasts.
         flash_crowd_minutes: how long one lasts.
         flash_crowd_every_hours: mean time between two (a Poisson process); 0 for none.
+        burst_every_minutes: time between the beginnings of two scheduled bursts, counted from midnight UTC; 0 for none.
+        burst_minutes: how long one lasts.
+        burst_factor: the rate is multiplied by this while one lasts.
+        burst_hours: (first, end) hours of the day, UTC, in which bursts begin, such as the working hours (8, 18).
         weekend_factor: the rate is multiplied by this on Saturdays and Sundays; the series begins on Thursday 1970-01-01.
         events: stretches in which the rate is multiplied.
         seed: of the noise and the crowds.
@@ -66,6 +70,10 @@ class DiurnalWorkload:
     flash_crowd_factor: float = 2.0
     flash_crowd_minutes: float = 10.0
     flash_crowd_every_hours: float = 6.0
+    burst_every_minutes: int = 0
+    burst_minutes: int = 5
+    burst_factor: float = 2.0
+    burst_hours: tuple[float, float] = (0.0, 24.0)
     weekend_factor: float = 1.0
     events: tuple[LoadEvent, ...] = ()
     seed: int = 0
@@ -85,6 +93,11 @@ class DiurnalWorkload:
         if self.noise_correlation == 1:
             raise ValueError(f"workload.noise_correlation: {self.noise_correlation!r} is not allowed; allowed: 0 to below 1")
         check_number(self, "flash_crowd_factor", above=True)
+        check_number(self, "burst_every_minutes", 0, _DAY_MINUTES, whole=True)
+        check_number(self, "burst_minutes", 1, self.burst_every_minutes or _DAY_MINUTES, whole=True)
+        check_number(self, "burst_factor", above=True)
+        if not 0 <= self.burst_hours[0] < self.burst_hours[1] <= 24:
+            raise ValueError(f"workload.burst_hours: {self.burst_hours!r} is not allowed; allowed: 0 <= first < end <= 24")
         parts_of(self, "events", LoadEvent)
         check_number(self, "seed", whole=True)
         check_number(self, "peak_rps", above=True, optional=True)
@@ -96,6 +109,7 @@ class DiurnalWorkload:
         middle, swing = (self.high_rps + self.low_rps) / 2, (self.high_rps - self.low_rps) / 2
         rates = middle - swing * np.cos(2 * np.pi * np.arange(minutes) / _DAY_MINUTES)
         rates = rates * self._noise(minutes, noise_rng) * self._crowds(minutes, crowd_rng) * self._calendar(minutes)
+        rates = rates * self._bursts(minutes)
         series = RateSeries(rates, _MINUTE_SECONDS)
         return series if self.peak_rps is None else series.scaled_to_peak(self.peak_rps)
 
@@ -114,6 +128,15 @@ class DiurnalWorkload:
             for start in np.flatnonzero(rng.random(minutes) < 1 / (60 * self.flash_crowd_every_hours)):
                 factor[start : start + round(self.flash_crowd_minutes)] = self.flash_crowd_factor
         return factor
+
+    def _bursts(self, minutes: int) -> np.ndarray:
+        if not self.burst_every_minutes:
+            return np.ones(minutes)
+        minute_of_day = np.arange(minutes) % _DAY_MINUTES
+        since = minute_of_day % self.burst_every_minutes
+        began = (minute_of_day - since) / 60
+        in_hours = (began >= self.burst_hours[0]) & (began < self.burst_hours[1])
+        return np.where(in_hours & (since < self.burst_minutes), self.burst_factor, 1.0)
 
     def _calendar(self, minutes: int) -> np.ndarray:
         weekdays = (_FIRST_WEEKDAY + np.arange(minutes) // _DAY_MINUTES) % 7

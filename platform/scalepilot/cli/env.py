@@ -64,10 +64,11 @@ def describe(entry: EnvEntry) -> dict[str, Any]:
     shown = entry.describe()
     fields = [f.to_json() | {"option": None} for f in shown.fields]
     # A field that only an option shows is worth knowing of, too.
-    if hasattr(shown.params, "observe_clock"):
-        names = {f.name for f in shown.fields}
-        more = entry.describe({**asdict(shown.params), "observe_clock": True}).fields
-        fields += [f.to_json() | {"option": "observe_clock"} for f in more if f.name not in names]
+    names = {f.name for f in shown.fields}
+    for option in ("observe_clock", "observe_hour"):
+        if hasattr(shown.params, option):
+            more = entry.describe({**asdict(shown.params), option: True}).fields
+            fields += [f.to_json() | {"option": option} for f in more if f.name not in names]
     meanings = documented(type(shown.params)) if is_dataclass(shown.params) else {}
     batch: Any = env.unwrapped.batch  # type: ignore[attr-defined]
     return {

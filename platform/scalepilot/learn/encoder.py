@@ -18,6 +18,8 @@ _MAX_RATIO = 5.0
 _MOST_ONE_HOT = 20_000
 _MAX_NORMALISED = 8.0
 _MIN_CAPACITY_RPS = 1e-6
+# Doublings of the hour's angle: what is scheduled begins and ends within minutes, which one wave an hour cannot tell apart.
+_HOUR_DOUBLINGS = 3
 
 
 class ScaleFreeEncoder(nn.Module):
@@ -41,7 +43,9 @@ class ScaleFreeEncoder(nn.Module):
         self.at = {name: i for i, name in enumerate(names)}
         self.starting = [i for i, n in enumerate(names) if n.startswith("starting_replicas_")]
         self.clock = [i for i, n in enumerate(names) if n.startswith("clock_")]
+        self.knows_hour = "clock_hour_sin" in self.at
         self.num_features = 2 * len(self.rates) + len(self.starting) + len(self.clock) + 13
+        self.num_features += 2 * _HOUR_DOUBLINGS if self.knows_hour else 0
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """(n, num_fields) float32 physical values → (n, num_features)."""
@@ -87,6 +91,11 @@ class ScaleFreeEncoder(nn.Module):
         ]
         if self.clock:
             features.append(observation[:, self.clock[0] : self.clock[-1] + 1])
+        if self.knows_hour:
+            sine, cosine = column("clock_hour_sin"), column("clock_hour_cos")
+            for _ in range(_HOUR_DOUBLINGS):
+                sine, cosine = 2.0 * sine * cosine, cosine.square() - sine.square()
+                features += [sine, cosine]
         return torch.cat(features, dim=1)
 
 

@@ -59,6 +59,8 @@ def _typical_values(env_params: Mapping[str, Any]) -> dict[str, float]:
         "clock_day_cos": -1.0,
         "clock_week_sin": 0.434,
         "clock_week_cos": 0.901,
+        "clock_hour_sin": 0.0,
+        "clock_hour_cos": 1.0,
     }
 
 

@@ -1,8 +1,8 @@
 """What the request rate will be, from its own past: a direct linear forecast of every lead, with its uncertainty.
 
-For each lead the logarithm of the rate, less its daily season where a clock is shown, is regressed on the newest rates,
-their window's mean and two slow averages. The variance of the error is regressed on how restless the rate is just now.
-Both are fitted on a workload's training part only.
+For each lead the logarithm of the rate, less its season of the day and of the hour where a clock shows them, is regressed on
+the newest rates, their window's mean and two slow averages. The variance of the error is regressed on how restless the rate
+is just now. Both are fitted on a workload's training part only.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ _KEPT = 1.0 - 1.0 / np.array(SLOW_STEPS)
 _NODE_EDGES = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 1.0)
 NODE_WEIGHTS = tuple(high - low for low, high in pairwise(_NODE_EDGES))
 _NODE_LEVELS = tuple((high + low) / 2 for low, high in pairwise(_NODE_EDGES))
-SEASON_BINS = 48
-_FEWEST_DAYS_OF_SEASON = 3.0
+# Of a day and of an hour: what is scheduled begins on a minute.
+SEASON_BINS, HOUR_BINS = 48, 60
+_FEWEST_DAYS_OF_SEASON, _FEWEST_HOURS_OF_HOUR = 3.0, 12.0
 _RIDGE = 1e-3
 _LEAST_VARIANCE = 1e-4
-_DAY_SECONDS = 86_400.0
+_DAY_SECONDS, _HOUR_SECONDS = 86_400.0, 3600.0
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,14 @@ class Forecast:
         spread: [lead][5] for the variance of its error.
         nodes: standardised errors, rising, each with its NODE_WEIGHTS.
         season: logarithm of the rate relative to the day's mean, SEASON_BINS from midnight UTC; empty for none.
+        hour: logarithm of the rate relative to the hour's mean, HOUR_BINS from the full hour; empty for none.
     """
 
     weights: tuple[tuple[float, ...], ...]
     spread: tuple[tuple[float, ...], ...]
     nodes: tuple[float, ...]
     season: tuple[float, ...] = ()
+    hour: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.weights or len({len(row) for row in self.weights}) != 1 or len(self.spread) != len(self.weights):
@@ -54,7 +57,9 @@ class Forecast:
             raise ValueError(f"forecast: allowed: {_NUM_VARIABILITIES} columns of spread and {len(NODE_WEIGHTS)} nodes")
         if len(self.season) not in (0, SEASON_BINS):
             raise ValueError(f"forecast.season: {len(self.season)} bins are not allowed; allowed: none or {SEASON_BINS}")
-        numbers = [*self.nodes, *self.season, *(x for row in (*self.weights, *self.spread) for x in row)]
+        if len(self.hour) not in (0, HOUR_BINS):
+            raise ValueError(f"forecast.hour: {len(self.hour)} bins are not allowed; allowed: none or {HOUR_BINS}")
+        numbers = [*self.nodes, *self.season, *self.hour, *(x for row in (*self.weights, *self.spread) for x in row)]
         if not np.isfinite(np.array(numbers, dtype=np.float64)).all():
             raise ValueError("forecast: holds a value that is not finite; allowed: finite numbers")
         if min(x for row in self.spread for x in row) < 0 or list(self.nodes) != sorted(self.nodes):
@@ -105,16 +110,23 @@ def averaged(slow: Array, newest_log: Array) -> Array:
     return slow * _KEPT + newest_log[:, None] * (1.0 - _KEPT)
 
 
-def season_at(season: Array, day_share: Array) -> Array:
-    """The season's logarithm at shares of the day in [0, 1), linear between the middles of its bins; 0 without one."""
+def season_at(season: Array, share: Array) -> Array:
+    """The season's logarithm at shares of its period in [0, 1), linear between the middles of its bins; 0 without one."""
     if not len(season):
-        return np.zeros_like(day_share)
+        return np.zeros_like(share)
     middles = (np.arange(len(season)) + 0.5) / len(season)
-    return np.interp(day_share, middles, season, period=1.0)
+    return np.interp(share, middles, season, period=1.0)
 
 
 def fit_forecast(
-    series: RateSeries, *, history_steps: int, window_steps: int, num_leads: int, with_season: bool = False, seed: int = 0
+    series: RateSeries,
+    *,
+    history_steps: int,
+    window_steps: int,
+    num_leads: int,
+    with_season: bool = False,
+    with_hour: bool = False,
+    seed: int = 0,
 ) -> Forecast:
     """Fit on a workload's training part.
 
@@ -124,6 +136,7 @@ def fit_forecast(
         window_steps: intervals behind its mean and deviation.
         num_leads: intervals ahead.
         with_season: learn the season of the day; the policy then needs the clock fields. A short series has none.
+        with_hour: learn the season of the hour, likewise.
         seed: of the counts.
 
     Raises:
@@ -136,10 +149,14 @@ def fit_forecast(
     rates: Array = np.random.default_rng(seed).poisson(series.rates_rps * interval) / interval
     # An interval is observed at its end.
     ends = series.start_unix_seconds + (np.arange(len(rates)) + 1) * interval
-    day_share = np.asarray(ends % _DAY_SECONDS / _DAY_SECONDS, dtype=np.float64)
-    long_enough = len(rates) * interval >= _FEWEST_DAYS_OF_SEASON * _DAY_SECONDS
-    season = _fitted_season(rates, day_share) if with_season and long_enough else np.empty(0)
-    offset = season_at(season, day_share)
+    day_share, hour_share = (np.asarray(ends % p / p, dtype=np.float64) for p in (_DAY_SECONDS, _HOUR_SECONDS))
+    seconds = len(rates) * interval
+    season = hour = np.empty(0)
+    if with_season and seconds >= _FEWEST_DAYS_OF_SEASON * _DAY_SECONDS:
+        season = _smoothed(_fitted_season(rates, day_share, SEASON_BINS))
+    if with_hour and seconds >= _FEWEST_HOURS_OF_HOUR * _HOUR_SECONDS:
+        hour = _fitted_season(rates, hour_share, HOUR_BINS)
+    offset = season_at(season, day_share) + season_at(hour, hour_share)
     logs = np.log1p(rates) - offset
     slow = _slow_averages(logs)
 
@@ -166,17 +183,24 @@ def fit_forecast(
         tuple(tuple(float(x) for x in row) for row in spread),
         tuple(float(x) for x in nodes),
         tuple(float(x) for x in season),
+        tuple(float(x) for x in hour),
     )
 
 
-def _fitted_season(rates: Array, day_share: Array) -> Array:
-    """Logarithm of the mean rate by time of day, relative to the day's, smoothed over three bins."""
-    bins = np.minimum((day_share * SEASON_BINS).astype(int), SEASON_BINS - 1)
-    sums, counts = (np.bincount(bins, weights=w, minlength=SEASON_BINS) for w in (rates, np.ones_like(rates)))
+def _fitted_season(rates: Array, share: Array, num_bins: int) -> Array:
+    """(num_bins,) logarithm of the mean rate by time within the period, relative to the mean; 0 where there is no step."""
+    bins = np.minimum((share * num_bins).astype(int), num_bins - 1)
+    sums, counts = (np.bincount(bins, weights=w, minlength=num_bins) for w in (rates, np.ones_like(rates)))
+    seen = counts > 0
     logs = np.log1p(sums / np.maximum(counts, 1.0))
-    smooth = (np.roll(logs, 1) + 2.0 * logs + np.roll(logs, -1)) / 4.0
-    season: Array = smooth - smooth.mean()
+    season: Array = np.where(seen, logs - logs[seen].mean(), 0.0)
     return season
+
+
+def _smoothed(season: Array) -> Array:
+    """Over three bins: a day has few of each."""
+    smooth: Array = (np.roll(season, 1) + 2.0 * season + np.roll(season, -1)) / 4.0
+    return smooth
 
 
 def _slow_averages(logs: Array) -> Array:

@@ -95,9 +95,11 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
                 f"rule.parameters: forecast.weights: {len(forecast.weights)} leads of {len(forecast.weights[0])} features;"
                 f" allowed: {horizon} (start-up + horizon_steps) of {p.history_steps + 4}"
             )
-        self._season = np.array(forecast.season)
+        self._season, self._hour = np.array(forecast.season), np.array(forecast.hour)
         if len(self._season) and not p.observe_clock:
             raise ArtifactError("rule.parameters: forecast.season: needs the clock; allowed: none, or observe_clock: true")
+        if len(self._hour) and not p.observe_hour:
+            raise ArtifactError("rule.parameters: forecast.hour: needs the clock; allowed: none, or observe_hour: true")
         self._weights, self._spread = np.array(forecast.weights).T, np.array(forecast.spread).T
         self._late = LateCosts(p, forecast.nodes)
 
@@ -150,13 +152,13 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
 
     def _seasons(self, observation: NDArray[Any]) -> tuple[Array, Array]:
         """The season's logarithm now (n,) and at every lead (n, num_leads); zeros without one."""
-        n, leads = len(observation), self._weights.shape[1]
-        if not len(self._season):
-            return np.zeros(n), np.zeros((n, leads))
-        sine, cosine = (self.view.column(observation, f"clock_day_{part}") for part in ("sin", "cos"))
-        share = np.arctan2(sine, cosine) / (2 * np.pi) % 1.0
-        steps = np.arange(leads + 1) * self.interval_seconds / 86_400.0
-        logs = season_at(self._season, (share[:, None] + steps) % 1.0)
+        ahead = np.arange(self._weights.shape[1] + 1) * self.interval_seconds
+        logs = np.zeros((len(observation), len(ahead)))
+        for season, period, seconds in ((self._season, "day", 86_400.0), (self._hour, "hour", 3600.0)):
+            if len(season):
+                sine, cosine = (self.view.column(observation, f"clock_{period}_{part}") for part in ("sin", "cos"))
+                share = np.arctan2(sine, cosine) / (2 * np.pi) % 1.0
+                logs += season_at(season, (share[:, None] + ahead / seconds) % 1.0)
         return logs[:, 0], logs[:, 1:]
 
     def _with_backlog(self, rate: Array, backlog: Array, ready: Array) -> Array:

@@ -6,7 +6,6 @@ const WIDEST = 1e5;
 const LOGARITHMIC_FROM = 100;
 const POSITIONS = 400;
 const COUNTED = ["replicas", "requests", "tasks", "pods", "instances"];
-const CLOCK = ["clock_day_sin", "clock_day_cos", "clock_week_sin", "clock_week_cos"];
 const NUMBERED = "observation_";
 const RATES = /^request_rate_rps_\d+$/;
 
@@ -69,15 +68,28 @@ function family(stem, children) {
   };
 }
 
-function weekHour(children) {
-  const angle = (sin, cos) => (Math.atan2(sin, cos) / (2 * Math.PI) + 1) % 1;
+// Sliders over sin and cos of the time: [period in the slider's unit, name of the fields] of each wave it sets.
+const CLOCKS = {
+  "clock (hour of the week)": {
+    label: "hour of the week", unit: "h", description: "hours since Monday 0:00 UTC; sets all four",
+    high: 168, start: 12, waves: [[24, "day"], [168, "week"]],
+  },
+  "clock (minute of the hour)": { label: "minute of the hour", unit: "min", description: "sets both", high: 60, start: 0, waves: [[60, "hour"]] },
+};
+
+const membersOf = (clock) => clock.waves.flatMap(([, name]) => [`clock_${name}_sin`, `clock_${name}_cos`]);
+
+function timeOf(key, children) {
+  const { label, unit, description, high, start, waves } = CLOCKS[key];
+  const [longest, shown] = waves.at(-1);
+  const share = (sin, cos) => (Math.atan2(sin, cos) / (2 * Math.PI) + 1) % 1;
   return {
-    key: "clock (hour of the week)", label: "hour of the week", unit: "h", description: "hours since Monday 0:00 UTC; sets all four",
-    bounds: { low: 0, high: 168 }, members: CLOCK, children, scale: new Scale(0, 168, { whole: true, start: 12 }),
-    get: (o) => Math.round(168 * angle(o.clock_week_sin, o.clock_week_cos)) % 168,
-    set: (o, hour) => {
-      for (const [name, period] of [["day", 24], ["week", 168]]) {
-        const turn = (2 * Math.PI * hour) / period;
+    key, label, unit, description,
+    bounds: { low: 0, high }, members: membersOf(CLOCKS[key]), children, scale: new Scale(0, high, { whole: true, start }),
+    get: (o) => Math.round(longest * share(o[`clock_${shown}_sin`], o[`clock_${shown}_cos`])) % high,
+    set: (o, value) => {
+      for (const [period, name] of waves) {
+        const turn = (2 * Math.PI * value) / period;
         o[`clock_${name}_sin`] = Number(Math.sin(turn).toFixed(6));
         o[`clock_${name}_cos`] = Number(Math.cos(turn).toFixed(6));
       }
@@ -90,13 +102,15 @@ export function quantities(fields, example) {
   const singles = fields.map((field) => single(field, fields, example));
   const stems = new Map();
   for (const quantity of singles) {
-    const stem = CLOCK.includes(quantity.key) ? "clock_" : /^(.+)_\d+$/.exec(quantity.key)?.[1];
+    const clock = Object.keys(CLOCKS).find((key) => membersOf(CLOCKS[key]).includes(quantity.key));
+    const stem = clock ?? /^(.+)_\d+$/.exec(quantity.key)?.[1];
     if (stem) stems.set(stem, [...(stems.get(stem) ?? []), quantity]);
   }
   const grouped = new Map();
   for (const [stem, children] of stems) {
-    if (stem === "clock_" ? children.length < CLOCK.length : children.length < 2 || !alike(children)) continue;
-    const group = stem === "clock_" ? weekHour(children) : family(stem, children);
+    const clock = CLOCKS[stem];
+    if (clock ? children.length < membersOf(clock).length : children.length < 2 || !alike(children)) continue;
+    const group = clock ? timeOf(stem, children) : family(stem, children);
     for (const child of children) grouped.set(child.key, group);
   }
   return [...new Set(singles.map((quantity) => grouped.get(quantity.key) ?? quantity))];
