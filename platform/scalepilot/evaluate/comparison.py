@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.evaluate.statistics import FROM_ZERO, SHARE, Bounds, GapClosed, Interval, PairedDifference
+from scalepilot.evaluate.statistics import ABOVE_ZERO, FROM_ZERO, SHARE, Bounds, GapClosed, Interval, PairedDifference
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
 
 Role = Literal["policy", "baseline", "reference"]
@@ -36,14 +36,14 @@ def _arrived(results: EpisodeResults) -> NDArray[Any]:
 
 
 TOTALS: dict[str, Total] = {
-    "J": Total(lambda r: r.J_per_hour),
-    "cost": Total(lambda r: r.replica_cost),
+    "J": Total(lambda r: r.J_per_hour, bounds=ABOVE_ZERO),
+    "cost": Total(lambda r: r.replica_cost, bounds=ABOVE_ZERO),
     "penalty": Total(lambda r: r.late_cost),
     "move_cost": Total(lambda r: r.move_cost),
     # Per request, not per window: a quiet window's late requests are few.
     "late_share": Total(lambda r: r.late_requests, _arrived, SHARE),
-    "replicas": Total(lambda r: r.replicas_mean),
-    "latency_p95_seconds": Total(lambda r: r.latency_p95_seconds * _arrived(r), _arrived),
+    "replicas": Total(lambda r: r.replicas_mean, bounds=ABOVE_ZERO),
+    "latency_p95_seconds": Total(lambda r: r.latency_p95_seconds * _arrived(r), _arrived, ABOVE_ZERO),
     "actions": Total(lambda r: r.actions),
 }
 METRICS = tuple(TOTALS)

@@ -18,6 +18,8 @@ _LEVEL_PERCENT = (2.5, 97.5)
 Bounds = tuple[float, float]
 UNBOUNDED: Bounds = (-math.inf, math.inf)
 FROM_ZERO: Bounds = (0.0, math.inf)
+# For what is never 0: an interval that reaches it only says that there are too few blocks for one.
+ABOVE_ZERO: Bounds = (math.ulp(0.0), math.inf)
 SHARE: Bounds = (0.0, 1.0)
 SMALLEST_GAP_SHARE = 0.05
 
@@ -28,7 +30,7 @@ class Interval:
 
     Attributes:
         mean: the estimate from all episodes; NaN where there is none.
-        low, high: the interval; NaN where the episodes cannot give one (a single block).
+        low, high: the interval; NaN where the episodes cannot give one (a single block, or too few of them).
     """
 
     mean: float
@@ -175,7 +177,10 @@ def percentile_interval(estimate: float, resamples: Array, bounds: Bounds = UNBO
     """The estimate with the middle 95 % of its resamples, cut at the bounds; no interval where a resample is unknown."""
     if not np.isfinite(resamples).all():
         return Interval(estimate, math.nan, math.nan)
-    low, high = (float(x) for x in np.clip(np.percentile(resamples, _LEVEL_PERCENT), *bounds))
+    ends = np.percentile(resamples, _LEVEL_PERCENT)
+    if bounds == ABOVE_ZERO and ends[0] <= 0:
+        return Interval(estimate, math.nan, math.nan)
+    low, high = (float(x) for x in np.clip(ends, *bounds))
     return Interval(estimate, low, high)
 
 

@@ -195,7 +195,7 @@ def describe_intervals(comparison: Comparison) -> str:
         return "No intervals: there is only one test window."
     if t.block == "window":
         return f"95 % intervals: bootstrap over {t.num_blocks} windows of ONE day; chance between days is not in them."
-    few = " (few: the intervals are widened for it)" if t.num_blocks < 10 else ""
+    few = " (few: the intervals are widened for it, and none is given where they are too few)" if t.num_blocks < 10 else ""
     return f"95 % intervals: block bootstrap over {t.num_blocks} days{few}."
 
 
