@@ -24,7 +24,7 @@ _OF_TRAINING_ALONE = {"reward_per_currency"}
 # What may differ between two runs of one experiment.
 _INCIDENTAL = ("seed", "output", "resources", "checkpoints", "tracking")
 # Of `evaluation`: what happens after training, which made the policy neither better nor worse.
-_OF_JUDGING_ALONE = ("test_seeds", "test_episodes", "tuning_evaluations", "bootstrap_samples", "optimum", "videos")
+_OF_JUDGING_ALONE = ("test_seeds", "test_episodes", "baselines", "tuning_evaluations", "bootstrap_samples", "optimum", "videos")
 
 
 @dataclass(frozen=True)

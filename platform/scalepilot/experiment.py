@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from scalepilot.learn.trainer import Trainer
 
 INTERRUPTED = "interrupted"
+_EVALUATIONS_PER_PROCESS = 50
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RAY_ALGORITHMS = ("ppo", "dqn")
 TABULAR_ALGORITHMS = ("q_learning", "sarsa")
@@ -213,7 +214,7 @@ def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate:
     try:
         rivals = []
         if data is not None and evaluate:
-            rivals = tuned_rivals(data, config.autoscale.params, config.evaluation.tuning_evaluations, folder.baselines)
+            rivals = tuned_baselines(config, data, folder)
         trained = json_outcome = None
         with connected(config.resources) if config.algorithm in RAY_ALGORITHMS else contextlib.nullcontext():
             from scalepilot.learn.trainer import TrainingLoop
@@ -275,6 +276,16 @@ def _check_stored(folder: RunFolder, config: ExperimentConfig) -> None:
     newest = checkpoints.newest()
     if newest is not None:
         read_loop(newest)
+
+
+def tuned_baselines(config: ExperimentConfig, data: ProtocolData, folder: RunFolder) -> list[Rule[Any]]:
+    """The rules that the run's policy is compared against, tuned on the training windows and stored beside the run."""
+    evaluation = config.evaluation
+    # A small search is over before another process has started.
+    with ProcessExecutor(min(usable_cores(), max(1, evaluation.tuning_evaluations // _EVALUATIONS_PER_PROCESS))) as executor:
+        return tuned_rivals(
+            data, config.autoscale.params, evaluation.tuning_evaluations, folder.baselines, executor, evaluation.baselines
+        )
 
 
 def make_callbacks(config: ExperimentConfig, folder: RunFolder, task: Task) -> list[Callback]:

@@ -61,7 +61,7 @@ class Ground:
         return cls(data, params, cache / "rules" / f"{data.train.workload}-{digest.hexdigest()[:12]}")
 
 
-def baseline_names(asked: Sequence[str]) -> list[str]:
+def baseline_names(asked: Sequence[str], where: str = "--baseline") -> list[str]:
     """Names of BASELINES that were asked for, and rules with settings as they were given behind them.
 
     `all`, `none`, and `hpa-tuned` for both of its metrics, are understood.
@@ -77,7 +77,7 @@ def baseline_names(asked: Sequence[str]) -> list[str]:
             names.append(name)
             continue
         if name not in short and name not in BASELINES:
-            raise InputError(f"--baseline: {_unknown(name, (*short, *BASELINES))}")
+            raise InputError(f"{where}: {_unknown(name, (*short, *BASELINES))}")
         names += short.get(name, (name,))
     return [name for name in BASELINES if name in names] + [name for name in dict.fromkeys(names) if name not in BASELINES]
 
@@ -126,10 +126,20 @@ def find_rules(names: Sequence[str], grounds: Sequence[Ground], evaluations: int
 
 
 def tuned_rivals(
-    data: ProtocolData, params: AutoscaleParams, evaluations: int, folder: Path | None, executor: Executor | None = None
+    data: ProtocolData,
+    params: AutoscaleParams,
+    evaluations: int,
+    folder: Path | None,
+    executor: Executor | None = None,
+    names: Sequence[str] = (HPA_TUNED,),
 ) -> list[Rule[Any]]:
-    """HPA tuned on each metric, half of the evaluations each; arguments as `Ground` and `find_rules` have them."""
-    return find_rules(HPA_TUNED_BY_METRIC, [Ground(data, params, folder)], evaluations, executor or SerialExecutor())[0]
+    """The baselines of an experiment but for the default HPA; arguments as `Ground` and `find_rules` have them.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    wanted = [name for name in baseline_names(names, "evaluation.baselines") if name != HPA_DEFAULT]
+    return find_rules(wanted, [Ground(data, params, folder)], evaluations, executor or SerialExecutor())[0]
 
 
 def _chosen(name: str, ground: int, known: dict[tuple[int, str], Rule[Any]]) -> Rule[Any]:

@@ -99,7 +99,9 @@ class EvaluationConfig:
         window_steps: steps of a validation or test window (1,920 of 15 s are 8 hours).
         drawn_windows: training and validation windows drawn.
         test_seeds: arrival seeds of the test windows.
-        tuning_evaluations: random-search evaluations of the tuned rules, shared equally by the metrics.
+        baselines: rules to compare against on Autoscale, named as `compare --baseline` names them; the HPA with default settings
+            always takes part.
+        tuning_evaluations: random-search evaluations of each tuned rule; the HPA's are shared equally by its metrics.
         validate_every_share: of the budget, between two validations (0.02 = 50 validations a run).
         bootstrap_samples: resamples behind the intervals.
         optimum: judge against the clairvoyant optimum too (a second or two an episode).
@@ -112,6 +114,7 @@ class EvaluationConfig:
     window_steps: int = 1920
     drawn_windows: int = 24
     test_seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
+    baselines: tuple[str, ...] = ("hpa-tuned",)
     tuning_evaluations: int = 400
     validate_every_share: float = 0.02
     bootstrap_samples: int = 2000

@@ -16,9 +16,8 @@ from scalepilot.evaluate.page import image_address, render
 from scalepilot.evaluate.returns import returns_verdict
 from scalepilot.evaluate.statistics import FROM_ZERO, Bounds
 from scalepilot.evaluate.tables import verdict as cost_verdict
-from scalepilot.experiment import evaluate_returns, evaluate_run, load_data, make_task
+from scalepilot.experiment import evaluate_returns, evaluate_run, load_data, make_task, tuned_baselines
 from scalepilot.files.stored import read_text
-from scalepilot.judge import tuned_rivals
 from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions
 from scalepilot.progress import duration
 from scalepilot.sweep.board import Standing, TrialEntry, ranked, read_trials
@@ -133,8 +132,7 @@ def _judge(config: ExperimentConfig, folder: Path, best: TrialEntry) -> str:
         shutil.copytree(best.folder / "policy", aside, dirs_exist_ok=True)
     if isinstance(config.env, EnvConfig):
         data = load_data(config)
-        rivals = tuned_rivals(data, config.autoscale.params, config.evaluation.tuning_evaluations, own.baselines)
-        return cost_verdict(evaluate_run(config, own, data, rivals))
+        return cost_verdict(evaluate_run(config, own, data, tuned_baselines(config, data, own)))
     return returns_verdict(evaluate_returns(config, own, make_task(config)))
 
 
