@@ -464,7 +464,10 @@ def with_forecast(**change):
         ({"forecast": "import os"}, "rule.parameters: forecast: 'import os' is not allowed; allowed: a fitted forecast, or null"),
         ({"forecast": [1.0]}, "rule.parameters: forecast: "),
         ({"forecast": {"weights": [[1.0]]}}, "rule.parameters: "),
-        ({"forecast": {"code": 1}}, "rule.parameters: {'code': 1} is not allowed; allowed keys: hour, nodes, season, spread, weights"),
+        (
+            {"forecast": {"code": 1}},
+            "rule.parameters: {'code': 1} is not allowed; allowed keys: hour, nodes, season, spread, weights",
+        ),
         ({"horizon_steps": 9, **with_forecast()}, "rule.parameters: forecast.weights: 12 leads of 12 features; allowed: 13"),
         (with_forecast(weights=[[0.0] * 9] * 12), "rule.parameters: forecast.weights: 12 leads of 9 features; allowed: 12"),
         (with_forecast(season=[0.0] * 48), "rule.parameters: forecast.season: needs the clock; allowed: none, or observe_clock"),
