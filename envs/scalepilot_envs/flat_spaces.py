@@ -27,7 +27,7 @@ MIN_IMAGE_SIDE, NATURE_IMAGE_SIDE = 20, 36
 MAX_ACTIONS = 10_000
 _NUMBERS_ALLOWED = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict or Tuple of these"
 _DROP = "a wrapper can leave it out, such as {gymnasium.wrappers:FilterObservation: {filter_keys: [...]}} in env.wrappers"
-_UNNAMABLE = re.compile(r"[^A-Za-z0-9_.\-]+")
+_UNNAMABLE = re.compile(r"[^\w.\-]+")
 Leaf = tuple[str, gym.Space[Any]]
 
 

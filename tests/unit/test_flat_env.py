@@ -279,3 +279,10 @@ def test_a_network_of_an_environment_that_is_not_here_acts(tmp_path, field_envs)
     (folder.policy / "policy.json").write_text(json.dumps({**stored, "env_id": "gone_package:Gone-v0"}))
     assert ask(served(folder.policy), observation=row(2))["action"] == 1
     assert "gone_package" not in sys.modules
+
+
+def test_random_continuous_actions_are_served_by_name(tmp_path):
+    save_policy(make_rule("random", find_env("Pendulum-v1").describe()), tmp_path / "random")
+    answer = ask(served(tmp_path / "random"), observation={f"observation_{i}": 0.0 for i in range(3)})
+    assert list(answer["action"]) == ["action_0"]
+    assert -2 <= answer["action"]["action_0"] <= 2

@@ -49,8 +49,8 @@ def answer_rows(
     for i in range(count):
         answer: dict[str, Any] = {"policy": name, "version": version}
         fell_back = outcome.fell_back is not None and bool(outcome.fell_back[i])
-        if spec.components:
-            names = dict.fromkeys(c.name for c in spec.components)
+        if served.components:
+            names = dict.fromkeys(c.name for c in served.components)
             answer["action"] = names if fell_back else _components(served, action, i)
         elif action is not None and not fell_back:
             answer["action"] = values[action[i]]
@@ -83,7 +83,7 @@ def move_label(change: int) -> str:
 
 
 def _components(served: ServedPolicy, action: Any, row: int) -> dict[str, float]:
-    names = [component.name for component in served.spec.components]
+    names = [component.name for component in served.components]
     return dict(zip(names, rounded(np.array([action[row]], dtype=np.float32))[0], strict=True))
 
 

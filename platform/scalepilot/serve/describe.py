@@ -30,7 +30,7 @@ def describe(served: ServedPolicy, catalogue: Catalogue) -> dict[str, Any]:
         "observation_fields": [{name: getattr(field, name) for name in _FIELD_KEYS} for field in spec.observation_fields],
         "actions": [{key: value for key, value in asdict(action).items() if value is not None} for action in spec.actions],
         "moves": list(served.move_labels),
-        "components": [asdict(component) for component in spec.components],
+        "components": [asdict(component) for component in served.components],
         "decision_rule": spec.decision_rule,
         "replicas": None
         if served.replica_bounds is None

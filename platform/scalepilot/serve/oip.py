@@ -77,8 +77,8 @@ def output_types(served: ServedPolicy) -> dict[str, tuple[str, list[int]]]:
     """Name → (datatype, shape) of every output a policy has."""
     spec = served.spec
     outputs: dict[str, tuple[str, list[int]]] = {}
-    if spec.components:
-        outputs["action"] = ("FP32", [-1, len(spec.components)])
+    if served.components:
+        outputs["action"] = ("FP32", [-1, len(served.components)])
     elif served.move_labels:
         # What the environment takes where those are whole numbers, alone or several; else the index of the action.
         width = served.action_width
@@ -137,7 +137,7 @@ def infer(served: ServedPolicy, body: bytes, header_length: bytes | None = None)
         if name not in wanted:
             continue
         values = _output(name, outcome)
-        if name == "action" and not served.spec.components:
+        if name == "action" and not served.components:
             values = served.whole_actions(values)
         entry: dict[str, Any] = {"name": name, "shape": [len(rows), *shape[1:]], "datatype": kind}
         if wanted[name]:

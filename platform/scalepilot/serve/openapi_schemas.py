@@ -66,8 +66,8 @@ def _policy_schemas(served: ServedPolicy) -> dict[str, Schema]:
     answer: dict[str, Schema] = {}
     if served.shows_replicas:
         required |= {"move": _MOVE, "desired_replicas": _REPLICAS}
-    if served.spec.components:
-        answer["action"] = _object({c.name: {"description": f"{c.name} ({c.unit}), a number"} for c in served.spec.components})
+    if served.components:
+        answer["action"] = _object({c.name: {"description": f"{c.name} ({c.unit}), a number"} for c in served.components})
     elif served.move_labels:
         answer |= {"action": _action(served.action_values), "move": _MOVE}
         if served.spec.actions:

@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 
 from scalepilot.errors import ArtifactError, ConfigError
 from scalepilot.files.ownership import check_own_tree
-from scalepilot.policy import ActionEntry, FieldView, Policy, PolicySpec, describe_env, find_policy_folder, read_packed
+from scalepilot.policy import (
+    ActionEntry,
+    ComponentEntry,
+    FieldView,
+    Policy,
+    PolicySpec,
+    describe_env,
+    env_components,
+    find_policy_folder,
+    read_packed,
+)
 from scalepilot.policy.rules import make_rule
 from scalepilot.policy.signature import PublicKeys
 from scalepilot.serve.config import RouteConfig
@@ -41,6 +51,7 @@ class ServedPolicy:
         view: named access to columns of its observation.
         move_labels: one for each action; unique.
         action_values: what the environment takes for each.
+        components: of a continuous action; a rule's are those of its environment.
         state_shapes: key → shape of one observation's state; None where nothing is remembered.
         example: field → value of a plausible observation.
         replica_bounds: fewest and most replicas it may ask for, infinite where nobody says; None where there are no replicas.
@@ -56,6 +67,7 @@ class ServedPolicy:
     replica_bounds: tuple[float, float] | None
     fallback: Policy | None = None
     action_values: tuple[Any, ...] = ()
+    components: tuple[ComponentEntry, ...] = ()
 
     @cached_property
     def _whole_values(self) -> NDArray[np.int64] | None:
@@ -125,6 +137,7 @@ class ServedPolicy:
             folder=folder,
             view=FieldView(spec.observation_fields, env.signals),
             move_labels=_unique_labels([action.label for action in actions]),
+            components=spec.components or env_components(env),
             action_values=tuple(i if a.value is None else a.value for i, a in enumerate(actions)),
             state_shapes=None,
             example=example_observation(spec),
