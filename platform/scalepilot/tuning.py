@@ -203,7 +203,7 @@ def rule_search(rule_name: str, data: ProtocolData, params: AutoscaleParams, *, 
     """
     rng = np.random.default_rng(seed)
     if rule_name == "static":
-        every = range(params.min_replicas, params.max_replicas + 1)
+        every = range(max(1, params.min_replicas), params.max_replicas + 1)
         chosen = every if len(every) <= evaluations else sorted(rng.choice(np.array(every), evaluations, replace=False).tolist())
         return Search("static", tuple(StaticParameters(n) for n in chosen), data, params)
     candidates = [SPACES[rule_name](rng) for _ in range(evaluations)]

@@ -312,7 +312,8 @@ def test_the_clock_shows_the_time_of_day_and_of_the_week():
     ("values", "message"),
     [
         ({"min_replicas": 10, "max_replicas": 5}, "max_replicas: 5 is below min_replicas 10; allowed: from 10"),
-        ({"min_replicas": 0}, "min_replicas: 0 is not allowed; allowed: whole numbers from 1"),
+        ({"min_replicas": -1}, "min_replicas: -1 is not allowed; allowed: whole numbers from 0"),
+        ({"min_replicas": 0, "max_replicas": 0}, "max_replicas: 0 is not allowed; allowed: whole numbers from 1"),
         ({"interval_seconds": 0.0}, "interval_seconds: 0.0 is not allowed; allowed: finite numbers above 0"),
         ({"startup_seconds": float("nan")}, "startup_seconds: nan is not allowed"),
         ({"price_per_move": -1.0}, "price_per_move: -1.0 is not allowed; allowed: finite numbers from 0"),

@@ -41,7 +41,8 @@ def text(chosen):
 
 def drawn(rng, minimum, maximum):
     """The same random HPA twice: as the rule's parameters and as the reference's spec."""
-    metric = str(rng.choice(["cpu", "rps", "cpu+rps"]))
+    # With 0 as the fewest Kubernetes refuses an HPA on CPU alone.
+    metric = str(rng.choice(["cpu", "rps", "cpu+rps"] if minimum else ["rps", "cpu+rps"]))
     cpu_percent, rate_percent = int(rng.integers(20, 130)), int(rng.integers(20, 110))
     tolerance, down_tolerance, up_tolerance = (float(x) for x in rng.choice([0.0, 0.02, 0.05, 0.1, 0.2], 3))
     own_tolerance = bool(rng.random() < 0.5)
@@ -65,7 +66,7 @@ def drawn(rng, minimum, maximum):
         select_down,
     )
     spec = Spec(
-        minimum=minimum if "rps" in metric else max(1, minimum),
+        minimum=minimum,
         maximum=maximum,
         up=Rules(up, select_up, up_seconds, up_tolerance if own_tolerance else tolerance),
         down=Rules(down, select_down, down_seconds, down_tolerance if own_tolerance else tolerance),

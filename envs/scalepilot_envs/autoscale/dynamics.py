@@ -94,7 +94,7 @@ class AutoscaleState:
         self.ready = np.where(mask, ready, self.ready)
         self.starting[:, mask] = 0.0
         self.backlog = np.where(mask, 0.0, self.backlog)
-        self.cpu = np.where(mask, np.minimum(1.0, first_rate_rps / (ready * self.capacity_rps)), self.cpu)
+        self.cpu = np.where(mask, self._utilisation(first_rate_rps, ready * self.capacity_rps), self.cpu)
         self.late_share = np.where(mask, 0.0, self.late_share)
         self.error_share = np.where(mask, 0.0, self.error_share)
         self.latency_p95_seconds = np.where(mask, p.service_time_seconds, self.latency_p95_seconds)
@@ -139,16 +139,29 @@ class AutoscaleState:
             error_share = np.where(arrived > 0, dropped / arrived, 0.0)
         late = arrived * wait.late_share
 
-        self.cpu = np.minimum(work / capacity, 1.0)
+        self.cpu = self._utilisation(work, capacity)
         self.late_share = np.where(arrived > 0, wait.late_share, 0.0)
         self.error_share = error_share
-        self.latency_p95_seconds = p.service_time_seconds + wait.wait_p95_seconds + backlog / served_rps
+        self.latency_p95_seconds = p.service_time_seconds + wait.wait_p95_seconds + self._draining(backlog, served_rps, arrived)
         self.backlog = backlog
         self.measurements.add(arrival_rps, self._record(), noise)
         self.ready = self.ready + self.starting[0]
         self.starting[:-1] = self.starting[1:]
         self.starting[-1] = 0.0
         return StepOutcome(step_cost(p, billed, late, change), arrived, late, dropped, billed, change)
+
+    def _utilisation(self, work: Array, capacity: Array) -> Array:
+        """Share of the capacity in use; without any, 1 where there is work and 0 where there is none."""
+        if self.params.min_replicas > 0:
+            return np.minimum(work / capacity, 1.0)
+        return np.where(capacity > 0, np.minimum(work / np.where(capacity > 0, capacity, 1.0), 1.0), work > 0)
+
+    def _draining(self, backlog: Array, served_rps: Array, arrived: Array) -> Array:
+        """Seconds until the backlog is served; the longest wait there is where requests come and nothing serves."""
+        if self.params.min_replicas > 0:
+            return backlog / served_rps
+        longest = np.where(arrived > 0, self.params.max_wait_seconds, 0.0)
+        return np.where(served_rps > 0, backlog / np.where(served_rps > 0, served_rps, 1.0), longest)
 
     def _apply(self, change: Array) -> None:
         """Order new replicas, or cancel the newest orders first and then ready ones."""

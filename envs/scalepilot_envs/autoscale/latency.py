@@ -104,14 +104,21 @@ def waiting(
 def waiting_for(
     params: AutoscaleParams, arrival_rps: Array, served_rps: Array, ready_replicas: Array, backlog_requests: Array
 ) -> Waiting:
-    """`waiting` with all that `params` say: what the environment and every planner that predicts it call."""
-    return waiting(
+    """`waiting` with all that `params` say: what the environment and every planner that predicts it call.
+
+    Where nothing serves, whatever arrives is late, and nobody is seen waiting.
+    """
+    none_serves = served_rps <= 0.0 if params.min_replicas == 0 else None
+    found = waiting(
         arrival_rps,
-        served_rps,
-        ready_replicas,
+        served_rps if none_serves is None else np.where(none_serves, 1.0, served_rps),
+        ready_replicas if none_serves is None else np.maximum(ready_replicas, 1.0),
         backlog_requests,
         wait_slo_seconds=params.wait_slo_seconds,
         interval_seconds=params.interval_seconds,
         load_balancing=params.load_balancing,
         waiting_probability=params.waiting_probability,
     )
+    if none_serves is None:
+        return found
+    return Waiting(np.where(none_serves, 1.0, found.late_share), np.where(none_serves, 0.0, found.wait_p95_seconds))

@@ -38,7 +38,7 @@ class AutoscaleParams:
         replica_capacity_rps: requests a second one replica serves.
         service_time_seconds: time one request is in service.
         startup_seconds: time from ordering a replica until it serves.
-        min_replicas: fewest replicas (ready + starting) a target may ask for.
+        min_replicas: fewest replicas (ready + starting) a target may ask for; with 0, requests that find none are late and lost.
         max_replicas: most replicas a target may ask for.
         wait_slo_seconds: a request that waits longer is late.
         max_wait_seconds: the backlog holds at most this many seconds of capacity; the rest is dropped.
@@ -103,8 +103,10 @@ class AutoscaleParams:
             raise ValueError(
                 f"metric_lag_steps: {self.metric_lag_steps} is not allowed; allowed: whole numbers from 0 to {MAX_STEPS}"
             )
-        if self.min_replicas < 1:
-            raise ValueError(f"min_replicas: {self.min_replicas} is not allowed; allowed: whole numbers from 1")
+        if self.min_replicas < 0:
+            raise ValueError(f"min_replicas: {self.min_replicas} is not allowed; allowed: whole numbers from 0")
+        if self.max_replicas < 1:
+            raise ValueError(f"max_replicas: {self.max_replicas} is not allowed; allowed: whole numbers from 1")
         if self.max_replicas < self.min_replicas:
             raise ValueError(
                 f"max_replicas: {self.max_replicas} is below min_replicas {self.min_replicas}; allowed: from {self.min_replicas}"

@@ -159,9 +159,10 @@ class Hpa(Rule[HpaParameters]):
     for its whole window. A decision without state is a first sync.
 
     As in Kubernetes: with no ready replica CPU says nothing, and nothing is recommended; where one of two metrics says nothing
-    the count may grow but not shrink; a count of 0 is left alone unless `min_replicas` is 0, and then needs the request rate
-    (on CPU alone the fewest are 1); out of the bounds the count goes back to them at once. An HPA without `behavior` limits
-    growth to max(2 × count, 4) instead of Kubernetes' documented max(2 × count, count + 4), which is used here.
+    the count may grow but not shrink; out of the bounds the count goes back to them at once; a count of 0 is left alone unless
+    `min_replicas` is 0, and then needs the request rate (Kubernetes refuses an HPA on CPU alone there: its fewest are 1 here,
+    also at the start). An HPA without `behavior` limits growth to max(2 × count, 4) instead of the documented
+    max(2 × count, count + 4), which is used here.
 
     State, each row's own: `seconds` (n,) of this decision since the first; `recommendations` and `recommendation_seconds`
     (n, longest window) newest last, the first one repeated while there are fewer; and, where a scaling policy looks back
@@ -191,6 +192,7 @@ class Hpa(Rule[HpaParameters]):
         self._on_cpu, self._on_rate = metric != "rps", metric != "cpu"
         low, high = self._bounds
         self._low, self._high = np.where(self._on_rate, low, np.maximum(low, 1.0)), high
+        self._scales_from_zero = low <= 0
         self._down_window, self._up_window = (
             self.by_row(f"stabilisation_{way}_seconds").astype(np.float64)[:, None] for way in ("down", "up")
         )
@@ -267,7 +269,7 @@ class Hpa(Rule[HpaParameters]):
             (n,) replicas asked for now.
         """
         recommended, known = readings.recommend(self, current)
-        enabled = due & ((current > 0) | (self._low <= 0))
+        enabled = due & ((current > 0) | self._scales_from_zero)
         above, below = enabled & (current > self._high), enabled & (current < self._low)
         computed = enabled & known & ~(above | below)
         wanted = self._limited(self._stabilised(recommended, now, current, memory), now, current, memory)
