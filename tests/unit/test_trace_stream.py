@@ -74,7 +74,7 @@ def test_a_long_trace_is_read_to_the_last_row(tmp_path, many):
             ":{line}: timestamp '{naive} Europe/Berlin' has the zone 'Europe/Berlin'; allowed: Z, UTC, an",
         ),
         ("{naive}CEST,1", ":{line}: timestamp '{naive}CEST' has the zone 'CEST'; allowed: Z, UTC, an offset such as +02:00"),
-        ("{stamp},\xff", ":{line}: cannot be read as UTF-8 text (byte 0xff); allowed: UTF-8"),
+        ("{stamp},\xff", ":{line}: requests_per_second 'ÿ' is not allowed"),
         ('{stamp},"1', ":{line}: "),
     ],
 )
@@ -230,7 +230,8 @@ def test_a_counter_reset_is_refused_with_its_line_or_counted_from_zero(tmp_path)
     lines = [COUNTER] + [f"{stamp(i, 10)},{count}" for i, count in enumerate([1000, 1100, 50, 60])]
     path = written(tmp_path, lines)
     message = (
-        ":4: requests_total 50 is below 1100 before it, a counter reset; allowed: a rising counter, or counter_resets: restart"
+        ":4: requests_total 50 is below 1100 before it, a counter reset;"
+        " allowed: a rising counter, or --counter-resets restart (counter_resets: in YAML)"
     )
     assert refusal(path) == message
     assert read_csv(path, counter_resets="restart").rates_rps.tolist() == [10, 5, 1]

@@ -12,7 +12,7 @@ from scalepilot_envs.workloads.patterns import Cycle, SineCurveWorkload, Sinusoi
 from scalepilot_envs.workloads.phases import Phase, PhasesWorkload
 from scalepilot_envs.workloads.series import PARTS, Part, RateSeries
 from scalepilot_envs.workloads.trace import TraceWorkload
-from scalepilot_envs.workloads.traces import TraceError, read_csv, read_trace, write_trace
+from scalepilot_envs.workloads.traces import Imported, Said, TraceError, import_trace, read_csv, read_trace, write_trace
 
 __all__ = [
     "PARTS",
@@ -21,6 +21,7 @@ __all__ = [
     "Component",
     "Cycle",
     "DiurnalWorkload",
+    "Imported",
     "LoadEvent",
     "MixtureWorkload",
     "Part",
@@ -30,6 +31,7 @@ __all__ = [
     "RandomWalkWorkload",
     "RandomWorkload",
     "RateSeries",
+    "Said",
     "SineCurveWorkload",
     "SinusoidalWorkload",
     "SpikeWorkload",
@@ -37,6 +39,7 @@ __all__ = [
     "TraceError",
     "TraceWorkload",
     "Workload",
+    "import_trace",
     "part_of",
     "read_csv",
     "read_trace",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from scalepilot.cli import output
 
 if TYPE_CHECKING:
-    from scalepilot_envs.workloads import AnyWorkload, Part, RateSeries
+    from scalepilot_envs.workloads import AnyWorkload, Imported, Part, RateSeries
 
 HELP = "show a workload's statistics; check your own trace and say how to train on it; write one to a file"
 _PLOT_ROWS, _LABEL_COLUMNS = 8, 9
@@ -20,6 +20,10 @@ _FEWEST_TO_SPLIT = 4
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _PARTS: tuple[Part, ...] = ("train", "validation", "test")
 _STATISTICS = ("min", "p50", "mean", "p95", "p99", "max")
+_READING = (
+    "unit", "time_column", "value_column", "sum", "series", "timezone", "delimiter", "decimal", "date_order",
+    "gaps", "interval_seconds", "counter_resets",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,8 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", metavar="show|import|generate", required=True)
     showing = what.add_parser("show", help="statistics, split and a plot")
     showing.add_argument("source", metavar="SOURCE", help="experiment YAML, a trace's file, or a kind such as spike")
-    importing = what.add_parser("import", help="check a trace and print the command that trains on it")
-    importing.add_argument("source", type=Path, metavar="FILE", help="CSV (timestamp,requests_per_second), .parquet or .json")
+    importing = what.add_parser("import", help="recognise recorded traffic, check it and print the command that trains on it")
+    known = (
+        "CSV, Parquet, JSON of Prometheus, CloudWatch, Datadog, Azure …, an access log, results of Locust or k6; packed or not"
+    )
+    importing.add_argument("source", type=Path, metavar="FILE", help=f"{known} (docs/traffic.md)")
     importing.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="write the checked trace here, in UTC on a regular grid"
     )
@@ -41,14 +48,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         setting = "a key of the kind (num_steps=500), or of the YAML (workload.days=3)"
         command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)
     for command in (showing, importing):
-        filling = "fill missing rows of a trace (default: refuse)"
-        command.add_argument("--gaps", choices=("error", "linear", "previous"), default="error", help=filling)
-        averaging = "average a trace into intervals of this length while reading"
-        command.add_argument("--interval-seconds", type=float, metavar="SECONDS", help=averaging)
-        resetting = "a fall of requests_total: refuse it (default), or count from zero"
-        command.add_argument("--counter-resets", choices=("error", "restart"), default="error", help=resetting)
+        _add_reading(command)
     for command in (showing, importing, generating):
         command.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
+    """What the user says of a trace that it does not say itself."""
+    reading = command.add_argument_group("reading a trace")
+    units = ("rps", "rpm", "rph", "count", "counter", "events")
+    reading.add_argument(
+        "--unit", choices=units, help="of its numbers: rates, a count of each interval, a rising counter, or a request a row"
+    )
+    reading.add_argument("--time-column", metavar="NAME", help="column of times, by name or number")
+    reading.add_argument(
+        "--value-column", action="append", default=[], metavar="NAME", help="column of requests; repeatable with --sum"
+    )
+    reading.add_argument("--sum", action="store_true", help="add several series up")
+    reading.add_argument("--series", metavar="NAME", help="take only the series with this in its name")
+    reading.add_argument("--timezone", metavar="ZONE", help="of times without a zone, such as Europe/Berlin (default: UTC)")
+    reading.add_argument("--delimiter", metavar="CHARACTER", help="between columns")
+    reading.add_argument("--decimal", choices=(".", ","), help="mark of decimals")
+    reading.add_argument("--date-order", choices=("dmy", "mdy"), help="day or month first")
+    gaps = ("error", "linear", "previous", "zero")
+    reading.add_argument("--gaps", choices=gaps, default="error", help="fill what is missing (default: refuse)")
+    averaging = "average into intervals of this length while reading"
+    reading.add_argument("--interval-seconds", type=float, metavar="SECONDS", help=averaging)
+    resetting = "a fall of a counter: refuse it (default), or count from zero"
+    reading.add_argument("--counter-resets", choices=("error", "restart"), default="error", help=resetting)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,35 +90,63 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from scalepilot.errors import InputError
+
     workload = _described(arguments.source, arguments.set)
     if workload is None:
-        kind, series = "trace", _read(arguments, Path(arguments.source))
-    else:
-        kind, series = workload.kind, workload.series()
-    _report(arguments, {"source": arguments.source, "kind": kind} | describe(series), series)
+        imported = _read(arguments, Path(arguments.source))
+        figures = {"source": arguments.source, "kind": "trace"} | describe(imported.series) | _recognised(imported)
+        _report(arguments, figures, imported.series)
+        return 0
+    if given := _given(arguments):
+        raise InputError(f"{given[0]}: {arguments.source} is no trace's file; allowed: with a recorded trace")
+    series = workload.series()
+    _report(arguments, {"source": arguments.source, "kind": workload.kind} | describe(series), series)
     return 0
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    import shlex
+
     from scalepilot.errors import InputError
     from scalepilot_envs.workloads import write_trace
 
-    changes = {
-        "--gaps": arguments.gaps,
-        "--interval-seconds": arguments.interval_seconds,
-        "--counter-resets": arguments.counter_resets,
-    }
-    for option, value in changes.items():
-        if value not in ("error", None) and arguments.out is None:
-            raise InputError(f"{option} {value}: needs --out CSV, where the changed trace is written")
-    series = _read(arguments, arguments.source)
-    figures = {"source": str(arguments.source), "kind": "trace"} | describe(series)
+    if arguments.out is not None and arguments.out.exists():
+        raise InputError(f"{arguments.out}: exists already; allowed: a new file")
+    imported = _read(arguments, arguments.source)
+    series = imported.series
+    figures = {"source": str(arguments.source), "kind": "trace"} | describe(series) | _recognised(imported)
+    # What is too short to train on leaves no file behind.
+    train = train_command(arguments.out or arguments.source, series, arguments.interval_seconds)
+    written = {"written": str(arguments.out) if arguments.out else None, "train": train}
     if arguments.out is not None:
         write_trace(series, arguments.out)
-    command = train_command(arguments.out or arguments.source, series)
-    written = {"written": str(arguments.out) if arguments.out else None, "train": command}
+    elif given := _given(arguments) or not imported.sure:
+        options = given if isinstance(given, list) else []
+        written["train"] = shlex.join(["scalepilot", "workload", "import", str(arguments.source), *options, "--out", "trace.csv"])
     _report(arguments, figures, series, written)
     return 0
+
+
+def _given(arguments: argparse.Namespace) -> list[str]:
+    """The options that say something of a trace, as they were typed."""
+    given = []
+    for option in _READING:
+        value = getattr(arguments, option)
+        flag = f"--{option.replace('_', '-')}"
+        if option in ("gaps", "counter_resets") and value == "error":
+            continue
+        if value is True:
+            given.append(flag)
+        elif isinstance(value, list):
+            given += [word for one in value for word in (flag, one)]
+        elif value not in (None, False):
+            given += [flag, f"{value:g}" if isinstance(value, float) else value]
+    return given
+
+
+def _recognised(imported: Imported) -> dict[str, Any]:
+    return {"recognised": {"dialect": imported.dialect, "unit": imported.unit, "told": list(imported.told)}}
 
 
 def _generate(arguments: argparse.Namespace) -> int:
@@ -145,10 +200,19 @@ def _described(source: str, settings: Sequence[str]) -> AnyWorkload | None:
     return config_from_mapping({"workload": {"kind": source}}, overrides, source=source).workload
 
 
-def _read(arguments: argparse.Namespace, path: Path) -> RateSeries:
-    from scalepilot_envs.workloads import read_trace
+def _read(arguments: argparse.Namespace, path: Path) -> Imported:
+    from scalepilot_envs.workloads import Said, import_trace
 
-    return read_trace(path, arguments.gaps, arguments.interval_seconds, arguments.counter_resets)
+    if arguments.interval_seconds is not None and not (
+        math.isfinite(arguments.interval_seconds) and arguments.interval_seconds > 0
+    ):
+        raise ValueError(f"--interval-seconds: {arguments.interval_seconds:g} is not allowed; allowed: above 0")
+    if arguments.delimiter is not None:
+        delimiter = arguments.delimiter = {"\\t": "\t", "tab": "\t"}.get(arguments.delimiter, str(arguments.delimiter))
+        if len(delimiter) != 1 or delimiter in '\r\n"':
+            raise ValueError(f"--delimiter: {arguments.delimiter!r} is not allowed; allowed: one character, such as ; or tab")
+    options = {option: getattr(arguments, option) for option in _READING if option != "value_column"}
+    return import_trace(path, Said(**options, value_columns=tuple(arguments.value_column)))
 
 
 def _report(
@@ -161,8 +225,8 @@ def _report(
     _print(figures, series)
     if done.get("written"):
         print(f"written: {done['written']}")
-    if done.get("train"):
-        print(f"train on it:\n  {done['train']}")
+    if train := done.get("train"):
+        print(f"{'write it, then ' if ' workload import ' in train else ''}train on it:\n  {train}")
 
 
 def describe(series: RateSeries) -> dict[str, Any]:
@@ -201,8 +265,14 @@ def _time(unix_seconds: float) -> str:
     return datetime.fromtimestamp(unix_seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-def train_command(path: Path, series: RateSeries) -> str:
+def train_command(path: Path, series: RateSeries, meant_seconds: float | None = None) -> str:
     """The one command that trains on a trace; a short one gets windows that fit.
+
+    Args:
+        path: of the trace.
+        series: what it holds.
+        meant_seconds: the interval that the user asked for; where it or the grid is finer than the usual time between two
+            decisions, and the trace is too short for that, it is the time between two decisions.
 
     Raises:
         InputError: too short to be split at all.
@@ -213,13 +283,19 @@ def train_command(path: Path, series: RateSeries) -> str:
     from scalepilot_envs.autoscale import AutoscaleParams
     from scalepilot_envs.autoscale.env import EPISODE_STEPS
 
-    interval = AutoscaleParams().interval_seconds
-    steps = int((len(series) - 1) * series.interval_seconds / interval)
-    longest, episode = int(0.15 * steps) - 2, int(0.70 * steps) - 1
-    if longest < 2:
+    usual = AutoscaleParams().interval_seconds
+    finer = min(usual, meant_seconds or series.interval_seconds)
+    for interval in (usual, finer):
+        steps = int((len(series) - 1) * series.interval_seconds / interval)
+        longest, episode = int(0.15 * steps) - 2, int(0.70 * steps) - 1
+        if longest >= 2:
+            break
+    else:
         days = math.ceil(EPISODE_STEPS / 0.15 * interval / 8_640) / 10
         raise InputError(f"{path}: spans {steps} decisions of {interval:g} s; allowed: at least 30, better {days:.1f} days")
     command = f"scalepilot train tune_configs/autoscale-ppo.yaml --trace {shlex.quote(str(path))}"
+    if interval != usual:
+        command += f" --set env.params.interval_seconds={interval:g}"
     if longest < EPISODE_STEPS:
         command += f" --set evaluation.window_steps={longest}"
     if episode < EPISODE_STEPS:
@@ -236,6 +312,10 @@ def _print(figures: dict[str, Any], series: RateSeries) -> None:
     span = f"{figures['days']:.1f} days" if figures["days"] >= 2 else f"{24 * figures['days']:.1f} hours"
     console.print(f"{figures['source']}: {figures['kind']}, {points}", markup=False, soft_wrap=True)
     console.print(f"{figures['start']} to {figures['end']}, {span}")
+    if found := figures.get("recognised"):
+        console.print(f"recognised: {found['dialect']}; {found['unit']}", markup=False, soft_wrap=True)
+        for line in found["told"]:
+            console.print(f"  {line}", markup=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("requests/s", "from", "days"):
         table.add_column(heading, no_wrap=True, justify="right" if heading == "days" else "left")

@@ -1,19 +1,23 @@
-"""Recorded workloads on disk: read as a stream, a block of rows at a time, and written."""
+"""Recorded workloads on disk: recognised, read as a stream, and written."""
 
 from scalepilot_envs.workloads.traces.grid import COUNTER_RESETS, GAPS, MAX_POINTS, CounterResets, Gaps, TraceError
-from scalepilot_envs.workloads.traces.read import read_csv, read_parquet, read_prometheus, read_trace
+from scalepilot_envs.workloads.traces.meaning import UNITS
+from scalepilot_envs.workloads.traces.parsed import Said
+from scalepilot_envs.workloads.traces.read import Imported, import_trace, read_csv, read_trace
 from scalepilot_envs.workloads.traces.write import write_trace
 
 __all__ = [
     "COUNTER_RESETS",
     "GAPS",
     "MAX_POINTS",
+    "UNITS",
     "CounterResets",
     "Gaps",
+    "Imported",
+    "Said",
     "TraceError",
+    "import_trace",
     "read_csv",
-    "read_parquet",
-    "read_prometheus",
     "read_trace",
     "write_trace",
 ]

@@ -1,4 +1,4 @@
-"""From rows with time stamps to a series on a regular grid, in one pass and 8 bytes a point."""
+"""From rows with time stamps to a series on a regular grid, in one pass and 8 bytes a point; no request is lost on the way."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from numpy.typing import NDArray
 
 from scalepilot_envs.workloads.series import RateSeries
 
-Gaps = Literal["error", "linear", "previous"]
+Gaps = Literal["error", "linear", "previous", "zero"]
 CounterResets = Literal["error", "restart"]
+Kind = Literal["rate", "count", "counter"]
 GAPS: tuple[Gaps, ...] = get_args(Gaps)
 COUNTER_RESETS: tuple[CounterResets, ...] = get_args(CounterResets)
 MAX_POINTS = 100_000_000
 # The grid is the median step of at least so many rows, or of all where there are fewer.
-_ROWS_TO_LEARN_GRID = 10_000
+ROWS_TO_LEARN_GRID = 10_000
 _FILLED_AT_ONCE = 1 << 18
 _CLOCK_SECONDS = 1e-6
+# A row this near to its point of the grid stands on it: scrapes and timers are a little early or late.
+_JITTER = 0.2
+# Rows further apart than this leave something out.
+_GAP = 1.4
+_FILL = "--gaps linear | previous | zero (gaps: in YAML)"
 
 
 class TraceError(ValueError):
@@ -33,26 +39,102 @@ class Rows:
 
     Attributes:
         stamps: (n,) Unix seconds.
-        values: (n,) finite, from 0: requests/s, or requests counted.
+        values: (n,) finite, from 0, or NaN where nothing was measured: requests/s, or requests counted.
         lines: (n,) places in the file, as the reader counts them.
+        missing: what the first NaN looks like, such as "value ''"; only there where there is one.
     """
 
     stamps: NDArray[np.float64]
     values: NDArray[np.float64]
     lines: NDArray[np.int64]
+    missing: str = ""
+
+    def where(self, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Rows:
+        """Some of the rows."""
+        return Rows(self.stamps[chosen], self.values[chosen], self.lines[chosen], self.missing)
+
+
+def joined(rows: list[Rows]) -> Rows:
+    """Blocks as one; the first missing one's words are kept."""
+    stamps, values = np.concatenate([r.stamps for r in rows]), np.concatenate([r.values for r in rows])
+    lines = np.concatenate([r.lines for r in rows])
+    return Rows(stamps, values, lines, next((r.missing for r in rows if r.missing), ""))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where intervals begin.
+
+    Attributes:
+        start: Unix seconds of the first.
+        seconds: length.
+    """
+
+    start: float
+    seconds: float
+
+
+def learn_grid(stamps: NDArray[np.float64], kind: Kind = "rate", period: float | None = None) -> Grid:
+    """The grid that rising stamps lie on, but for jitter and for rows left out.
+
+    Args:
+        stamps: (n,) Unix seconds, n from 2.
+        kind: what the values are. A count belongs to the shortest step: the longer ones leave rows out.
+        period: the interval that the file states.
+    """
+    steps = np.diff(stamps)
+    rough = period or float(np.median(steps))
+    if kind == "count" and period is None:
+        shortest = float(steps.min())
+        if np.abs(steps - shortest * np.rint(steps / shortest)).max() <= _JITTER * shortest:
+            rough = shortest
+    if np.abs(steps - rough).max() <= 1e-6 * rough + _CLOCK_SECONDS and period is None:
+        return Grid(float(stamps[0]), _nice(float((stamps[-1] - stamps[0]) / len(steps)), rough, 1e-9))
+    numbers = np.maximum(np.rint(steps / rough), 1)
+    near = np.abs(steps - numbers * rough) <= 1.25 * _JITTER * rough
+    seconds = period or rough
+    if period is None and near.any():
+        seconds = _nice(float(steps[near].sum() / numbers[near].sum()), rough, 1e-3)
+    off = stamps - stamps[0]
+    off -= seconds * np.rint(off / seconds)
+    start = float(stamps[0] + np.median(off))
+    if start > stamps[0] + _JITTER * seconds:
+        start -= seconds
+    spread = float(np.abs(off - np.median(off)).max())
+    whole = seconds * round(start / seconds)
+    if abs(start - whole) <= min(spread, _JITTER * seconds):
+        start = whole
+    elif abs(start - round(start)) <= min(spread, 0.5):
+        start = float(round(start))
+    return Grid(start, seconds)
+
+
+def _nice(mean: float, rough: float, within: float) -> float:
+    """A step of whole seconds or milliseconds where the mean is within what jitter leaves."""
+    for unit, share in ((1.0, within), (1e-3, 0.1 * within)):
+        whole = round(mean / unit) * unit
+        if whole and abs(mean - whole) <= share * mean:
+            return round(whole, 3)
+    return rough if abs(mean - rough) <= 1e-9 * rough else mean
 
 
 class GridBuilder:
-    """Takes rows in the order of the file and keeps the points of a regular grid.
+    """Takes rows in the order of the file and keeps the means over the intervals of a regular grid.
+
+    A rate holds from its row until the next, a count is that of its interval, a counter's rise is spread evenly between two
+    rows. Each is a sum that grows with time, and a point of the grid is its rise over one interval: nothing is dropped.
 
     Args:
         name: of the file, in messages.
         place: a row's line → where it stands, such as "a.csv:7".
         gaps: what to do where rows are missing.
         interval_seconds: average into intervals of this length; None keeps the recorded grid.
-        counter: the values are a rising counter.
-        counter_resets: what to do where it falls.
+        kind: what the values are.
+        counter_resets: what to do where a counter falls.
         expected_rows: for how many rows to set memory aside, which is only taken as it fills.
+        grid: use this one instead of learning it.
+        period: the interval that the file states.
+        local: the stamps are of a clock without a zone, taken as UTC.
     """
 
     def __init__(
@@ -62,22 +144,25 @@ class GridBuilder:
         *,
         gaps: Gaps = "error",
         interval_seconds: float | None = None,
-        counter: bool = False,
+        kind: Kind = "rate",
         counter_resets: CounterResets = "error",
         expected_rows: int = 0,
+        grid: Grid | None = None,
+        period: float | None = None,
+        local: bool = False,
     ) -> None:
         self.name, self.place, self.gaps = name, place, gaps
-        self.wanted_seconds, self.counter, self.counter_resets = interval_seconds, counter, counter_resets
-        self.expected_rows = expected_rows
-        self.num_rows = 0
+        self.wanted_seconds, self.kind, self.counter_resets = interval_seconds, kind, counter_resets
+        self.expected_rows, self.period, self.local = expected_rows, period, local
+        self.num_rows = self.num_missing = self.num_gaps = self.num_between = self.num_resets = 0
+        self.largest_jitter = 0.0
+        self.left_out_seconds = 0.0
+        self._number_of_last = -np.inf
+        self._grid = grid
         self._waiting: list[Rows] = []
         self._last: Rows | None = None
-        self._interval = 0.0
-        self._first_gap, self._num_gaps = "", 0
-        self._points: _Points | None = None
-        # The grid's beginning, and its last recorded point: what a gap is filled from.
-        self._start = 0.0
-        self._point = (0.0, 0.0)
+        self._first_gap = self._first_missing = ""
+        self._means: _Means | None = None
 
     def add(self, rows: Rows) -> None:
         """Take the next rows.
@@ -85,13 +170,19 @@ class GridBuilder:
         Raises:
             TraceError: disorder, a duplicate, a counter reset, more points than allowed.
         """
+        empty = np.isnan(rows.values)
+        if empty.any():
+            if not self.num_missing:
+                self._first_missing = f"{self.place(int(rows.lines[empty][0]))}: {rows.missing}"
+            self.num_missing += int(empty.sum())
+            rows = rows.where(~empty)
         if not len(rows.stamps):
             return
         self.num_rows += len(rows.stamps)
-        if self._points is None:
+        if self._means is None:
             self._waiting.append(rows)
-            if self.num_rows >= _ROWS_TO_LEARN_GRID:
-                self._learn_grid()
+            if self.num_rows >= ROWS_TO_LEARN_GRID:
+                self._begin()
         else:
             self._take(rows)
 
@@ -101,116 +192,202 @@ class GridBuilder:
         Raises:
             TraceError: too few rows, or a gap where none is allowed.
         """
-        fewest = 3 if self.counter else 2
-        if self.num_rows < fewest:
-            raise TraceError(f"{self.name}: {self.num_rows} rows; allowed: at least {'three' if self.counter else 'two'}")
-        if self._points is None:
-            self._learn_grid()
-        assert self._points is not None
-        assert self._last is not None
-        if self._num_gaps and self.gaps == "error":
+        if self.num_missing and self.gaps == "error":
             raise TraceError(
-                f"{self._first_gap} ({self._num_gaps} such places); allowed: a regular grid, or gaps: linear | previous"
+                f"{self._first_missing} is not allowed ({self.num_missing} such places);"
+                f" allowed: finite numbers from 0, or {_FILL}"
             )
-        if self._num_gaps:
-            # A counter's last rate holds until its last row; a rate's last row is a point itself.
-            self._fill_to(float(self._last.stamps[-1]) + (-0.5 if self.counter else 0.5) * self._interval)
-        return RateSeries(self._points.finish(), self._points.interval_seconds, self._start)
+        fewest = 3 if self.kind == "counter" else 2
+        if self.num_rows < fewest:
+            raise TraceError(f"{self.name}: {self.num_rows} rows; allowed: at least {'three' if fewest == 3 else 'two'}")
+        if self._means is None:
+            self._begin()
+        assert self._means is not None
+        assert self._last is not None
+        if self.num_gaps and self.gaps == "error":
+            raise TraceError(f"{self._first_gap} ({self.num_gaps} such places); allowed: a regular grid, or {_FILL}")
+        last = float(self._last.stamps[0])
+        self._means.finish(last if self.kind == "counter" else self._means.after(last))
+        points = self._means.points
+        self.left_out_seconds = points.num_left_out * points.recorded_seconds
+        return RateSeries(points.finish(), points.interval_seconds, self._means.start)
 
-    def _learn_grid(self) -> None:
-        rows = Rows(*(np.concatenate([getattr(r, name) for r in self._waiting]) for name in ("stamps", "values", "lines")))
+    def _begin(self) -> None:
+        rows = joined(self._waiting)
         self._waiting.clear()
-        steps = np.diff(rows.stamps)
-        self._refuse_disorder(steps, rows)
-        self._interval, self._start = float(np.median(steps)), float(rows.stamps[0])
+        self._refuse_disorder(np.diff(rows.stamps), rows)
+        grid = self._grid or learn_grid(rows.stamps, self.kind, self.period)
+        if self._grid is None and self.wanted_seconds and self._is_irregular(rows, grid):
+            # Between samples of no grid any interval is as good as another.
+            grid = Grid(self.wanted_seconds * np.floor(grid.start / self.wanted_seconds), self.wanted_seconds)
         factor = 1
         if self.wanted_seconds is not None:
-            factor = round(self.wanted_seconds / self._interval)
-            if factor < 1 or abs(factor * self._interval - self.wanted_seconds) > 1e-6 * self.wanted_seconds:
+            factor = round(self.wanted_seconds / grid.seconds)
+            if factor < 1 or abs(factor * grid.seconds - self.wanted_seconds) > 1e-6 * self.wanted_seconds:
                 raise TraceError(
                     f"{self.name}: interval_seconds {self.wanted_seconds:g} is not allowed;"
-                    f" allowed: multiples of the recorded grid, {self._interval:g} s"
+                    f" allowed: multiples of the recorded grid, {grid.seconds:g} s"
                 )
-        self._points = _Points(self.name, self._interval, factor, self.expected_rows)
+        self._means = _Means(grid, _Points(self.name, grid.seconds, factor, self.expected_rows))
         self._take(rows)
 
+    def _is_irregular(self, rows: Rows, grid: Grid) -> bool:
+        off = np.abs(rows.stamps - grid.start - grid.seconds * np.rint((rows.stamps - grid.start) / grid.seconds))
+        return self.kind != "count" and float(np.mean(off > _JITTER * grid.seconds)) > 0.1
+
     def _take(self, rows: Rows) -> None:
-        joined = rows
-        if self._last is not None:
-            pairs = [(getattr(self._last, name), getattr(rows, name)) for name in ("stamps", "values", "lines")]
-            joined = Rows(*(np.concatenate(pair) for pair in pairs))
-        steps = np.diff(joined.stamps)
-        self._refuse_disorder(steps, joined)
-        self._find_gaps(steps, joined)
-        if self.counter:
-            self._emit(joined.stamps[:-1], self._rates_of_counter(steps, joined))
-        else:
-            self._emit(rows.stamps, rows.values)
-        self._last = Rows(rows.stamps[-1:], rows.values[-1:], rows.lines[-1:])
+        assert self._means is not None
+        every = rows if self._last is None else joined([self._last, rows])
+        self._refuse_disorder(np.diff(every.stamps), every)
+        fresh = self._on_grid(rows)
+        every = fresh if self._last is None else joined([self._last, fresh])
+        steps = np.diff(every.stamps)
+        self._means.points.refuse_too_many((float(every.stamps[-1]) - self._means.start) / self._means.seconds)
+        long = self._find_gaps(steps, every)
+        if not (self.num_gaps and self.gaps == "error"):
+            if self.kind == "counter":
+                rates = self._rises(every) / steps
+                self._means.add(every.stamps[:-1], rates)
+            else:
+                self._fill_and_add(every, long, fresh)
+        self._last = fresh.where(slice(-1, None))
+
+    def _on_grid(self, rows: Rows) -> Rows:
+        """The rows with the stamps that are near enough to their own point of the grid moved onto it; counts become rates."""
+        assert self._means is not None
+        start, seconds = self._means.start, self._means.seconds
+        numbers = np.rint((rows.stamps - start) / seconds)
+        points = start + numbers * seconds
+        off = np.abs(rows.stamps - points)
+        near = off <= _JITTER * seconds
+        # Two rows at one point: neither is moved, but for one that stands right there.
+        twice = np.concatenate([[self._number_of_last], numbers[:-1]]) == numbers
+        twice[:-1] |= twice[1:]
+        near &= ~twice | (off <= 1e-6 * seconds + _CLOCK_SECONDS)
+        self.largest_jitter = max(self.largest_jitter, float(off[near].max(initial=0.0)))
+        self.num_between += int((~near).sum())
+        if self.kind == "count" and not near.all():
+            i = int(np.flatnonzero(~near)[0])
+            raise TraceError(
+                f"{self.place(int(rows.lines[i]))}: {off[i]:g} s beside the grid of {seconds:g} s, so that the interval of"
+                " this count is not known; allowed: counts on a regular grid"
+            )
+        self._number_of_last = float(numbers[-1])
+        values = rows.values / seconds if self.kind == "count" else rows.values
+        return Rows(np.where(near, points, rows.stamps), values, rows.lines)
 
     def _refuse_disorder(self, steps: NDArray[np.float64], rows: Rows) -> None:
         if steps.size and not steps.min() > 0:
             i = int(np.flatnonzero(~(steps > 0))[0]) + 1
             fault = "repeats the time stamp before it" if steps[i - 1] == 0 else "is earlier than the row before it"
             shown = datetime.fromtimestamp(float(rows.stamps[i]), UTC).isoformat().replace("+00:00", "Z")
-            raise TraceError(f"{self.place(int(rows.lines[i]))}: timestamp {shown!r} {fault}; allowed: rising time stamps")
+            cause = self._cause(float(steps[i - 1]), float(np.median(steps)))
+            raise TraceError(
+                f"{self.place(int(rows.lines[i]))}: timestamp {shown!r} {fault}{cause}; allowed: rising time stamps"
+                f"{', or --timezone' if cause else ''}"
+            )
 
-    def _find_gaps(self, steps: NDArray[np.float64], rows: Rows) -> None:
-        irregular = np.flatnonzero(np.abs(steps - self._interval) > 1e-6 * self._interval + _CLOCK_SECONDS)
-        if len(irregular) and not self._num_gaps:
-            i = int(irregular[0])
-            place = self.place(int(rows.lines[i + 1]))
-            self._first_gap = f"{place}: {steps[i]:g} s after the row before it, the grid is {self._interval:g} s"
-        self._num_gaps += len(irregular)
+    def _find_gaps(self, steps: NDArray[np.float64], rows: Rows) -> NDArray[np.int64]:
+        assert self._means is not None
+        seconds = self._means.seconds
+        long = np.flatnonzero(steps > _GAP * seconds)
+        if len(long) and not self.num_gaps:
+            i = int(long[0])
+            place, cause = self.place(int(rows.lines[i + 1])), self._cause(float(steps[i]), seconds)
+            self._first_gap = f"{place}: {steps[i]:g} s after the row before it, the grid is {seconds:g} s{cause}"
+        self.num_gaps += len(long)
+        return long
 
-    def _rates_of_counter(self, steps: NDArray[np.float64], rows: Rows) -> NDArray[np.float64]:
+    def _cause(self, step: float, usual: float) -> str:
+        if not self.local or abs(abs(step - usual) - 3600) > max(1.0, _JITTER * abs(usual)):
+            return ""
+        what = "missing, as where clocks go forward" if step > usual else "repeated, as where clocks go back"
+        return f" (one hour is {what}; the stamps have no zone: say --timezone, such as Europe/Berlin)"
+
+    def _rises(self, rows: Rows) -> NDArray[np.float64]:
         rises = np.diff(rows.values)
         falls = np.flatnonzero(rises < 0)
         if len(falls) and self.counter_resets == "error":
             i = int(falls[0]) + 1
             raise TraceError(
                 f"{self.place(int(rows.lines[i]))}: requests_total {rows.values[i]:.15g} is below {rows.values[i - 1]:.15g}"
-                " before it, a counter reset; allowed: a rising counter, or counter_resets: restart"
+                " before it, a counter reset; allowed: a rising counter, or --counter-resets restart (counter_resets: in YAML)"
             )
+        self.num_resets += len(falls)
         rises[falls] = rows.values[falls + 1]
-        rates: NDArray[np.float64] = rises / steps
-        return rates
+        return rises
 
-    def _emit(self, stamps: NDArray[np.float64], rates: NDArray[np.float64]) -> None:
-        assert self._points is not None
-        if not len(stamps) or (self._num_gaps and self.gaps == "error"):
+    def _fill_and_add(self, every: Rows, long: NDArray[np.int64], fresh: Rows) -> None:
+        """The rows, with rows put into each gap, some at a time however long it is."""
+        assert self._means is not None
+        done = len(every.stamps) - len(fresh.stamps)
+        seconds = self._means.seconds
+        for i in long:
+            self._means.add(every.stamps[done : i + 1], every.values[done : i + 1])
+            done = int(i) + 1
+            (start, end), (before, after) = every.stamps[i : i + 2], every.values[i : i + 2]
+            missing = int(np.ceil((end - start) / seconds - 0.5)) - 1
+            for first in range(1, missing + 1, _FILLED_AT_ONCE):
+                ahead = np.arange(first, min(first + _FILLED_AT_ONCE, missing + 1)) * seconds
+                filled = np.full(len(ahead), before if self.gaps == "previous" else 0.0)
+                if self.gaps == "linear":
+                    filled = before + (after - before) * (ahead / (end - start))
+                self._means.add(start + ahead, filled)
+        self._means.add(every.stamps[done:], every.values[done:])
+
+
+class _Means:
+    """Rates that each hold until the next → their means over the intervals of a grid."""
+
+    def __init__(self, grid: Grid, points: _Points) -> None:
+        self.start, self.seconds, self.points = grid.start, grid.seconds, points
+        # The interval that is being filled, and what was asked for in it up to the open rate's beginning.
+        self._number, self._sum = 0, 0.0
+        self._open: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+
+    def after(self, stamp: float) -> float:
+        """The end of the interval that a stamp lies in."""
+        return float(self.start + (np.floor((stamp - self.start) / self.seconds + 1e-6) + 1) * self.seconds)
+
+    def add(self, starts: NDArray[np.float64], rates: NDArray[np.float64]) -> None:
+        """Rates that begin at rising moments; the last one stays open."""
+        if not len(starts):
             return
-        if self._num_gaps:
-            self._fill(stamps, rates)
-        else:
-            self._points.put(rates)
-        self._point = float(stamps[-1]), float(rates[-1])
+        if self._open is not None:
+            starts, rates = np.concatenate([self._open[0], starts]), np.concatenate([self._open[1], rates])
+        self._close(starts, rates[:-1])
+        self._open = starts[-1:], rates[-1:]
 
-    def _fill(self, stamps: NDArray[np.float64], rates: NDArray[np.float64]) -> None:
-        """Put the grid's points up to the last of `stamps`, from the recorded ones around them."""
-        assert self._points is not None
-        if self._points.count:
-            stamps, rates = np.concatenate([[self._point[0]], stamps]), np.concatenate([[self._point[1]], rates])
-        points = (stamps[-1] - self._start) / self._interval
-        longest_gap = np.diff(stamps).max(initial=0.0) / self._interval
-        if points / self._points.factor > MAX_POINTS or longest_gap > MAX_POINTS:
-            raise self._points.too_many(points)
-        slack = 1e-6 * self._interval
-        last = int((stamps[-1] - self._start + slack) / self._interval)
-        for first in range(self._points.count, last + 1, _FILLED_AT_ONCE):
-            grid = self._start + np.arange(first, min(first + _FILLED_AT_ONCE, last + 1)) * self._interval
-            if self.gaps == "linear":
-                self._points.put(np.interp(grid, stamps, rates))
-            else:
-                self._points.put(rates[np.searchsorted(stamps, grid + slack, side="right") - 1])
+    def finish(self, end: float) -> None:
+        """The open rate ends here."""
+        if self._open is not None and end > self._open[0][0]:
+            self._close(np.append(self._open[0], end), self._open[1])
+        if end - self._edge(self._number) > 1e-6 * self.seconds:
+            self.points.put(np.array([self._sum / self.seconds]))
 
-    def _fill_to(self, end: float) -> None:
-        assert self._points is not None
-        missing = int(np.ceil((end - self._start) / self._interval - 1e-6)) - self._points.count
-        if self._points.count + missing > MAX_POINTS * self._points.factor:
-            raise self._points.too_many(self._points.count + missing)
-        for first in range(0, missing, _FILLED_AT_ONCE):
-            self._points.put(np.full(min(_FILLED_AT_ONCE, missing - first), self._point[1]))
+    def _edge(self, number: int) -> float:
+        return self.start + number * self.seconds
+
+    def _close(self, moments: NDArray[np.float64], rates: NDArray[np.float64]) -> None:
+        if not len(rates):
+            return
+        edges = self._edge(self._number) + np.arange(len(moments)) * self.seconds
+        if not self._sum and np.abs(moments - edges).max() <= 1e-6 * self.seconds + _CLOCK_SECONDS:
+            self.points.put(rates)
+            self._number += len(rates)
+            return
+        sums = np.concatenate([[0.0], np.cumsum(rates * np.diff(moments))])
+        upto = int(np.floor((moments[-1] - self.start) / self.seconds + 1e-9))
+        before, carried = 0.0, self._sum
+        for first in range(self._number + 1, upto + 1, _FILLED_AT_ONCE):
+            numbers = np.arange(first, min(first + _FILLED_AT_ONCE, upto + 1))
+            at = np.interp(self.start + numbers * self.seconds, moments, sums)
+            counted = np.diff(at, prepend=before)
+            counted[0] += carried
+            self.points.put(counted / self.seconds)
+            before, carried = float(at[-1]), 0.0
+        self._number = max(self._number, upto)
+        self._sum = carried + max(0.0, float(sums[-1]) - before)
 
 
 class _Points:
@@ -225,6 +402,11 @@ class _Points:
         self._num_kept = 0
         self._rest = np.empty(0)
 
+    @property
+    def num_left_out(self) -> int:
+        """Points of a last interval that is not complete."""
+        return len(self._rest)
+
     def put(self, points: NDArray[np.float64]) -> None:
         self.count += len(points)
         if self.factor > 1:
@@ -233,7 +415,7 @@ class _Points:
             self._rest, points = points[whole:], points[:whole].reshape(-1, self.factor).mean(axis=1)
         upto = self._num_kept + len(points)
         if upto > MAX_POINTS:
-            raise self.too_many(self.count)
+            self.refuse_too_many(self.count)
         if upto > len(self._kept):
             # In place where the allocator can: no second copy of a long recording.
             self._kept.resize(upto + upto // 8, refcheck=False)
@@ -250,8 +432,9 @@ class _Points:
         self._kept.resize(self._num_kept, refcheck=False)
         return self._kept
 
-    def too_many(self, points: float) -> TraceError:
-        return TraceError(
-            f"{self.name}: spans {points:.0f} intervals of {self.recorded_seconds:g} s;"
-            f" allowed: up to {MAX_POINTS}, or a coarser interval_seconds"
-        )
+    def refuse_too_many(self, points: float) -> None:
+        if points / self.factor > MAX_POINTS:
+            raise TraceError(
+                f"{self.name}: spans {points:.0f} intervals of {self.recorded_seconds:g} s;"
+                f" allowed: up to {MAX_POINTS}, or a coarser interval_seconds"
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ def write_trace(series: RateSeries, path: Path) -> None:
     """
     if path.exists():
         raise TraceError(f"{path}: exists already; allowed: a new file")
-    aside = path.with_name(f".{path.name}.new")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             _write_parquet(series, aside)
@@ -37,10 +38,25 @@ def write_trace(series: RateSeries, path: Path) -> None:
             _write_csv(series, aside)
         with aside.open("rb") as file:
             os.fsync(file.fileno())
-        aside.rename(path)
+        _into_place(aside, path)
+    except FileExistsError:
+        raise TraceError(f"{path}: exists already; allowed: a new file") from None
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise TraceError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def _into_place(aside: Path, path: Path) -> None:
+    """Give the file its name, which nobody may have taken meanwhile."""
+    try:
+        os.link(aside, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without hard links.
+        aside.rename(path)
 
 
 def _blocks(series: RateSeries) -> Iterator[tuple[NDArray[np.datetime64], NDArray[np.float64]]]:
