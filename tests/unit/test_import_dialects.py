@@ -95,6 +95,7 @@ TWO_PODS = matrix(
 )
 K6_HEADER = "metric_name,timestamp,metric_value,check,error,method,name,status,url"
 MEAN, PEAK = float(np.mean(COUNTS)) / 60, max(COUNTS) / 60
+# ruff: noqa: E501
 # Only one of the two decimals of the rates is lost in a text with one.
 EXACT, ROUNDED, COARSE = 0.006, 0.06, 0.6
 
@@ -296,3 +297,270 @@ def test_what_people_bring_is_read_with_its_mean_its_peak_and_its_times(folder):
         if not (right and abs(series.rates_rps.mean() - MEAN) < within and abs(series.rates_rps.max() - PEAK) < within):
             wrong.append(f"{name}: {len(series)} {series.interval_seconds} {series.start_unix_seconds} {series.rates_rps.mean()}")
     assert not wrong, "\n".join(wrong)
+
+
+def access_log(line, count=lambda i: COUNTS[i] // 60):
+    return "\n".join(line(i, n) for i in range(N) for n in range(count(i))) + "\n"
+
+
+def common(i, n, host="10.0.0.7", tail='"GET /a?b=\\"c\\" HTTP/1.1" 200 512'):
+    return f"{host} - - [{MOMENTS[i] + timedelta(seconds=n % 60):%d/%b/%Y:%H:%M:%S} +0000] {tail}"
+
+
+EVENTS = {
+    "common": access_log(common),
+    "combined with IPv6": access_log(lambda i, n: common(i, n, "2001:db8::1", '"GET / HTTP/2.0" 304 0 "-" "curl/8 (x; \\"y\\")"')),
+    "nginx with a virtual host": access_log(lambda i, n: common(i, n, "shop.example:443 10.0.0.7")),
+    "TLS garbage and no size": access_log(lambda i, n: common(i, n, tail='"\\x16\\x03\\x01" 400 -')),
+    "packed": gzip.compress(access_log(common).encode()),
+    "another zone": access_log(
+        lambda i, n: f'h - u [{MOMENTS[i] - timedelta(hours=4):%d/%b/%Y:%H:%M}:{n % 60:02d} -0400] "GET / HTTP/1.0" 200 1'
+    ),
+    "ALB": access_log(lambda i, n: f'https {MOMENTS[i]:%Y-%m-%dT%H:%M}:{n % 60:02d}.186641Z app/lb/50 1.2.3.4:5 10.0.0.1:80 0 0 0 200 200 1 2 "GET x"'),
+    "IIS": "#Software: IIS\n#Fields: date time cs-method sc-status\n" + access_log(lambda i, n: f"{MOMENTS[i]:%Y-%m-%d %H:%M}:{n % 60:02d} GET 200"),
+    "nginx's JSON": access_log(lambda i, n: json.dumps({"time": MOMENTS[i].isoformat(), "request": "GET /", "status": 200})),
+    "k6's CSV": lines(
+        *(f"{metric},{START + 60 * i + n % 60},{value},,,,GET,x,200,u" for i in range(N) for n in range(COUNTS[i] // 60)
+          for metric, value in (("http_reqs", "1.000000"), ("http_req_duration", "12.5"))), header=K6_HEADER + ",extra"),
+    "k6's JSON lines": "\n".join([
+        '{"type":"Metric","data":{"name":"http_reqs","type":"counter"},"metric":"http_reqs"}',
+        *(json.dumps({"type": "Point", "data": {"time": f"{MOMENTS[i]:%Y-%m-%dT%H:%M}:{n % 60:02d}.625742514+00:00", "value": 1, "tags": {}},
+                      "metric": metric}) for i in range(N) for n in range(COUNTS[i] // 60) for metric in ("vus", "http_reqs")),
+    ]),
+    "JMeter": lines(*(f"{(START + 60 * i + n % 60) * 1000},37,home,200" for i in range(N) for n in range(COUNTS[i] // 60)),
+                    header="timeStamp,elapsed,label,responseCode"),
+}  # fmt: skip
+
+
+def test_requests_at_their_own_times_are_all_counted(folder):
+    expected = np.array([count // 60 for count in COUNTS])
+    for name, content in EVENTS.items():
+        series = import_trace(written(folder, content)).series
+        assert (series.interval_seconds, series.start_unix_seconds) == (60, START), name
+        np.testing.assert_allclose(series.rates_rps * 60, expected, err_msg=name)
+    rows = lines(*(f"{iso(i)},{n}" for i in range(N) for n in range(expected[i])), header="TIMESTAMP,ContextTokens")
+    np.testing.assert_allclose(import_trace(written(folder, rows), Said(unit="events")).series.rates_rps * 60, expected)
+
+
+def test_a_log_of_a_month_out_of_order_with_broken_lines_in_latin_1_is_counted_by_the_minute(folder):
+    # As the public log of NASA's server: one second of resolution, −0400, a few lines late, a few broken.
+    rng = np.random.default_rng(0)
+    seconds = np.sort(rng.integers(0, 28 * 86_400, 6000))
+    late = seconds.copy()
+    late[100:200] = late[100:200][::-1]
+    zone = timezone(timedelta(hours=-4))
+    log = []
+    for k, second in enumerate(late):
+        moment = datetime.fromtimestamp(804_571_200 + int(second), zone)
+        log.append(
+            f'host{k % 81}.gov - - [{moment:%d/%b/%Y:%H:%M:%S} -0400] "GET /shuttle/\xe9 HTTP/1.0" 200 {k}'.encode("latin-1")
+        )
+    log[50:50] = [b"alyssa.p", b"\xb7\x00broken", b'h - - [99/Jul/1995:00:00:00 -0400] "GET / HTTP/1.0" 200 1']
+    imported = import_trace(written(folder, b"\n".join(log)))
+    series = imported.series
+    assert series.interval_seconds == 60
+    assert series.rates_rps.sum() * 60 == pytest.approx(6000)
+    expected = np.bincount((seconds // 60 - seconds[0] // 60).astype(int))
+    np.testing.assert_allclose(series.rates_rps * 60, expected)
+    assert any("3 malformed lines are not counted, the first is line 51" in line for line in imported.told)
+
+
+FIELD = {
+    "prom_counter_nginx.json": ({}, 599, 46.128, 67.87),
+    "prom_sparse_burst.json": ({}, None, None, 2505),
+    "prom_nan.json": ({"gaps": "linear"}, 592, 46.16, 67.87),
+    "empty_cells.csv": ({"gaps": "linear"}, 600, 46.12, 67.87),
+    "grafana_raw_ms.csv": ({}, 600, 46.12, 67.87),
+    "grafana_formatted.csv": ({}, 600, 46.12, 67.9),
+    "european.csv": ({}, 600, 46.12, 67.87),
+    "cloudwatch_statistics.json": ({}, 600, 46.12, 67.87),
+    "cloudwatch_sum_per_minute.csv": ({"unit": "count"}, 600, 46.12, 67.87),
+    "extra_columns_order.csv": ({}, 600, 46.12, 67.87),
+    "plain.csv.gz": ({}, 600, 46.12, 67.87),
+    "plain.parquet": ({}, 600, 46.12, 67.87),
+    "jitter.csv": ({}, 600, 46.12, 67.87),
+    "dst_naive_spring.csv": ({"timezone": "Europe/Berlin"}, 288, None, 56),
+    "access.log.gz": ({}, 200, 1, 1),
+    "locust_stats_history.csv": ({}, 600, 46.12, 67.87),
+    "azure_functions_wide.csv": ({}, 1440, 0.7502, 1.45),
+}
+
+
+def test_the_inputs_of_the_outside_world_are_read_right():
+    for name, (said, points, mean, peak) in FIELD.items():
+        series = import_trace(DATA / name, Said(**said)).series
+        assert points in (None, len(series)), name
+        assert mean is None or series.rates_rps.mean() == pytest.approx(mean, abs=0.01), name
+        assert series.rates_rps.max() == pytest.approx(peak, abs=0.01), name
+    jitter = import_trace(DATA / "jitter.csv").series
+    assert (jitter.interval_seconds, jitter.start_unix_seconds) == (15, START)
+
+
+def test_requests_between_the_points_of_the_grid_are_counted():
+    values = json.loads((DATA / "prom_sparse_burst.json").read_text())["data"]["result"][0]["values"]
+    stamps, rates = np.array([v[0] for v in values]), np.array([float(v[1]) for v in values])
+    series = import_trace(DATA / "prom_sparse_burst.json").series
+    asked_for = (rates * np.diff(stamps, append=stamps[-1] + 120)).sum()
+    assert series.interval_seconds == 120
+    assert series.rates_rps.sum() * 120 == pytest.approx(asked_for, rel=1e-12)
+    # A coarser interval loses none either, but for a last one that is not whole.
+    assert import_trace(
+        DATA / "prom_sparse_burst.json", Said(interval_seconds=240)
+    ).series.rates_rps.sum() * 240 == pytest.approx(asked_for, rel=1e-12)
+
+
+def test_numbers_that_do_not_say_what_they_are_are_asked_about(folder):
+    rising = list(range(10, 10 + N))
+    asked = {
+        "whole numbers": table(iso, lambda i: COUNTS[i], "timestamp,value"),
+        "requests without a time": table(iso, lambda i: COUNTS[i], "timestamp,requests"),
+        "a sum of counters": matrix(({}, samples(TOTALS))),
+        "a gauge that rises": matrix(({"__name__": "replica_target"}, samples(rising))),
+        "a column that rises": table(iso, lambda i: rising[i] + 0.5, "timestamp,value"),
+        "a counter without a name": table(iso, lambda i: TOTALS[i], "timestamp,value"),
+        "a total that falls": matrix(({"__name__": "http_requests_total"}, samples(COUNTS))),
+        "a counter that restarts": matrix(({"job": "web"}, samples(RESTARTED))),
+    }
+    for name, content in asked.items():
+        assert "say --unit rps, rpm, rph, count (per interval) or counter" in refusal(folder, content), name
+    assert import_trace(written(folder, asked["a gauge that rises"]), Said(unit="rps")).series.rates_rps.tolist() == rising
+    assert "counter reset" in refusal(folder, matrix(({"__name__": "x_requests_total"}, samples(RESTARTED))))
+    # What is told by its name is not asked about, however it moves.
+    assert (
+        import_trace(written(folder, matrix(({"__name__": "job:requests:rate5m"}, samples(rising))))).series.rates_rps.tolist()
+        == rising
+    )
+
+
+def test_what_was_inferred_is_shown(folder):
+    imported = import_trace(written(folder, READ["Prometheus counter of another name"][0]))
+    assert imported.unit.startswith("a rising counter of requests, 241 whole numbers that rise to 384,")
+    assert not imported.sure
+    told = import_trace(written(folder, table(iso, lambda i: f"12.5,{RATES[i]}", "timestamp,latency_ms,rps"))).told
+    assert "not used: latency_ms" in told
+    assert "times without a zone, taken as UTC (else: --timezone)" in import_trace(written(folder, PLAIN.replace("Z", ""))).told
+
+
+REFUSED = {
+    "two columns": (table(iso, lambda i: f"{RATES[i]},2.5", "timestamp,shop,cart"), {}, "2 columns could be the requests (shop, cart)"),
+    "two rates": (table(iso, lambda i: f"{RATES[i]},2.5", "timestamp,rps,qps"), {}, "--value-column NAME, or --sum to add them up"),
+    "no such column": (PLAIN, {"value_columns": ("rate",)}, "--value-column 'rate' is not a column; allowed: timestamp, requests"),
+    "a time column of text": (table(iso, lambda i: f"{RATES[i]},x", "a,rps,b"), {"time_column": "b"}, "--time-column 'b' holds no times"),
+    "two series": (TWO_PODS, {}, 'holds 2 series (http_requests_total{pod="a"}, http_requests_total{pod="b"}); allowed: one, --sum'),
+    "an unknown series": (TWO_PODS, {"series": "c"}, "--series 'c' is none of its series; allowed: http_requests_total{pod="),
+    "series in rows": (READ["Grafana series in rows"][0], {}, "holds 2 series (a, b); allowed: one, --sum"),
+    "a skipped hour": (table(form("2024-03-31 %H:%M:00")), {"timezone": "America/New_York", "delimiter": ","}, ""),
+    "a zone twice": (PLAIN, {"timezone": "Europe/Berlin"}, "--timezone Europe/Berlin: its times have a zone"),
+    "an unknown zone": (PLAIN.replace("Z", ""), {"timezone": "Berlin"}, "--timezone: 'Berlin' is not known"),
+    "day or month": (
+        lines("03/04/2024 10:00,1.5", "04/05/2024 10:00,2.5", "05/06/2024 10:00,2", header="time,rps"), {}, "--date-order dmy or",
+    ),
+    "comma of what": (table(iso, lambda i: f"{1 + i % 9},{100 + i}", "time;rps", ";"), {}, "--decimal , or --decimal ."),
+    "milliseconds": (table(iso, lambda i: f"{RATES[i]} ms", "Time,shop"), {}, "'shop' is in 'ms', no rate of requests"),
+    "latency": (table(iso, lambda i: RATES[i], "time,p95_latency"), {}, "'p95_latency' does not look like requests"),
+    "an option without use": (matrix(({}, samples(RATES))), {"delimiter": ";"}, "--delimiter is not used"),
+    "gaps in a log": (access_log(common), {"gaps": "zero"}, "--gaps zero is not used: where there is no request the rate is 0"),
+    "an error of Prometheus": (json.dumps({"status": "error", "errorType": "bad_data", "error": "parse error"}), {}, "'parse error'"),
+    "an instant query": (
+        json.dumps({"status": "success", "data": {"resultType": "vector", "result": [{"metric": {}, "value": [START, "3"]}]}}),
+        {}, "resultType 'vector' is not allowed; allowed: matrix",
+    ),
+    "promtool's instant": (json.dumps([{"metric": {}, "value": [START, "3"]}]), {}, "is one moment (an instant query"),
+    "Loki": (json.dumps({"status": "success", "data": {"resultType": "streams", "result": []}}), {}, "Loki's log lines"),
+    "CloudWatch's average": (
+        json.dumps({"Label": "RequestCount", "Datapoints": [{"Timestamp": iso(0), "Average": 2.0, "Unit": "Count"}]}),
+        {}, "is an Average",
+    ),
+    "CloudWatch's CPU": (
+        json.dumps({"Label": "CPUUtilization", "Datapoints": [{"Timestamp": iso(0), "Sum": 2.0, "Unit": "Percent"}]}),
+        {}, "is in Percent, not requests",
+    ),
+    "Azure's average": (azure(average=lambda i: 2.0), {}, "is an average, which is no number of requests"),
+    "Datadog without values": (json.dumps({"status": "ok", "series": []}), {}, "holds no series"),
+    "a scrape": ('# TYPE http_requests_total counter\nhttp_requests_total{code="200"} 1027\n', {}, "one scrape of metrics without times"),
+    "HTML": ("<!DOCTYPE html><html><head><title>Sign in</title></head></html>", {}, "an HTML page ('Sign in'), such as a login"),
+    "XML": ("<?xml version='1.0'?><a/>", {}, "looks like XML"),
+    "PDF": (b"%PDF-1.7\n\x00\x01", {}, "looks like a PDF"),
+    "Excel": (packed("<x/>", "xl/workbook.xml"), {}, "an Excel workbook (.xlsx); allowed: save the sheet as CSV"),
+    "old Excel": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), {}, "an old Excel file (.xls)"),
+    "two in a zip": (packed(PLAIN).replace(b"x", b"x"), {}, ""),
+    "PNG": (b"\x89PNG\r\n\x1a\n" + bytes(100), {}, "a PNG picture"),
+    "binary": (bytes(range(256)) * 9, {}, "a binary file"),
+    "empty": ("", {}, "an empty file"),
+    "blanks": (" \n\n\t\n", {}, "a file of blanks"),
+    "prose": ("Dear all,\nplease find attached\n", {}, "looks like text that begins 'Dear all,'"),
+    "other JSON": (json.dumps({"a": 1, "b": {"c": 2}}), {}, "JSON with the keys a, b"),
+    "half a JSON": (matrix(({}, samples(RATES)))[:900], {}, "is no JSON"),
+    "half a gzip": (gzip.compress(PLAIN.encode() * 9)[:400], {}, "is gzip that is cut off or damaged"),
+    "only a header": ("timestamp,requests_per_second\n", {}, "0 rows; allowed: at least two"),
+    "Locust without totals": (
+        table(lambda i: START + i, lambda i: f"5,GET,/,{RATES[i]}", "Timestamp,User Count,Type,Name,Requests/s"), {}, "without a row of 'Aggregated'",
+    ),
+    "counts off their grid": (lines(f"{iso(0)},5", f"{iso(1)},3", f"{iso(2)},6", "2024-03-04T10:02:31Z,6", header="t,count"), {}, "is not known"),
+    "mixed units": (table(iso, lambda i: f"{RATES[i]} " + ("req/s" if i % 2 else "req/min"), "Time,shop"), {}, "several units"),
+}  # fmt: skip
+for _name in ("a skipped hour", "two in a zip"):
+    REFUSED.pop(_name)
+
+
+def test_what_cannot_be_known_or_read_is_refused_in_one_line_that_says_why(folder):
+    wrong = []
+    for name, (content, said, words) in REFUSED.items():
+        try:
+            imported = import_trace(written(folder, content), Said(**said))
+            wrong.append(f"{name}: read as {imported.dialect}, {imported.unit}")
+        except TraceError as error:
+            if words not in str(error) or "\n" in str(error):
+                wrong.append(f"{name}: {error}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_missing_numbers_and_rows_are_filled_only_when_asked_and_never_as_zero_unless_said(folder):
+    holed = table(iso, lambda i: "" if i in (0, 50, 51) else "NaN" if i == 60 else RATES[i])
+    assert "(4 such places)" in refusal(folder, holed)
+    assert "--gaps linear | previous | zero" in refusal(folder, holed)
+    path = written(folder, holed)
+    linear, zero = (import_trace(path, Said(gaps=gaps)).series for gaps in ("linear", "zero"))
+    assert len(linear) == len(zero) == N - 1
+    assert linear.rates_rps[49:51].tolist() == pytest.approx(np.interp([50, 51], [49, 52], [RATES[49], RATES[52]]).tolist())
+    assert zero.rates_rps[[49, 50, 59]].tolist() == [0, 0, 0]
+    # A count's interval is the shortest step, however many rows are left out: CloudWatch has none where nothing was asked.
+    sparse = lines(*(f"{iso(i)},{COUNTS[i]}" for i in range(N) if i % 3 == 0 or i == 4), header="time,count")
+    assert "180 s after the row before it" in refusal(folder, sparse) or "the grid is 60 s" in refusal(folder, sparse)
+    rates = import_trace(written(folder, sparse), Said(gaps="zero")).series.rates_rps
+    assert rates.sum() * 60 == pytest.approx(sum(COUNTS[i] for i in range(N) if i % 3 == 0 or i == 4))
+
+
+def test_clocks_that_change_are_named_and_read_with_a_zone(folder):
+    berlin = ZoneInfo("Europe/Berlin")
+    for start, count, words in ((1_711_836_000, 288, "clocks go forward"), (1_729_980_000, 288, "clocks go back")):
+        rows = [f"{datetime.fromtimestamp(start + 300 * i, berlin):%Y-%m-%d %H:%M:%S},{50 + i % 7}.5" for i in range(count)]
+        text = lines(*rows)
+        said = refusal(folder, text)
+        assert words in said
+        assert "--timezone" in said
+        series = import_trace(written(folder, text), Said(timezone="Europe/Berlin")).series
+        assert (len(series), series.interval_seconds, series.start_unix_seconds) == (count, 300, start)
+    skipped = lines("2024-03-31 01:30:00,1", "2024-03-31 02:00:00,1", "2024-03-31 02:30:00,2")
+    assert ":3: timestamp '2024-03-31 02:00:00' does not exist in Europe/Berlin" in refusal(
+        folder, skipped, timezone="Europe/Berlin"
+    )
+
+
+def test_counters_are_added_up_each_with_its_own_restart_and_its_own_time(folder):
+    a = [0, 60, 120, 30, 90, 150]
+    b = [1000, 1120, 1240, 1360, 1480, 1600]
+    text = matrix(
+        ({"__name__": "http_requests_total", "pod": "a"}, samples(a)),
+        ({"__name__": "http_requests_total", "pod": "b"}, samples(b, START + 60)),
+    )
+    imported = import_trace(written(folder, text), Said(sum=True, counter_resets="restart"))
+    assert imported.series.rates_rps.tolist() == pytest.approx([1, 3, 2.5, 3, 3, 2])
+    assert any("2 of them do not span the whole time" in line or "1 of them" in line for line in imported.told)
+    # Scraped at moments of their own, nothing is lost either.
+    text = matrix(
+        ({"__name__": "http_requests_total", "pod": "a"}, samples([0, 150, 600, 900], START, 15)),
+        ({"__name__": "http_requests_total", "pod": "b"}, samples([0, 300, 300, 450], START + 7, 15)),
+    )
+    series = import_trace(written(folder, text), Said(sum=True)).series
+    assert series.rates_rps.sum() * series.interval_seconds == pytest.approx(900 + 450)

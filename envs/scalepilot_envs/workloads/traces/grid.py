@@ -86,7 +86,8 @@ def learn_grid(stamps: NDArray[np.float64], kind: Kind = "rate", period: float |
     rough = period or float(np.median(steps))
     if kind == "count" and period is None:
         shortest = float(steps.min())
-        if np.abs(steps - shortest * np.rint(steps / shortest)).max() <= _JITTER * shortest:
+        multiples = shortest * np.rint(steps / shortest)
+        if (np.abs(steps - multiples) <= 0.03 * multiples).all():
             rough = shortest
     if np.abs(steps - rough).max() <= 1e-6 * rough + _CLOCK_SECONDS and period is None:
         return Grid(float(stamps[0]), _nice(float((stamps[-1] - stamps[0]) / len(steps)), rough, 1e-9))

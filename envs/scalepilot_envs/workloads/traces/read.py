@@ -107,9 +107,10 @@ def _recognise(source: Source, said: Said) -> Parsed:
     """
     text = source.head.lstrip()
     binary = "\x00" in source.head[:4000] or source.raw_head.startswith((b"%PDF", b"\x89PNG", b"\xff\xd8\xff"))
-    parsed = None
-    if text and not binary and not text.startswith("<"):
-        parsed = parse_log(source) or parse_samples(source)
+    # A log may hold any byte that somebody sent.
+    parsed = parse_log(source)
+    if parsed is None and text and not binary and not text.startswith("<"):
+        parsed = parse_samples(source)
         if parsed is None:
             parsed = _parse_json(source, said) if text[0] in "[{" else parse_wide(source) or parse_csv(source, said)
     if parsed is None:
@@ -341,7 +342,7 @@ def _added(name: str, parsed: Parsed, meaning: Meaning, ordered: dict[str, Rows]
             grown[first - low : last - low] = total
             total, first, last = grown, low, high
         total[number - first : number - first + len(rates)] += rates
-    partial = sum(length < len(total) - 1 for length in lengths)
+    partial = sum(length < len(total) for length in lengths)
     told = [f"the sum of {len(ordered)} series: {_names(list(ordered))}"]
     if partial:
         told.append(f"{partial} of them do not span the whole time: counted as 0 before their first and after their last row")
