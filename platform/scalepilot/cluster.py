@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from scalepilot.config import ResourcesConfig
 from scalepilot.errors import InputError, RunError, ScalepilotError
-from scalepilot.ray_internals import check_token, make_token, on_loopback, ray_folder, session_folder
+from scalepilot.ray_internals import check_token, cluster_address, make_token, on_loopback, ray_folder, session_folder
 
 # The local object store holds a few rollouts, not a data set.
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
@@ -138,6 +138,7 @@ def connected(resources: ResourcesConfig, *, num_cpus: int | None = None) -> Ite
     try:
         if address:
             check_token()
+            address = cluster_address(address)
             context = ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
         else:
             make_token()
@@ -180,7 +181,7 @@ def session_logs() -> Path:
 
     began = not ray.is_initialized()
     if began:
-        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), logging_level=logging.ERROR, log_to_driver=False)
+        ray.init(address=cluster_address("auto"), logging_level=logging.ERROR, log_to_driver=False)
     try:
         folder = session_folder() / "logs"
     finally:

@@ -46,6 +46,35 @@ def ray_home() -> Path:
     return Path(os.environ.get(_FOLDER) or "/tmp") / f"sp-{os.geteuid()}"  # noqa: S108
 
 
+def cluster_address(address: str) -> str:
+    """The address that is connected to for one that was given.
+
+    For "auto" Ray itself takes any user's: it looks for processes called raylet, and into a folder that everyone may write to.
+
+    Args:
+        address: HOST:PORT, ray://HOST:PORT, or "auto" for the cluster that `ray start` of this user or root began here.
+
+    Raises:
+        InputError: "auto", and there is none, or another user said so.
+    """
+    if address != "auto":
+        return address
+    given = os.environ.get("RAY_ADDRESS", "auto")
+    if given != "auto":
+        return given
+    file = Path(os.environ.get(_FOLDER) or "/tmp/ray") / "ray_current_cluster"  # noqa: S108 - Ray's own
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor) as opened:
+            status = os.fstat(descriptor)
+            # Not the folders above: they are Ray's, open to everyone. Whose the file is, nobody else can forge.
+            if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022 or not stat.S_ISREG(status.st_mode):
+                raise InputError(f"address: 'auto': {file} is another user's, or open to others; allowed: HOST:PORT")
+            return opened.read(200).strip()
+    except OSError as error:
+        raise InputError(f"address: 'auto': {file} cannot be read ({error.strerror}); allowed: HOST:PORT") from None
+
+
 @contextlib.contextmanager
 def on_loopback() -> Iterator[None]:
     """Within the block `ray.init` starts processes that listen on loopback alone, as Ray itself does on macOS."""

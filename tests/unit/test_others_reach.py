@@ -14,7 +14,7 @@ from scalepilot.config import config_from_mapping
 from scalepilot.errors import InputError
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
-from scalepilot.ray_internals import check_token, make_token, ray_folder
+from scalepilot.ray_internals import check_token, cluster_address, make_token, ray_folder
 from scalepilot.serve import PolicyStore, serve_config
 from scalepilot.serve.ingress import choose_ingress, set_environment
 from scalepilot.serve.keys import ApiKeys, read_keys
@@ -274,8 +274,26 @@ def test_a_module_of_a_users_own_environments_is_checked_before_it_is_imported(
     module.chmod(0o666)
     for env_id, listed, what in (
         ("Mine-v0", "envs_of_a_user", "SCALEPILOT_ENV_MODULES: envs_of_a_user"),
-        ("envs_of_a_user:Mine-v0", "", "env.id: envs_of_a_user"),
+        ("envs_of_a_user:Mine-v0", "", "env: envs_of_a_user"),
     ):
         monkeypatch.setenv("SCALEPILOT_ENV_MODULES", listed)
         with pytest.raises(InputError, match=f"{what}: {module}: others may write there"):
             config_from_mapping({"env": {"id": env_id}})
+    with pytest.raises(InputError, match=f"env: envs_of_a_user: {module}: others may write there"):
+        config_from_mapping({"env": {"id": "CartPole-v1", "wrappers": ["envs_of_a_user:Wrapper"]}})
+
+
+def test_auto_is_the_cluster_of_this_user_and_nobody_elses(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(home))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert cluster_address("10.0.0.5:6379") == "10.0.0.5:6379"
+    with pytest.raises(InputError, match=r"address: 'auto': .*ray_current_cluster cannot be read .*allowed: HOST:PORT"):
+        cluster_address("auto")
+    file = home / "ray_current_cluster"
+    file.write_text("10.0.0.6:6379\n")
+    assert cluster_address("auto") == "10.0.0.6:6379"
+    file.chmod(0o666)
+    with pytest.raises(InputError, match="is another user's, or open to others"):
+        cluster_address("auto")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.7:6379")
+    assert cluster_address("auto") == "10.0.0.7:6379"

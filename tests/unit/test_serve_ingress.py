@@ -12,7 +12,7 @@ import pytest
 
 from scalepilot.errors import ConfigError, InputError
 from scalepilot.serve import load_serve_config, serve_config
-from scalepilot.serve.haproxy_config import error_files, tighten
+from scalepilot.serve.haproxy_config import bridged, error_files, knows_replicas, tighten, waiting
 from scalepilot.serve.ingress import choose_ingress, haproxy_binary, set_environment
 
 SETTINGS = {"listen": "[::1]:8200", "requests_per_replica": 7, "queue_milliseconds": 40, "request_seconds": 9}
@@ -82,6 +82,31 @@ def test_what_haproxy_says_itself_is_json_and_never_another_5xx_than_503() -> No
         assert (b"Retry-After: 1" in head) == (status == 503)
         assert b"Content-Length: %d" % len(body) in head
         assert body.startswith(b'{"error": ')
+
+
+def test_a_haproxy_without_replicas_waits_while_another_answers_and_one_with_replicas_takes_over(
+    written: str, tmp_path: Path
+) -> None:
+    binary = haproxy_binary()
+    if binary is None:
+        pytest.skip("no HAProxy here")
+    ours = tighten(written, SETTINGS, tmp_path)
+    assert knows_replicas(ours)
+    without = "".join(line for line in ours.splitlines(keepends=True) if not line.strip().startswith("server replica"))
+    assert not knows_replicas(without)
+    assert not knows_replicas(without + "    server fallback 127.0.0.1:1 check backup maxconn 7\n")
+    assert "stats socket" in ours
+    assert "stats socket" not in bridged(ours)
+    assert [line.strip() for line in waiting(without, tmp_path / "s").splitlines() if line.strip().startswith("bind ")] == [
+        f"bind unix@{tmp_path / 's'} mode 600"
+    ]
+    for name, content in error_files().items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "state").write_text("1\n")
+    for text in (bridged(ours), waiting(without, tmp_path / "s")):
+        (tmp_path / "cfg").write_text(text)
+        checked = subprocess.run([binary, "-c", "-f", tmp_path / "cfg"], capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stderr
 
 
 def test_haproxys_files_are_private_to_the_run(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ray.serve.schema import LoggingConfig
 
 from scalepilot.durable import write_bytes
 from scalepilot.errors import ConfigError, InputError, RunError, ScalepilotError
-from scalepilot.ray_internals import check_token, make_token, on_loopback, ray_folder
+from scalepilot.ray_internals import check_token, cluster_address, make_token, on_loopback, ray_folder
 from scalepilot.serve import direct
 from scalepilot.serve.asgi import PolicyApi
 from scalepilot.serve.config import LimitsConfig, ServeConfig, serve_config
@@ -266,7 +266,7 @@ def _ray(address: str | None, folder: Path, replicas: int) -> Iterator[str]:
                 _start_private_cluster(folder, replicas)
             else:
                 check_token()
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+                ray.init(address=cluster_address(address or ""), logging_level=logging.ERROR, log_to_driver=False)
         except SystemExit:
             # Until a driver is connected Ray answers SIGTERM itself.
             raise _StopRequested from None

@@ -31,6 +31,8 @@ _LEFT_OUT = ("frontend prometheus", "listen stats")
 _DROPPED_LINES = ("log ", "option httplog", "option log-health-checks", "errorfile ")
 # Linux: <sys/prctl.h>.
 _PR_SET_PDEATHSIG = 1
+# The configuration that knew the replicas last; what answers with it while Serve's own HAProxy is gone, and its process.
+_SERVING, _BRIDGE, _BRIDGE_PID = "serving.cfg", "bridge.cfg", "bridge.pid"
 _BUSY = "no replica is free; try again"
 # What HAProxy says itself → what a client is told.
 _ERRORS = {
@@ -132,26 +134,58 @@ def bridged(text: str) -> str:
     return "".join(line for line in text.splitlines(keepends=True) if not line.strip().startswith("stats socket "))
 
 
+def knows_replicas(text: str) -> bool:
+    """Whether a configuration has replicas: Serve's proxy, which is asked where there are none, is a backup."""
+    servers = [line.split() for line in text.splitlines() if line.strip().startswith("server ")]
+    return any("backup" not in words for words in servers)
+
+
+def waiting(text: str, socket: Path) -> str:
+    """A tightened configuration that nobody reaches yet: it listens on a socket of its own."""
+    bind = re.compile(r"^ +bind .*$", re.MULTILINE)
+    return bind.sub(f"    bind unix@{socket} mode 600", text)
+
+
+def _bridge(folder: Path) -> int | None:
+    """The process that answers meanwhile; None where none does."""
+    with contextlib.suppress(OSError, ValueError):
+        found = int((folder / _BRIDGE_PID).read_text())
+        if str(folder / _BRIDGE) in Path(f"/proc/{found}/cmdline").read_text():
+            return found
+    return None
+
+
 def main(arguments: list[str]) -> None:
     """Run HAProxy in place of this process.
 
     Args:
-        arguments: `SETTINGS_AS_JSON HAPROXY …` as Serve calls it: tighten the file behind `-f` first. With `bridge FILE` in
-            place of Serve's: run it beside Serve's own, with what was tightened before.
+        arguments: `SETTINGS_AS_JSON HAPROXY …` as Serve calls it: tighten the file behind `-f` first. With `bridge FOLDER` in
+            place of Serve's: answer with what was tightened last, until a HAProxy of Serve's that knows the replicas takes over.
     """
     settings, binary, *rest = arguments
     if rest[0] == "bridge":
-        path = Path(rest[1])
-        beside = path.with_name("bridge.cfg")
-        beside.write_text(bridged(path.read_text(encoding="utf-8")), encoding="utf-8")
-        _check_own(beside, Path(binary))
+        folder = Path(rest[1])
+        (folder / _BRIDGE).write_text(bridged((folder / _SERVING).read_text(encoding="utf-8")), encoding="utf-8")
+        (folder / _BRIDGE_PID).write_text(str(os.getpid()), encoding="utf-8")
+        _check_own(folder / _BRIDGE, Path(binary))
         _end_with_parent()
-        os.execv(binary, [binary, "-db", "-f", str(beside)])  # noqa: S606 - as below
+        os.execv(binary, [binary, "-db", "-f", str(folder / _BRIDGE)])  # noqa: S606 - as below
     path = Path(rest[rest.index("-f") + 1])
+    folder = path.parent
     _check_own(path, Path(binary))
     for name, content in error_files().items():
-        (path.parent / name).write_bytes(content)
-    path.write_text(tighten(path.read_text(encoding="utf-8"), json.loads(settings), path.parent), encoding="utf-8")
+        (folder / name).write_bytes(content)
+    text = tighten(path.read_text(encoding="utf-8"), json.loads(settings), folder)
+    bridge = _bridge(folder)
+    if knows_replicas(text):
+        (folder / _SERVING).write_text(text, encoding="utf-8")
+        if bridge is not None:
+            # It gives its port to the new one, and ends when it has answered what it has begun.
+            at = rest.index("-sf") + 1 if "-sf" in rest else len(rest)
+            rest[at:at] = [str(bridge)] if "-sf" in rest else ["-sf", str(bridge)]
+    elif bridge is not None:
+        text = waiting(text, folder / "waiting.sock")
+    path.write_text(text, encoding="utf-8")
     _end_with_parent()
     os.execv(binary, [binary, *rest])  # noqa: S606 - the very binary that Serve would run
 

@@ -106,8 +106,8 @@ def bridge_command(folder: Path) -> list[str] | None:
     Args:
         folder: as given to `set_environment`.
     """
-    written = sorted((folder / "ha").glob("*/haproxy.cfg"), key=lambda file: file.stat().st_mtime)
-    return [str(folder / "ha" / "haproxy"), "bridge", str(written[-1])] if written else None
+    written = sorted((folder / "ha").glob("*/serving.cfg"), key=lambda file: file.stat().st_mtime)
+    return [str(folder / "ha" / "haproxy"), "bridge", str(written[-1].parent)] if written else None
 
 
 def replica_host(config: ServeConfig) -> str:

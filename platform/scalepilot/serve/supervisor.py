@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import http.client
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -42,8 +41,6 @@ _LOOK_SECONDS, _RESCAN_SECONDS, _PROBE_SECONDS, _PROBE_TIMEOUT_SECONDS = 0.25, 1
 # A process that is started anew imports for long on a busy machine.
 _GIVE_UP_SECONDS = 90.0
 _UNANSWERED_SECONDS = 3.0
-# A new HAProxy learns of the replicas a moment after its start.
-_BRIDGE_SECONDS = 3.0
 # Linux: <sys/prctl.h>.
 _PR_SET_CHILD_SUBREAPER = 36
 FAILURE_FILE = "failure"
@@ -129,8 +126,6 @@ class Supervisor:
             self._probe(now)
             self._next_probe = time.monotonic() + _PROBE_SECONDS
         self._tell_returns(now)
-        if self.bridge is not None and HAPROXY not in self._lost:
-            self.bridge.stop_soon()
 
     def _scan(self) -> None:
         for process in psutil.Process().children(recursive=True):
@@ -192,13 +187,14 @@ class Supervisor:
 class Bridge:
     """A HAProxy of this process's own, for the seconds until Serve has noticed that its own is gone.
 
+    The new one ends it (`haproxy_config.py`).
+
     Attributes:
         run: starts one and gives it; None where it cannot.
     """
 
     run: Callable[[], psutil.Popen | None]
     _process: psutil.Popen | None = None
-    _until: float | None = None
 
     @property
     def pid(self) -> int | None:
@@ -210,15 +206,6 @@ class Bridge:
         if self.pid is None:
             self._process = self.run()
         return self.pid is not None
-
-    def stop_soon(self) -> None:
-        """Have it answer what it has begun and end, once the other has had the time to begin."""
-        if self.pid is None or self._process is None:
-            self._until = None
-        elif self._until is None:
-            self._until = time.monotonic() + _BRIDGE_SECONDS
-        elif time.monotonic() >= self._until:
-            self._process.send_signal(signal.SIGUSR1)
 
 
 def answers_at(host: str, port: int) -> bool:

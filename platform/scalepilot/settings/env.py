@@ -60,7 +60,7 @@ class OtherEnvConfig:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
-        _check_modules(self.id)
+        _check_modules(self.id, *wrapper_names(self.wrappers))
         try:
             entry = find_env(self.id)
         except ValueError as error:
@@ -97,13 +97,13 @@ class OtherEnvConfig:
         return {**self.options, **({"wrappers": list(self.wrappers)} if self.wrappers else {})}
 
 
-def _check_modules(env_id: str) -> None:
+def _check_modules(*names: str) -> None:
     """Refuse to import what another user could change."""
     for module in filter(None, (part.strip() for part in os.environ.get(MODULES_VARIABLE, "").split(","))):
         check_module(module, MODULES_VARIABLE)
-    module, colon, _ = env_id.partition(":")
-    if colon and module:
-        check_module(module, "env.id")
+    for module, colon, _ in (name.partition(":") for name in names):
+        if colon and module:
+            check_module(module, "env")
 
 
 def is_autoscale(env_id: object) -> bool:
