@@ -15,7 +15,7 @@ from scalepilot.errors import InputError
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.ray_internals import check_token, cluster_address, make_token, ray_folder
-from scalepilot.serve import PolicyStore, serve_config
+from scalepilot.serve import PolicyStore, load_serve_config, serve_config
 from scalepilot.serve.ingress import choose_ingress, set_environment
 from scalepilot.serve.keys import ApiKeys, read_keys
 from scalepilot.serve.store import ServedPolicy
@@ -101,6 +101,15 @@ def test_open_routes_change_nothing(watched: Path, caplog: pytest.LogCaptureFixt
     PolicyWatcher(store, serve_config({"watch": str(watched)})).look()
     assert store.get("shop").spec.version == "2"
     assert "others may write there (mode 666)" in caplog.records[-1].reason
+
+
+def test_an_open_serve_yaml_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "serve.yaml"
+    file.write_text("watch: policies\n")
+    assert load_serve_config(file).watch == str(tmp_path / "policies")
+    file.chmod(0o666)
+    with pytest.raises(InputError, match=f"config: {file}: others may write there"):
+        load_serve_config(file)
 
 
 def test_a_named_policy_is_checked_like_a_watched_one(tmp_path: Path, tiny_network: Callable[..., NetworkPolicy]) -> None:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from scalepilot.config import checked, read_yaml
 from scalepilot.errors import ConfigError
+from scalepilot.files.ownership import check_own
 from scalepilot.settings.checks import STRICT, check_allowed, check_between
 
 Ingress = Literal["auto", "haproxy", "plain"]
@@ -172,8 +173,11 @@ def load_serve_config(path: Path) -> ServeConfig:
 
     Raises:
         ConfigError: the file, or a key or value in it, is not allowed.
+        InputError: another user could change it: it says who may ask, and what is served.
     """
-    return serve_config(read_yaml(path), str(path), path.parent)
+    values = read_yaml(path)
+    check_own(path, "config")
+    return serve_config(values, str(path), path.parent)
 
 
 def serve_config(values: Any, source: str = "config", folder: Path | None = None) -> ServeConfig:
