@@ -166,7 +166,7 @@ def test_what_is_killed_is_told_and_brought_back_and_nobody_else_gets_in(serving
             victim = server.find(name)
             killed = time.monotonic()
             victim.kill()
-            noticed = server.said(rf"ended \(process {victim.pid}\)", killed, NOTICE_SECONDS)
+            noticed = server.said(rf"\(process {victim.pid}\) ended", killed, NOTICE_SECONDS)
             back = server.said(r" is back, after ", killed, RETURN_SECONDS)
             wait_for(lambda: ask(server.port) == 200)
             time.sleep(4)
@@ -175,7 +175,7 @@ def test_what_is_killed_is_told_and_brought_back_and_nobody_else_gets_in(serving
         victim = next(p for p in server.tree() if any(word.endswith("log_monitor.py") for word in p.cmdline()))
         killed = time.monotonic()
         victim.kill()
-        server.said(rf"Ray's log monitor ended \(process {victim.pid}\); nothing", killed, NOTICE_SECONDS)
+        server.said(rf"Ray's log monitor \(process {victim.pid}\) ended; nothing", killed, NOTICE_SECONDS)
         assert load.lost(killed)[0] == 0
         # Without the file, a replica that starts anew knows the keys all the same, and says so.
         server.keys.unlink()
@@ -202,7 +202,7 @@ def test_without_a_part_of_the_cluster_it_ends_with_1_and_leaves_nothing_behind(
             server.seen |= {process.pid: process for process in server.tree()}
             killed = time.monotonic()
             victim.kill()
-            noticed = server.said(r" ended \(process \d+\): the cluster cannot go on", killed, NOTICE_SECONDS)
+            noticed = server.said(r"\(process \d+\) ended: the cluster cannot go on", killed, NOTICE_SECONDS)
             assert server.process.wait(END_SECONDS) == 1
             took = time.monotonic() - killed
         print(f"{name:24} said after {noticed:.1f} s, ended with 1 after {took:.1f} s")

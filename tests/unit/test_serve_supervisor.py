@@ -89,8 +89,19 @@ def test_without_a_part_of_the_cluster_the_server_ends_and_says_why(start: Start
     looked = Looked()
     looked.look_at_all()
     end(process)
-    with pytest.raises(ServerLostError, match=rf"ended \(process {process.pid}\): the cluster cannot go on without it"):
+    with pytest.raises(ServerLostError, match=rf"\(process {process.pid}\) ended: the cluster cannot go on without;"):
         looked.look()
+
+
+def test_what_ended_together_is_named_together(start: Start) -> None:
+    both = [start("raylet"), start("ray::RuntimeEnvAgent")]
+    looked = Looked()
+    looked.look_at_all()
+    for process in both:
+        end(process)
+    with pytest.raises(ServerLostError) as caught:
+        looked.look()
+    assert all(f"(process {process.pid})" in str(caught.value) for process in both)
 
 
 def test_what_comes_back_is_told_when_it_goes_and_when_it_is_there_again(start: Start) -> None:
@@ -99,7 +110,7 @@ def test_what_comes_back_is_told_when_it_goes_and_when_it_is_there_again(start: 
     looked.look_at_all()
     end(process)
     looked.look_at_all()
-    assert looked.said == [f"Serve's controller ended (process {process.pid}); is being restarted"]
+    assert looked.said == [f"Serve's controller (process {process.pid}) ended; is being restarted"]
     start("ray::ServeController")
     looked.look_at_all()
     assert looked.said[1].startswith("Serve's controller is back, after 0.")
@@ -157,7 +168,7 @@ def test_a_spare_part_is_told_and_not_missed(start: Start, tmp_path: Path) -> No
     looked.look_at_all()
     end(process)
     looked.look_at_all()
-    assert looked.said == [f"Ray's log monitor ended (process {process.pid}); nothing that is served depends on it"]
+    assert looked.said == [f"Ray's log monitor (process {process.pid}) ended; nothing that is served depends on it"]
 
 
 def test_haproxy_is_bridged_until_serves_own_is_there(start: Start, tmp_path: Path) -> None:
@@ -177,7 +188,7 @@ def test_haproxy_is_bridged_until_serves_own_is_there(start: Start, tmp_path: Pa
     own.kill()
     own.wait()
     looked.look_at_all()
-    assert looked.said == [f"HAProxy ended (process {own.pid}); another one takes its place"]
+    assert looked.said == [f"HAProxy (process {own.pid}) ended; another one takes its place"]
     bridging = bridge.pid
     assert bridging is not None
     looked.look_at_all()

@@ -120,6 +120,11 @@ class Supervisor:
         if ended or now >= self._next_scan:
             self._scan()
             self._next_scan = now + _RESCAN_SECONDS
+        # When Ray's node service ends, what it started ends with it, and the other way round: all of it may be the cause.
+        if parts := [f"{role} (process {pid})" for pid, role in ended if role in _CLUSTER.values()]:
+            raise ServerLostError(
+                f"{', '.join(parts)} ended: the cluster cannot go on without; start the server again (a service manager does that)"
+            )
         for pid, role in ended:
             self._tell_end(pid, role, now)
         if now >= self._next_probe:
@@ -145,19 +150,14 @@ class Supervisor:
         return len(pids)
 
     def _tell_end(self, pid: int, role: str | None, now: float) -> None:
-        if role in _CLUSTER.values():
-            raise ServerLostError(
-                f"{role} ended (process {pid}): the cluster cannot go on without it; start the server again"
-                " (a service manager does that)"
-            )
         if role in _SPARE.values():
-            self.say(f"{role} ended (process {pid}); nothing that is served depends on it")
+            self.say(f"{role} (process {pid}) ended; nothing that is served depends on it")
         elif role is not None and self._here(role) < self.expected.get(role, 0):
             self._lost.setdefault(role, now)
             what = "is being restarted"
             if role == HAPROXY and self.bridge is not None and self.bridge.start():
                 what = "another one takes its place"
-            self.say(f"{role} ended (process {pid}); {what}")
+            self.say(f"{role} (process {pid}) ended; {what}")
 
     def _probe(self, now: float) -> None:
         if self.answers():
