@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 HELP = "list environments; show an environment's fields, actions, reward, rules and parameters"
 _DEFAULT_ID = "Autoscale-v0"
+_LONG = 1e12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
         entry = find_env(arguments.id)
     except ValueError as error:
         raise InputError(str(error)) from None
-    description = describe(entry)
+    try:
+        description = describe(entry)
+    # Whatever an environment of others raises when it is made, such as a package that is not installed.
+    except Exception as error:  # noqa: BLE001 - anything may be raised by another's code
+        raise InputError(
+            f"{entry.env_id}: cannot be made ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+        ) from None
     if arguments.json:
         print(json.dumps(description, indent=1, ensure_ascii=False))
     elif arguments.markdown:
@@ -70,22 +77,24 @@ def describe(entry: EnvEntry) -> dict[str, Any]:
             more = entry.describe({**asdict(shown.params), option: True}).fields
             fields += [f.to_json() | {"option": option} for f in more if f.name not in names]
     meanings = documented(type(shown.params)) if is_dataclass(shown.params) else {}
-    batch: Any = env.unwrapped.batch  # type: ignore[attr-defined]
+    # Environments of others have no batch; how long they last is in what they are registered with.
+    limit = None if env.spec is None else env.spec.max_episode_steps
+    episode_steps = getattr(getattr(env.unwrapped, "batch", None), "episode_steps", limit)
+    params = asdict(shown.params) if is_dataclass(shown.params) else dict(shown.params or {})
     return {
         "id": entry.env_id,
         "summary": entry.summary,
         "observation_space": _space(env.observation_space),
         "action_space": _space(env.action_space),
-        "episode_steps": batch.episode_steps,
+        "episode_steps": episode_steps,
         "fields": fields,
         "actions": [{"index": i, **asdict(action)} for i, action in enumerate(shown.actions)],
+        "components": [{"name": c.name, "unit": c.unit, "low": c.low, "high": c.high} for c in shown.components],
         "reward": shown.reward,
         "end": shown.end,
         "commands_targets": shown.commands_targets,
         "rules": rules_for(shown),
-        "params": {
-            name: {"default": value, "description": meanings.get(name, "")} for name, value in asdict(shown.params).items()
-        },
+        "params": {name: {"default": value, "description": meanings.get(name, "")} for name, value in params.items()},
     }
 
 
@@ -108,7 +117,7 @@ def _number(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "none"}[value]
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
+        return f"{value:,.0f}" if 1000 <= abs(value) < _LONG else f"{value:g}"
     if isinstance(value, list | tuple):
         return ", ".join(_number(item) for item in value) or "none"
     return str(value)
@@ -121,15 +130,18 @@ def _space_text(space: dict[str, Any]) -> str:
 
 
 def _spaces_text(description: dict[str, Any]) -> str:
+    limit = description["episode_steps"]
+    steps = "no limit of steps" if limit is None else f"{limit:,} steps an episode"
     spaces = (
         f"observation {_space_text(description['observation_space'])} · action {_space_text(description['action_space'])}"
-        f" · {description['episode_steps']:,} steps an episode"
+        f" · {steps}"
     )
     return spaces + (" · takes targets in replicas, too" if description["commands_targets"] else "")
 
 
 def _actions_text(description: dict[str, Any]) -> str:
-    return ", ".join(f"{action['index']} {action['label']}" for action in description["actions"])
+    numbered = [f"{action['index']} {action['label']}" for action in description["actions"]]
+    return ", ".join(numbered + [f"{c['name']} {_bounds(c)} {c['unit']}".rstrip() for c in description["components"]])
 
 
 def _meaning(field: dict[str, Any]) -> str:
