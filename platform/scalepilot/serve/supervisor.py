@@ -123,7 +123,7 @@ class Supervisor:
         # When Ray's node service ends, what it started ends with it, and the other way round: all of it may be the cause.
         if parts := [f"{role} (process {pid})" for pid, role in ended if role in _CLUSTER.values()]:
             raise ServerLostError(
-                f"{', '.join(parts)} ended: the cluster cannot go on without; start the server again (a service manager does that)"
+                f"{', '.join(parts)} ended: the cluster cannot go on without; start the server again, as a service manager does"
             )
         for pid, role in ended:
             self._tell_end(pid, role, now)
