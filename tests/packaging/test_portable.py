@@ -45,6 +45,7 @@ ONLY_LINUX = {
     "time": "CLOCK_BOOTTIME",
 }
 SMALL = (
+    "workload.days=8",
     "ppo.total_env_steps=8192",
     "ppo.num_envs=32",
     "ppo.rollout_steps=32",
