@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -17,8 +18,9 @@ import yaml
 from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from scalepilot.errors import ConfigError
-from scalepilot.files.stored import read_text
+from scalepilot.files.stored import read_text, shown
 from scalepilot.settings import (
+    AUTOSCALE,
     ENV_TAGS,
     CheckpointsConfig,
     DQNConfig,
@@ -34,11 +36,13 @@ from scalepilot.settings import (
     check_trainable,
     env_tag,
 )
+from scalepilot.settings.used import unused_key
 from scalepilot.yaml_text import MAX_YAML_CHARACTERS, parse_yaml
 from scalepilot_envs.workloads import WORKLOADS, AnyWorkload, DiurnalWorkload, TraceWorkload
 
 _STRICT: dict[str, Any] = {"extra": "forbid"}
 MAX_CONFIG_BYTES = MAX_YAML_CHARACTERS
+_LARGEST_NUMBER = 1e12
 # Protocol v1 scales every trace so that its 99.5 % quantile is this.
 PROTOCOL_PEAK_RPS = 500.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -161,7 +165,17 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     if not values and values != {}:
         # Every key has a default, and nobody means all of them who gives a file.
         raise ConfigError(f"{path}: is empty; allowed: keys and values, such as name: demo")
-    return config_from_mapping(values, overrides, source=str(path))
+    config = config_from_mapping(values, overrides, source=str(path))
+    changed = with_overrides({}, overrides)
+    problem = unused_key(changed, config, SECTIONS, strict=True)
+    if problem:
+        raise ConfigError(f"--set {problem}")
+    # Whoever changes the algorithm, the environment or a section means what the file says there to make way.
+    kept = {} if {*changed} & {"algorithm", "env"} else {k: v for k, v in values.items() if k not in changed}
+    problem = unused_key(kept, config, SECTIONS)
+    if problem:
+        raise ConfigError(f"{path}: {problem}")
+    return config
 
 
 def read_yaml(path: Path) -> Any:
@@ -201,12 +215,25 @@ def checked(kind: type[Config], adapter: TypeAdapter[Config], values: Any, sourc
     Raises:
         ConfigError: naming the first key that is not allowed, its value and what is.
     """
+    _check_sizes(values, "", source)
     try:
         config = adapter.validate_python(values)
     except ValidationError as error:
         raise ConfigError(f"{source}: {_first_problem(error, kind)}") from None
     _refuse_bools(values, config, "", source)
     return config
+
+
+def _check_sizes(given: Any, where: str, source: str) -> None:
+    """Refuse numbers that are too large for anything there is, before something is computed from them."""
+    if isinstance(given, Mapping):
+        for name, value in given.items():
+            _check_sizes(value, f"{where}.{name}" if where else str(name), source)
+    elif isinstance(given, list):
+        for value in given:
+            _check_sizes(value, where, source)
+    elif isinstance(given, int | float) and (isinstance(given, int) or math.isfinite(given)) and abs(given) > _LARGEST_NUMBER:
+        raise ConfigError(f"{source}: {where}: {shown(given)} is not allowed; allowed: up to {_LARGEST_NUMBER:g}")
 
 
 def _refuse_bools(given: Any, read: Any, where: str, source: str) -> None:
@@ -341,8 +368,10 @@ def with_trace(config: ExperimentConfig, path: Path, peak_rps: float | None = No
         peak_rps: scale its 99.5 % quantile to this; None for protocol v1's 500, 0 to keep the recorded rates.
 
     Raises:
-        ConfigError: the peak is not allowed.
+        ConfigError: the peak is not allowed, or the environment has no requests to serve.
     """
+    if not isinstance(config.env, EnvConfig):
+        raise ConfigError(f"--trace {path}: is not used on {config.env.id}, which has no requests to serve; allowed: {AUTOSCALE}")
     scale = PROTOCOL_PEAK_RPS if peak_rps is None else peak_rps or None
     try:
         return replace(config, workload=TraceWorkload(path=str(path), peak_rps=scale))

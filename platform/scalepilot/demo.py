@@ -44,7 +44,7 @@ class DemoOptions:
         env: id of the environment; None for that of the first folder, or Autoscale-v0.
         pattern: workload kind or trace's file for Autoscale; None for what the first policy was trained on, its test part,
             or days and nights where none was trained.
-        peak_rps: the pattern's 99.5 % quantile is scaled to this; 0 keeps it.
+        peak_rps: the pattern's 99.5 % quantile is scaled to this; 0 keeps it, None is protocol v1's 500.
         steps: of the episode at most; None for two hours of Autoscale or a whole episode of anything else.
         seed: of arrivals or environment; None flies the liveliest window.
         alone: without the default rivals.
@@ -54,7 +54,7 @@ class DemoOptions:
     policies: Sequence[str]
     env: str | None = None
     pattern: str | None = None
-    peak_rps: float = PROTOCOL_PEAK_RPS
+    peak_rps: float | None = None
     steps: int | None = None
     seed: int | None = None
     alone: bool = False
@@ -73,6 +73,8 @@ def make_flight(options: DemoOptions) -> AutoscaleFlight | EnvFlight:
     env_id = _env_id(options.env, folders)
     if is_autoscale(env_id):
         return _autoscale(options, folders)
+    if options.peak_rps is not None:
+        raise InputError(f"--peak-rps: is not used on {env_id}, which has no requests to serve; allowed: with Autoscale-v0")
     if options.pattern is not None:
         raise InputError(f"--pattern {options.pattern}: {env_id} has no requests to serve; allowed: with Autoscale-v0")
     config = _config_of(folders)
@@ -150,10 +152,16 @@ def _autoscale(options: DemoOptions, folders: dict[str, Policy]) -> AutoscaleFli
     described = describe_autoscale(params)
     config = _config_of(folders)
     workload: Workload
+    peak_rps = PROTOCOL_PEAK_RPS if options.peak_rps is None else options.peak_rps
     if options.pattern is None and config is not None:
+        if options.peak_rps is not None:
+            raise InputError("--peak-rps: is not used on a policy's own workload; allowed: with --pattern")
         name, workload, part = _name_of(config), config.workload, "test"
     else:
-        (name, workload), part = _workload(options.pattern or _PATTERN, options.peak_rps), "all"
+        (name, workload), part = (
+            _workload(options.pattern or _PATTERN, peak_rps),
+            "all",
+        )
     episode = _episode(name, _series(workload, part, params), options)
     planned = episode.num_steps <= _OPTIMUM_STEPS or OPTIMUM in options.policies
     actors: list[tuple[str, Any]] = [_actor(name, folders, described) for name in options.policies if name != OPTIMUM]

@@ -13,6 +13,18 @@ from scalepilot_envs.description import params_from_mapping
 MAX_REPLICAS, MAX_STEPS = 1_000_000, 10_000
 _FORBID_UNKNOWN_KEYS = {"extra": "forbid"}
 
+# Of what is drawn for an episode: a longer pipeline, or more crowds, would be allocated.
+_LARGEST = {
+    "workload_scale": 1e6,
+    "capacity_scale": 1e6,
+    "startup_scale": 100.0,
+    "surges_per_hour": 3600.0,
+    "surge_factor": 1e6,
+    "surge_minutes": 10_080.0,
+    "smoothing_minutes": 10_080.0,
+    "measurement_noise": 100.0,
+}
+
 LoadBalancing = Literal["central", "random"]
 WaitingProbability = Literal["sakasegawa", "erlang_c"]
 
@@ -188,6 +200,10 @@ class Randomisation:
             low, high = getattr(self, name) or (1.0, 1.0)
             if not (math.isfinite(high) and 0 < low <= high):
                 raise ValueError(f"{name}: [{low}, {high}] is not allowed; allowed: 0 < low <= high, finite")
+        for name, most in _LARGEST.items():
+            value = getattr(self, name)
+            if (value[1] if isinstance(value, tuple) else value) > most:
+                raise ValueError(f"{name}: {value} is not allowed; allowed: up to {most:g}")
         for name in ("measurement_noise", "smoothing_minutes"):
             low, high = getattr(self, name)
             if not (math.isfinite(high) and 0 <= low <= high):

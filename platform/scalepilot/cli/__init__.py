@@ -11,6 +11,7 @@ from typing import Any
 
 from scalepilot import __version__
 from scalepilot.cli import streams
+from scalepilot.cli.checks import check_arguments
 from scalepilot.errors import InputError, ScalepilotError, printable
 
 # name → module; each has HELP, add_arguments(parser) and run(arguments) → exit code.
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = build_parser().parse_args(given)
         # For what says how to make it again.
         arguments.given = given
+        check_arguments(arguments)
         code = int(arguments.run(arguments))
         streams.flush()
         return code

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scalepilot.cli.checks import is_given
 from scalepilot.cli.streams import note
 
 if TYPE_CHECKING:
@@ -180,6 +181,10 @@ def _refuse_what_needs_money(arguments: argparse.Namespace, env_id: str) -> None
         "--set": arguments.set,
         "--step-log": arguments.step_log,
         "--reuse": arguments.reuse,
+        "--peak-rps": is_given(arguments, "peak_rps"),
+        "--evaluations": is_given(arguments, "evaluations"),
+        "--no-optimum": arguments.no_optimum,
+        "--cache": arguments.cache,
     }
     for option, value in given.items():
         if value:

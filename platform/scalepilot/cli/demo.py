@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--env", metavar="ID", help="environment for rules alone (default: the policy's, or Autoscale-v0)")
     parser.add_argument("--pattern", metavar="PATTERN", help="workload kind such as spike, or a trace's file (default: its own)")
     parser.add_argument(
-        "--peak-rps", type=float, default=500.0, metavar="RPS", help="scale the pattern's peak to this; 0 keeps it (default: 500)"
+        "--peak-rps", type=float, metavar="RPS", help="scale the pattern's peak to this; 0 keeps it (default: 500)"
     )
     parser.add_argument(
         "--steps", type=int, metavar="N", help="steps at most (default: 480 of Autoscale, else the whole episode)"

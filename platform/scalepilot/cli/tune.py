@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="override a key of the experiment, such as seed; repeatable",
+        help="override a key of the experiment, such as ppo.gamma=0.97; repeatable",
     )
     parser.add_argument("--address", help="Ray cluster to train on (auto, ray://…); a local Ray by default")
     parser.add_argument("--storage", metavar="URI", help="take a copy of the finished sweep there (s3://…, file:///…)")

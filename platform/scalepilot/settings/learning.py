@@ -33,10 +33,30 @@ class _Budgeted:
         return math.ceil(self.total_env_steps / self.rollout_size)
 
 
+# What is allocated or made at once has a bound: nobody means a million million environments.
+_LARGEST = {"num_envs": 65_536, "rollout_steps": 100_000, "num_epochs": 1000, "n_step": 10_000, "buffer_size": 100_000_000}
+_LARGEST_ROLLOUT, _MOST_LAYERS = 2**25, 64
+
+
+def _check_sizes(config: _Budgeted) -> None:
+    """Refuse sizes that no machine has the memory for."""
+    for name, most in _LARGEST.items():
+        if hasattr(config, name):
+            check_between(config, name, 1, most)
+    if config.rollout_size > _LARGEST_ROLLOUT:
+        raise ValueError(
+            f"num_envs: {config.num_envs} environments collect {config.rollout_size} transitions an iteration; allowed: up to"
+            f" {_LARGEST_ROLLOUT}"
+        )
+
+
 def _check_network(config: PPOConfig | DQNConfig) -> None:
     check_allowed("cnn", config.cnn, list(CNNS))
     if not config.hidden:
         raise ValueError("hidden: is empty; allowed: at least one layer, such as [64, 64]")
+    if len(config.hidden) > _MOST_LAYERS:
+        raise ValueError(f"hidden: {len(config.hidden)} layers; allowed: up to {_MOST_LAYERS}")
+    _check_sizes(config)
 
 
 @dataclass(frozen=True)
@@ -251,6 +271,7 @@ class TabularConfig(_Budgeted):
     def __post_init__(self) -> None:
         for name in ("total_env_steps", "num_envs"):
             check_between(self, name, 1, 1e12)
+        _check_sizes(self)
         check_between(self, "alpha", 0, 1, above=True)
         for name in ("gamma", "trace_decay", "epsilon_start", "epsilon_end", "epsilon_decay"):
             check_between(self, name, 0, 1)

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from scalepilot.settings.checks import STRICT, check_allowed, check_between
 
+_MOST_PROCESSES_HERE = 1024
 DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
@@ -44,6 +45,11 @@ class ResourcesConfig:
     def __post_init__(self) -> None:
         check_between(self, "num_env_runners", 0, 100_000)
         check_between(self, "num_learners", 0, 1000)
+        if self.address is None and self.num_env_runners + self.num_learners > _MOST_PROCESSES_HERE:
+            raise ValueError(
+                f"num_env_runners: {self.num_env_runners} and num_learners: {self.num_learners} are more processes than one"
+                f" machine runs; allowed: up to {_MOST_PROCESSES_HERE} without address"
+            )
         check_allowed("device", self.device, DEVICES)
         check_between(self, "num_gpus_per_learner", 0, 64)
         check_between(self, "env_timeout_seconds", 0, 1e6, above=True)

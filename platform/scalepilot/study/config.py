@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 from pydantic import TypeAdapter
 
 from scalepilot.config import (
+    SECTIONS,
     ExperimentConfig,
     OtherEnvConfig,
     checked,
@@ -25,6 +26,7 @@ from scalepilot.config import (
 )
 from scalepilot.errors import ConfigError
 from scalepilot.settings.checks import STRICT, check_allowed
+from scalepilot.settings.used import unused_key
 
 AXES = ("env_steps", "time_seconds")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ =+-]{0,59}")
@@ -162,7 +164,10 @@ def _planned(study: StudyConfig, name: str, task: TaskConfig, path: Path) -> Pla
             where = path.parent / arm.config if isinstance(arm.config, str) else None
             given = copy.deepcopy(arm.config) if where is None else read_yaml(where)
             merged = given if isinstance(given, dict) else {}
-            for key, value in {**study.set, **task.set, **arm.set, **choice}.items():
+            changes = {**study.set, **task.set, **arm.set, **choice}
+            for key, value in changes.items():
+                if key in ("seed", "name", "output"):
+                    raise ConfigError(f"{source}: {key}: is not used; the study has its own")
                 put_key(merged, key, value, source)
             full_name = arm_name + suffix
             merged["name"] = slug(f"{name}-{full_name}")
@@ -172,6 +177,10 @@ def _planned(study: StudyConfig, name: str, task: TaskConfig, path: Path) -> Pla
                     f"{source}: env.id: {config.env.id!r} is not allowed in a study, which compares returns; allowed: any other"
                     " environment (scalepilot compare judges Autoscale's policies by what they cost)"
                 )
+            kept = merged if "algorithm" not in changes else {}
+            problem = unused_key(kept, config, SECTIONS)
+            if problem:
+                raise ConfigError(f"{source}: {problem}")
             arms[full_name] = config
     if len(arms) > _MOST_ARMS:
         raise ConfigError(f"{path}: tasks.{name}: {len(arms)} arms; allowed: up to {_MOST_ARMS}")

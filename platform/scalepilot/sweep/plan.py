@@ -24,8 +24,11 @@ from scalepilot.config import (
     with_overrides,
 )
 from scalepilot.errors import ConfigError
+from scalepilot.settings.used import unused_key
 from scalepilot.sweep.config import CHANGEABLE, MOST_TRIALS, RangeConfig, SweepConfig, checked_sweep
 
+# Keys that every trial has from its sweep.
+_OF_SWEEP = {"seed": "seeds", "name": "name", "output": "output"}
 # Draws in vain before a space is taken for one without an allowed point.
 _TRIES = 200
 # With number and digest no longer than a policy's version may be.
@@ -97,9 +100,28 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), concurrency: int | Non
     for key, value in sweep.set.items():
         put_key(base, key, value, str(path))
     base = {**with_overrides(base, overrides), "name": sweep.name}
+    for key in with_overrides({}, overrides):
+        if key in _OF_SWEEP:
+            raise ConfigError(f"--set {key}: is not used; the sweep has its own {_OF_SWEEP[key]}")
     # A film of every trial is more than anyone watches.
     base["evaluation"] = {"videos": 0, **(base.get("evaluation") or {})}
-    return planned(sweep, base, str(path))
+    plan = planned(sweep, base, str(path))
+    _check_used(plan, path)
+    return plan
+
+
+def _check_used(plan: PlannedSweep, path: Path) -> None:
+    """Refuse keys of the experiment and of the space that decide nothing in any trial."""
+    if "algorithm" in plan.sweep.space:
+        return
+    searched: dict[str, Any] = {}
+    for key, choices in plan.sweep.space.items():
+        put_key(searched, key, choices, str(path))
+    for given, where in ((searched, "space"), (plan.base, "experiment")):
+        # Ray Tune itself uses the resources, whatever trains.
+        problem = unused_key(given, plan.example, SECTIONS, ignored=("resources",))
+        if problem:
+            raise ConfigError(f"{path}: {where}: {problem}")
 
 
 def whole_mapping(plan: PlannedSweep) -> dict[str, Any]:
