@@ -303,7 +303,7 @@ def test_training_seeds_are_one_row_by_return_too(capsys, tmp_path):
         (["kpa", "--reuse"], "--reuse: needs --out"),
         (["kpa", "--step-log"], "--step-log: needs --out"),
         (["--plot-only", "nowhere"], "nowhere"),
-        (["kpa", "--plot-only", "nowhere"], "flies nothing"),
+        (["kpa", "--plot-only", "nowhere"], "runs nothing"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_2(capsys, tmp_path, monkeypatch, arguments, message):

@@ -41,25 +41,22 @@ _REMEDY = "pip install 'scalepilot[train]' ('scalepilot[serve]' to serve), on a 
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with one-line errors, in which an option that is given twice is one."""
+    """argparse with one-line errors, which notes what is given."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         for name in (None, "store"):
-            self.register("action", name, _StoredOnce)
+            self.register("action", name, _Noted)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"{self.prog}: {printable(message)[:_LONGEST]} (see {self.prog} --help)\n")
 
 
-class _StoredOnce(argparse._StoreAction):
-    """Of two values of one option the first would be given and not used."""
+class _Noted(argparse._StoreAction):
+    """Notes which options are given: a default says nothing of that. Of an option that is repeated the last counts."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        given = vars(namespace).setdefault("_given", set())
-        if option_string is not None and self.dest in given:
-            parser.error(f"{option_string}: is given twice; allowed: once")
-        given.add(self.dest)
+        vars(namespace).setdefault("_given", set()).add(self.dest)
         super().__call__(parser, namespace, values, option_string)
 
 
