@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 _OF_RAY = ("num_env_runners", "num_learners", "num_gpus_per_learner", "dashboard", "address")
-_OF_MONEY = ("window_steps", "drawn_windows", "test_seeds", "tuning_evaluations", "optimum")
+_OF_MONEY = ("window_steps", "drawn_windows", "test_seeds", "tuning_evaluations", "optimum", "baselines")
 _OF_RETURNS = ("validation_episodes", "test_episodes")
 # Key → (another key of the same section, the value of that which leaves this one without a say).
 _MOOT: dict[str, dict[str, tuple[str, Any]]] = {
