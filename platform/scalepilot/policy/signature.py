@@ -60,7 +60,7 @@ def load_private_key(path: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        key = load_pem_private_key(read_own(path, "key", most_bytes=_MAX_KEY_BYTES, secret=True), password=None)
+        key = load_pem_private_key(read_own(path, "key", most_bytes=_MAX_KEY_BYTES), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise InputError(f"{path}: is no private key; allowed: an unencrypted Ed25519 key in PEM") from None
     if not isinstance(key, Ed25519PrivateKey):
