@@ -286,3 +286,30 @@ def test_random_continuous_actions_are_served_by_name(tmp_path):
     answer = ask(served(tmp_path / "random"), observation={f"observation_{i}": 0.0 for i in range(3)})
     assert list(answer["action"]) == ["action_0"]
     assert -2 <= answer["action"]["action_0"] <= 2
+
+
+@pytest.mark.slow
+def test_minigrid_trains_compares_and_serves(tmp_path):
+    # Not among the packages of development: its pygame-ce lies over pygame. pip install minigrid==3.2.0 in an environment apart.
+    pytest.importorskip("minigrid", reason="minigrid is not installed")
+    config = config_from_mapping(
+        {
+            "name": "grid",
+            "algorithm": "sb3_ppo",
+            "env": {
+                "id": "minigrid:MiniGrid-Empty-5x5-v0",
+                "wrappers": ["minigrid.wrappers:ImgObsWrapper", {"gymnasium.wrappers:TimeLimit": {"max_episode_steps": 40}}],
+            },
+            "ppo": {"total_env_steps": 512, "num_envs": 4, "rollout_steps": 64, "minibatch_size": 64, "envs_per_input": 1},
+            "evaluation": EVALUATION,
+            "output": str(tmp_path),
+        }
+    )
+    folder = RunFolder.create(config)
+    run_experiment(config, folder)
+    summary = json.loads((folder.evaluation / "summary.json").read_text())
+    assert set(summary["policies"]) == {"grid-sb3_ppo", "random"}
+    policy = served(folder.policy)
+    assert [f.name for f in policy.spec.observation_fields][:2] == ["observation_0_0_0", "observation_0_0_1"]
+    assert policy.spec.env_options["wrappers"] == list(config.env.wrappers)
+    assert ask(policy, observation=policy.example)["action"] in range(7)
