@@ -23,7 +23,6 @@ from scalepilot.rivals import USUAL, Ground, baseline_names, find_rules
 from scalepilot.simulate import CellStore, EpisodeReturns, Executor, ProtocolData, ReturnsJob, fly_returns, packed
 from scalepilot_envs.workloads import WORKLOADS
 
-_TRACES = (".csv", ".parquet", ".json")
 _CONFIGS = (".yaml", ".yml")
 
 
@@ -108,11 +107,11 @@ def _arena(text: str, base: ExperimentConfig, overrides: Sequence[str], peak_rps
     if path.suffix in _CONFIGS:
         config = load_config(path, overrides)
         return Arena(workload_name(config), config)
-    if path.suffix in _TRACES:
+    if path.suffix or path.is_file():
         return Arena(path.stem, with_trace(base, path, peak_rps))
     kinds = [kind for kind in WORKLOADS if kind != "trace"]
     raise InputError(
-        f"workload: {text!r} is not allowed; allowed: {', '.join(kinds)}, a trace ({', '.join(_TRACES)}) or an experiment's YAML"
+        f"workload: {text!r} is not allowed; allowed: {', '.join(kinds)}, a trace's file or an experiment's YAML"
         f"{did_you_mean(text, kinds)}"
     )
 

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="CSV",
-        help="judge on these traces (timestamp,requests_per_second), one after the other",
+        help="evaluate on this recorded traffic (what workload import takes without options), one after the other",
     )
     parser.add_argument(
         "--peak-rps",

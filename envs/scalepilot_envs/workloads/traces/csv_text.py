@@ -150,6 +150,9 @@ class _Reader:
                 yield from self._rows_of(data)
 
     def _rows_of(self, chunk: bytes) -> Iterator[tuple[str, Rows]]:
+        if not chunk.strip(b" \t\r\n,;"):
+            self._line += chunk.count(b"\n")
+            return
         rows = self._plain(chunk) if self._is_plain and not self.layout.labels else None
         if rows is not None:
             self._line += len(rows.lines)
