@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as ppo.lr=3e-4; repeatable"
     )
     parser.add_argument(
-        "--trace", type=Path, metavar="FILE", help="train on recorded traffic instead (what workload import takes without options)"
+        "--trace", type=Path, metavar="FILE", help="train on recorded traffic: what workload import takes without options"
     )
     parser.add_argument(
         "--peak-rps",
