@@ -117,12 +117,12 @@ class AutoscaleParams:
             )
         if self.min_replicas < 0:
             raise ValueError(f"min_replicas: {self.min_replicas} is not allowed; allowed: whole numbers from 0")
-        if self.max_replicas < 1:
-            raise ValueError(f"max_replicas: {self.max_replicas} is not allowed; allowed: whole numbers from 1")
         if self.max_replicas < self.min_replicas:
             raise ValueError(
                 f"max_replicas: {self.max_replicas} is below min_replicas {self.min_replicas}; allowed: from {self.min_replicas}"
             )
+        if self.max_replicas < 1:
+            raise ValueError(f"max_replicas: {self.max_replicas} is not allowed; allowed: whole numbers from 1")
         if self.max_replicas > MAX_REPLICAS:
             raise ValueError(f"max_replicas: {self.max_replicas} is not allowed; allowed: up to {MAX_REPLICAS}")
         if self.window_steps > MAX_STEPS:

@@ -80,7 +80,8 @@ def describe(entry: EnvEntry) -> dict[str, Any]:
     # Environments of others have no batch; how long they last is in what they are registered with.
     limit = None if env.spec is None else env.spec.max_episode_steps
     episode_steps = getattr(getattr(env.unwrapped, "batch", None), "episode_steps", limit)
-    params = asdict(shown.params) if is_dataclass(shown.params) else dict(shown.params or {})
+    named: Any = shown.params
+    params = asdict(named) if is_dataclass(named) and not isinstance(named, type) else dict(named or {})
     return {
         "id": entry.env_id,
         "summary": entry.summary,

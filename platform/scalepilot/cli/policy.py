@@ -197,7 +197,8 @@ def _export(arguments: argparse.Namespace) -> int:
     was_signed = spec != old and old.signature is not None
     if was_signed:
         spec = replace(spec, signature=None)
-    _save(PackedPolicy(spec, packed.files), target)
+    copied = PackedPolicy(spec, packed.files)
+    _save(copied.with_named_model() if (name, version) != (old.name, old.version) else copied, target)
     read_packed(target)
     print(
         f"exported {spec.name}@{spec.version} to {target}" + ("; sign it again: it says something else now" if was_signed else "")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scalepilot.errors import RunError
 from scalepilot.policy import Decision, NetworkPolicy, PolicySpec, State
 from scalepilot.policy.decoder import MoveDecoder
+from scalepilot.policy.onnx_metadata import model_metadata, with_metadata
 
 OPSET = 18
 _MAX_SCORE_ERROR = 1e-3
@@ -144,7 +145,8 @@ def exported_policy(spec: PolicySpec, network: torch.nn.Module, observations: ND
     Raises:
         RunError: the exported file decides otherwise than the network.
     """
-    policy = NetworkPolicy(spec, export_onnx(network, spec.observation_shape, spec.observation_dtype))
+    model = export_onnx(network, spec.observation_shape, spec.observation_dtype)
+    policy = NetworkPolicy(spec, with_metadata(model, model_metadata(spec)))
     native, _ = TorchPolicy(spec, copy.deepcopy(network).cpu()).act(observations)
     exported, _ = policy.act(observations)
     ours, theirs = (d.action if d.scores is None else d.scores for d in (native, exported))

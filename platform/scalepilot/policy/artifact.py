@@ -16,6 +16,7 @@ from scalepilot.durable import replaced_folder
 from scalepilot.errors import ArtifactError
 from scalepilot.policy.fields import check_same_fields
 from scalepilot.policy.network import MODEL_FILE, NetworkPolicy
+from scalepilot.policy.onnx_metadata import model_metadata, with_metadata
 from scalepilot.policy.protocol import Policy
 from scalepilot.policy.rules import Rule, make_rule
 from scalepilot.policy.spec import PolicySpec, env_of, unmasked
@@ -73,6 +74,14 @@ class PackedPolicy:
             rule.spec = rule.spec.with_evaluation(spec.evaluation)
             return rule
         raise ArtifactError(f"{where}: kind {spec.kind!r} with files {sorted(files)} cannot be loaded")
+
+    def with_named_model(self) -> PackedPolicy:
+        """The same, its network's file saying the name, version and fields of this description."""
+        if MODEL_FILE not in self.files:
+            return self
+        model = with_metadata(self.files[MODEL_FILE], model_metadata(self.spec))
+        files = {**self.files, MODEL_FILE: model}
+        return PackedPolicy(replace(self.spec, files={**self.spec.files, MODEL_FILE: hashlib.sha256(model).hexdigest()}), files)
 
     def save(self, folder: Path) -> PolicySpec:
         """Write the artifact; one already there is replaced in one step."""
