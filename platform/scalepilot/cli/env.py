@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 HELP = "list environments; show an environment's fields, actions, reward, rules and parameters"
 _DEFAULT_ID = "Autoscale-v0"
+_OTHERS = (
+    "Whatever gymnasium knows trains, too (`CartPole-v1`, `minigrid:MiniGrid-Empty-5x5-v0`):"
+    " [which spaces, action masks and wrappers](learning.md#spaces-masks-and-wrappers)."
+)
 _LONG = 1e12
 
 
@@ -210,6 +214,7 @@ def markdown_page(descriptions: Sequence[dict[str, Any]]) -> str:
         lines.append(f"| [{d['id']}](#{anchor}) | {d['summary']} |")
     for d in descriptions:
         lines += ["", *_markdown(d)]
+    lines += ["", "## Environments of others", "", _OTHERS]
     return "\n".join(lines)
 
 
