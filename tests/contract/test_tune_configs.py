@@ -33,6 +33,12 @@ def test_a_shipped_config_loads_and_says_what_it_is(path):
     assert config_from_mapping(config.to_mapping()) == config
 
 
+@ANY_CONFIG
+def test_a_shipped_config_learns_with_one_thread(path):
+    # With more, waiting threads spin: one busy process beside a training slows it tenfold.
+    assert load_config(path).resources.torch_threads == 1
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.name)
 def test_a_shipped_study_builds_every_experiment_of_it(path):
     study, tasks = load_study(path)
