@@ -146,6 +146,12 @@ READ = {
     "per minute by name": (table(iso, lambda i: COUNTS[i], "minute,requests per minute"), {}, EXACT),
     "rpm said": (table(iso, lambda i: COUNTS[i], "minute,web"), {"unit": "rpm"}, EXACT),
     "rph said": (table(iso, lambda i: COUNTS[i] * 60, "minute,web"), {"unit": "rph"}, EXACT),
+    "rpd by name": (table(iso, lambda i: COUNTS[i] * 1440, "minute,requests per day"), {}, EXACT),
+    "an index without a name": (lines(*(f"{i},{iso(i)},{RATES[i]}" for i in range(N)), header="Unnamed: 0,time,value"), {}, EXACT),
+    "CloudWatch data of two targets": (
+        json.dumps({"MetricDataResults": [{"Id": k, "Label": f"RequestCount {k}", "Timestamps": [iso(i) for i in range(N)], "Values": SPLIT[j]}
+                                          for j, k in enumerate("ab")]}), {"sum": True}, EXACT,
+    ),
     "count by name": (table(iso, lambda i: COUNTS[i], "minute,count"), {}, EXACT),
     "count said": (table(iso, lambda i: COUNTS[i], "timestamp,value"), {"unit": "count"}, EXACT),
     "thousands": (table(iso, lambda i: f'"{COUNTS[i]:,}"', "minute,requests/min"), {}, EXACT),
@@ -181,6 +187,7 @@ READ = {
     "Prometheus infos": (matrix(({}, samples(RATES)), infos=["x"], warnings=[]), {}, EXACT),
     "Prometheus counter": (matrix(({"__name__": "http_requests_total"}, samples(TOTALS))), {}, EXACT),
     "Prometheus counter of another name": (matrix(({"__name__": "nginx_ingress_controller_requests"}, samples(TOTALS))), {}, EXACT),
+    "Prometheus histogram's count": (matrix(({"__name__": "http_request_duration_seconds_count"}, samples(TOTALS))), {}, EXACT),
     "Prometheus counters added up": (TWO_PODS, {"sum": True}, EXACT),
     "Prometheus one of two": (matrix(({"pod": "x-1"}, samples(RATES)), ({"pod": "y-1"}, samples([1.5] * N))), {"series": "x-"}, EXACT),
     "Prometheus counter that restarts": (
@@ -422,7 +429,7 @@ def test_numbers_that_do_not_say_what_they_are_are_asked_about(folder):
         "a counter that restarts": matrix(({"job": "web"}, samples(RESTARTED))),
     }
     for name, content in asked.items():
-        assert "say --unit rps, rpm, rph, count (per interval) or counter" in refusal(folder, content), name
+        assert "say --unit rps, rpm, rph, rpd, count (per interval) or counter" in refusal(folder, content), name
     assert import_trace(written(folder, asked["a gauge that rises"]), Said(unit="rps")).series.rates_rps.tolist() == rising
     assert "counter reset" in refusal(folder, matrix(({"__name__": "x_requests_total"}, samples(RESTARTED))))
     # What is told by its name is not asked about, however it moves.
@@ -488,6 +495,11 @@ REFUSED = {
     "binary": (bytes(range(256)) * 9, {}, "a binary file"),
     "empty": ("", {}, "an empty file"),
     "blanks": (" \n\n\t\n", {}, "a file of blanks"),
+    "an error log": ("[Mon Mar 04 10:00:00 2024] [core:error] x\n" * 9, {}, "looks like text that begins '[Mon Mar 04"),
+    "Grafana short without a unit": (table(iso, lambda i: f"{COUNTS[i] / 1000:.2f} K", '"Time","shop"'), {}, "the unit of 'shop' is not told"),
+    "Locust's totals": ("Type,Name,Request Count\nGET,/,100\n,Aggregated,100\n", {}, "Locust's totals, without times"),
+    "seconds since the start": (lines("0,1.5", "1,2.5", "2,1.5", header="t,rps"), {}, "a table without a column of dates and times"),
+    "a count with fractions": (table(iso, lambda i: RATES[i], "time,count"), {}, "is named like a count, but its numbers have fractions"),
     "prose": ("Dear all,\nplease find attached\n", {}, "looks like text that begins 'Dear all,'"),
     "other JSON": (json.dumps({"a": 1, "b": {"c": 2}}), {}, "JSON with the keys a, b"),
     "half a JSON": (matrix(({}, samples(RATES)))[:900], {}, "is no JSON"),

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_reading(command: argparse.ArgumentParser) -> None:
     """What the user says of a trace that it does not say itself."""
     reading = command.add_argument_group("reading a trace")
-    units = ("rps", "rpm", "rph", "count", "counter", "events")
+    units = ("rps", "rpm", "rph", "rpd", "count", "counter", "events")
     reading.add_argument(
         "--unit", choices=units, help="of its numbers: rates, a count of each interval, a rising counter, or a request a row"
     )

@@ -74,7 +74,9 @@ def choose(names: Sequence[str], contents: Sequence[Content], said: Said, place:
         return Chosen(times, ())
     if not numbers:
         raise TraceError(f"{place}: no column of numbers beside {names[times[0]]!r}; columns: {_list(names, range(len(names)))}")
-    hints = {i: hint_of(names[i]) for i in numbers}
+    # An index that a table was written with has no name.
+    unnamed = re.compile(r"\s*|unnamed: \d+", re.IGNORECASE)
+    hints = {i: "other" if unnamed.fullmatch(names[i]) else hint_of(names[i]) for i in numbers}
     speaking = [i for i in numbers if hints[i] not in ("other", "unknown")]
     silent = [i for i in numbers if hints[i] == "unknown"]
     candidates = speaking + silent if said.sum else speaking or silent or numbers

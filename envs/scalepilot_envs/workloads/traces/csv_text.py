@@ -51,7 +51,7 @@ def parse_csv(source: Source, said: Said) -> Parsed | None:
     if known and known.only:
         told.append(f"only rows with {known.only[1]!r} in {known.only[0]!r}")
     if chosen.others:
-        told.append(f"not used: {', '.join(names[i] for i in chosen.others)}"[:200])
+        told.append(f"not used: {', '.join(names[i] or f'column {i + 1}' for i in chosen.others)}"[:200])
     per = {form.per_seconds for form in layout.numbers}
     period = _period(layout.preamble)
     stated = known.meaning if known and not (said.value_columns or said.unit) else None
@@ -150,7 +150,7 @@ class _Reader:
                 yield from self._rows_of(data)
 
     def _rows_of(self, chunk: bytes) -> Iterator[tuple[str, Rows]]:
-        if not chunk.strip(b" \t\r\n,;"):
+        if chunk.isspace() or not chunk.strip(b" \t\r\n,;"):
             self._line += chunk.count(b"\n")
             return
         rows = self._plain(chunk) if self._is_plain and not self.layout.labels else None

@@ -90,7 +90,7 @@ def learn_grid(stamps: NDArray[np.float64], kind: Kind = "rate", period: float |
         if (np.abs(steps - multiples) <= 0.03 * multiples).all():
             rough = shortest
     if np.abs(steps - rough).max() <= 1e-6 * rough + _CLOCK_SECONDS and period is None:
-        return Grid(float(stamps[0]), _nice(float((stamps[-1] - stamps[0]) / len(steps)), rough, 1e-9))
+        return Grid(float(stamps[0]), _nice(float((stamps[-1] - stamps[0]) / len(steps)), rough, 1e-7))
     numbers = np.maximum(np.rint(steps / rough), 1)
     near = np.abs(steps - numbers * rough) <= 1.25 * _JITTER * rough
     seconds = period or rough

@@ -227,7 +227,7 @@ def _metric_data(value: Any, name: str, dialect: str) -> Parsed:
     every = every[~np.isnan(every)]
     whole = len(every) > 0 and bool((every == np.floor(every)).all())
     stated = None
-    counted = r"(?i)requests?$|count$|invocations|sum\b|hits"
+    counted = r"(?i)request|count|invocations|sum\b|hits"
     if whole and all(re.search(counted, label) and not re.search(r"(?i)latency|cpu|percent|/s", label) for label, _ in series):
         stated = Meaning("count", "whole numbers of a metric that counts, as its statistic Sum gives them", sure=False)
     return _parsed(dialect, name, _unique(series), stated=stated, told=told)

@@ -234,7 +234,7 @@ def layout_of(source: Source, head: Head, said: Said) -> Layout:
     if known or said.unit == "events":
         which, interleaved = (), False
     before = head.header if head.header is not None else head.first
-    preamble = {row[0].lstrip("# "): ",".join(row[1:]) for row in rows[:before] if len(row) > 1}
+    preamble = {row[0].lstrip("# "): ",".join(row[1:]) for row in rows[:before] if len(row) > 1 and row[0] != "sep="}
     num_lines = head.lines[head.first - 1] if head.first else 0
     zoned = bool(re.search(r"\butc\b|\bgmt\b", " ".join(names[i] for i in chosen.times).lower()))
     return Layout(head.delimiter, names, num_lines, known, chosen, time, numbers, which, interleaved, zoned, preamble)

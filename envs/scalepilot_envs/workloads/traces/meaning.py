@@ -11,20 +11,21 @@ from numpy.typing import NDArray
 
 from scalepilot_envs.workloads.traces.grid import Kind, TraceError
 
-Unit = Literal["rps", "rpm", "rph", "count", "counter", "events"]
+Unit = Literal["rps", "rpm", "rph", "rpd", "count", "counter", "events"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
-Hint = Literal["rps", "rpm", "rph", "count", "counter", "request", "other", "unknown"]
-_SECONDS: dict[str, float] = {"rps": 1.0, "rpm": 60.0, "rph": 3600.0}
+Hint = Literal["rps", "rpm", "rph", "rpd", "count", "counter", "request", "other", "unknown"]
+_SECONDS: dict[str, float] = {"rps": 1.0, "rpm": 60.0, "rph": 3600.0, "rpd": 86_400.0}
 _WORDS = {
     "rps": "requests per second",
     "rpm": "requests per minute",
     "rph": "requests per hour",
+    "rpd": "requests per day",
     "count": "requests counted in each interval",
     "counter": "a rising counter of requests",
     "events": "one request a row",
 }
 _REQUEST = (
-    r"(?:requests?|reqs?|hits?|calls?|invocations?|quer(?:y|ies)|transactions?|visits?|arrivals?|throughput|rps|qps|tps|"
+    r"(?:requests?|reqs?|rq|hits?|calls?|invocations?|quer(?:y|ies)|transactions?|visits?|arrivals?|throughput|rps|qps|tps|"
     r"page ?views?|anfragen|zugriffe|aufrufe|requ[eê]tes|peticiones|solicitudes|richieste)"
 )
 _OTHER = re.compile(
@@ -44,6 +45,7 @@ _PER: list[tuple[Hint, re.Pattern[str]]] = [
         ),
         ("rpm", r"(?:/|per|pro|par|por|al) ?_?(?:m|min|minute|minuto)\b|(?:^|[^a-z])[rqt]pm\b|per_?min(?:ute)?"),
         ("rph", r"(?:/|per|pro|par|por|al) ?_?(?:h|hour|stunde|heure|hora|ora)\b|(?:^|[^a-z])[rqt]ph\b|per_?hour"),
+        ("rpd", r"(?:/|per|pro|par|por|al) ?_?(?:d|day|tag|jour|día|giorno)\b|per_?day"),
     )
 ]
 _COUNTER = re.compile(r"_total$|_count$|cumulative|\btotal requests? count\b|^total requests?$|counter$")
@@ -89,12 +91,15 @@ class Meaning:
 def hint_of(name: str) -> Hint:
     """What a column's or metric's name says of its numbers."""
     # Labels are no part of the name.
-    name = re.sub(r"\{.*\}", "", name).strip()
+    name = re.sub(r"^(?:avg|sum|min|max|count):|\{.*\}", "", name).strip()
     text, bare = re.sub(r"[\s_]+", " ", name.lower()), re.sub(r"\s+", "_", name.lower())
     speaks = re.search(rf"(?:^|[^a-z]){_REQUEST}(?:$|[^a-z])", text) is not None
     camel = re.search(r"(?:Request|Invocation|Hit|Call|Query|Queries)s?(?:Count|Total|Rate|$|[A-Z])", name) is not None
     speaks = speaks or camel or re.search(r"(?:^|_)reqs?(?:_|ps|$)", bare) is not None
     per: Hint | None = next((unit for unit, pattern in _PER if pattern.search(text) or pattern.search(bare)), None)
+    # A histogram's _count is how many were measured, whatever was measured of them.
+    if speaks and re.search(r"(?:duration|latency|time|seconds|size|bytes)[a-z_]*_count$", bare):
+        return "counter"
     # "requests/min" is no minimum, "requests per second" no seconds.
     bare_of_per = text
     for _, pattern in _PER:
@@ -163,8 +168,8 @@ def decide(
     hint, shape = hint_of(name), shape_of(values)
     known = values[~np.isnan(values)]
     whole = bool(len(known)) and bool((known == np.floor(known)).all())
-    ask = "allowed: say --unit rps, rpm, rph, count (per interval) or counter"
-    if hint in ("rps", "rpm", "rph"):
+    ask = "allowed: say --unit rps, rpm, rph, rpd, count (per interval) or counter"
+    if hint in ("rps", "rpm", "rph", "rpd"):
         return Meaning(hint, f"as its name {name[:60]!r} says")
     shown = repr(name[:60]) if name else "the series"
     if hint == "other":
@@ -185,6 +190,8 @@ def decide(
         raise TraceError(
             f"{place}: {shown} {rises} ({known[0]:,.15g} to {known[-1]:,.15g}): a counter, or a rate that grows? {ask}"
         )
+    if hint == "count" and not whole:
+        raise TraceError(f"{place}: {shown} is named like a count, but its numbers have fractions; {ask}")
     if hint == "count":
         return Meaning("count", f"as its name {name[:60]!r} says")
     if expression:

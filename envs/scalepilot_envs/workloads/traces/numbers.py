@@ -89,7 +89,8 @@ class NumberFormat:
             per = per_seconds(unit)
             if per is None:
                 raise ValueError(text)
-        return float(digits) * factor, per
+        # 1.56 K is 1560 and no hair less: whole numbers must be told from fractions.
+        return float(digits) if factor == 1.0 else round(float(digits) * factor, 9), per
 
 
 def is_missing(text: str) -> bool:

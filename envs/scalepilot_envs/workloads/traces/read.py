@@ -28,7 +28,7 @@ from scalepilot_envs.workloads.traces.logs import parse_log, parse_samples
 from scalepilot_envs.workloads.traces.meaning import Meaning, decide, shape_of
 from scalepilot_envs.workloads.traces.parsed import Parsed, Said
 from scalepilot_envs.workloads.traces.records import json_lines, parse_parquet, parse_wide, table_of
-from scalepilot_envs.workloads.traces.source import Source, looks_like, opened
+from scalepilot_envs.workloads.traces.source import Source, begins_json, looks_like, opened
 
 # Several series are held in memory: 24 bytes a row.
 _MOST_ROWS = 20_000_000
@@ -112,7 +112,7 @@ def _recognise(source: Source, said: Said) -> Parsed:
     if parsed is None and text and not binary and not text.startswith("<"):
         parsed = parse_samples(source)
         if parsed is None:
-            parsed = _parse_json(source, said) if text[0] in "[{" else parse_wide(source) or parse_csv(source, said)
+            parsed = _parse_json(source, said) if begins_json(text) else parse_wide(source) or parse_csv(source, said)
     if parsed is None:
         raise TraceError(
             f"{source.name}: looks like {looks_like(source)}, not like a trace;"

@@ -133,7 +133,7 @@ def parse_parquet(path: Path, said: Said) -> Parsed:
     if chosen.values:
         told.append("value column" + ("s " if len(chosen.values) > 1 else " ") + ", ".join(repr(names[i]) for i in chosen.values))
     if chosen.others:
-        told.append(f"not used: {', '.join(names[i] for i in chosen.others)}"[:200])
+        told.append(f"not used: {', '.join(names[i] or f'column {i + 1}' for i in chosen.others)}"[:200])
     if said.timezone and not naive:
         raise TraceError(f"{path}: --timezone {said.timezone}: its times have a zone ({time_type}); allowed: without --timezone")
     clock = LocalClock(zone_of(said.timezone), said.timezone) if said.timezone else None

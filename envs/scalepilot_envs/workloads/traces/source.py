@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import lzma
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from scalepilot_envs.workloads.traces.grid import TraceError
 CHUNK_BYTES = 2_000_000
 HEAD_BYTES = 256_000
 # A file that unpacks to more than this, and to so many times its size, holds nothing that a person measured.
-_BOMB_BYTES, _BOMB_TIMES = 256_000_000, 250
+_BOMB_BYTES, _BOMB_TIMES = 64_000_000, 250
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "Zstandard"}
 _LOOKS = {
     b"%PDF": "a PDF",
@@ -196,6 +197,11 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise TraceError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
+def begins_json(text: str) -> bool:
+    """Whether a text begins as JSON does, and not as a log in brackets."""
+    return re.match(r"\s*(?:\{\s*(?:[\"}]|$)|\[\s*(?:[\[{\]\"\d-]|$|true|false|null))", text) is not None
+
+
 def looks_like(source: Source) -> str:
     """In a few words, what a file is that no dialect knows."""
     raw, text = source.raw_head, source.head.strip()
@@ -215,9 +221,16 @@ def looks_like(source: Source) -> str:
     controls = sum(raw[:4000].count(bytes([code])) for code in (*range(9), *range(14, 32)))
     if b"\x00" in raw[:4000] or controls > 0.05 * min(len(raw), 4000):
         return "a binary file"
-    if text[0] in "[{":
+    if begins_json(text):
         return _looks_of_json(text)
-    first = text.splitlines()[0][:60]
+    rows = text.splitlines()
+    first = rows[0][:60]
+    if first.startswith("Type,Name,Request Count"):
+        return "Locust's totals, without times; its _stats_history.csv has them"
+    mark = next((mark for mark in ",;\t" if mark in first), None)
+    if mark and len(rows) > 2 and rows[0].count(mark) == rows[1].count(mark) == rows[2].count(mark):
+        shown = ", ".join(cell.strip(' "')[:30] for cell in first.split(mark))
+        return f"a table without a column of dates and times that is known (columns {shown})"
     return f"text that begins {first!r}"
 
 
