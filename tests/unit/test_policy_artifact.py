@@ -153,7 +153,7 @@ def test_a_pickle_inside_is_refused_and_never_opened(tiny_artifact, tmp_path, mo
     assert trap.exists()
 
 
-@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "sub/model.onnx", "..", "", "nul\0"])
+@pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "sub/model.onnx", "..", ""])
 def test_a_listed_file_outside_the_folder_is_refused(tiny_artifact, name):
     data = b"not yours"
     (tiny_artifact.parent / "outside").write_bytes(data)
@@ -308,13 +308,13 @@ def test_an_action_tables_index_must_be_its_place(tiny_artifact):
 def test_a_number_that_json_does_not_know_is_refused(tiny_artifact, number):
     path = tiny_artifact / "policy.json"
     path.write_text(path.read_text().replace('"low": 0.0', f'"low": {number}', 1))
-    assert f"{number} is not allowed" in refusal(tiny_artifact)
+    assert f"{float(number)} is not allowed; allowed: finite numbers" in refusal(tiny_artifact)
 
 
 def test_a_number_too_large_for_a_float_is_refused(tiny_artifact):
     path = tiny_artifact / "policy.json"
     path.write_text(path.read_text().replace('"high": 1000000.0', '"high": 1e400', 1))
-    assert "bounds 0.0 to inf" in refusal(tiny_artifact)
+    assert "high: inf is not allowed; allowed: finite numbers" in refusal(tiny_artifact)
 
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
@@ -508,7 +508,7 @@ def test_a_description_alone_is_read_without_the_model(tiny_artifact):
 
 def test_a_network_policy_is_built_from_checked_bytes_only(tiny_network):
     with pytest.raises(ArtifactError, match=r"model.onnx: holds 0 graphs; allowed: one ONNX graph"):
-        NetworkPolicy(tiny_network().spec, b"\x80\x04K\x01.")
+        NetworkPolicy(tiny_network().spec, b"\x08\x07")
 
 
 def test_options_that_change_what_is_observed_travel_with_the_policy(tmp_path: Path):

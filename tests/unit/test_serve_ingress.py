@@ -15,7 +15,7 @@ from scalepilot.serve import load_serve_config, serve_config
 from scalepilot.serve.haproxy_config import bridged, error_files, knows_replicas, tighten, waiting
 from scalepilot.serve.ingress import choose_ingress, haproxy_binary, set_environment
 
-SETTINGS = {"listen": "[::1]:8200", "requests_per_replica": 7, "queue_milliseconds": 40, "request_seconds": 9}
+SETTINGS = {"listen": "[::1]:8200", "requests_per_replica": 7, "queue_milliseconds": 40, "request_seconds": 9, "body_bytes": 4096}
 
 
 @pytest.fixture
@@ -48,11 +48,22 @@ def test_serves_own_configuration_is_open_where_ours_is_not(written: str, tmp_pa
     for words in ("bind *:", "bind :", "mode 666", "127.0.0.1:514", "500.http\n    errorfile 503"):
         assert words in written, "Ray's template changed: look at it again"
         assert words not in ours.replace(f"errorfile 502 {tmp_path}/502.http", "")
-    assert [line for line in ours.splitlines() if " bind " in line] == ["    bind [::1]:8200"]
+    assert [line for line in ours.splitlines() if " bind " in line] == ["    bind [::1]:8200 proto h1"]
     assert "    server replica-1 127.0.0.1:30000 check observe layer4 error-limit 3 on-error mark-down maxconn 7" in ours
     assert "    timeout queue 40ms" in ours
     assert f"    errorfile 503 {tmp_path}/503.http" in ours
     assert "mode 600" in ours
+
+
+def test_health_pages_strangers_and_large_bodies_have_places_of_their_own(written: str, tmp_path: Path) -> None:
+    ours = tighten(written, SETTINGS, tmp_path)
+    for kind, places in {"health": "", "strangers": " maxconn 112", "large": " maxconn 2", "pages": " maxconn 2"}.items():
+        assert f"    use_backend http-app-{kind} if " in ours
+        section = ours.partition(f"backend http-app-{kind}\n")[2].partition("backend ")[0]
+        assert f"    server replica-1 127.0.0.1:30000 track http-app/replica-1{places}\n" in section
+    # Until the first replica is there, Serve leads nowhere.
+    without = "".join(line for line in written.splitlines(keepends=True) if "use_backend" not in line)
+    assert "use_backend" not in tighten(without, SETTINGS, tmp_path)
 
 
 def test_haproxy_takes_the_tightened_configuration(written: str, tmp_path: Path) -> None:

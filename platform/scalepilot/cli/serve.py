@@ -91,6 +91,7 @@ def _config(arguments: argparse.Namespace) -> ServeConfig:
 
 def _serve(config: ServeConfig, arguments: argparse.Namespace) -> int:
     from scalepilot.serve import PolicyApi
+    from scalepilot.serve.gate import own_hosts
     from scalepilot.serve.ingress import choose_ingress, set_environment
     from scalepilot.serve.keys import ApiKeys
     from scalepilot.serve.listen import check_cluster, check_host, free_port
@@ -99,6 +100,8 @@ def _serve(config: ServeConfig, arguments: argparse.Namespace) -> int:
 
     keys = None if config.api_key_file is None else ApiKeys(Path(config.api_key_file))
     host = check_host(config.host, with_keys=keys is not None)
+    if keys is None or config.allowed_hosts:
+        config = replace(config, allowed_hosts=own_hosts(host, config.allowed_hosts))
     ingress = "plain" if arguments.address else choose_ingress(config.ingress)
     with muted():
         # What every replica will do, done once here, where a failure is a line on the terminal.

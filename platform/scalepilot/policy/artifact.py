@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
 from scalepilot.durable import replaced_folder
-from scalepilot.errors import ArtifactError
+from scalepilot.errors import ArtifactError, ScalepilotError
+from scalepilot.files.stored import parse_json, read_bytes
 from scalepilot.policy.fields import check_same_fields
 from scalepilot.policy.network import MODEL_FILE, NetworkPolicy
 from scalepilot.policy.onnx_metadata import model_metadata, with_metadata
@@ -25,9 +27,15 @@ from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.flat_env import wrapper_names
 from scalepilot_envs.registration import MODULES_VARIABLE, import_modules, split_id
 
+if TYPE_CHECKING:
+    from scalepilot.policy.signature import PublicKeys
+
 SPEC_FILE = "policy.json"
+_FILES = (MODEL_FILE, TABLE_FILE)
 _MAX_SPEC_BYTES = 1_000_000
 _MAX_MODEL_BYTES = 500_000_000
+# Of a message: an artifact may hold a name of a megabyte.
+_MAX_SHOWN = 600
 _SPEC: TypeAdapter[PolicySpec] = TypeAdapter(PolicySpec)
 
 
@@ -52,8 +60,12 @@ class PackedPolicy:
         Raises:
             ArtifactError: the files or the environment do not fit the description.
         """
+        where = where or self.spec.name
+        with refused_in_a_line(where):
+            return self._unpacked(where)
+
+    def _unpacked(self, where: str) -> Policy:
         spec, files = self.spec, self.files
-        where = where or spec.name
         env = describe_env(spec, where)
         if spec.kind == "network":
             if set(files) != {MODEL_FILE}:
@@ -91,6 +103,33 @@ class PackedPolicy:
             for name, data in files.items():
                 (aside / name).write_bytes(data)
         return self.spec
+
+
+@contextmanager
+def refused_in_a_line(where: str) -> Iterator[None]:
+    """Turn whatever an artifact makes others raise into one refusal of one line.
+
+    Its numbers and names reach environments, rules, numpy, onnxruntime and msgspec, each of which has errors of its own, and
+    messages repeat what it says.
+
+    Args:
+        where: what a message begins with that does not name the artifact itself.
+
+    Raises:
+        ArtifactError: in place of every other error.
+    """
+    try:
+        yield
+    except ScalepilotError as error:
+        raise ArtifactError(_one_line(str(error))) from None
+    except Exception as error:  # noqa: BLE001 - see above; what the process itself is asked to do (KeyboardInterrupt) passes
+        raise ArtifactError(_one_line(f"{where}: cannot be loaded ({type(error).__name__}: {error})")) from None
+
+
+def _one_line(text: str) -> str:
+    shown = "".join(character if character.isprintable() else " " for character in text[: 2 * _MAX_SHOWN])
+    shown = " ".join(shown.split())
+    return shown if len(shown) <= _MAX_SHOWN else shown[: _MAX_SHOWN - 1] + "…"
 
 
 def save_policy(policy: Policy, folder: Path) -> PolicySpec:
@@ -132,10 +171,14 @@ def find_policy_folder(path: Path) -> Path:
     Raises:
         ArtifactError: neither is one.
     """
-    for candidate in (path, path / "policy"):
-        if (candidate / SPEC_FILE).is_file():
-            return candidate
-    if not path.exists():
+    try:
+        for candidate in (path, path / "policy"):
+            if (candidate / SPEC_FILE).is_file():
+                return candidate
+        there = path.exists()
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{str(path)[:_MAX_SHOWN]}: cannot be read ({error})") from None
+    if not there:
         raise ArtifactError(f"{path}: no such folder")
     raise ArtifactError(f"{path}: holds no {SPEC_FILE}; allowed: a policy folder, or a run folder with policy/ inside")
 
@@ -153,16 +196,21 @@ def load_policy(path: Path | str) -> Policy:
     return read_packed(folder).unpack(str(folder / SPEC_FILE))
 
 
-def read_packed(folder: Path) -> PackedPolicy:
+def read_packed(folder: Path, keys: PublicKeys | None = None) -> PackedPolicy:
     """An artifact's description and files, their hashes checked.
+
+    Args:
+        folder: of the artifact.
+        keys: one of them must have signed it, which is looked at before anything else; None takes unsigned ones, too.
 
     Raises:
         ArtifactError: naming the file and what is wrong with it.
     """
-    spec = read_spec(folder)
-    if spec.kind == "rule":
-        _refuse_imports(spec, str(folder / SPEC_FILE))
-    return PackedPolicy(spec, _read_files(folder, spec))
+    spec = read_spec(folder, keys)
+    with refused_in_a_line(str(folder)):
+        if spec.kind == "rule":
+            _refuse_imports(spec, str(folder / SPEC_FILE))
+        return PackedPolicy(spec, _read_files(folder, spec))
 
 
 def as_stored(spec: PolicySpec) -> PolicySpec:
@@ -208,35 +256,42 @@ def _refuse_imports(spec: PolicySpec, where: str) -> None:
             )
 
 
-def read_spec(folder: Path) -> PolicySpec:
+def read_spec(folder: Path, keys: PublicKeys | None = None) -> PolicySpec:
     """Read and check `policy.json` alone.
 
+    Args:
+        folder: of the artifact.
+        keys: as `read_packed` takes them.
+
     Raises:
-        ArtifactError: unreadable, too large, not JSON, or not the schema.
+        ArtifactError: unreadable, too large, not JSON, not signed, or not the schema.
     """
     path = folder / SPEC_FILE
-    try:
-        if path.stat().st_size > _MAX_SPEC_BYTES:
-            raise ArtifactError(f"{path}: {path.stat().st_size} bytes; allowed: up to {_MAX_SPEC_BYTES}")
-        raw = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: is not JSON, or is cut off ({str(error)[:80]})") from None
-    try:
-        return _SPEC.validate_python(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "top level"
-        raise ArtifactError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
+    with refused_in_a_line(str(path)):
+        values = parse_json(_text(path, read_bytes(path, _MAX_SPEC_BYTES, ArtifactError)), str(path), ArtifactError)
+        if keys is not None:
+            # Of what a stranger wrote nothing but this is read: plain data of bounded size and depth.
+            keys.verify_stored(values, str(folder))
+        try:
+            return _SPEC.validate_python(values)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "top level"
+            raise ArtifactError(f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not allowed")
+def _text(path: Path, data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path}: is not JSON, or is cut off (byte {error.start} is not UTF-8)") from None
 
 
 def _read_files(folder: Path, spec: PolicySpec) -> dict[str, bytes]:
-    present = {p.name for p in folder.iterdir()} - {SPEC_FILE}
+    try:
+        present = {p.name for p in folder.iterdir()} - {SPEC_FILE}
+    except OSError as error:
+        raise ArtifactError(f"{folder}: cannot be read ({error.strerror})") from None
     for name in sorted(present - set(spec.files)):
         raise ArtifactError(
             f"{folder / name}: is not listed in {SPEC_FILE}; a policy folder holds nothing else (and never a pickle)"
@@ -244,11 +299,9 @@ def _read_files(folder: Path, spec: PolicySpec) -> dict[str, bytes]:
     contents: dict[str, bytes] = {}
     for name, expected in spec.files.items():
         path = folder / name
-        if Path(name).name != name or path.is_symlink() or not path.is_file():
-            raise ArtifactError(f"{path}: is listed in {SPEC_FILE} but missing")
-        if path.stat().st_size > _MAX_MODEL_BYTES:
-            raise ArtifactError(f"{path}: {path.stat().st_size} bytes; allowed: up to {_MAX_MODEL_BYTES}")
-        contents[name] = path.read_bytes()
+        if name not in present or name not in _FILES or path.is_symlink():
+            raise ArtifactError(f"{path}: is listed in {SPEC_FILE} but missing, or a link; allowed: {' or '.join(_FILES)} itself")
+        contents[name] = read_bytes(path, _MAX_MODEL_BYTES, ArtifactError)
         actual = hashlib.sha256(contents[name]).hexdigest()
         if actual != expected:
             raise ArtifactError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,27 @@ from scalepilot.policy.spec import PolicySpec
 
 MODEL_FILE = "model.onnx"
 _ONNX_TYPES = {"float32": "tensor(float)", "uint8": "tensor(uint8)"}
+
+
+# Of all networks of a process, weights and everything they compute: a small file may ask for terabytes.
+_MAX_BYTES = 2 << 30
+
+
+@functools.cache
+def _bounded_memory() -> bool:
+    """Have onnxruntime take its memory from one place with an end, once a process; whether that was possible."""
+    import onnxruntime
+
+    try:
+        # As large as asked for, chunk by chunk: doubling would reach the end with half of it unused.
+        arena = onnxruntime.OrtArenaCfg({"max_mem": _MAX_BYTES, "arena_extend_strategy": 1})
+        place = onnxruntime.OrtMemoryInfo(
+            "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+        )
+        onnxruntime.create_and_register_allocator(place, arena)
+    except Exception:  # noqa: BLE001 - onnxruntime raises a dozen types of its own; without the bound it works as before
+        return False
+    return True
 
 
 class NetworkPolicy:
@@ -39,10 +61,12 @@ class NetworkPolicy:
         # One small matrix product: threads cost more than they bring, and several services share the cores.
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        if _bounded_memory():
+            options.add_session_config_entry("session.use_env_allocators", "1")
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen types of its own
-            raise ArtifactError(f"{spec.name}: model.onnx cannot be loaded: {str(error).splitlines()[0][:200]}") from None
+            raise ArtifactError(f"{spec.name}: model.onnx cannot be loaded: {_first_line(error)}") from None
         self.spec = spec
         self.model = model
         self._check_shapes()
@@ -84,3 +108,7 @@ class NetworkPolicy:
             raise ValueError("rng: needed to sample an action")
         sampled = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
         return self._decoder.decision(observation, scores, sampled), None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -18,6 +18,8 @@ FORBIDDEN_OPERATORS = ("If", "Loop", "Scan", "SequenceMap")
 _GRAPH, _FUNCTIONS, _NODE, _INITIALIZER, _SPARSE_INITIALIZER = 7, 25, 1, 5, 15
 _OP_TYPE, _ATTRIBUTE, _DOMAIN = 4, 5, 7
 _TENSORS, _GRAPHS, _SPARSE_TENSORS = (5, 10), (6, 11), (22, 23)
+# A model of a thousand layers has some tens of thousands; what has more is looked at for minutes.
+_MAX_FIELDS = 200_000
 _EXTERNAL_DATA, _DATA_LOCATION, _EXTERNAL = 13, 14, 1
 
 
@@ -28,65 +30,101 @@ def check_model_bytes(model: bytes) -> None:
         ArtifactError: not ONNX, a foreign or looping operator, or external data.
     """
     try:
-        parts = list(_fields(model))
+        walk = _Walk()
+        parts = list(walk.fields(memoryview(model)))
         if any(number == _FUNCTIONS for number, _ in parts):
             raise ArtifactError("model.onnx: defines functions of its own; allowed: standard operators")
-        graphs = [value for number, value in parts if number == _GRAPH and isinstance(value, bytes)]
+        graphs = [value for number, value in parts if number == _GRAPH and isinstance(value, memoryview)]
         if len(graphs) != 1:
             raise ArtifactError(f"model.onnx: holds {len(graphs)} graphs; allowed: one ONNX graph")
         nodes = 0
-        for number, value in _fields(graphs[0]):
-            if number == _NODE and isinstance(value, bytes):
+        for number, value in walk.fields(graphs[0]):
+            if number == _NODE and isinstance(value, memoryview):
                 nodes += 1
-                _check_node(value)
-            elif number == _INITIALIZER and isinstance(value, bytes):
-                _check_tensor(value)
-            elif number == _SPARSE_INITIALIZER and isinstance(value, bytes):
-                _check_sparse_tensor(value)
+                walk.check_node(value)
+            elif number == _INITIALIZER and isinstance(value, memoryview):
+                walk.check_tensor(value)
+            elif number == _SPARSE_INITIALIZER and isinstance(value, memoryview):
+                walk.check_sparse_tensor(value)
     except (IndexError, ValueError):
         raise ArtifactError("model.onnx: is not an ONNX file, or is cut off") from None
     if not nodes:
         raise ArtifactError("model.onnx: holds no operators")
 
 
-def _check_node(node: bytes) -> None:
-    named = {
-        number: value.decode("utf-8")
-        for number, value in _fields(node)
-        if number in (_OP_TYPE, _DOMAIN) and isinstance(value, bytes)
-    }
-    operator, domain = named.get(_OP_TYPE, ""), named.get(_DOMAIN, "")
-    if domain not in STANDARD_DOMAINS or operator in FORBIDDEN_OPERATORS:
-        raise ArtifactError(
-            f"model.onnx: operator {domain + '.' if domain else ''}{operator} is not allowed; allowed: standard ONNX, no loops"
-        )
-    for number, attribute in _fields(node):
-        if number == _ATTRIBUTE and isinstance(attribute, bytes):
-            _check_attribute(operator, attribute)
+class _Walk:
+    """Reads fields of one file, and no more of them than one has."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_FIELDS
+
+    def fields(self, data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+        """Number and value of every field: a whole number, or bytes that are not copied."""
+        at = 0
+        while at < len(data):
+            self._left -= 1
+            if self._left < 0:
+                raise ArtifactError(f"model.onnx: holds more than {_MAX_FIELDS} values; allowed: an ordinary network")
+            tag, at = _varint(data, at)
+            number, wire = tag >> 3, tag & 7
+            if number == 0:
+                raise ValueError("field 0")
+            if wire == 0:
+                value, at = _varint(data, at)
+                yield number, value
+            elif wire in (1, 5):
+                at += 8 if wire == 1 else 4
+            elif wire == 2:
+                length, at = _varint(data, at)
+                if at + length > len(data):
+                    raise ValueError("cut off")
+                yield number, data[at : at + length]
+                at += length
+            else:
+                raise ValueError(f"wire type {wire}")
+
+    def check_node(self, node: memoryview) -> None:
+        """A node: its operator, and what its attributes hold."""
+        named = {
+            number: bytes(value).decode("utf-8")
+            for number, value in self.fields(node)
+            if number in (_OP_TYPE, _DOMAIN) and isinstance(value, memoryview)
+        }
+        operator, domain = named.get(_OP_TYPE, ""), named.get(_DOMAIN, "")
+        if domain not in STANDARD_DOMAINS or operator in FORBIDDEN_OPERATORS:
+            named_fully = f"{domain}.{operator}" if domain else operator
+            raise ArtifactError(f"model.onnx: operator {named_fully[:80]} is not allowed; allowed: standard ONNX, no loops")
+        for number, attribute in self.fields(node):
+            if number == _ATTRIBUTE and isinstance(attribute, memoryview):
+                self.check_attribute(operator, attribute)
+
+    def check_attribute(self, operator: str, attribute: memoryview) -> None:
+        """An attribute of an operator."""
+        for number, value in self.fields(attribute):
+            if number in _GRAPHS and isinstance(value, memoryview):
+                raise ArtifactError(
+                    f"model.onnx: operator {operator[:80]} holds a graph of its own; allowed: standard ONNX, no loops"
+                )
+            if number in _TENSORS and isinstance(value, memoryview):
+                self.check_tensor(value)
+            if number in _SPARSE_TENSORS and isinstance(value, memoryview):
+                self.check_sparse_tensor(value)
+
+    def check_sparse_tensor(self, sparse: memoryview) -> None:
+        """Weights that are mostly zeros."""
+        for _, value in self.fields(sparse):
+            if isinstance(value, memoryview):
+                self.check_tensor(value)
+
+    def check_tensor(self, tensor: memoryview) -> None:
+        """Weights."""
+        if any(
+            number == _EXTERNAL_DATA or (number, value) == (_DATA_LOCATION, _EXTERNAL) for number, value in self.fields(tensor)
+        ):
+            raise ArtifactError("model.onnx: keeps weights in another file; allowed: one file with the weights inside")
 
 
-def _check_attribute(operator: str, attribute: bytes) -> None:
-    for number, value in _fields(attribute):
-        if number in _GRAPHS and isinstance(value, bytes):
-            raise ArtifactError(f"model.onnx: operator {operator} holds a graph of its own; allowed: standard ONNX, no loops")
-        if number in _TENSORS and isinstance(value, bytes):
-            _check_tensor(value)
-        if number in _SPARSE_TENSORS and isinstance(value, bytes):
-            _check_sparse_tensor(value)
-
-
-def _check_sparse_tensor(sparse: bytes) -> None:
-    for _, value in _fields(sparse):
-        if isinstance(value, bytes):
-            _check_tensor(value)
-
-
-def _check_tensor(tensor: bytes) -> None:
-    if any(number == _EXTERNAL_DATA or (number, value) == (_DATA_LOCATION, _EXTERNAL) for number, value in _fields(tensor)):
-        raise ArtifactError("model.onnx: keeps weights in another file; allowed: one file with the weights inside")
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = data[at]
@@ -96,23 +134,3 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
         if shift > 63:
             raise ValueError("varint too long")
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield number, value
-        elif wire in (1, 5):
-            at += 8 if wire == 1 else 4
-        elif wire == 2:
-            length, at = _varint(data, at)
-            if at + length > len(data):
-                raise ValueError("cut off")
-            yield number, data[at : at + length]
-            at += length
-        else:
-            raise ValueError(f"wire type {wire}")

@@ -25,15 +25,24 @@ ALGORITHM = "ed25519"
 _MAX_KEY_BYTES = 100_000
 
 
-def signed_bytes(spec: PolicySpec) -> bytes:
-    """What is signed: everything in policy.json but the signature, as JSON with sorted keys."""
-    values = asdict(spec)
-    del values["signature"]
-    for action in values["actions"]:
-        # Signed before there were any, an action has none.
-        if action["value"] is None:
-            del action["value"]
-    return json.dumps(values, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+def signed_bytes(values: Mapping[str, Any]) -> bytes:
+    """What is signed: everything in policy.json but the signature, as JSON with sorted keys.
+
+    Args:
+        values: as policy.json holds them.
+    """
+    signed = {key: value for key, value in values.items() if key != "signature"}
+    actions = signed.get("actions")
+    if isinstance(actions, list):
+        # Signed before there were any, an action has no value.
+        signed["actions"] = [_without_no_value(action) for action in actions]
+    return json.dumps(signed, sort_keys=True, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _without_no_value(action: Any) -> Any:
+    if not isinstance(action, dict) or action.get("value", 0) is not None:
+        return action
+    return {key: value for key, value in action.items() if key != "value"}
 
 
 def sign(spec: PolicySpec, key: Ed25519PrivateKey) -> PolicySpec:
@@ -45,7 +54,7 @@ def sign(spec: PolicySpec, key: Ed25519PrivateKey) -> PolicySpec:
     """
     # A bound of 60 is read back as 60.0: what is signed must be what a reader will check.
     spec = as_stored(spec)
-    value = base64.b64encode(key.sign(signed_bytes(spec))).decode()
+    value = base64.b64encode(key.sign(signed_bytes(_as_json(spec)))).decode()
     return replace(spec, signature={"algorithm": ALGORITHM, "value": value})
 
 
@@ -107,20 +116,32 @@ class PublicKeys:
         Raises:
             ArtifactError: no signature, an unreadable one, or one of somebody else.
         """
+        self.verify_stored(_as_json(spec), where)
+
+    def verify_stored(self, values: Any, where: str) -> None:
+        """The same before anything is made of what policy.json holds.
+
+        Args:
+            values: as policy.json holds them, whatever that is.
+            where: what an error message begins with.
+
+        Raises:
+            ArtifactError: no signature, an unreadable one, or one of somebody else.
+        """
         from cryptography.exceptions import InvalidSignature
 
-        given: Mapping[str, Any] | None = spec.signature
+        given = values.get("signature") if isinstance(values, dict) else None
         if not given:
             raise ArtifactError(f"{where}: is not signed; allowed: artifacts signed with one of {len(self._keys)} keys")
         try:
-            if given.get("algorithm") != ALGORITHM:
+            if given["algorithm"] != ALGORITHM:
                 raise ValueError
             value = base64.b64decode(given["value"], validate=True)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, IndexError):
             raise ArtifactError(
                 f"{where}: signature: cannot be read; allowed: {{'algorithm': 'ed25519', 'value': base64}}"
             ) from None
-        message = signed_bytes(spec)
+        message = signed_bytes(values)
         for key in self._keys:
             try:
                 key.verify(value, message)
@@ -130,3 +151,9 @@ class PublicKeys:
         raise ArtifactError(
             f"{where}: signature: is of none of the {len(self._keys)} keys, or the artifact was changed after signing"
         )
+
+
+def _as_json(spec: PolicySpec) -> dict[str, Any]:
+    """A description as policy.json holds it."""
+    values: dict[str, Any] = json.loads(json.dumps(asdict(spec), allow_nan=False))
+    return values

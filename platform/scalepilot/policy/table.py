@@ -100,7 +100,9 @@ class TablePolicy:
         try:
             q, edges = _read_members(data)
         except (ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, OSError) as error:
-            raise ArtifactError(f"{spec.name}: {TABLE_FILE}: {str(error).splitlines()[0][:200]}") from None
+            raise ArtifactError(
+                f"{spec.name}: {TABLE_FILE}: {(str(error).splitlines() or ['cannot be read'])[0][:200]}"
+            ) from None
         fields = spec.observation_fields
         if max(edges, default=-1) >= len(fields):
             raise ArtifactError(

@@ -56,6 +56,7 @@ _OBJECT_STORE_BYTES = 100_000_000
 _PROXY_SECONDS = 0.1
 _ORPHAN_SECONDS = 2.0
 _SAVE_SECONDS = 1.0
+_PLACES_FOR_HEALTH = 16
 # Idle clients keep their connection; Ray's default closes it after 5 s, while some are just sending.
 _KEEP_ALIVE_SECONDS = 75
 _logger = logging.getLogger(__name__)
@@ -160,7 +161,8 @@ def _application(config: ServeConfig, metrics_folder: Path | None) -> serve.Appl
         name="policies",
         num_replicas=config.replicas,
         ray_actor_options={"num_cpus": 1},
-        max_ongoing_requests=limits.requests_per_replica,
+        # The door lets no more than `requests_per_replica` in; health finds a place beyond them.
+        max_ongoing_requests=limits.requests_per_replica + _PLACES_FOR_HEALTH,
         # Ray's default is no bound. Past this many the proxy answers 503 at once, and memory stays flat.
         max_queued_requests=limits.queued_requests,
         backpressure_config=BackpressureConfig(status_code=503, retry_after_s=1),

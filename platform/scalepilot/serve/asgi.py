@@ -15,11 +15,12 @@ from typing import Any
 import msgspec
 
 from scalepilot.serve import oip
-from scalepilot.serve.body import BodyReader, DisconnectedError, Headers, Receive
+from scalepilot.serve.body import BodyReader, DisconnectedError, Headers, Receive, has_body
 from scalepilot.serve.config import ServeConfig
 from scalepilot.serve.decisions import Outcome, decide_rows
 from scalepilot.serve.docs_page import CONTENT_SECURITY_POLICY
 from scalepilot.serve.errors import RequestError
+from scalepilot.serve.gate import HEALTH, METRICS, Gate, path_of
 from scalepilot.serve.keys import ApiKeys
 from scalepilot.serve.logs import LOGGER
 from scalepilot.serve.metrics import CONTENT_TYPE, Metrics
@@ -31,8 +32,6 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
-_METRICS, _PAGE, _DOCS, _OPENAPI = "/metrics", "/page", "/docs", "/openapi.json"
-_HEALTH = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 _READY = ("/health/ready", "/v2/health/ready")
 _RETRY = ("retry-after", "1")
 # As proxies count a client that left before it was answered.
@@ -70,11 +69,12 @@ class PolicyApi:
     ) -> None:
         self._config = config or ServeConfig()
         self._store = store
-        self._keys = keys
+        self._with_keys = keys is not None
+        self._gate = Gate(self._config, keys)
         self.metrics = metrics or Metrics()
         self._names_requests = names_requests
         limits = self._config.limits
-        self._bodies = BodyReader(limits.body_bytes, limits.request_seconds)
+        self._bodies = BodyReader(limits.body_bytes, limits.request_seconds, limits.body_bytes_per_second)
         self._origins = {origin.encode() for origin in self._config.cors_origins}
         self._fixed = fixed_pages()
         self._surface = self._made_surface()
@@ -86,7 +86,7 @@ class PolicyApi:
         self.metrics.follow(lambda: (self._ready, self._in_flight))
 
     def _made_surface(self) -> Surface:
-        return Surface(self._store.catalogue, self._config.limits.body_bytes, self._fixed, with_keys=self._keys is not None)
+        return Surface(self._store.catalogue, self._config.limits.body_bytes, self._fixed, with_keys=self._with_keys)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -94,7 +94,7 @@ class PolicyApi:
             await _lifespan(receive, send)
             return
         if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1003})
+            await refuse_websocket(scope, send)
             return
         self._in_flight += 1
         try:
@@ -142,6 +142,9 @@ class PolicyApi:
             headers.append((b"x-request-id", self._request_id(exchange.headers)))
         if self._origins:
             headers += self._cors(exchange.headers)
+        if not exchange.body_was_read and has_body(exchange.headers) and (b"connection", b"close") not in headers:
+            # Whoever was refused need not be listened to any longer.
+            headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
         self._account(exchange, status, time.perf_counter() - began)
@@ -194,15 +197,10 @@ class PolicyApi:
             RequestError: every answer that is no success.
         """
         scope = exchange.scope
-        path: str = scope["path"]
-        root: str = scope.get("root_path", "")
-        if root and path.startswith(root.rstrip("/")):
-            path = path[len(root.rstrip("/")) :]
-        method = scope["method"]
+        path, method = path_of(scope), scope["method"]
+        self._gate.check(method, path, exchange.headers, scope.get("http_version", ""))
         if method == "OPTIONS" and self._origins:
             return 204, [(b"allow", b"GET, HEAD, POST, OPTIONS")], b""
-        if self._keys is not None and not self._is_open(path):
-            self._keys.check(exchange.headers)
         if self._stopping and path != "/health/live":
             raise RequestError(503, "the server is stopping; try again", headers=[("connection", "close"), _RETRY])
         post = surface.posts.get(path) or surface.post(path)
@@ -211,6 +209,7 @@ class PolicyApi:
             _allow(scope, "POST")
             served = exchange.served = post.draw()
             body = await self._bodies.read(exchange.headers, receive)
+            exchange.body_was_read = True
             if post.endpoint == "decide":
                 return 200, [_JSON_TYPE], self._decide(post, served, body)
             return self._infer(post, served, exchange, body)
@@ -221,7 +220,7 @@ class PolicyApi:
             exchange.endpoint = "health"
             _allow(exchange.scope, "GET", "HEAD")
             return self._readiness(surface)
-        if path == _METRICS:
+        if path == METRICS:
             exchange.endpoint = "metrics"
             _allow(exchange.scope, "GET", "HEAD")
             text = self.metrics.text(surface.catalogue, ready=self._ready, in_flight=self._in_flight)
@@ -229,7 +228,7 @@ class PolicyApi:
         page = surface.page(path)
         if page is None:
             raise surface.unknown(path)
-        exchange.endpoint = "health" if path in _HEALTH else "page"
+        exchange.endpoint = "health" if path in HEALTH else "page"
         _allow(exchange.scope, "GET", "HEAD")
         kind, body = page
         headers = [(b"content-type", kind.encode())]
@@ -293,16 +292,6 @@ class PolicyApi:
         self.metrics.count("shadow_decisions", (*labels, "different"), count - same)
         self.metrics.count("shadow_difference_replicas", labels, difference)
 
-    def _is_open(self, path: str) -> bool:
-        if path in _HEALTH:
-            return True
-        opened = self._config.open
-        if path == "/" or path.startswith(_PAGE + "/"):
-            return "page" in opened
-        if path in (_DOCS, _OPENAPI) or path.startswith(_DOCS + "/"):
-            return "docs" in opened
-        return path == _METRICS and "metrics" in opened
-
     def _cors(self, headers: Headers) -> Headers:
         origin = next((value for name, value in headers if name == b"origin"), b"")
         if origin not in self._origins:
@@ -318,7 +307,7 @@ class PolicyApi:
 class _Exchange:
     """A request on its way: what the metrics and the log say of it."""
 
-    __slots__ = ("endpoint", "headers", "problem", "scope", "served")
+    __slots__ = ("body_was_read", "endpoint", "headers", "problem", "scope", "served")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -326,6 +315,7 @@ class _Exchange:
         self.endpoint = "other"
         self.served: ServedPolicy | None = None
         self.problem = ""
+        self.body_was_read = False
 
 
 def _agreement(outcome: Outcome, again: Outcome) -> tuple[int, float]:
@@ -344,6 +334,17 @@ def _allow(scope: Scope, *methods: str) -> None:
         allowed = ", ".join(methods)
         shown = str(scope["method"])[:_SHOWN_CHARACTERS]
         raise RequestError(405, f"method: {shown} is not allowed here; allowed: {allowed}", headers=[("allow", allowed)])
+
+
+async def refuse_websocket(scope: Scope, send: Send) -> None:
+    """Answer a websocket's handshake as any other request that is not allowed, where the server in front lets us."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1003})
+        return
+    body = to_bytes({"error": "upgrade: websocket is not allowed; allowed: HTTP/1.1 requests"})
+    headers = [_JSON_TYPE, _NOSNIFF, (b"content-length", str(len(body)).encode())]
+    await send({"type": "websocket.http.response.start", "status": 400, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -19,6 +19,7 @@ Ingress = Literal["auto", "haproxy", "plain"]
 OPENABLE = ("metrics", "docs", "page")
 ROUTES_FILE = "routes.yaml"
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}(@[A-Za-z0-9][A-Za-z0-9._-]{0,63})?")
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\]")
 _MIB = 1 << 20
 
 
@@ -75,6 +76,7 @@ class LimitsConfig:
     Attributes:
         body_bytes: of a request's body, counted as it arrives.
         request_seconds: for a request to arrive in full, and for its answer.
+        body_bytes_per_second: least rate at which a body arrives, measured over two seconds; a slower one is answered 408.
         requests_per_replica: at once; more wait.
         queue_milliseconds: a request waits for a replica (with HAProxy), then is answered 503 with Retry-After.
         queued_requests: that wait, in all (without HAProxy).
@@ -84,6 +86,7 @@ class LimitsConfig:
 
     body_bytes: int = _MIB
     request_seconds: float = 10.0
+    body_bytes_per_second: int = 4096
     requests_per_replica: int = 64
     queue_milliseconds: int = 50
     queued_requests: int = 256
@@ -95,6 +98,7 @@ class LimitsConfig:
     def __post_init__(self) -> None:
         check_between(self, "body_bytes", 1024, 1 << 30)
         check_between(self, "request_seconds", 0, 3600, above=True)
+        check_between(self, "body_bytes_per_second", 0, 1 << 30)
         check_between(self, "requests_per_replica", 1, 100_000)
         check_between(self, "queue_milliseconds", 1, 3_600_000)
         check_between(self, "queued_requests", 1, 1_000_000)
@@ -122,6 +126,9 @@ class ServeConfig:
         without_keys: on a cluster, where nobody here knows who reaches the port: say true to serve without keys.
         open: what needs no key although keys are set: metrics, docs, page. Health never needs one.
         cors_origins: origins whose pages may ask; none by default.
+        allowed_hosts: names that the Host header may have (without port). On loopback without keys, localhost, 127.0.0.1, [::1]
+            and `host` are always among them, and others are refused; with keys any is taken unless some are named here. Health
+            answers under every name.
         require_signature: file of Ed25519 public keys (PEM); a policy that none of them signed is refused.
         limits: of requests.
         log_requests: errors, all or none; never a body.
@@ -141,6 +148,7 @@ class ServeConfig:
     without_keys: bool = False
     open: tuple[str, ...] = ()
     cors_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     require_signature: str | None = None
     limits: LimitsConfig = LimitsConfig()
     log_requests: Literal["errors", "all", "none"] = "errors"
@@ -159,6 +167,11 @@ class ServeConfig:
             if not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+", origin):
                 raise ValueError(
                     f"cors_origins: {origin[:80]!r} is not allowed; allowed: origins such as https://grafana.example"
+                )
+        for host in self.allowed_hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError(
+                    f"allowed_hosts: {host[:80]!r} is not allowed; allowed: names without port, such as scale.example or [::1]"
                 )
         for name in self.routes:
             check_reference("routes", name)

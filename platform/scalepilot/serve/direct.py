@@ -7,11 +7,21 @@ Serve's own health check (`/-/…`) goes the long way, so that HAProxy hears of 
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import msgspec
+import uvicorn.config
 from starlette.middleware import Middleware
 
 from scalepilot.serve.asgi import PolicyApi, Receive, Scope, Send
+from scalepilot.serve.config import serve_config
+from scalepilot.serve.door import Door
+from scalepilot.serve.keys import ApiKeys
 
 _OWN_PATHS = "/-/"
+# The configuration of the door in Serve's own proxy, as JSON; said by `ingress.py`.
+DOOR_VARIABLE, SECONDS_VARIABLE = "SCALEPILOT_SERVE_DOOR", "SCALEPILOT_SERVE_REQUEST_SECONDS"
 _replicas: list[PolicyApi] = []
 
 
@@ -40,4 +50,27 @@ class DirectAnswers:
 
 def middlewares() -> list[Middleware]:
     """What `RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH` names; Serve calls it in every process that answers HTTP."""
+    install_protocol(float(os.environ.get(SECONDS_VARIABLE, "10")))
     return [Middleware(DirectAnswers)]
+
+
+def plain_middlewares() -> list[Middleware]:
+    """The same without HAProxy: the door is in Serve's proxy."""
+    config = serve_config(msgspec.json.decode(os.environ[DOOR_VARIABLE]), DOOR_VARIABLE)
+    install_protocol(config.limits.request_seconds)
+    keys = None if config.api_key_file is None else ApiKeys(Path(config.api_key_file))
+    return [Middleware(Door, config=config, keys=keys)]
+
+
+def install_protocol(seconds: float) -> None:
+    """Have every uvicorn of this process speak HTTP within bounds; without httptools it stays as it is.
+
+    Args:
+        seconds: for headers to arrive, and for an answer to be read.
+    """
+    try:
+        from scalepilot.serve.protocol import BoundedProtocol
+    except ImportError:
+        return
+    BoundedProtocol.seconds = max(1.0, seconds)
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = "scalepilot.serve.protocol:BoundedProtocol"

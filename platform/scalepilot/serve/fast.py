@@ -26,19 +26,24 @@ class FastReader:
     def __init__(self, fields: tuple[FieldEntry, ...]) -> None:
         # A mask may be left out, and must leave a valid action: that is looked at in `schema.py`.
         self._masked = any(is_mask(field.name) for field in fields)
+        self._quotes = 2 * len(fields)
+        self._decoder: msgspec.json.Decoder[Any] | None = None
         names = {f"f{i}": field.name for i, field in enumerate(fields)}
         columns = [
             (name, Annotated[float, msgspec.Meta(ge=field.low, le=field.high)]) for name, field in zip(names, fields, strict=True)
         ]
-        observation = msgspec.defstruct("Observation", columns, rename=names, forbid_unknown_fields=True, gc=False)
+        try:
+            observation = msgspec.defstruct("Observation", columns, rename=names, forbid_unknown_fields=True, gc=False)
+        except ValueError:
+            # A name with a quotation mark, a backslash or a control character is more than msgspec writes.
+            return
         many = Annotated[list[observation], msgspec.Meta(min_length=1, max_length=MAX_OBSERVATIONS)]  # type: ignore[valid-type]
         request = msgspec.defstruct("Request", [("observation", observation | many)], forbid_unknown_fields=True, gc=False)
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(request)
-        self._quotes = 2 * len(fields)
+        self._decoder = msgspec.json.Decoder(request)
 
     def read(self, body: bytes) -> tuple[list[tuple[float, ...]], bool] | None:
         """The observations, fields in order, and whether they came as a list; None for what `schema.py` must look at."""
-        if self._masked:
+        if self._masked or self._decoder is None:
             return None
         try:
             observation = self._decoder.decode(body).observation

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import MutableMapping
+from dataclasses import asdict
 from pathlib import Path
 
 from scalepilot.errors import InputError
@@ -92,6 +93,8 @@ def set_environment(config: ServeConfig, folder: Path, environment: MutableMappi
     else:
         # Otherwise replicas would listen on ports of their own, too.
         values["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "0"
+        values["SCALEPILOT_SERVE_DOOR"] = json.dumps(asdict(config))
+        values["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "scalepilot.serve.direct:plain_middlewares"
     for name, value in values.items():
         environment.setdefault(name, value)
     if config.ingress == "haproxy":
@@ -127,6 +130,8 @@ def _haproxy_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
         "requests_per_replica": limits.requests_per_replica,
         "queue_milliseconds": limits.queue_milliseconds,
         "request_seconds": max(1, round(limits.request_seconds)),
+        "body_bytes": limits.body_bytes,
+        "api_key_file": config.api_key_file or "",
     }
     command = shlex.join([sys.executable, "-IS", str(Path(haproxy_config.__file__)), json.dumps(settings), binary])
     script.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
@@ -143,7 +148,6 @@ def _haproxy_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         # Parsing is little work; more threads than one take the replicas' cores.
         "RAY_SERVE_HAPROXY_NBTHREAD": "1",
-        "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": str(max(1, round(limits.request_seconds))),
         # Deciding twice does no harm: what a dying replica left unanswered is asked again.
         "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
@@ -155,4 +159,5 @@ def _haproxy_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port("127.0.0.1", 0)),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_WAIT_SECONDS),
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "scalepilot.serve.direct:middlewares",
+        "SCALEPILOT_SERVE_REQUEST_SECONDS": str(limits.request_seconds),
     }

@@ -8,6 +8,7 @@ from scalepilot.policy.signature import PublicKeys
 from scalepilot.serve.config import ROUTES_FILE, ServeConfig
 from scalepilot.serve.metrics import Metrics
 from scalepilot.serve.store import Catalogue, PolicyStore, ServedPolicy
+from scalepilot.serve.surface import check_pages
 from scalepilot.serve.watch import PolicyWatcher, check_watched
 
 
@@ -27,6 +28,8 @@ def open_store(config: ServeConfig, metrics: Metrics | None = None) -> tuple[Pol
     """
     keys = None if config.require_signature is None else PublicKeys(Path(config.require_signature))
     named = [ServedPolicy.load(Path(path), fallback=config.fallback, keys=keys) for path in config.policies]
+    for served in named:
+        check_pages(served)
     if config.watch is None:
         return PolicyStore(named, config.routes), None
     check_watched(Path(config.watch))

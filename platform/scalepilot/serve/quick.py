@@ -119,6 +119,7 @@ def quick_decider(policy: Policy, labels: Sequence[str], view: FieldView, rows: 
     if not isinstance(policy, NetworkPolicy):
         return None
     try:
-        return QuickDecider(policy, labels, view, rows)
-    except ArtifactError:
+        with np.errstate(all="ignore"):
+            return QuickDecider(policy, labels, view, rows)
+    except Exception:  # noqa: BLE001 - odd names, sizes or numbers, which msgspec and numpy refuse: the long way takes them
         return None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import json
+import math
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from scalepilot.policy import (
     find_policy_folder,
     read_packed,
 )
+from scalepilot.policy.artifact import refused_in_a_line
 from scalepilot.policy.rules import make_rule
 from scalepilot.policy.signature import PublicKeys
 from scalepilot.serve.config import RouteConfig
@@ -36,6 +38,8 @@ from scalepilot.serve.fast import FastReader
 from scalepilot.serve.quick import QuickDecider, quick_decider
 from scalepilot_envs.description import Action, EnvDescription
 
+# A client sends the state back with every request; a first decision is slower than those that follow.
+_MOST_REMEMBERED, _MOST_SECONDS = 10_000, 5.0
 _SHOWN_NAMES = 10
 _SHOWN_CHARACTERS = 80
 Reference = tuple[str, str]
@@ -121,11 +125,12 @@ class ServedPolicy:
         Raises:
             ArtifactError: it does not load, does not decide, or is not signed.
         """
-        folder = check_own_tree(find_policy_folder(path), "policies")
-        packed = read_packed(folder)
-        if keys is not None:
-            keys.verify(packed.spec, str(folder))
-        policy = packed.unpack(str(folder))
+        with refused_in_a_line(str(path)):
+            folder = check_own_tree(find_policy_folder(path), "policies")
+            return cls._of(read_packed(folder, keys).unpack(str(folder)), folder, fallback)
+
+    @classmethod
+    def _of(cls, policy: Policy, folder: Path, fallback: str) -> ServedPolicy:
         spec = policy.spec
         if spec.image is not None:
             raise ArtifactError(f"{folder}: looks at images; allowed: policies whose observation is numbers")
@@ -148,6 +153,7 @@ class ServedPolicy:
 
     def _tried(self) -> ServedPolicy:
         """The same after a first decision, which also makes everything ready that is made on first use."""
+        began = time.monotonic()
         try:
             with np.errstate(all="ignore"):
                 decision, state = self.policy.act(self.example_rows(1))
@@ -157,6 +163,10 @@ class ServedPolicy:
             raise ArtifactError(
                 f"{self.folder}: does not decide on an observation within its bounds: {str(error)[:200]}"
             ) from None
+        seconds = time.monotonic() - began
+        if seconds > _MOST_SECONDS:
+            # Of one process's time: everybody else would wait.
+            raise ArtifactError(f"{self.folder}: needs {seconds:.0f} s for a decision; allowed: up to {_MOST_SECONDS:g} s")
         said = (decision.scores, decision.desired_replicas, decision.action)
         if all(part is None for part in said):
             raise ArtifactError(f"{self.folder}: decides nothing; allowed: policies that give an action or replicas")
@@ -164,12 +174,11 @@ class ServedPolicy:
             raise ArtifactError(
                 f"{self.folder}: gives NaN or infinity for an observation within its bounds; allowed: finite scores"
             )
-        try:
-            json.dumps(asdict(self.spec), allow_nan=False)
-        except ValueError:
-            raise ArtifactError(f"{self.folder}: policy.json holds a number beyond a float; allowed: finite numbers") from None
         shapes = None if state is None else {name: column.shape[1:] for name, column in state.items()}
         served = replace(self, state_shapes=shapes)
+        count = sum(math.prod(shape) for shape in (shapes or {}).values())
+        if count > _MOST_REMEMBERED:
+            raise ArtifactError(f"{self.folder}: remembers {count} numbers; allowed: up to {_MOST_REMEMBERED}")
         # Made on first use otherwise: by a request.
         _ = served.reader, served.bounds, served.quick
         return served

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from scalepilot.policy.artifact import refused_in_a_line
 from scalepilot.serve import oip
 from scalepilot.serve.describe import describe_all, describe_one
 from scalepilot.serve.docs_page import docs_files
@@ -139,6 +140,19 @@ class Surface:
     def unknown(path: str) -> RequestError:
         """The answer to a path that nobody knows."""
         return RequestError(404, f"path: {path[:_SHOWN_CHARACTERS]!r} is not served; allowed: {ENDPOINTS}")
+
+
+def check_pages(served: ServedPolicy) -> None:
+    """Make every page that tells of a policy, before anybody asks for one.
+
+    Raises:
+        ArtifactError: one of them cannot be made of it.
+    """
+    with refused_in_a_line(str(served.folder)):
+        name, version = served.spec.name, served.spec.version
+        surface = Surface(Catalogue.of([served]), 0, {})
+        for path in ("/v1/policies", "/openapi.json", f"{POLICIES}{name}@{version}", f"{MODELS}{name}{VERSIONS}{version}"):
+            surface.page(path)
 
 
 def fixed_pages() -> dict[str, Page]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import stat
 import threading
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from scalepilot.serve.config import ROUTES_FILE, RouteConfig, ServeConfig, load_
 from scalepilot.serve.logs import LOGGER
 from scalepilot.serve.metrics import Metrics
 from scalepilot.serve.store import Catalogue, PolicyStore, ServedPolicy
+from scalepilot.serve.surface import check_pages
 
 _logger = logging.getLogger(LOGGER)
 # Name, time, size, mode and owner of every file of a folder, and of the folders it is in: whatever changes, it is another one.
@@ -112,12 +114,13 @@ class PolicyWatcher:
     def _take_in(self, folder: Path, stamp: _Stamp) -> bool:
         try:
             check_own_tree(folder)
-            spec = read_spec(folder)
+            spec = read_spec(folder, self._keys)
             self._announce_loading(spec.name, spec.version)
             served = ServedPolicy.load(folder, fallback=self._config.fallback, keys=self._keys)
+            check_pages(served)
             others = [other for path, (_, other) in self._loaded.items() if path != folder]
             Catalogue.of([*self._named, *others, served])
-        except (InputError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this folder alone
             self._refused[folder] = stamp
             self._count("refused")
             before = self._loaded.get(folder)
@@ -175,7 +178,7 @@ class PolicyWatcher:
                 check_own(path, "watch")
             routes = load_routes(path) if stamp else self._config.routes
             Catalogue.of(self._policies(), routes)
-        except InputError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old ones go on
             if str(error) != self._problem:
                 _logger.error("routes refused, the old ones go on", extra={"event": "routes_refused", "reason": str(error)})
             self._problem = str(error)
@@ -225,7 +228,8 @@ def _folders_in(folder: Path) -> list[Path]:
 
 def _policy_in(folder: Path) -> tuple[Path, _Stamp] | None:
     for candidate in (folder, folder / "policy"):
-        if (candidate / SPEC_FILE).is_file():
+        # Whatever is called so; what is no file is refused in a line, not passed over.
+        if os.path.lexists(candidate / SPEC_FILE):
             return candidate, _stamp(candidate)
     return None
 
@@ -234,7 +238,7 @@ def _stamp(path: Path) -> _Stamp:
     """Of a folder's files, or of one file; empty where nothing is there."""
     try:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
-        found = [(file.name, file.stat()) for file in files]
+        found = [(file.name, _status(file)) for file in files]
         ways = [folder.stat() for folder in ((path, path.parent) if path.is_dir() else (path.parent,))]
     except OSError:
         return ()
@@ -242,3 +246,11 @@ def _stamp(path: Path) -> _Stamp:
         *((name, status.st_mtime_ns, status.st_size, status.st_mode, status.st_uid) for name, status in found),
         *((status.st_mode, status.st_uid) for status in ways),
     )
+
+
+def _status(file: Path) -> os.stat_result:
+    """Of what a link leads to; of the link where that is nothing."""
+    try:
+        return file.stat()
+    except OSError:
+        return file.lstat()
