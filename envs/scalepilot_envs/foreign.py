@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -132,11 +133,8 @@ class ForeignEntry(EnvEntry):
         if known is not None and known[0] is spec:
             return known[1]
         env: Any = self.wrapped(**made_with)
-        words = _ACTIONS.get(spec.id)
-        if env.has_wrapper_attr("get_action_meanings"):
-            words = [str(word).lower() for word in env.get_wrapper_attr("get_action_meanings")()]
         try:
-            actions = FlatActions(env.action_space, words)
+            actions = FlatActions(env.action_space, _words_of(env) or _ACTIONS.get(spec.id))
             masked = mask_in(env.observation_space) is not None or self._gives_mask(env)
             size = len(actions.actions) if masked else 0
             part = mask_in(env.observation_space)
@@ -147,7 +145,8 @@ class ForeignEntry(EnvEntry):
         except ValueError as error:
             raise ValueError(f"id: {self.env_id}: {error}") from None
         finally:
-            env.close()
+            with contextlib.suppress(Exception):
+                env.close()
         found = FlatSpaces(observation, actions)
         _known[key] = (spec, found)
         return found
@@ -171,8 +170,8 @@ class ForeignEntry(EnvEntry):
         known = params_from_mapping(ForeignParams, params)
         spaces, spec = self.spaces(**options), self.spec
         fields = spaces.observation.fields
-        # Options may add numbers of their own.
-        told = _NUMBERS.get(spec.id, ())
+        # Options may add numbers of their own, and wrappers change what each is.
+        told = () if options.get("wrappers") else _NUMBERS.get(spec.id, ())
         if len(told) == len(fields):
             fields = tuple(replace(f, unit=unit, description=meaning) for f, (unit, meaning) in zip(fields, told, strict=True))
         end = f"truncated after {spec.max_episode_steps} steps" if spec.max_episode_steps else "as it says itself"
@@ -193,6 +192,16 @@ class ForeignEntry(EnvEntry):
     def image_axes(self, shape: tuple[int, ...]) -> tuple[str, ...]:
         """What the axes of its images are: the shortest of the first and the last is that of the channels."""
         return ("height", "width", "channels") if shape[-1] <= shape[0] else ("channels", "height", "width")
+
+
+def _words_of(env: Any) -> list[str] | None:
+    """What an environment calls its actions, where it says so."""
+    if not env.has_wrapper_attr("get_action_meanings"):
+        return None
+    try:
+        return [str(word).lower() for word in env.get_wrapper_attr("get_action_meanings")()]
+    except Exception:  # noqa: BLE001 - an environment may raise anything
+        return None
 
 
 def _is_plain(value: Any) -> bool:
