@@ -44,6 +44,10 @@ class EnvEntry:
         maker: Callable[..., gym.vector.VectorEnv[Any, Any, Any]] = _imported(self.vector_entry_point)
         return maker
 
+    def is_batch_of(self, **arguments: Any) -> bool:
+        """Whether environments made with these arguments are stepped in one piece; else one by one."""
+        return True
+
     def maker(self) -> Callable[..., gym.Env[Any, Any]]:
         """The single-environment constructor."""
         maker: Callable[..., gym.Env[Any, Any]] = _imported(self.entry_point)

@@ -178,6 +178,46 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     return config
 
 
+# What may change in a resumed run, beside the budget; the rest is what its checkpoints and best policy were made with.
+_CHANGEABLE = (
+    *(f"evaluation.{name}" for name in ("test_episodes", "test_seeds", "bootstrap_samples", "optimum", "tuning_evaluations")),
+    *(f"evaluation.{name}" for name in ("validate_every_share", "max_episode_steps", "videos")),
+    *(f"checkpoints.{name}" for name in ("every_share", "num_to_keep")),
+    *(f"resources.{name}" for name in ("address", "dashboard", "device", "env_timeout_seconds", "torch_threads")),
+    *(f"tracking.{name}" for name in ("wandb_project", "mlflow_experiment")),
+)
+
+
+def resumed_with(config: ExperimentConfig, overrides: Sequence[str]) -> ExperimentConfig:
+    """A resumed run's configuration with some keys changed.
+
+    Args:
+        config: the run's own.
+        overrides: "a.b=c" settings.
+
+    Raises:
+        ConfigError: a key that may not change in the middle of a run, or a smaller budget.
+    """
+    if not overrides:
+        return config
+    budget = f"{SECTIONS[config.algorithm]}.total_env_steps"
+    allowed = (budget, *_CHANGEABLE)
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key not in allowed:
+            near = difflib.get_close_matches(key, allowed, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(
+                f"--set {key}: cannot change in a resumed run; allowed: {', '.join(allowed)}{hint}; train CONFIG --init"
+                " RUN starts a new run from this one's policy"
+            )
+    changed = config_from_mapping(config.to_mapping(), overrides, source="--resume")
+    if changed.learning.total_env_steps < config.learning.total_env_steps:
+        given, had = changed.learning.total_env_steps, config.learning.total_env_steps
+        raise ConfigError(f"--set {budget}: {given} is less than the run's own {had}; allowed: from {had}")
+    return changed
+
+
 def read_yaml(path: Path) -> Any:
     """What a YAML file holds, unchecked.
 
@@ -421,6 +461,7 @@ __all__ = [
     "load_config",
     "put_key",
     "read_yaml",
+    "resumed_with",
     "short_value",
     "slug",
     "with_overrides",

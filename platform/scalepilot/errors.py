@@ -7,7 +7,7 @@ ScalepilotError                what the command line turns into one line and an 
 │   ├── serve.errors.RequestError   an HTTP request that is not answered with a 200
 │   └── ObservationError       an observation with missing, unknown or out-of-range fields
 └── RunError                   something failed while running: exit 1
-    ├── EnvironmentFailedError  an environment that cannot be gone on with
+    ├── EnvironmentFailedError  an environment that fails again and again, hangs or never ends: exit 2
     └── LearnerLostError       a learner's process or node died; training can go on from a checkpoint
 """
 
@@ -55,7 +55,9 @@ class RunError(ScalepilotError):
 
 
 class EnvironmentFailedError(RunError):
-    """An environment that raises again and again, or hangs."""
+    """An environment that fails again and again, hangs or never ends; it is what was given, so the exit code is that of input."""
+
+    exit_code = 2
 
 
 class LearnerLostError(RunError):

@@ -5,21 +5,22 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import errno
-import signal
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal
 
 from scalepilot.cluster import connected
 from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
+from scalepilot.durable import write_bytes
 from scalepilot.errors import ConfigError
 from scalepilot.evaluate.compare import Comparison, write_evaluation
 from scalepilot.evaluate.files import summary
-from scalepilot.evaluate.returns import ReturnComparison, compare_returns, returns_summary, write_returns
+from scalepilot.evaluate.returns import ReturnComparison, compare_returns, returns_notes, returns_summary, write_returns
 from scalepilot.files.lock import locked
+from scalepilot.files.stop import StopFlag, Stopped, at_once
 from scalepilot.judge import (
     HPA_DEFAULT,
     Entrant,
@@ -32,9 +33,10 @@ from scalepilot.judge import (
 )
 from scalepilot.learn.callbacks import Callback, Videos, check_tracking, trackers
 from scalepilot.learn.checkpoints import Checkpoints, read_loop
+from scalepilot.learn.initial_weights import check_fits, load_parent, parent_of, weights_of
 from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.run_folder import RunFolder, git_sha, library_versions
-from scalepilot.learn.task import TEST_SEED, AutoscaleTask, ReturnTask, Task
+from scalepilot.learn.task import TEST_SEED, AutoscaleTask, ReturnTask, Task, episode_limits
 from scalepilot.pictures import can_be_filmed, draw_run, film
 from scalepilot.policy import DecisionRule, Policy, PolicySpec, env_actions, env_components, env_fields, load_policy, read_packed
 from scalepilot.policy.rules import Hpa, HpaParameters, Rule, make_rule, rules_for
@@ -48,6 +50,7 @@ from scalepilot_envs.workloads import TraceWorkload
 if TYPE_CHECKING:
     from scalepilot.learn.trainer import Trainer
 
+logger = logging.getLogger("scalepilot.training")
 INTERRUPTED = "interrupted"
 _EVALUATIONS_PER_PROCESS = 50
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -65,34 +68,6 @@ class ExperimentResult:
     folder: RunFolder
     finished: bool
     comparison: Comparison | ReturnComparison | None
-
-
-class StopFlag:
-    """Ctrl-C once asks for an orderly end, twice ends at once (KeyboardInterrupt)."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self) -> bool:
-        """Whether to stop."""
-        return self.asked
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM over for the length of a `with` block."""
-
-        def on_signal(number: int, frame: FrameType | None) -> None:
-            if self.asked:
-                raise KeyboardInterrupt
-            self.asked = True
-            print("\nstopping after this iteration; once more to end at once", flush=True)
-
-        previous = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
 
 def workload_name(config: ExperimentConfig) -> str:
@@ -173,6 +148,7 @@ def policy_spec(config: ExperimentConfig, folder: RunFolder, task: Task) -> Poli
             "versions": library_versions(),
             "git_sha": git_sha(),
             "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            **({"init": init} if (init := folder.read_status().get("init")) else {}),
         },
     )
 
@@ -184,37 +160,45 @@ def _decision_rule(config: ExperimentConfig, env: EnvDescription) -> DecisionRul
 
 
 def run_experiment(
-    config: ExperimentConfig, folder: RunFolder, *, resume: bool = False, evaluate: bool = True
+    config: ExperimentConfig, folder: RunFolder, *, resume: bool = False, evaluate: bool = True, init: Path | None = None
 ) -> ExperimentResult:
     """Train (or go on training), then evaluate and report.
 
     Args:
-        config: the experiment.
+        config: the experiment; of a resumed run it may be a changed one (see `resumed_with`), which is stored then.
         folder: its run folder.
         resume: continue from the newest checkpoint.
+        init: folder of a policy whose weights training starts from.
         evaluate: judge the policy on the test episodes and write the report.
 
     Raises:
         InputError: the folder is another process's, or a file in it is damaged.
     """
     with locked(folder.path, "the run"):
-        return _run(config, folder, resume=resume, evaluate=evaluate)
+        return _run(config, folder, resume=resume, evaluate=evaluate, init=init)
 
 
-def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate: bool) -> ExperimentResult:
+def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate: bool, init: Path | None) -> ExperimentResult:
     if resume:
         _check_stored(folder, config)
     data = load_data(config) if isinstance(config.env, EnvConfig) else None
     task = make_task(config, data)
     check_environment(task.description.env_id, task.training_arguments())
     check_tracking(config.tracking)
+    parent = None if init is None else load_parent(init, config.algorithm)
+    if parent is not None and init is not None:
+        check_fits(parent.spec, policy_spec(config, folder, task))
+        folder.write_status("running", init=parent_of(parent, init))
     folder.start_logging()
     folder.write_status("running")
     stop = StopFlag()
+    listening = contextlib.ExitStack()
     try:
+        listening.enter_context(stop.listening())
         rivals = []
         if data is not None and evaluate:
-            rivals = tuned_baselines(config, data, folder)
+            with at_once():
+                rivals = tuned_baselines(config, data, folder)
         trained = json_outcome = None
         with connected(config.resources) if config.algorithm in RAY_ALGORITHMS else contextlib.nullcontext():
             from scalepilot.learn.trainer import TrainingLoop
@@ -229,14 +213,18 @@ def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate:
                 loop = TrainingLoop(config, trainer, folder, task, spec, progress, callbacks, remake)
                 if resume:
                     loop.resume()
-                with stop.listening():
-                    trained = loop.run(stop)
+                    write_bytes(folder.config_file, config.to_yaml().encode())
+                elif parent is not None:
+                    start_from(trainer, parent)
+                trained = loop.run(stop)
                 json_outcome = asdict(trained)
             finally:
                 (trainer if loop is None else loop.trainer).close()
         folder.write_metrics_parquet()
         if not trained.finished:
-            draw_run(config, folder, task)
+            # What needs no step of an environment is drawn.
+            with contextlib.suppress(Stopped):
+                draw_run(config, folder, task)
             folder.write_status(INTERRUPTED, training=json_outcome)
             return ExperimentResult(folder, False, None)
         if not evaluate:
@@ -244,9 +232,12 @@ def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate:
             return ExperimentResult(folder, True, None)
         folder.write_status("evaluating", training=json_outcome)
         comparison: Comparison | ReturnComparison
-        comparison = evaluate_run(config, folder, data, rivals) if data is not None else evaluate_returns(config, folder, task)
-        draw_run(config, folder, task, comparison)
-        write_run_report(folder, config)
+        with at_once():
+            comparison = (
+                evaluate_run(config, folder, data, rivals) if data is not None else evaluate_returns(config, folder, task)
+            )
+            draw_run(config, folder, task, comparison)
+            write_run_report(folder, config)
         folder.write_status("finished", training=json_outcome)
         return ExperimentResult(folder, True, comparison)
     except KeyboardInterrupt:
@@ -260,6 +251,7 @@ def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate:
             raise folder.cannot_write(Path(error.filename or folder.path), error) from error
         raise
     finally:
+        listening.close()
         folder.close()
 
 
@@ -286,6 +278,17 @@ def tuned_baselines(config: ExperimentConfig, data: ProtocolData, folder: RunFol
         return tuned_rivals(
             data, config.autoscale.params, evaluation.tuning_evaluations, folder.baselines, executor, evaluation.baselines
         )
+
+
+def start_from(trainer: Trainer, parent: Policy) -> None:
+    """Give a trainer a policy's weights.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    # Reading a network's weights needs the onnx package, which training has.
+    trainer.start_from(weights_of(parent))
+    logger.info("starts from %s %s", parent.spec.name, parent.spec.version)
 
 
 def make_callbacks(config: ExperimentConfig, folder: RunFolder, task: Task) -> list[Callback]:
@@ -329,6 +332,8 @@ def evaluate_returns(config: ExperimentConfig, folder: RunFolder, task: Task) ->
         rule = make_rule(name, env)
         entries.append((name, "baseline", describe_policy(rule), rule))
     comparison = _compare_returns(config, task, entries)
+    for line in returns_notes(comparison):
+        logger.warning("test: %s", line)
     write_returns(comparison, folder.evaluation)
     keep_summary(folder, returns_summary(comparison))
     return comparison
@@ -357,6 +362,7 @@ def _compare_returns(config: ExperimentConfig, task: Task, entries: Sequence[Ent
         num_episodes=config.evaluation.test_episodes,
         first_seed=TEST_SEED,
         bootstrap_samples=config.evaluation.bootstrap_samples,
+        limits=episode_limits(config),
     )
 
 

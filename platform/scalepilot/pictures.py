@@ -13,7 +13,7 @@ import numpy as np
 
 from scalepilot.config import ExperimentConfig
 from scalepilot.durable import write_bytes
-from scalepilot.errors import InputError, ScalepilotError
+from scalepilot.errors import EnvironmentFailedError, InputError, ScalepilotError
 from scalepilot.evaluate.action_bars import action_bars
 from scalepilot.evaluate.action_chart import action_chart
 from scalepilot.evaluate.compare import Comparison
@@ -32,6 +32,7 @@ from scalepilot.evaluate.returns import ReturnComparison
 from scalepilot.evaluate.statistics import Interval
 from scalepilot.evaluate.video import gif
 from scalepilot.evaluate.workload_picture import workload_picture
+from scalepilot.files.stop import StepLimit, at_once
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.stored_metrics import metric_names, stored_metrics
 from scalepilot.learn.task import Task
@@ -44,15 +45,19 @@ logger = logging.getLogger("scalepilot.training")
 Judged = Comparison | ReturnComparison
 # Neither training's, which are drawn from all of 32 bits, nor those of validation (1,000,000 …) and test (2,000,000 …).
 VIDEO_SEED = 3_000_000
+_LOOK_SECONDS = 60.0
 
 
 def can_be_filmed(task: Task) -> bool:
     """Whether the environment can be drawn here; the log says why not."""
+    env_id = task.description.env_id
     try:
-        env: Any = find_env(task.description.env_id).maker()(render_mode="rgb_array", **task.training_arguments())
-        env.reset(seed=VIDEO_SEED)
-        frame = np.asarray(env.render())
-        env.close()
+        with at_once(), StepLimit(_LOOK_SECONDS, lambda: EnvironmentFailedError("drawing hangs")) as clock:
+            clock.step()
+            env: Any = find_env(env_id).maker()(render_mode="rgb_array", **task.training_arguments())
+            env.reset(seed=VIDEO_SEED)
+            frame = np.asarray(env.render())
+            env.close()
     except Exception as error:  # noqa: BLE001 - an environment may raise anything
         logger.info("no videos: %s: %s", type(error).__name__, error)
         return False

@@ -22,6 +22,7 @@ from scalepilot.files.stored import first_problem, read_bytes, read_mapping, rea
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import read_spec
 from scalepilot.settings import EnvConfig
+from scalepilot.simulate.env_notes import EnvNotes
 
 REPORT_FILE, ABOUT_FILE = "report.html", "report.json"
 _MOST_ABOUT_BYTES, _MOST_PICTURE_BYTES = 50_000_000, 20_000_000
@@ -58,6 +59,7 @@ def write_run_report(folder: RunFolder, config: ExperimentConfig, path: Path | N
         "engine": config.engine,
         "seed": config.seed,
         "env steps of the policy": spec.get("env_steps"),
+        **_noted(status),
         "git sha": status.get("git_sha"),
         **{f"version of {name}": version for name, version in status.get("versions", {}).items()},
         **status.get("hardware", {}),
@@ -160,6 +162,13 @@ def _spec_of(folder: RunFolder) -> dict[str, Any]:
     except ArtifactError:
         return {}
     return {"env_steps": spec.provenance.get("env_steps"), "files": spec.files}
+
+
+def _noted(status: Mapping[str, Any]) -> dict[str, str]:
+    """What training noted about its environment."""
+    training = status.get("training")
+    notes = EnvNotes.from_mapping(training.get("notes") if isinstance(training, Mapping) else None)
+    return {f"in training: {kind}": line for kind, line in notes.lines().items()}
 
 
 def _reference_lines(folder: RunFolder, status: Mapping[str, Any]) -> dict[str, float]:

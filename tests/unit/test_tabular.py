@@ -105,7 +105,7 @@ def test_one_environment_learns_exactly_as_the_textbooks_loop(algorithm):
         algorithm, num_envs=1, alpha=alpha, gamma=gamma, trace_decay=decay, trace_threshold=1e-12, epsilon_decay=0.9,
         options={"episode_steps": 7},
     )  # fmt: skip
-    trainer.env = Recorder(trainer.env)
+    trainer.watched.env = Recorder(trainer.env)
     for _ in range(5):
         trainer.iterate()
     q, traces = np.zeros((9, 4)), np.zeros((9, 4))

@@ -13,7 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `train`."""
     parser.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="experiment YAML, such as tune_configs/demo.yaml")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as ppo.lr=3e-4; repeatable"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key, such as ppo.lr=3e-4; repeatable; with --resume the budget, evaluation and resources",
     )
     parser.add_argument(
         "--trace", type=Path, metavar="FILE", help="train on recorded traffic: what workload import takes without options"
@@ -25,7 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RPS",
         help="scale the trace so that its 99.5 %% quantile is this (default: 500; 0 keeps it)",
     )
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with a stopped run folder")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="resume a stopped run, or train longer with --set")
+    parser.add_argument(
+        "--init",
+        type=Path,
+        metavar="POLICY",
+        help="start from the weights of a policy (its folder, or its run's)",
+    )
     parser.add_argument("--address", help="Ray cluster to train on (auto, ray://…); a local Ray by default")
     parser.add_argument("--storage", metavar="URI", help="take a copy of the finished run there (s3://…, file:///…)")
     parser.add_argument("--no-evaluation", action="store_true", help="end with the exported policy: no test episodes, no report")
@@ -43,8 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if (arguments.config is None) == (arguments.resume is None):
         raise InputError("give either CONFIG or --resume RUN")
-    if arguments.resume is not None and (arguments.set or arguments.trace):
-        raise InputError("--set, --trace: a resumed run keeps its own config.yaml; allowed with CONFIG only")
+    if arguments.resume is not None and arguments.trace:
+        raise InputError("--trace: a resumed run keeps its own workload; allowed with CONFIG only")
+    if arguments.resume is not None and arguments.init:
+        raise InputError("--init: a resumed run has its own weights; allowed with CONFIG only")
     if arguments.json and arguments.no_evaluation:
         raise InputError("--json: prints the evaluation; allowed without --no-evaluation")
     from scalepilot.experiment import run_experiment
@@ -56,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_storage(arguments.storage)
     if arguments.resume is not None:
         folder, config = RunFolder.open(arguments.resume)
+        config = configuration.resumed_with(config, arguments.set)
     else:
         overrides = [*arguments.set]
         if arguments.address:
@@ -73,8 +86,13 @@ def run(arguments: argparse.Namespace) -> int:
         check_tracking(config.tracking)
         if config.resources.address is None:
             choose_device(config.resources)
+        if arguments.init is not None:
+            from scalepilot.learn.initial_weights import load_parent
+
+            load_parent(arguments.init, config.algorithm)
         folder = RunFolder.create(config)
-    result = run_experiment(config, folder, resume=arguments.resume is not None, evaluate=not arguments.no_evaluation)
+    evaluate, resume = not arguments.no_evaluation, arguments.resume is not None
+    result = run_experiment(config, folder, resume=resume, evaluate=evaluate, init=arguments.init)
     if not result.finished:
         print(f"stopped; what there is: {folder.policy}")
         print(f"go on:  scalepilot train --resume {folder.path}")

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.errors import InputError
+from scalepilot.errors import EnvironmentFailedError, InputError
 from scalepilot.evaluate.flight import Entry, Lane, reason
 from scalepilot.evaluate.recording import MOST_FRAMES, MOST_STEPS
 from scalepilot.policy import Policy, describe_env, env_actions
 from scalepilot.simulate import as_rows
 from scalepilot_envs.registration import find_env
+from scalepilot_envs.restarting import CheckedEnv, StepError
 
 Picture = NDArray[np.uint8]
 
@@ -57,8 +58,11 @@ class EnvFlight:
         if filmed and self.render_mode != "rgb_array":
             raise InputError(f"{entry.env_id}: draws no pictures; allowed without --gif, --mp4 and --html")
         mode = {} if self.render_mode is None else {"render_mode": self.render_mode}
-        self._envs: list[Any] = [entry.maker()(**{**arguments, **mode}) for _ in entries]
-        self._observations = [np.asarray(env.reset(seed=seed)[0]) for env in self._envs]
+        try:
+            self._envs: list[Any] = [CheckedEnv(entry.maker()(**{**arguments, **mode}), entry.env_id) for _ in entries]
+            self._observations = [np.asarray(env.reset(seed=seed)[0]) for env in self._envs]
+        except StepError as error:
+            raise EnvironmentFailedError(str(error)) from None
         self._states: list[Any] = [None] * len(entries)
         self._draws = [np.random.default_rng(seed) for _ in entries]
         spec = self._actors[0].spec
@@ -94,6 +98,17 @@ class EnvFlight:
         return True
 
     def _advance(self, i: int, lane: Lane) -> None:
+        """A step of one lane.
+
+        Raises:
+            EnvironmentFailedError: it fails.
+        """
+        try:
+            self._stepped(i, lane)
+        except StepError as error:
+            raise EnvironmentFailedError(f"{error}; another --seed may do") from None
+
+    def _stepped(self, i: int, lane: Lane) -> None:
         row = as_rows(self._observations[i][None])
         decision, self._states[i] = self._actors[i].act(row, self._states[i], rng=self._draws[i])
         lane.reasons.append(reason(self._actors[i], decision, row))
@@ -101,7 +116,7 @@ class EnvFlight:
             assert decision.desired_replicas is not None
             target = float(decision.desired_replicas[0])
             lane.decisions.append(f"→ {target:.0f}")
-            step = self._envs[i].unwrapped.step_targets(target)
+            step = self._envs[i].step_targets(target)
         elif np.ndim(decision.action[0]):
             numbers = decision.action[0]
             lane.decisions.append(", ".join(f"{x:.3g}" for x in numbers))

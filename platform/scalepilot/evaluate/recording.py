@@ -10,9 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalepilot.errors import EnvironmentFailedError
+from scalepilot.files.stop import StepLimit, at_once
 from scalepilot.policy import Policy
 from scalepilot.simulate import as_rows
+from scalepilot.simulate.episode_runner import EpisodeLimits
 from scalepilot_envs.registration import find_env
+from scalepilot_envs.restarting import CheckedEnv, StepError, derived_seed
 
 # What a person watches: ten seconds of it, of an episode that is cut after so many steps.
 MOST_STEPS, MOST_FRAMES = 2000, 150
@@ -52,35 +56,64 @@ def record_episode(
         film: draw it; flown once more for that, since only then is it known how long it is.
         most_steps: after so many it is cut.
     """
-    recording = _flown(policy, env_id, arguments, seed, most_steps, None)
+    recording = _recorded(policy, env_id, arguments, seed, most_steps, None)
     if not film:
         return recording
-    return _flown(policy, env_id, arguments, seed, most_steps, math.ceil(len(recording.reward) / MOST_FRAMES))
+    return _recorded(policy, env_id, arguments, seed, most_steps, math.ceil(len(recording.reward) / MOST_FRAMES))
+
+
+def _recorded(
+    policy: Policy, env_id: str, arguments: Mapping[str, Any], seed: int, most_steps: int, film_every: int | None
+) -> Recording:
+    """An episode that did not fail: with its own seed, else with seeds that follow from it.
+
+    Raises:
+        EnvironmentFailedError: it fails again and again, or hangs.
+    """
+    limit = EpisodeLimits()
+    hangs = EnvironmentFailedError(f"env {env_id}: hangs: a step takes more than {limit.step_seconds:g} s")
+    failure = ""
+    for attempt in range(limit.attempts):
+        with at_once(), StepLimit(limit.step_seconds, lambda: hangs) as clock:
+            try:
+                chosen = seed if attempt < 2 else derived_seed(seed, attempt) or 0
+                return _flown(policy, env_id, arguments, chosen, most_steps, film_every, clock)
+            except StepError as error:
+                failure = failure or str(error)
+    raise EnvironmentFailedError(f"{failure}; {limit.attempts} failures, no episode completed")
 
 
 def _flown(
-    policy: Policy, env_id: str, arguments: Mapping[str, Any], seed: int, most_steps: int, film_every: int | None
+    policy: Policy,
+    env_id: str,
+    arguments: Mapping[str, Any],
+    seed: int,
+    most_steps: int,
+    film_every: int | None,
+    clock: StepLimit,
 ) -> Recording:
     drawn = {} if film_every is None else {"render_mode": "rgb_array"}
-    env: Any = find_env(env_id).maker()(**{**arguments, **drawn})
+    clock.step()
+    env = CheckedEnv(find_env(env_id).maker()(**{**arguments, **drawn}), env_id)
     observation, _ = env.reset(seed=seed)
     state, rng = None, np.random.default_rng(seed)
     rewards, actions, scores, frames = list[float](), list[Any](), list[NDArray[np.float32]](), list[NDArray[np.uint8]]()
     seen: list[NDArray[Any]] = []
     for t in range(most_steps):
         if film_every is not None and t % film_every == 0:
-            frames.append(np.asarray(env.render(), dtype=np.uint8))
+            frames.append(_frame(env))
         row = as_rows(np.asarray(observation)[None])
         if row.ndim == 2:
             seen.append(row[0].copy())
         decision, state = policy.act(row, state, rng=rng)
+        clock.step()
         if decision.action is not None:
             action = decision.action[0]
             actions.append(action)
             step = env.step(int(action) if np.ndim(action) == 0 else action)
         else:
             assert decision.desired_replicas is not None
-            step = env.unwrapped.step_targets(float(decision.desired_replicas[0]))
+            step = env.step_targets(float(decision.desired_replicas[0]))
         if decision.scores is not None:
             scores.append(decision.scores[0])
         observation, reward, terminated, truncated, _ = step
@@ -88,8 +121,8 @@ def _flown(
         if terminated or truncated:
             break
     if film_every is not None:
-        frames.append(np.asarray(env.render(), dtype=np.uint8))
-    env.close()
+        frames.append(_frame(env))
+    env.close()  # type: ignore[no-untyped-call]
     return Recording(
         np.array(rewards),
         np.array(actions) if actions else None,
@@ -97,3 +130,8 @@ def _flown(
         frames,
         observation=np.array(seen) if seen else None,
     )
+
+
+def _frame(env: CheckedEnv) -> NDArray[np.uint8]:
+    drawn: Any = env.render()
+    return np.asarray(drawn, dtype=np.uint8)

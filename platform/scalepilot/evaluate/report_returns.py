@@ -7,7 +7,7 @@ from typing import Any
 
 from scalepilot.evaluate.charts import interval_bar
 from scalepilot.evaluate.report_figures import DASH, Figure, cell, chance
-from scalepilot.evaluate.returns import Collected, ReturnComparison, returns_verdict
+from scalepilot.evaluate.returns import Collected, ReturnComparison, returns_notes, returns_verdict
 from scalepilot.evaluate.statistics import Interval
 from scalepilot_envs.episode_metrics import MEANINGS
 
@@ -49,6 +49,7 @@ def returns_view(comparison: ReturnComparison) -> dict[str, Any]:
             for row in rows
         ],
         "versus": _versus_rows(comparison, best),
+        "notes": returns_notes(comparison),
     }
 
 

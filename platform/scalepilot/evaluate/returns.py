@@ -39,7 +39,8 @@ from scalepilot.evaluate.tables import plain_table
 from scalepilot.files.stored import read_mapping, read_table, table_schema
 from scalepilot.policy import Policy
 from scalepilot.simulate import EpisodeReturns, run_returns
-from scalepilot.simulate.returns import LAST_PREFIX
+from scalepilot.simulate.env_notes import EnvNotes
+from scalepilot.simulate.episode_runner import LAST_PREFIX, EpisodeLimits
 from scalepilot_envs.episode_metrics import SHARE_COLUMNS
 from scalepilot_envs.registration import find_env
 
@@ -74,6 +75,11 @@ class Collected:
     results: EpisodeReturns
     figures: Mapping[str, Interval]
     members: tuple[ReturnMember, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What was odd about the environment, a line each."""
+        return list(self.results.notes.lines().values())
 
     def column(self, name: str) -> NDArray[np.float64]:
         """(n,) one of the figures by episode; (num_members, n) with members."""
@@ -110,8 +116,9 @@ def compare_returns(
     num_episodes: int,
     first_seed: int,
     bootstrap_samples: int = 2000,
+    limits: EpisodeLimits | None = None,
 ) -> ReturnComparison:
-    """Fly everybody through the same episodes.
+    """Run everybody through the same episodes.
 
     Args:
         env_id: of the environment.
@@ -120,10 +127,14 @@ def compare_returns(
         num_episodes: episodes each.
         first_seed: of the first; the others follow.
         bootstrap_samples: resamples behind the intervals.
+        limits: what is given up; the defaults if None.
+
+    Raises:
+        EnvironmentFailedError: the environment fails again and again, hangs or does not end.
     """
     rows = []
     for name, role, detail, policy in entries:
-        results = run_returns(policy, env_id, num_episodes, arguments=arguments, first_seed=first_seed)
+        results = run_returns(policy, env_id, num_episodes, arguments=arguments, first_seed=first_seed, limits=limits)
         rows.append(Collected(name, role, detail, results, {}))
     return compare_collected(env_id, rows, arguments=arguments, bootstrap_samples=bootstrap_samples)
 
@@ -175,6 +186,7 @@ def _column(results: EpisodeReturns, name: str) -> NDArray[np.float64]:
 
 def returns_summary(comparison: ReturnComparison) -> dict[str, Any]:
     """The machine-readable result."""
+    noted = {row.name: row.results.notes.to_mapping() for row in comparison.rows if row.results.notes.lines()}
     return {
         "workloads": [comparison.env_id],
         "episodes": len(comparison.rows[0].results.episode_return),
@@ -194,6 +206,7 @@ def returns_summary(comparison: ReturnComparison) -> dict[str, Any]:
             if row.members
         },
         "failed": dict(comparison.failed),
+        **({"notes": noted} if noted else {}),
     }
 
 
@@ -250,6 +263,7 @@ def read_returns(folder: Path) -> ReturnComparison:
                 of_member = (owner == name) & (np.array(table["member"].to_pylist(), dtype=object) == m["name"])
                 members.append(ReturnMember(m["name"], int(m["training_seed"]), _results(columns, of_member)))
             results = EpisodeReturns.mean_of([m.results for m in members]) if members else _results(columns, owner == name)
+            results = replace(results, notes=EnvNotes.from_mapping(stored.get("notes", {}).get(name)))
             figures = {key: _interval(values) for key, values in stored["policies"][name].items()}
             rows.append(Collected(name, role, stored["details"][name], results, figures, tuple(members)))
         versus = {
@@ -272,7 +286,8 @@ def _float(value: float | None) -> float:
 def returns_table(comparison: ReturnComparison) -> Table:
     """One row each, highest return first."""
     episodes = len(comparison.rows[0].results.episode_return)
-    table = plain_table(f"{comparison.env_id}: {episodes} test episodes", "95 % intervals: bootstrap over episodes.")
+    said = ["95 % intervals: bootstrap over episodes.", *returns_notes(comparison)]
+    table = plain_table(f"{comparison.env_id}: {episodes} test episodes", "\n".join(said))
     table.add_column("", overflow="fold")
     for heading in ("return", "95 % interval", "length"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -285,6 +300,11 @@ def returns_table(comparison: ReturnComparison) -> Table:
             Text(f"{mark} {row.name}"), f"{figure.mean:,.2f}", interval, f"{row.figures['length'].mean:,.1f}", style=style
         )
     return table
+
+
+def returns_notes(comparison: ReturnComparison) -> list[str]:
+    """What was odd about the environment in the test, a line a row and kind."""
+    return [f"{row.name}: {line}" for row in comparison.rows for line in row.notes]
 
 
 def returns_markdown(comparison: ReturnComparison) -> str:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, TypeAdapter
 
@@ -32,6 +32,7 @@ class LoopState:
     best_env_steps: Annotated[int, Field(ge=0, strict=True)]
     last_value: StrictFloat | None
     last_score: StrictFloat | None = None
+    notes: dict[str, Any] | None = None
 
 
 _LOOP: TypeAdapter[LoopState] = TypeAdapter(LoopState)

@@ -16,7 +16,7 @@ from scalepilot.policy.spec import IMAGE_SCALE
 _MAX_RATIO = 5.0
 # More states than this are a number, not a feature each.
 _MOST_ONE_HOT = 20_000
-_MAX_NORMALISED = 8.0
+MAX_NORMALISED = 8.0
 _MIN_CAPACITY_RPS = 1e-6
 # Doublings of the hour's angle: what is scheduled begins and ends within minutes, which one wave an hour cannot tell apart.
 _HOUR_DOUBLINGS = 3
@@ -179,7 +179,7 @@ class RunningNormaliser(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """(n, num_features) → centred, scaled and cut at ±8."""
-        return ((features - self.mean) / torch.sqrt(self.variance + 1e-6)).clamp(-_MAX_NORMALISED, _MAX_NORMALISED)
+        return ((features - self.mean) / torch.sqrt(self.variance + 1e-6)).clamp(-MAX_NORMALISED, MAX_NORMALISED)
 
     @torch.no_grad()
     def update(self, features: torch.Tensor) -> None:
@@ -296,6 +296,17 @@ class ScoresNetwork(nn.Module):
         if self.num_masked:
             scores = masked(scores, valid_of(observation, self.num_masked))
         return scores if self.output is None else self.output(scores)
+
+    @torch.no_grad()
+    def scale_scores(self, factor: float) -> None:
+        """Multiply all scores by a number: the weights of the last layer, or of the last of each stream."""
+        if factor == 1.0:
+            return
+        linear = [(name, layer) for name, layer in self.head.named_modules() if isinstance(layer, nn.Linear)]
+        streams = [layer for name, layer in linear if name.rpartition(".")[2] in ("value", "advantage")]
+        for layer in streams or [linear[-1][1]]:
+            layer.weight.mul_(factor)
+            layer.bias.mul_(factor)
 
 
 def valid_of(observation: torch.Tensor, num_masked: int) -> torch.Tensor:

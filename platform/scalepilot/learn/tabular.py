@@ -13,14 +13,16 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.errors import ConfigError, RunError
+from scalepilot.errors import ConfigError, InputError, RunError
 from scalepilot.files.stored import read_arrays, read_mapping
+from scalepilot.learn.initial_weights import completed
 from scalepilot.learn.metrics import episode_column
 from scalepilot.learn.task import Task
 from scalepilot.learn.traces import Traces, apply_errors, step_weights
+from scalepilot.learn.watched_envs import WatchedEnvs
 from scalepilot.policy import Discretiser, PolicySpec, TablePolicy, env_fields
 from scalepilot.simulate import as_rows
-from scalepilot_envs.batch_env import reset_seeded
+from scalepilot.simulate.env_notes import EnvNotes
 from scalepilot_envs.episode_metrics import EpisodeMeter
 from scalepilot_envs.registration import find_env
 
@@ -92,20 +94,27 @@ class TabularTrainer:
             self.traces = Traces(s.num_envs, s.gamma * s.trace_decay, s.trace_threshold) if config.algorithm == "sarsa" else None
         except ValueError as error:
             raise ConfigError(f"tabular.{error}") from None
-        self.env = find_env(task.description.env_id).vector_maker()(num_envs=s.num_envs, **task.training_arguments())
-        mode = self.env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
+        env = find_env(task.description.env_id).vector_maker()(num_envs=s.num_envs, **task.training_arguments())
+        mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         if mode != AutoresetMode.NEXT_STEP:
             raise ConfigError(f"env.id: {config.env.id} resets {mode}; allowed: {AutoresetMode.NEXT_STEP}")
+        self.watched = WatchedEnvs(env, config.env.id, config.resources.env_timeout_seconds)
+        self._names = [f.name for f in task.description.fields]
         self.q = np.full((self.discretiser.num_states, self.num_actions), s.initial_q)
         self._weights = step_weights(s.alpha, s.num_envs)
         self._rng = np.random.default_rng(np.random.SeedSequence((config.seed, 0)))
         self.iterations = self.episodes_ended = 0
         self._started = False
 
+    @property
+    def env(self) -> Any:
+        """The vector environment."""
+        return self.watched.env
+
     def _start(self) -> None:
         """Begin an episode in every environment."""
         stream = np.random.SeedSequence((self.config.seed, 1, self.iterations))
-        observation, _ = reset_seeded(self.env, [int(seed) for seed in stream.generate_state(self.num_envs)])
+        observation = self.watched.reset([int(seed) for seed in stream.generate_state(self.num_envs)])
         self._state, valid = self._seen(observation)
         self._ended = np.zeros(self.num_envs, dtype=np.bool_)
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=np.int64)
@@ -152,6 +161,10 @@ class TabularTrainer:
 
     def iterate(self) -> dict[str, float]:
         """A hundred steps of every environment, the table updated after each."""
+        with self.watched.limited():
+            return self._iterated()
+
+    def _iterated(self) -> dict[str, float]:
         if not self._started:
             self._start()
         began, sample_seconds = time.perf_counter(), 0.0
@@ -164,9 +177,14 @@ class TabularTrainer:
         num_traces, largest_trace = 0, 0.0
         for t in range(ROLLOUT_STEPS):
             stepping = time.perf_counter()
-            observation, reward, terminated, truncated, info = self.env.step(self._action)
+            observation, reward, terminated, truncated, info, failed = self.watched.step(self._action)
             sample_seconds += time.perf_counter() - stepping
             next_state, valid_next = self._seen(observation)
+            if failed is not None:
+                # No episode of its own: what it collected is forgotten.
+                self._ended |= failed
+                self._returns[failed], self._lengths[failed] = 0.0, 0
+                self._meter.forget(failed)
             restarted = np.flatnonzero(self._ended)
             if len(restarted):
                 # This step only reset them: no transition.
@@ -219,6 +237,23 @@ class TabularTrainer:
             metrics["episode_length_mean"] = float(np.concatenate(ended_lengths).mean())
             metrics |= {episode_column(name): float(values.mean()) for name, values in self._meter.take().items()}
         return metrics
+
+    def take_notes(self) -> EnvNotes:
+        """What was odd about the environments since the last call."""
+        return self.watched.take_notes().named(self._names)
+
+    def start_from(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a policy's Q-values.
+
+        Raises:
+            InputError: its table has other states.
+        """
+        own = {"q": self.q, **{f"edges.{name}": edges for name, edges in self.discretiser.edges.items()}}
+        given = completed(weights, own, set(own))
+        for name, edges in self.discretiser.edges.items():
+            if not np.array_equal(given[f"edges.{name}"], edges):
+                raise InputError(f"--init: the policy cuts {name} at other edges than tabular.bins or tabular.edges do")
+        self.q[:] = given["q"]
 
     def snapshot(self) -> TableSnapshot:
         """A copy of the table."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.config import ExperimentConfig
+from scalepilot.errors import EnvironmentFailedError
+from scalepilot.files.stop import StepLimit, Stopped, at_once
 from scalepilot.policy import Policy
 from scalepilot.policy.spec import image_scale
 from scalepilot.settings import OtherEnvConfig
 from scalepilot.simulate import ProtocolData, as_rows, run_episodes, run_returns
+from scalepilot.simulate.env_notes import EnvNotes
+from scalepilot.simulate.episode_runner import EpisodeLimits
 from scalepilot_envs.autoscale.description import describe as describe_autoscale
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.registration import find_env
@@ -20,6 +24,7 @@ from scalepilot_envs.registration import find_env
 # Seeds of validation and test episodes; training draws its own from all of 32 bits.
 VALIDATION_SEED, TEST_SEED = 1_000_000, 2_000_000
 _PARITY_STEPS = 25
+_PARITY_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,12 @@ class Measured:
     Attributes:
         value: what a person watches.
         score: what is minimised.
+        notes: what was odd about the environment.
     """
 
     value: float
     score: float
+    notes: EnvNotes = field(default_factory=EnvNotes)
 
 
 class Task(Protocol):
@@ -83,6 +90,11 @@ def network_inputs_of(description: EnvDescription, num_states: int | None = None
         "interval_seconds": description.interval_seconds,
         "max_replicas": int(getattr(description.params, "max_replicas", 1)),
     }
+
+
+def episode_limits(config: ExperimentConfig) -> EpisodeLimits:
+    """What validation and test give up."""
+    return EpisodeLimits(config.evaluation.max_episode_steps, config.resources.env_timeout_seconds)
 
 
 class AutoscaleTask:
@@ -151,13 +163,42 @@ class ReturnTask:
     def measure(self, policy: Policy) -> Measured:
         """Mean return of the validation episodes."""
         episodes = self.config.evaluation.validation_episodes
-        results = run_returns(policy, self.env_id, episodes, arguments=self.env.arguments, first_seed=VALIDATION_SEED)
+        results = run_returns(
+            policy,
+            self.env_id,
+            episodes,
+            arguments=self.env.arguments,
+            first_seed=VALIDATION_SEED,
+            limits=episode_limits(self.config),
+        )
         value = float(results.episode_return.mean())
-        return Measured(value, -value)
+        return Measured(value, -value, results.notes)
 
     def train_metrics(self, episode_return: float) -> dict[str, float]:
         """Nothing beyond the return itself."""
         return {}
+
+
+def parity_observations(task: Task, env_id: str, count: int) -> NDArray[Any]:
+    """Observations for the parity of exports: of random play, or drawn within the fields' bounds where the environment fails.
+
+    Args:
+        task: names the environment and its arguments.
+        env_id: of the environment.
+        count: a multiple of 25.
+    """
+    try:
+        with at_once(), StepLimit(_PARITY_SECONDS, lambda: EnvironmentFailedError("hangs")) as clock:
+            clock.step()
+            return sample_observations(task, env_id, count)
+    except (Exception, Stopped):  # noqa: BLE001 - an environment may raise anything
+        description, rng = task.description, np.random.default_rng(0)
+        image = description.image
+        if image is not None:
+            return rng.integers(0, 256, (count, *image.shape)).astype(image.dtype)
+        low, high = (np.clip([getattr(f, name) for f in description.fields], -10.0, 10.0) for name in ("low", "high"))
+        drawn = rng.uniform(low, high, (count, len(description.fields)))
+        return (np.rint(drawn) if task.network_inputs()["num_states"] is not None else drawn).astype(np.float32)
 
 
 def sample_observations(task: Task, env_id: str, count: int) -> NDArray[Any]:

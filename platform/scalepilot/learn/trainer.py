@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,15 +18,17 @@ from scalepilot.config import ExperimentConfig
 from scalepilot.durable import write_json
 from scalepilot.errors import EnvironmentFailedError, InputError, LearnerLostError, RunError
 from scalepilot.files.ownership import check_own_tree
+from scalepilot.files.stop import Stopped
 from scalepilot.files.stored import read_arrays
 from scalepilot.learn.callbacks import Callback, CsvMetrics, Guarded, TensorBoard
 from scalepilot.learn.checkpoints import LAST_FILE, Checkpoints, read_loop
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.stored_metrics import logged_metrics
 from scalepilot.learn.system import SystemMonitor
-from scalepilot.learn.task import Task, sample_observations
+from scalepilot.learn.task import Task, parity_observations
 from scalepilot.policy import Policy, PolicySpec, save_policy
 from scalepilot.progress import Progress
+from scalepilot.simulate.env_notes import EnvNotes
 
 logger = logging.getLogger("scalepilot.training")
 _MAX_REBUILDS_IN_A_ROW = 3
@@ -67,6 +69,18 @@ class Trainer(Protocol):
         """Sample and learn once; metrics under the documented names."""
         ...
 
+    def take_notes(self) -> EnvNotes:
+        """What was odd about the training environments since the last call."""
+        ...
+
+    def start_from(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a policy's weights before training begins.
+
+        Raises:
+            InputError: they do not fit.
+        """
+        ...
+
     def snapshot(self) -> Snapshot:
         """A copy of what acts."""
         ...
@@ -94,6 +108,7 @@ class TrainingOutcome:
         best_value: what validation said of the kept policy, the best of the last twentieth; None when none was validated.
         best_env_steps: where it stood.
         train_seconds: time in training, validation included, without checkpoints and callbacks.
+        notes: what was odd about the environment.
     """
 
     finished: bool
@@ -101,6 +116,7 @@ class TrainingOutcome:
     best_value: float | None
     best_env_steps: int
     train_seconds: float
+    notes: EnvNotes = field(default_factory=EnvNotes)
 
 
 @dataclass
@@ -122,6 +138,28 @@ class _Rebuilds:
         """Those since the last row."""
         taken, self.unlogged = self.unlogged, 0
         return taken
+
+
+def noted_metrics(noted: EnvNotes) -> dict[str, float]:
+    """What was odd in an iteration, under the documented names; nothing where nothing was."""
+    most = max((seen.count for seen in noted.outside.values()), default=0)
+    shares = {"rewards_clipped_share": noted.clipped, "observations_outside_share": most}
+    found = {name: count / max(1, noted.steps) for name, count in shares.items() if count}
+    return found | ({"env_failures": float(noted.failures)} if noted.failures else {})
+
+
+def widened(spec: PolicySpec, notes: EnvNotes) -> PolicySpec:
+    """The description with bounds as wide as what was trained on, so that serving accepts the same; provenance says which."""
+    if not notes.outside:
+        return spec
+    entries = [
+        replace(entry, low=min(entry.low, seen.lowest), high=max(entry.high, seen.highest))
+        if (seen := notes.outside.get(entry.name)) is not None
+        else entry
+        for entry in spec.observation_fields
+    ]
+    seen_outside = notes.to_mapping()["outside"]
+    return replace(spec, observation_fields=tuple(entries), provenance={**spec.provenance, "observations_outside": seen_outside})
 
 
 class TrainingLoop:
@@ -167,6 +205,9 @@ class TrainingLoop:
         self.last_value: float | None = None
         self.last_score: float | None = None
         self.validations = 0
+        self.notes = EnvNotes()
+        # Kinds of oddities that were said already.
+        self._said: set[str] = set()
 
     @property
     def env_steps(self) -> int:
@@ -198,24 +239,39 @@ class TrainingLoop:
 
         Raises:
             LearnerLostError: learners died again and again.
-            EnvironmentFailedError: the environment cannot be stepped; there is a checkpoint.
+            EnvironmentFailedError: the environment cannot be stepped; there is a checkpoint and the policy so far.
         """
         while not self.finished and not stop():
             try:
                 self._iterate()
             except LearnerLostError as error:
                 self._rebuild(error)
-            except EnvironmentFailedError:
-                self._save_what_can_be()
-                raise
+            except Stopped:
+                # In the middle of sampling: what was learnt before is whole.
+                if not stop():
+                    raise
+            except EnvironmentFailedError as error:
+                self._note(self.trainer.take_notes())
+                raise self._kept(error) from None
 
     def conclude(self) -> TrainingOutcome:
         """Validate if nothing was yet, write a checkpoint, export."""
         self.progress.end()
         if self.best is None and self.iteration:
-            self._validate()
+            try:
+                self._validate()
+            except EnvironmentFailedError as error:
+                raise self._kept(error) from None
+            except Stopped:
+                self._keep_unvalidated()
         self.checkpoint()
         self.export()
+        said = list(self.notes.lines().values())
+        if self.notes.outside and self.best is not None:
+            said.append(f"the policy's bounds are widened to what was seen: {', '.join(self.notes.outside)}")
+        for line in said:
+            logger.warning("all of training: %s", line)
+            self.progress.note(f"all of training: {line}")
         return self.outcome
 
     def end(self) -> None:
@@ -231,7 +287,9 @@ class TrainingLoop:
     @property
     def outcome(self) -> TrainingOutcome:
         """How far training came, and what of it is kept."""
-        return TrainingOutcome(self.finished, self.env_steps, self.best_value, self.best_env_steps, self.train_seconds)
+        return TrainingOutcome(
+            self.finished, self.env_steps, self.best_value, self.best_env_steps, self.train_seconds, self.notes
+        )
 
     def _iterate(self) -> None:
         """Sample and learn once, and whatever is due then."""
@@ -240,11 +298,16 @@ class TrainingLoop:
         metrics = self.trainer.iterate()
         iteration_seconds = time.perf_counter() - began
         self.iteration += 1
+        noted = self.trainer.take_notes()
+        self._note(noted)
         validated = self.iteration == total or self._due(self.config.evaluation.validate_every_share)
         if validated:
-            self._validate()
+            try:
+                self._validate()
+            except Stopped:
+                validated = False
         self.train_seconds += time.perf_counter() - began
-        row = self._row(metrics, iteration_seconds, validated)
+        row = self._row(metrics | noted_metrics(noted), iteration_seconds, validated)
         if validated:
             logger.info(logged_metrics(row))
         self._tell(lambda callback: callback.on_iteration(row, lambda: self.trainer.snapshot().policy(self.spec)))
@@ -274,15 +337,28 @@ class TrainingLoop:
             **self.system.sample(),
         }
 
+    def _late(self, iteration: float) -> bool:
+        return iteration > _CANDIDATES_FROM * self.learning.num_iterations
+
+    def _note(self, noted: EnvNotes, where: str = "training") -> None:
+        """Count what was odd; each kind is said once, in the log and to the person who watches."""
+        self.notes += noted
+        for kind, line in noted.lines().items():
+            if kind not in self._said:
+                self._said.add(kind)
+                message = f"{where}: {line}"
+                logger.warning(message)
+                self.progress.note(message)
+
     def _validate(self) -> None:
         snapshot = self.trainer.snapshot()
         measured = self.task.measure(snapshot.policy(self.spec))
+        self._note(measured.notes, "validation")
         self.last_value, self.last_score = measured.value, measured.score
         self.validations += 1
         logger.info("iteration %d: %s %.4f", self.iteration, self.task.value_label, measured.value)
         # Early policies are wild and sometimes lucky: any of the last twentieth goes before them.
-        late = self.iteration > _CANDIDATES_FROM * self.learning.num_iterations
-        score = (not late, measured.score)
+        score = (not self._late(self.iteration), measured.score)
         kept = self.best_score is None or score < self.best_score
         if kept:
             self.best, self.best_score, self.best_value, self.best_env_steps = snapshot, score, self.last_value, self.env_steps
@@ -303,10 +379,20 @@ class TrainingLoop:
         self.last_value = self.last_score = None
         self.resume()
 
-    def _save_what_can_be(self) -> None:
-        """A checkpoint, to go on from when the environment is mended; an export would step the environment."""
-        if self.iteration:
-            self.checkpoint()
+    def _keep_unvalidated(self) -> None:
+        """The policy of this moment, where none was validated."""
+        if self.best is None and self.iteration:
+            self.best, self.best_env_steps = self.trainer.snapshot(), self.env_steps
+
+    def _kept(self, error: EnvironmentFailedError) -> EnvironmentFailedError:
+        """The error once more, after a checkpoint and an export: the last good policy is there."""
+        self.progress.end()
+        if not self.iteration:
+            return error
+        self._keep_unvalidated()
+        self.checkpoint()
+        self.export()
+        return EnvironmentFailedError(f"{error}; the policy so far: {self.folder.policy}")
 
     def checkpoint(self) -> None:
         """Write a checkpoint; where it cannot be written, the last one stays and a line says so."""
@@ -337,6 +423,7 @@ class TrainingLoop:
                 "best_env_steps": self.best_env_steps,
                 "last_value": self.last_value,
                 "last_score": self.last_score,
+                "notes": self.notes.to_mapping(),
             },
         )
 
@@ -383,7 +470,10 @@ class TrainingLoop:
         self.iteration, self.train_seconds = loop.iteration, loop.train_seconds
         self.best_value, self.last_value, self.best_env_steps = loop.best_value, loop.last_value, loop.best_env_steps
         self.last_score = loop.last_score
-        self.best_score = None if loop.best_score is None else (bool(loop.best_score[0]), float(loop.best_score[1]))
+        self.notes = EnvNotes.from_mapping(loop.notes)
+        if loop.best_score is not None:
+            # In a budget that was raised, what was late is early.
+            self.best_score = not self._late(self.best_env_steps / self.learning.rollout_size), float(loop.best_score[1])
         self.folder.truncate_metrics(self.iteration)
         refilled = self.config.algorithm in ("dqn", "sb3_dqn") and not self.config.dqn.save_replay
         self.folder.mark_resumed(self.iteration, replay_refilled=refilled)
@@ -397,13 +487,16 @@ class TrainingLoop:
         """
         if self.best is None:
             return
-        observations = sample_observations(self.task, self.spec.env_id, _PARITY_OBSERVATIONS)
+        observations = parity_observations(self.task, self.spec.env_id, _PARITY_OBSERVATIONS)
         for folder, snapshot, env_steps, value in (
             (self.folder.policy, self.best, self.best_env_steps, self.best_value),
             (self.folder.policy_final, self.trainer.snapshot(), self.env_steps, self.last_value),
         ):
-            provenance = {**self.spec.provenance, "env_steps": env_steps, self.task.value_metric: value}
-            spec = replace(self.spec, provenance=provenance)
+            spec = widened(self.spec, self.notes)
+            provenance = {**spec.provenance, "env_steps": env_steps, self.task.value_metric: value}
+            if (scale := getattr(self.trainer, "reward_scale", 1.0)) != 1.0:
+                provenance["reward_scale"] = scale
+            spec = replace(spec, provenance=provenance)
             exported = snapshot.exported(spec, observations)
             try:
                 save_policy(exported, folder)

@@ -59,6 +59,12 @@ def _check_network(config: PPOConfig | DQNConfig) -> None:
     _check_sizes(config)
 
 
+def _check_rewards(config: PPOConfig | DQNConfig) -> None:
+    for name in ("reward_clip", "reward_scale"):
+        if getattr(config, name) is not None:
+            check_between(config, name, 0, 1e12, above=True)
+
+
 @dataclass(frozen=True)
 class PPOConfig(_Budgeted):
     """Proximal Policy Optimisation (Schulman et al. 2017) on batch-native rollouts.
@@ -81,7 +87,9 @@ class PPOConfig(_Budgeted):
         value_coefficient: weight of the value loss.
         value_clip: the squared value error is cut here.
         grad_clip: global norm of the gradient.
-        reward_clip: rewards are cut at ± this before learning (never in results).
+        reward_clip: rewards are cut at ± this before learning (never in results), counted and said; null cuts none.
+        reward_scale: rewards are divided by this before learning (never in results); null: 1 while their root mean square is at
+            most 100, else a power of two of about that size.
         envs_per_input: environments that meet the same traffic, so that luck with it cancels in their advantages; 1 is plain PPO.
         hidden: units of the hidden layers, policy and value apart; on images shared, behind the convolutions.
         cnn: convolutions over images: nature (Mnih et al. 2015) or small (2013).
@@ -103,7 +111,8 @@ class PPOConfig(_Budgeted):
     value_coefficient: float = 0.5
     value_clip: float = 1e6
     grad_clip: float = 0.5
-    reward_clip: float = 100.0
+    reward_clip: float | None = None
+    reward_scale: float | None = None
     envs_per_input: int = 8
     hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
     cnn: str = "nature"
@@ -123,8 +132,9 @@ class PPOConfig(_Budgeted):
             check_between(self, "target_kl", 0, 1000, above=True)
         check_between(self, "entropy_coefficient", 0, 10)
         check_between(self, "value_coefficient", 0, 1000)
-        for name in ("value_clip", "grad_clip", "reward_clip"):
+        for name in ("value_clip", "grad_clip"):
             check_between(self, name, 0, 1e12, above=True)
+        _check_rewards(self)
         if self.minibatch_size > self.batch_size:
             raise ValueError(
                 f"minibatch_size: {self.minibatch_size} is larger than the batch, num_envs × rollout_steps ="
@@ -171,7 +181,9 @@ class DQNConfig(_Budgeted):
         prioritised_alpha: exponent of the priorities (Schaul et al. 2016); 0 draws uniformly.
         prioritised_beta: exponent of the weights that make up for it, rising to 1.
         grad_clip: global norm of the gradient.
-        reward_clip: rewards are cut at ± this before learning (never in results).
+        reward_clip: rewards are cut at ± this before learning (never in results), counted and said; null cuts none.
+        reward_scale: rewards are divided by this before learning (never in results); null: 1 while their root mean square is at
+            most 100, else a power of two of about that size.
         hidden: units of the hidden layers.
         cnn: convolutions over images: nature (Mnih et al. 2015) or small (2013).
     """
@@ -199,7 +211,8 @@ class DQNConfig(_Budgeted):
     prioritised_alpha: float = 0.0
     prioritised_beta: float = 0.4
     grad_clip: float = 10.0
-    reward_clip: float = 1e9
+    reward_clip: float | None = None
+    reward_scale: float | None = None
     hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
     cnn: str = "nature"
 
@@ -225,8 +238,8 @@ class DQNConfig(_Budgeted):
             check_between(self, name, 0, 1)
         if self.epsilon_decay_per_episode is not None:
             check_between(self, "epsilon_decay_per_episode", 0, 1)
-        for name in ("grad_clip", "reward_clip"):
-            check_between(self, name, 0, 1e12, above=True)
+        check_between(self, "grad_clip", 0, 1e12, above=True)
+        _check_rewards(self)
         if self.batch_size > self.buffer_size:
             raise ValueError(
                 f"batch_size: {self.batch_size} is larger than buffer_size {self.buffer_size}; allowed: 1 to {self.buffer_size}"

@@ -113,6 +113,8 @@ class EvaluationConfig:
         optimum: judge against the clairvoyant optimum too (a second or two an episode).
         validation_episodes: of environments other than Autoscale, each validation.
         test_episodes: likewise, in the end.
+        max_episode_steps: an episode of validation or test that has not ended by then ends the run, naming the environment; one
+            with a limit of its own may be longer (`env.options.max_episode_steps` gives it one, in training too).
         videos: of a greedy episode during training, spread over the budget, where the environment can be drawn; one of the
             kept policy comes on top, and 0 makes none at all.
     """
@@ -127,6 +129,7 @@ class EvaluationConfig:
     optimum: bool = True
     validation_episodes: int = 64
     test_episodes: int = 200
+    max_episode_steps: int = 10_000
     videos: int = 3
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -139,6 +142,7 @@ class EvaluationConfig:
         check_between(self, "bootstrap_samples", 10, 1_000_000)
         check_between(self, "validation_episodes", 1, 100_000)
         check_between(self, "test_episodes", 2, 100_000)
+        check_between(self, "max_episode_steps", 1, 1e9)
         check_between(self, "videos", 0, 1000)
         if not self.test_seeds:
             raise ValueError("test_seeds: is empty; allowed: at least one seed")

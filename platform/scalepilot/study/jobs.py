@@ -21,7 +21,8 @@ from typing import Any, Literal
 from scalepilot.cluster import connected
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import ScalepilotError
-from scalepilot.experiment import RAY_ALGORITHMS, StopFlag, run_experiment
+from scalepilot.experiment import RAY_ALGORITHMS, run_experiment
+from scalepilot.files.stop import StopFlag
 from scalepilot.learn.run_folder import RunFolder
 
 Outcome = Literal["finished", "interrupted", "failed"]

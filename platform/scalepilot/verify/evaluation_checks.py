@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.errors import ScalepilotError
+from scalepilot.errors import EnvironmentFailedError, ScalepilotError
 from scalepilot.evaluate.comparison import Comparison
 from scalepilot.evaluate.files import SUMMARY_FILE, read_evaluation
 from scalepilot.evaluate.returns import ReturnComparison, is_returns, read_returns
@@ -20,6 +20,7 @@ from scalepilot.policy import Policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.settings import EnvConfig
 from scalepilot.simulate import EpisodeSet, autoscale_optimum, run_episodes, run_returns
+from scalepilot.simulate.episode_runner import EpisodeLimits
 from scalepilot.verify.finding import Finding, error, warning
 from scalepilot_envs.autoscale.description import describe as describe_autoscale
 
@@ -170,7 +171,12 @@ def _returns_again(
     stored_count = len(kept.results.seed)
     count = stored_count if thorough else min(_FLOWN_AGAIN, stored_count)
     first = int(kept.results.seed[0])
-    results = run_returns(policy, stored.env_id, count, arguments=config.env.arguments, first_seed=first)
+    limits = EpisodeLimits(config.evaluation.max_episode_steps, config.resources.env_timeout_seconds)
+    try:
+        results = run_returns(policy, stored.env_id, count, arguments=config.env.arguments, first_seed=first, limits=limits)
+    except EnvironmentFailedError as problem:
+        yield error("evaluation", str(problem), "mend the environment, then verify again")
+        return
     yield from _differing("return", kept.results.episode_return[:count], results.episode_return)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import ScalepilotError
 from scalepilot.policy import Decision, Policy, PolicySpec, env_fields, load_policy, unmasked
+from scalepilot.policy.spec import FieldEntry
 from scalepilot.settings import EnvConfig
 from scalepilot.simulate import as_rows
 from scalepilot.verify.finding import Finding, error
@@ -86,7 +88,7 @@ def _field_findings(spec: PolicySpec, env: EnvDescription, where: str) -> Iterat
         yield error(f"{where}/policy.json", f"observation fields are not those of {spec.env_id}: {shown}", mend)
         return
     for field in spec.observation_fields:
-        own = theirs[field.name]
+        own = _as_seen(theirs[field.name], spec.provenance.get("observations_outside"))
         if (field.low, field.high) != (own.low, own.high):
             bounds = f"bounds {field.low:g} to {field.high:g}, {spec.env_id} has {own.low:g} to {own.high:g}"
             yield error(f"{where}/policy.json", f"field {field.name}: {bounds}", mend)
@@ -96,6 +98,14 @@ def _field_findings(spec: PolicySpec, env: EnvDescription, where: str) -> Iterat
     moves = [(a.kind, a.size) for a in spec.actions]
     if spec.actions and moves != [(a.kind, a.size) for a in env.actions]:
         yield error(f"{where}/policy.json", f"its action table is not that of {spec.env_id}", mend)
+
+
+def _as_seen(own: FieldEntry, outside: Any) -> FieldEntry:
+    """The environment's field with bounds as wide as what training saw of it, which is what a policy keeps."""
+    seen = outside.get(own.name) if isinstance(outside, Mapping) else None
+    if not isinstance(seen, Mapping):
+        return own
+    return replace(own, low=min(own.low, seen["lowest"]), high=max(own.high, seen["highest"]))
 
 
 def _decision_findings(

@@ -23,6 +23,7 @@ from scalepilot.learn.rllib.learner import LearnerCalls, RolloutsLostError
 from scalepilot.learn.rllib.runner_pool import RunnerPool
 from scalepilot.learn.rllib.watchdog import Watchdog
 from scalepilot.settings import ResourcesConfig
+from scalepilot.simulate.env_notes import EnvNotes
 
 logger = logging.getLogger("scalepilot.training")
 # Results besides RLlib's own: each counts what happened in one iteration.
@@ -59,6 +60,7 @@ class RolloutAlgorithm(NoHomeFolder):
         """Start the env runners and learners."""
         super().setup(config)  # type: ignore[misc]
         settings = self.config.learner_config_dict
+        self.notes = EnvNotes()
         self.learners, self._pieces = LearnerCalls(self.learner_group), max(1, self.config.num_learners)
         self._time_limit_seconds = float(settings.get(ENV_TIMEOUT_SECONDS, ResourcesConfig.env_timeout_seconds))
         self._watchdog = Watchdog(f"env {self.config.env}", "resources.env_timeout_seconds")
@@ -100,11 +102,13 @@ class RolloutAlgorithm(NoHomeFolder):
         if self._pool is not None:
             sampled = self._pool.sample(count, **arguments)
             self.metrics.aggregate([rollout.metrics for rollout in sampled], key=ENV_RUNNER_RESULTS)
+            self.notes = sum((rollout.notes for rollout in sampled), self.notes)
             self.metrics.log_value(PUT_SECONDS, max(rollout.put_seconds for rollout in sampled), window=1)
             return [rollout.pieces for rollout in sampled]
         runner = self.env_runner_group.local_env_runner
         rollout = self._watchdog(partial(runner.sample, **arguments), self._time_limit_seconds)
         self.metrics.aggregate([runner.get_metrics()], key=ENV_RUNNER_RESULTS)
+        self.notes += runner.take_notes()
         pieces: list[Any] = rollout.split(self._pieces)
         return [[ray.put(piece) for piece in pieces] if self.config.num_learners else pieces]
 
@@ -118,6 +122,11 @@ class RolloutAlgorithm(NoHomeFolder):
     def sample_arguments(self) -> dict[str, Any]:
         """What exploration on the runners needs to know now."""
         return {}
+
+    def take_notes(self) -> EnvNotes:
+        """What was odd about the environments since the last call."""
+        taken, self.notes = self.notes, EnvNotes()
+        return taken
 
     def update_arguments(self) -> dict[str, Any]:
         """What the learner's update takes besides the data."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -110,7 +111,8 @@ def _ppo(config: ExperimentConfig, task: Task, learners: int) -> RLlibPPOConfig:
     )
     rllib.learners(
         learner_config_dict={
-            "reward_clip": ppo.reward_clip,
+            "reward_clip": math.inf if ppo.reward_clip is None else ppo.reward_clip,
+            "reward_scale": ppo.reward_scale,
             "envs_per_input": ppo.envs_per_input,
             "clip_schedule": [[0, ppo.clip], [horizon, ppo.clip * ppo.clip_final_share]],
             "target_kl": ppo.target_kl,

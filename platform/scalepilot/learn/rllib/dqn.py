@@ -70,8 +70,7 @@ class RolloutDQNLearner(JointLearner, DQNTorchLearner):
         metrics = self.q.learn(timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0) / self.q.settings.total_env_steps)
         trained = (self.q.gradient_updates - before) * self.q.batch_size
         self.metrics.log_value((ALL_MODULES, NUM_MODULE_STEPS_TRAINED_LIFETIME), trained, reduce="lifetime_sum")
-        if metrics:
-            self.metrics.log_dict(metrics, key=DEFAULT_MODULE_ID, window=1)
+        self.metrics.log_dict({**metrics, **self.q.said()}, key=DEFAULT_MODULE_ID, window=1)
         self.after_gradient_based_update(timesteps=timesteps)
         return self.metrics.reduce()
 

@@ -17,11 +17,13 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from scalepilot.errors import ConfigError, EnvironmentFailedError
+from scalepilot.files.stop import check_stop
 from scalepilot.learn.rllib.distributions import distribution_of
 from scalepilot.learn.rllib.rollout import Rollout
+from scalepilot.simulate.env_notes import EnvNotes, SeenRange
 from scalepilot_envs.batch_env import reset_seeded
 from scalepilot_envs.episode_metrics import EpisodeMeter
-from scalepilot_envs.restarting import ENV_FAILURE
+from scalepilot_envs.restarting import ENV_FAILURE, EnvFailedError, shown_error
 
 _ACTION_STREAM = 1
 _FAILURES_IN_A_ROW = 10
@@ -72,6 +74,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         self.num_envs = self.env.num_envs
         self._distribution = distribution_of(self.env.single_action_space)
         self._needs_initial_reset = True
+        self._seen = SeenRange(self.env.single_observation_space)
 
     def _start(self) -> None:
         # seed + worker index would give runner 1's second environment the stream of runner 2's first. A runner that starts
@@ -83,6 +86,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         self._env_seeds = (np.repeat(s.generate_state(self.num_envs // group), group) for s in _spawned(streams[0]))
         self._generator = torch.Generator().manual_seed(int(streams[_ACTION_STREAM].generate_state(1)[0]))
         self._failures_in_a_row = self._failures = 0
+        self._notes = EnvNotes()
         try:
             self._observation = self._reset()
         except Exception as error:  # noqa: BLE001 - an environment may raise anything
@@ -93,8 +97,24 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         self._needs_initial_reset = False
 
     def _reset(self) -> np.ndarray:
-        observation: np.ndarray = reset_seeded(self.env, [int(seed) for seed in next(self._env_seeds)])[0]
-        return observation
+        observation, info = reset_seeded(self.env, [int(seed) for seed in next(self._env_seeds)])
+        self._note_failures(info)
+        return np.asarray(observation)
+
+    def _note_failures(self, info: dict[str, Any]) -> NDArray[np.bool_] | None:
+        """(num_envs,) which environments failed and were remade; None where none did."""
+        failed: NDArray[np.bool_] | None = info.get("_" + ENV_FAILURE)
+        if failed is None:
+            return None
+        count, first = int(failed.sum()), int(np.flatnonzero(failed)[0])
+        self._failures += count
+        self._notes += EnvNotes(failures=count, failure=str(info[ENV_FAILURE][first]))
+        return failed
+
+    def take_notes(self) -> EnvNotes:
+        """What was odd about the environments since the last call."""
+        taken, self._notes = self._notes + self._seen.take(), EnvNotes()
+        return taken
 
     def _made_anew(self, error: Exception) -> np.ndarray:
         """The first observations of all environments, made anew because one raised.
@@ -103,11 +123,14 @@ class VectorEnvRunner(SingleAgentEnvRunner):
             EnvironmentFailedError: too many times in a row.
         """
         while True:
+            if isinstance(error, EnvFailedError):
+                raise EnvironmentFailedError(str(error)) from None
             self._failures += 1
             self._failures_in_a_row += 1
+            said = f"env {self.config.env}: {shown_error(error)}"
+            self._notes += EnvNotes(failures=1, failure=said)
             if self._failures_in_a_row >= _FAILURES_IN_A_ROW:
-                times = f"raised {self._failures_in_a_row} times in a row"
-                raise EnvironmentFailedError(f"env {self.config.env}: {times}, at last {type(error).__name__}: {error}")
+                raise EnvironmentFailedError(f"{said}; {self._failures_in_a_row} failures without a good step in between")
             try:
                 self.make_env()
                 observation = self._reset()
@@ -138,10 +161,10 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         else:
             self._failures_in_a_row = 0
             rollout.reward[t], rollout.terminated[t], rollout.truncated[t] = reward, terminated, truncated
-            if "_" + ENV_FAILURE not in info:
+            found = self._note_failures(info)
+            if found is None:
                 return info
-            failed = info["_" + ENV_FAILURE]
-            self._failures += int(failed.sum())
+            failed = found
         rollout.valid[t, failed] = False
         if t:
             rollout.truncated[t - 1, failed] |= rollout.valid[t - 1, failed] & ~rollout.terminated[t - 1, failed]
@@ -184,6 +207,7 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         finals: list[tuple[int, NDArray[np.intp], NDArray[Any]]] = []
         with torch.inference_mode():
             for t in range(num_steps):
+                check_stop()
                 rollout.observation[t] = self._observation
                 rollout.valid[t] = ~self._resets
                 batch = {Columns.OBS: torch.from_numpy(rollout.observation[t])}
@@ -205,8 +229,25 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         if finals:
             rollout.add_finals(finals)
         rollout.observation[num_steps] = self._observation
+        self._look_at(rollout)
         self._log(rollout, ended_returns, ended_lengths)
         return rollout
+
+    def _look_at(self, rollout: Rollout) -> None:
+        """Follow where observations lie.
+
+        Raises:
+            EnvironmentFailedError: a native vector environment gave what is no number; others are looked at step by step.
+        """
+        for what, column in (("reward", rollout.reward), ("observation", rollout.observation)):
+            if column.dtype.kind == "f" and not np.isfinite(column).all():
+                t, env = (int(axis[0]) for axis in np.nonzero(~np.isfinite(column))[:2])
+                value = column[t, env] if column.ndim == 2 else column[t, env][~np.isfinite(column[t, env])][0]
+                raise EnvironmentFailedError(
+                    f"env {self.config.env}: step {t} of the rollout in environment {env} gave the {what} {value}; allowed:"
+                    " finite numbers"
+                )
+        self._seen.add(rollout.observation[:-1])
 
     def _log(self, rollout: Rollout, returns: list[np.ndarray], lengths: list[np.ndarray]) -> None:
         if returns:

@@ -13,6 +13,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.training_data import TrainingData
 
 from scalepilot.errors import RunError, ScalepilotError
+from scalepilot.learn.reward_scale import RewardScale
 from scalepilot.learn.rllib import joint
 from scalepilot.learn.rllib.rollout import Rollout
 
@@ -44,6 +45,40 @@ def _fetched(reference: ray.ObjectRef) -> Rollout | None:
     except RayError:
         return None
     return rollout
+
+
+# Among a learner's results: what was done to the rewards before they were learnt from.
+REWARDS_CLIPPED, LARGEST_REWARD, REWARD_SCALE = "rewards_clipped", "largest_reward", "reward_scale"
+
+
+def clipped_rewards(reward: torch.Tensor, valid: torch.Tensor, clip: float) -> tuple[torch.Tensor, dict[str, float]]:
+    """Rewards cut at ± `clip`, and what of it is to be said.
+
+    Args:
+        reward: (T, num_envs).
+        valid: (T, num_envs) bool.
+        clip: infinity cuts none.
+
+    Returns:
+        (T, num_envs), and the share cut and the largest in size of those; nothing where none can be.
+    """
+    if clip == float("inf"):
+        return reward, {}
+    over = (reward.abs() > clip) & valid
+    clipped = reward.clamp(-clip, clip)
+    if not bool(over.any()):
+        # Said each time: RLlib repeats what it was told last.
+        return clipped, {REWARDS_CLIPPED: 0.0, LARGEST_REWARD: 0.0}
+    share = float(over.sum()) / max(1, int(valid.sum()))
+    return clipped, {REWARDS_CLIPPED: share, LARGEST_REWARD: float(reward.abs()[over].max())}
+
+
+def followed_scale(scale: RewardScale, reward: torch.Tensor, valid: torch.Tensor) -> float:
+    """The scale after these rewards (T, num_envs), the same for all learners."""
+    counted = reward.double()[valid] if reward.device.type != "mps" else reward[valid].cpu().double()
+    sums = torch.stack([counted.new_tensor(float(counted.numel())), counted.square().sum()])
+    count, squares = joint.summed(sums.to(reward.device) if reward.device.type != "mps" else sums).tolist()
+    return scale.update(count, squares)
 
 
 class JointLearner:

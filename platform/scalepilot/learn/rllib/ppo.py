@@ -15,13 +15,14 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_MODULE_STEPS_TRAINED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
-from scalepilot.learn.encoder import valid_of
+from scalepilot.learn.encoder import MAX_NORMALISED, valid_of
+from scalepilot.learn.reward_scale import RewardScale
 from scalepilot.learn.rllib import joint
 from scalepilot.learn.rllib.advantages import generalised_advantages, without_shared_luck
 from scalepilot.learn.rllib.algorithm import NoHomeFolder, RolloutAlgorithm
 from scalepilot.learn.rllib.distributions import distribution_of
 from scalepilot.learn.rllib.flat_parameters import FlatParameters
-from scalepilot.learn.rllib.learner import JointLearner
+from scalepilot.learn.rllib.learner import REWARD_SCALE, JointLearner, clipped_rewards, followed_scale
 from scalepilot.learn.rllib.loss import PPOLoss, ppo_loss
 from scalepilot.learn.rllib.module import FEATURES, VALID_ACTIONS, ActorCriticModule
 from scalepilot.learn.rllib.rollout import Rollout
@@ -36,9 +37,9 @@ _CLIP_EPSILON = 1e-6
 class RolloutPPOLearner(JointLearner, PPOTorchLearner):
     """PPO's learner over `Rollout`s.
 
-    `config.learner_config_dict`: {"reward_clip": …, "envs_per_input": …, "clip_schedule": [[env steps, clip], …] (without it
-    the configuration's `clip_param`), "target_kl": … or None}. Rewards are scaled by 1 − γ so that values stay near the size
-    of one reward whatever the horizon; advantages are normalised, so the policy does not notice.
+    `config.learner_config_dict`: {"reward_clip": …, "reward_scale": … or None, "envs_per_input": …, "clip_schedule":
+    [[env steps, clip], …] (without it the configuration's `clip_param`), "target_kl": … or None}. Rewards are scaled by 1 − γ so
+    that values stay near the size of one reward whatever the horizon; advantages are normalised, so the policy does not notice.
     """
 
     own_state_name = "shuffle"
@@ -48,8 +49,13 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         super().build()
         self._shuffle = torch.Generator(device=self._device).manual_seed(int(self.config.seed or 0))
         self._last_loss: PPOLoss | None = None
+        # Among the results: shares of what was cut on the way from a rollout to a gradient step.
+        self._cut: dict[str, float] = {}
+        self._value_cut: list[torch.Tensor] = []
+        self._grad_cut: list[torch.Tensor] = []
         self._skipped_minibatches = 0
         settings = self.config.learner_config_dict
+        self._reward_scale = RewardScale(settings.get("reward_scale"))
         self._clip_schedule = Scheduler(settings.get("clip_schedule", self.config.clip_param), framework="torch")
         self._clip = float(self.config.clip_param)
         self._target_kl: float | None = settings.get("target_kl")
@@ -64,11 +70,14 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         self.register_optimizer(module_id=module_id, optimizer=optimizer, params=vectors, lr_or_lr_schedule=config.lr)
 
     def own_state(self) -> Any:
-        """The stream of shuffles."""
-        return self._shuffle.get_state().numpy()
+        """The stream of shuffles and the scale of rewards."""
+        return {"shuffle": self._shuffle.get_state().numpy(), "reward_scale": self._reward_scale.get_state()}
 
     def set_own_state(self, state: Any) -> None:
-        """What `own_state` gave."""
+        """What `own_state` gave; runs from before rewards had a scale stored the stream alone."""
+        if isinstance(state, dict):
+            self._reward_scale.set_state(state["reward_scale"])
+            state = state["shuffle"]
         self._shuffle.set_state(torch.from_numpy(state.copy()))
 
     @property
@@ -152,7 +161,9 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         if not all(bool(torch.isfinite(norm)) for norm in norms):
             self._skipped_minibatches += 1
             return
+        self._value_cut.append((loss.value_error.detach() >= config.vf_clip_param).float().mean())
         if config.grad_clip:
+            self._grad_cut.append(torch.stack(norms).gt(config.grad_clip).float().mean())
             for head, norm in zip(self._heads, norms, strict=True):
                 head.gradient.mul_((config.grad_clip / (norm + _CLIP_EPSILON)).clamp_(max=1.0))
         for optimizer in self._named_optimizers.values():
@@ -170,8 +181,14 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
             logger.warning("%d minibatches skipped: their gradients were not finite", self._skipped_minibatches)
             self._skipped_minibatches = 0
         if self._last_loss is not None:
-            logged = {**self._last_loss.metrics(), "clip": self._clip, "epochs": float(epochs)}
+            cut = {name: float(torch.stack(shares).mean()) for name, shares in self._shares_cut().items() if shares}
+            logged = {**self._last_loss.metrics(), "clip": self._clip, "epochs": float(epochs), **self._cut, **cut}
             self.metrics.log_dict(logged, key=DEFAULT_MODULE_ID, window=1)
+
+    def _shares_cut(self) -> dict[str, list[torch.Tensor]]:
+        taken = {"value_clipped_share": self._value_cut, "grad_clipped_share": self._grad_cut}
+        self._value_cut, self._grad_cut = [], []
+        return taken
 
     def _module_of_learner(self) -> ActorCriticModule:
         module: ActorCriticModule = self.module[DEFAULT_MODULE_ID].unwrapped()
@@ -208,9 +225,13 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
             next_value[at[:, 0], at[:, 1]] = self._values({Columns.OBS: last})
         valid = tensor("valid")
         settings = config.learner_config_dict
-        clip = float(settings.get("reward_clip", float("inf")))
+        reward, self._cut = clipped_rewards(tensor("reward"), valid, float(settings.get("reward_clip", float("inf"))))
+        scale = followed_scale(self._reward_scale, reward, valid)
+        self._cut[REWARD_SCALE] = scale
+        if not module.learns_features:
+            self._cut["features_clamped_share"] = float((inputs[FEATURES].abs() >= MAX_NORMALISED).float().mean())
         advantage = generalised_advantages(
-            tensor("reward").clamp(-clip, clip) * self.value_scale,
+            (reward if scale == 1.0 else reward / scale) * self.value_scale,
             value[:-1],
             next_value,
             tensor("terminated"),

@@ -11,8 +11,10 @@ from torch.nn.functional import huber_loss
 from scalepilot.config import DQNConfig
 from scalepilot.errors import RunError
 from scalepilot.learn.encoder import masked, valid_of
+from scalepilot.learn.reward_scale import RewardScale
 from scalepilot.learn.rllib import joint
 from scalepilot.learn.rllib.flat_parameters import FlatParameters
+from scalepilot.learn.rllib.learner import REWARD_SCALE, followed_scale
 from scalepilot.learn.rllib.q_module import QModule
 from scalepilot.learn.rllib.replay import Priorities, ReplayRing
 from scalepilot.learn.rllib.rollout import Rollout
@@ -61,6 +63,8 @@ class QLearner:
         self.ring = ReplayRing(capacity, device)
         self.priorities = Priorities(capacity, settings.prioritised_alpha, device)
         self.builder = NStepBuilder(settings.n_step, settings.gamma, settings.reward_clip, device)
+        # The ring keeps rewards as they are; they are scaled as they are drawn.
+        self.reward_scale = RewardScale(settings.reward_scale)
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self.transitions = self.gradient_updates = 0
         self._owed_updates = 0.0
@@ -70,6 +74,8 @@ class QLearner:
     def add(self, rollout: Rollout) -> None:
         """Remember a rollout's transitions and owe the gradient steps for them."""
         transitions = self.builder(rollout)
+        reward = torch.from_numpy(rollout.reward).to(self.device).clamp(-self.builder.reward_clip, self.builder.reward_clip)
+        followed_scale(self.reward_scale, reward, torch.from_numpy(rollout.valid).to(self.device))
         count = joint.total(len(transitions.reward), self.device)
         if not count:
             return
@@ -112,7 +118,11 @@ class QLearner:
         loss, q_mean = joint.mean(torch.stack([torch.stack(losses).mean(), last_q_mean])).tolist()
         if loss != loss or loss == float("inf"):
             raise RunError("training has diverged: the loss is not finite; a smaller dqn.lr may help")
-        return {"q_loss": loss, "q_mean": q_mean, "gradient_updates": float(self.gradient_updates)}
+        return {"q_loss": loss, "q_mean": q_mean * self.reward_scale.scale, "gradient_updates": float(self.gradient_updates)}
+
+    def said(self) -> dict[str, float]:
+        """What was done to the last rollout's rewards."""
+        return {**self.builder.cut, REWARD_SCALE: self.reward_scale.scale}
 
     def _gathered_at_once(self) -> int:
         columns = self.ring.columns
@@ -131,14 +141,14 @@ class QLearner:
             indices, probability = self.priorities.draw(size, self.ring.size, self.generator)
             weight = (probability * self.ring.size).pow(-beta)
             weight = (weight / joint.largest(weight.max())).float().reshape(count, size)
-        drawn, shape = self.ring[indices], (count, size)
+        drawn, shape, scale = self.ring[indices], (count, size), self.reward_scale.scale
         num_masked = self.module.num_masked
         next_valid = valid_of(drawn.next_observation, num_masked).reshape(*shape, -1) if num_masked else None
         return _Minibatches(
             self.module.features(drawn.observation).reshape(*shape, -1),
             self.module.features(drawn.next_observation).reshape(*shape, -1),
             drawn.action.reshape(*shape, 1),
-            drawn.reward.reshape(*shape, 1),
+            (drawn.reward if scale == 1.0 else drawn.reward / scale).reshape(*shape, 1),
             drawn.discount.reshape(*shape, 1),
             weight,
             indices,
@@ -203,6 +213,7 @@ class QLearner:
             "forgotten": self._forgotten,
             "gradient_updates": self.gradient_updates,
             "owed_updates": self._owed_updates,
+            "reward_scale": self.reward_scale.get_state(),
         }
         if self.settings.save_replay:
             state["ring"], state["builder"] = self.ring.get_state(), self.builder.get_state()
@@ -215,6 +226,8 @@ class QLearner:
         self.generator.set_state(torch.from_numpy(state["generator"].copy()))
         self.transitions, self.gradient_updates = int(state["transitions"]), int(state["gradient_updates"])
         self._owed_updates, self._forgotten = float(state["owed_updates"]), int(state["forgotten"])
+        if "reward_scale" in state:
+            self.reward_scale.set_state(state["reward_scale"])
         if "ring" not in state:
             self._forgotten = self.transitions
             return

@@ -13,6 +13,8 @@ from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from ray.rllib.core import COMPONENT_RL_MODULE
 
 from scalepilot.errors import EnvironmentFailedError, RunError, ScalepilotError
+from scalepilot.files.stop import check_stop
+from scalepilot.simulate.env_notes import EnvNotes
 
 logger = logging.getLogger("scalepilot.training")
 # Deaths of one env runner without a rollout in between; far apart they may be as many as they like.
@@ -30,17 +32,19 @@ class Sampled(NamedTuple):
         pieces: a reference for each learner.
         metrics: of the env runner since its last rollout.
         put_seconds: time to put the pieces into the object store.
+        notes: what was odd about its environments.
     """
 
     runner: int
     pieces: list[ray.ObjectRef]
     metrics: Any
     put_seconds: float
+    notes: EnvNotes
 
 
 def sample_by_reference(
     runner: Any, num_pieces: int, **arguments: Any
-) -> tuple[list[ray.ObjectRef], Any, float] | ScalepilotError:
+) -> tuple[list[ray.ObjectRef], Any, float, EnvNotes] | ScalepilotError:
     """On a remote runner: leave the rollout in its node's object store, return what `Sampled` holds but for the runner.
 
     Args:
@@ -55,7 +59,7 @@ def sample_by_reference(
         return error
     began = time.perf_counter()
     pieces = [ray.put(piece) for piece in rollout.split(num_pieces)]
-    return pieces, runner.get_metrics(), time.perf_counter() - began
+    return pieces, runner.get_metrics(), time.perf_counter() - began, runner.take_notes()
 
 
 @dataclass
@@ -108,11 +112,13 @@ class RunnerPool:
         Raises:
             EnvironmentFailedError: an environment cannot be gone on with.
             RunError: an env runner cannot be started, or dies again and again.
+            Stopped: a signal asks for the end.
         """
         request = partial(sample_by_reference, num_pieces=self.num_pieces, **arguments)
         done: list[Sampled] = []
         flying: dict[ray.ObjectRef, int] = {}
         while len(done) < count:
+            check_stop()
             self._revive()
             flying |= self._ask(request, count - len(done) - len(flying))
             if not flying:

@@ -12,23 +12,27 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from ray.exceptions import RayActorError
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from scalepilot.config import ExperimentConfig
 from scalepilot.errors import LearnerLostError
+from scalepilot.learn.initial_weights import REWARD_SCALE as REWARD_SCALE_OF_POLICY
+from scalepilot.learn.initial_weights import completed
 from scalepilot.learn.metrics import episode_column
 from scalepilot.learn.network_snapshot import NetworkSnapshot
-from scalepilot.learn.rllib.algorithm import PUT_SECONDS
+from scalepilot.learn.rllib.algorithm import PUT_SECONDS, RolloutAlgorithm
 from scalepilot.learn.rllib.configs import algorithm_config
 from scalepilot.learn.rllib.env_runner import EPISODE_COUNT, EPISODE_SUMS
-from scalepilot.learn.rllib.learner import FETCH_SECONDS
+from scalepilot.learn.rllib.learner import FETCH_SECONDS, LARGEST_REWARD, REWARD_SCALE, REWARDS_CLIPPED
 from scalepilot.learn.rllib.module import ActorCriticModule
 from scalepilot.learn.rllib.q_module import QModule
 from scalepilot.learn.task import Task
+from scalepilot.simulate.env_notes import EnvNotes
 
-training_log = logging.getLogger("scalepilot.training")
 # RLlib's result key → ours.
 _LEARNER_METRICS = {
     "policy_loss": "policy_loss",
@@ -41,6 +45,10 @@ _LEARNER_METRICS = {
     "q_loss": "q_loss",
     "q_mean": "q_mean",
     "gradient_updates": "gradient_updates",
+    "value_clipped_share": "value_clipped_share",
+    "grad_clipped_share": "grad_clipped_share",
+    "features_clamped_share": "features_clamped_share",
+    REWARD_SCALE: "reward_scale",
     "default_optimizer_learning_rate": "learning_rate",
 }
 _ALGORITHM_METRICS = {name: name for name in ("epsilon", "env_runner_restarts", "lost_rollouts")}
@@ -92,6 +100,9 @@ class RLlibTrainer:
         # Deaths of env runners are ours to tell, in a line each.
         logging.getLogger("ray.rllib.utils.actor_manager").setLevel(logging.CRITICAL)
         rllib = algorithm_config(config, task)
+        self._names = [f.name for f in task.description.fields]
+        self._reward_clip: float | None = getattr(config.learning, "reward_clip", None)
+        self.reward_scale, self._clipped = 1.0, (0.0, 0.0)
         self._num_learners = config.resources.num_learners if config.engine == "rllib" else 0
         with warnings.catch_warnings():
             # RLlib registers its one environment id anew for every runner in a process, and gymnasium says so.
@@ -114,18 +125,59 @@ class RLlibTrainer:
                 value = source.get(key)
                 if value is not None and math.isfinite(float(value)):
                     metrics[name] = float(value)
+        self.reward_scale = metrics.get("reward_scale", self.reward_scale)
+        # The learner's shares are of its own rollouts: all of an iteration's steps, over all learners.
+        self._clipped = float(learner.get(REWARDS_CLIPPED) or 0.0), float(learner.get(LARGEST_REWARD) or 0.0)
         moved = [float(value) for value in (result.get(PUT_SECONDS), learner.get(FETCH_SECONDS)) if value is not None]
         if moved:
             metrics["transfer_seconds"] = sum(moved)
-        if metrics.get("env_failures"):
-            training_log.warning("environments raised %d times; they were made anew", metrics["env_failures"])
         return metrics | _episodes_of(result.get("env_runners", {}))
+
+    def take_notes(self) -> EnvNotes:
+        """What was odd about the environments since the last call; RLlib's own sampling notes nothing."""
+        if not isinstance(self.algorithm, RolloutAlgorithm):
+            return EnvNotes()
+        notes = self.algorithm.take_notes().named(self._names)
+        (share, largest), self._clipped = self._clipped, (0.0, 0.0)
+        if not share or self._reward_clip is None:
+            return notes
+        return notes + EnvNotes(clipped=round(share * notes.steps), clipped_at=self._reward_clip, largest_reward=largest)
+
+    def start_from(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a policy's weights; the value network and the optimiser begin afresh.
+
+        Raises:
+            InputError: they do not fit the network.
+        """
+        network = self.snapshot().network
+        own = {name: value.numpy() for name, value in network.state_dict().items()}
+        learnt = {name for name, _ in network.named_parameters()} | {"normaliser.mean", "normaliser.variance"} & set(own)
+        module, weights = self._module(), dict(weights)
+        scale = float(weights.pop(REWARD_SCALE_OF_POLICY, 1.0))
+        given = completed(weights, own, learnt)
+        if isinstance(module, QModule):
+            network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in given.items()})
+            network.scale_scores(1.0 / scale)
+            given = {name: value.numpy() for name, value in network.state_dict().items()}
+        heads = ["q_head", "target_head"] if isinstance(module, QModule) else ["policy_head"]
+        state = dict(self._learner_state())
+        for name, array in given.items():
+            for head in heads if name.startswith("head.") else [""]:
+                state[name.replace("head.", f"{head}.", 1) if head else name] = np.array(array)
+        self.algorithm.learner_group.set_state({"learner": {"rl_module": {DEFAULT_MODULE_ID: state}}})
+        self.algorithm.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self.algorithm.learner_group, policies=[DEFAULT_MODULE_ID], inference_only=True
+        )
+
+    def _learner_state(self) -> Mapping[str, Any]:
+        with _learners_alive():
+            learner = self.algorithm.learner_group.get_state(components="learner/rl_module")["learner"]
+        state: Mapping[str, Any] = learner["rl_module"][DEFAULT_MODULE_ID]
+        return state
 
     def snapshot(self) -> NetworkSnapshot:
         """A copy on the CPU of the learner's policy."""
-        with _learners_alive():
-            learner = self.algorithm.learner_group.get_state(components="learner/rl_module")["learner"]
-        state = learner["rl_module"][DEFAULT_MODULE_ID]
+        state = self._learner_state()
         module = self._module()
         scores = module.scores_network()
         head = next(name for name, child in module.named_children() if child is scores.head)
@@ -135,6 +187,9 @@ class RLlibTrainer:
             for name in network.state_dict()
         }
         network.load_state_dict(wanted)
+        if isinstance(module, QModule):
+            # A policy's Q-values are in units of reward.
+            network.scale_scores(self.reward_scale)
         return NetworkSnapshot(network)
 
     def _module(self) -> ActorCriticModule | QModule:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from scalepilot.learn.rllib.learner import clipped_rewards
 from scalepilot.learn.rllib.rollout import Rollout
 
 
@@ -84,15 +85,18 @@ class NStepBuilder:
     Args:
         n_step: rewards summed before bootstrapping; fewer where the episode ends before.
         gamma: discount.
-        reward_clip: rewards are cut at ± this.
+        reward_clip: rewards are cut at ± this; None cuts none.
         device: of the transitions.
 
     Source:
         n-step targets: Sutton and Barto, "Reinforcement Learning", 2nd ed., eq. 7.1; in DQN: Hessel et al. 2018.
     """
 
-    def __init__(self, n_step: int, gamma: float, reward_clip: float, device: torch.device) -> None:
-        self.n_step, self.gamma, self.reward_clip, self.device = n_step, gamma, reward_clip, device
+    def __init__(self, n_step: int, gamma: float, reward_clip: float | None, device: torch.device) -> None:
+        self.n_step, self.gamma, self.device = n_step, gamma, device
+        self.reward_clip = float("inf") if reward_clip is None else reward_clip
+        # What was cut in the last rollout.
+        self.cut: dict[str, float] = {}
         self._tail: _Steps | None = None
 
     def __call__(self, rollout: Rollout) -> Transitions:
@@ -101,11 +105,12 @@ class NStepBuilder:
         def tensor(column: Any) -> torch.Tensor:
             return torch.from_numpy(column).to(self.device)
 
+        reward, self.cut = clipped_rewards(tensor(rollout.reward), tensor(rollout.valid), self.reward_clip)
         # Steps after an end only reset: they begin no transition, and an end before them stops every sum.
         steps = _Steps(
             tensor(rollout.observation),
             tensor(rollout.action),
-            tensor(rollout.reward).clamp(-self.reward_clip, self.reward_clip),
+            reward,
             tensor(rollout.terminated),
             tensor(rollout.truncated),
             tensor(rollout.valid),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from scalepilot.errors import EnvironmentFailedError
+from scalepilot.files.stop import check_stop
+
+_LOOK_SECONDS = 0.1
 
 
 class Watchdog:
@@ -37,17 +41,25 @@ class Watchdog:
 
         Raises:
             EnvironmentFailedError: it took longer; it is still running.
+            Stopped: a signal asks for the end; likewise.
         """
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, daemon=True, name=f"watched {self.name}")
             self._thread.start()
         self._calls.put(call)
-        try:
-            answer, error = self._answers.get(timeout=time_limit_seconds)
-        except queue.Empty:
-            raise EnvironmentFailedError(
-                f"{self.name}: hangs: a rollout takes more than {self.setting}, {time_limit_seconds:g} s"
-            ) from None
+        deadline = time.monotonic() + time_limit_seconds
+        while True:
+            check_stop()
+            left = deadline - time.monotonic()
+            try:
+                answer, error = self._answers.get(timeout=min(_LOOK_SECONDS, max(0.0, left)))
+                break
+            except queue.Empty:
+                if left > 0:
+                    continue
+                raise EnvironmentFailedError(
+                    f"{self.name}: hangs: a rollout takes more than {self.setting}, {time_limit_seconds:g} s"
+                ) from None
         if error is not None:
             raise error
         return answer

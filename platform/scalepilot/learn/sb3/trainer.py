@@ -13,6 +13,8 @@ What has no counterpart there and is left out (`unmatched` names what a configur
 | dqn.target_update_steps | counted in environment steps that cause as many gradient steps |
 | resources.num_env_runners | environments are stepped in the trainer's process |
 
+A step that fails cannot be left out: it is cut short, with reward 0 and the value of what was seen before it.
+
 Rewards reach PPO scaled by 1 − γ as in our learner, so that its joint gradient clipping meets values of the same size.
 """
 
@@ -21,8 +23,10 @@ from __future__ import annotations
 import io
 import logging
 import math
+import os
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,20 +39,24 @@ from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
 from scalepilot.config import ExperimentConfig
 from scalepilot.durable import write_bytes, write_json
+from scalepilot.errors import InputError
+from scalepilot.files.stop import Stopped
 from scalepilot.files.stored import read_mapping
 from scalepilot.learn.devices import choose_device
 from scalepilot.learn.encoder import Tanh
 from scalepilot.learn.network_snapshot import NetworkSnapshot
+from scalepilot.learn.reward_scale import RewardScale
 from scalepilot.learn.sb3.networks import EncodedFeatures, scores_network
 from scalepilot.learn.sb3.randomness import load_randomness, save_randomness
 from scalepilot.learn.sb3.replay import load_replay, newest_observations, save_replay
 from scalepilot.learn.sb3.vec_env import RowsVecEnv, make_same_step_env
 from scalepilot.learn.task import Task
+from scalepilot.simulate.env_notes import EnvNotes
 
 logger = logging.getLogger(__name__)
 _MIN_VALUE_SCALE = 1e-3
 _PARAMETERS, _COUNTERS, _REPLAY = "parameters.pt", "counters.json", "replay.npz"
-_RANDOMNESS = "randomness.json"
+_RANDOMNESS, _SCALE = "randomness.json", "reward_scale.json"
 
 
 def unmatched(config: ExperimentConfig) -> list[str]:
@@ -76,14 +84,19 @@ class Sb3Trainer(ABC):
         for setting in unmatched(config):
             logger.info("%s has no counterpart in Stable-Baselines3 and is left out", setting)
         self.config = config
+        section = config.ppo if config.algorithm == "sb3_ppo" else config.dqn
         env = make_same_step_env(task.description.env_id, config.learning.num_envs, task.training_arguments())
         self.env = RowsVecEnv(
             env,
             len(task.description.fields),
             seed=config.seed,
-            reward_clip=config.ppo.reward_clip if config.algorithm == "sb3_ppo" else config.dqn.reward_clip,
+            reward_clip=section.reward_clip,
+            size=RewardScale(section.reward_scale),
             reward_scale=self.reward_scale_of(config),
+            env_id=config.env.id,
+            step_seconds=config.resources.env_timeout_seconds,
         )
+        self._names = [f.name for f in task.description.fields]
         self._kwargs = {
             "features_extractor_class": EncodedFeatures,
             "features_extractor_kwargs": {"inputs": task.network_inputs()},
@@ -99,7 +112,8 @@ class Sb3Trainer(ABC):
             self.model = self.make_model()
         self.model.set_logger(Logger(folder=None, output_formats=[]))
         total = config.learning.num_iterations * config.learning.rollout_size
-        self.total_env_steps, self._callback = self.model._setup_learn(total, callback=None)
+        with self.env.watched.limited():
+            self.total_env_steps, self._callback = self.model._setup_learn(total, callback=None)
 
     @staticmethod
     def reward_scale_of(config: ExperimentConfig) -> float:
@@ -118,6 +132,28 @@ class Sb3Trainer(ABC):
     def snapshot(self) -> NetworkSnapshot:
         """A copy of what acts."""
 
+    def collect(self, *arguments: Any, **options: Any) -> None:
+        """Sample; where a signal ends it, steps that nothing was learnt from do not count."""
+        before = self.model.num_timesteps
+        try:
+            with self.env.watched.limited():
+                self.model.collect_rollouts(self.env, self._callback, *arguments, **options)
+        except Stopped:
+            self.model.num_timesteps = before
+            raise
+
+    def start_from(self, weights: Mapping[str, Any]) -> None:
+        """Not possible: it is the cross-check of our own engine.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"--init: algorithm {self.config.algorithm} cannot start from a policy")
+
+    def take_notes(self) -> EnvNotes:
+        """What was odd about the environments since the last call."""
+        return self.env.watched.take_notes().named(self._names)
+
     def logged(self, names: dict[str, str]) -> dict[str, float]:
         """Finite values that Stable-Baselines3 logged, under our names; forgets them."""
         values = {ours: self.model.logger.name_to_value.get(theirs) for theirs, ours in names.items()}
@@ -133,6 +169,7 @@ class Sb3Trainer(ABC):
         write_bytes(folder / _PARAMETERS, parameters.getvalue())
         save_randomness(self.model, folder / _RANDOMNESS)
         write_json(folder / _COUNTERS, {name: int(getattr(self.model, name)) for name in self.counters})
+        write_json(folder / _SCALE, self.env.size.get_state())
 
     def restore(self, folder: Path) -> None:
         """Continue from what `save` wrote; environments begin new episodes on streams of their own."""
@@ -141,6 +178,8 @@ class Sb3Trainer(ABC):
             if name not in self.counters:
                 raise ValueError(f"{_COUNTERS}: {name} is not allowed; allowed: {', '.join(self.counters)}")
             setattr(self.model, name, int(value))
+        if os.path.lexists(folder / _SCALE):
+            self.env.size.set_state(read_mapping(folder / _SCALE))
         self.model._update_current_progress_remaining(self.model.num_timesteps, self.total_env_steps)
         # Beginning with the old streams would show the same traffic twice.
         self.env.restart(int(np.random.SeedSequence((self.config.seed, self.model.num_timesteps)).generate_state(1)[0]))
@@ -188,7 +227,7 @@ class Sb3Ppo(Sb3Trainer):
     def iterate(self) -> dict[str, float]:
         """One rollout and its epochs."""
         model = self.model
-        model.collect_rollouts(self.env, self._callback, model.rollout_buffer, model.n_steps)
+        self.collect(model.rollout_buffer, model.n_steps)
         model._update_current_progress_remaining(model.num_timesteps, self.total_env_steps)
         model.ent_coef = self.config.ppo.entropy_coefficient * max(0.0, model._current_progress_remaining)
         model.train()
@@ -207,7 +246,8 @@ class Sb3Ppo(Sb3Trainer):
             }
         )
         # Theirs is the loss: the negative entropy.
-        return metrics | {"entropy": -metrics["entropy"]} | self.env.take_episodes()
+        scale = {"reward_scale": self.env.size.scale}
+        return metrics | {"entropy": -metrics["entropy"]} | scale | self.env.take_episodes()
 
     def snapshot(self) -> NetworkSnapshot:
         """The policy head behind its features."""
@@ -249,9 +289,7 @@ class Sb3Dqn(Sb3Trainer):
     def iterate(self) -> dict[str, float]:
         """Some steps of every environment, then the gradient steps they are worth."""
         model, dqn = self.model, self.config.dqn
-        model.collect_rollouts(
-            self.env,
-            self._callback,
+        self.collect(
             TrainFreq(dqn.rollout_steps, TrainFrequencyUnit.STEP),
             replay_buffer=model.replay_buffer,
             learning_starts=dqn.learning_starts,
@@ -267,12 +305,14 @@ class Sb3Dqn(Sb3Trainer):
             model.train(updates, dqn.batch_size)
         metrics = self.logged({"train/loss": "q_loss", "train/learning_rate": "learning_rate"})
         counted = {"epsilon": float(model.exploration_rate), "gradient_updates": float(model._n_updates)}
-        return metrics | counted | self.env.take_episodes()
+        return metrics | counted | {"reward_scale": self.env.size.scale} | self.env.take_episodes()
 
     def snapshot(self) -> NetworkSnapshot:
         """The Q-network."""
         q_net = self.model.q_net
-        return NetworkSnapshot(scores_network(q_net.features_extractor, q_net.q_net))
+        network = scores_network(q_net.features_extractor, q_net.q_net)
+        network.scale_scores(self.env.size.scale)
+        return NetworkSnapshot(network)
 
     def save(self, folder: Path) -> None:
         """Also the replay buffer, unless the configuration does without."""

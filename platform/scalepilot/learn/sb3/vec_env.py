@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
 from scalepilot.learn.metrics import episode_column
+from scalepilot.learn.reward_scale import RewardScale
+from scalepilot.learn.watched_envs import WatchedEnvs
 from scalepilot.simulate import as_rows
+from scalepilot.simulate.env_notes import EnvNotes
 from scalepilot_envs.episode_metrics import EpisodeMeter
 from scalepilot_envs.registration import find_env
 
@@ -32,8 +35,10 @@ class RowsVecEnv(VecEnv):
         env: the vector environment.
         num_fields: columns of a row.
         seed: of its streams.
-        reward_clip: rewards are cut at ± this before learning.
+        env_id, step_seconds: as `WatchedEnvs` takes them.
+        reward_clip: rewards are cut at ± this before learning; None cuts none.
         reward_scale: and then multiplied by this; the episodes' own returns stay as they are.
+        size: and divided by this.
     """
 
     def __init__(
@@ -42,10 +47,15 @@ class RowsVecEnv(VecEnv):
         num_fields: int,
         *,
         seed: int,
-        reward_clip: float,
+        reward_clip: float | None,
         reward_scale: float = 1.0,
+        size: RewardScale | None = None,
+        env_id: str = "",
+        step_seconds: float = 300.0,
     ) -> None:
+        self.watched = WatchedEnvs(env, env_id, step_seconds)
         self.env, self.reward_clip, self.reward_scale = env, reward_clip, reward_scale
+        self.size = size or RewardScale()
         self.render_mode = None
         rows = gym.spaces.Box(-np.inf, np.inf, (num_fields,), np.float32)
         super().__init__(env.num_envs, rows, env.single_action_space)
@@ -61,13 +71,13 @@ class RowsVecEnv(VecEnv):
 
     def reset(self) -> NDArray[np.float32]:
         """Begin every episode anew."""
-        # Ours and gymnasium's synchronous one take a seed an environment; the base class only promises one for all.
-        observation, _ = self.env.reset(seed=self._next_seeds)  # type: ignore[arg-type]
+        observation = self.watched.reset(self._next_seeds)
         self._next_seeds = None
         self._returns, self._lengths = np.zeros(self.num_envs), np.zeros(self.num_envs, np.int64)
         self._ended: list[tuple[float, int]] = []
         self._meter = EpisodeMeter(self.env)
-        return self._rows(observation)
+        self._newest = self._rows(observation)
+        return self._newest
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Remember the actions."""
@@ -75,7 +85,7 @@ class RowsVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """Step; (observation, reward, ended, infos)."""
-        observation, reward, terminated, truncated, info = self.env.step(self._actions)
+        observation, reward, terminated, truncated, info, failed = self.watched.step(self._actions)
         self._returns += reward
         self._lengths += 1
         ended = terminated | truncated
@@ -89,8 +99,26 @@ class RowsVecEnv(VecEnv):
                 infos[i] = {"terminal_observation": last, "TimeLimit.truncated": bool(truncated[i] and not terminated[i])}
                 self._ended.append((float(self._returns[i]), int(self._lengths[i])))
             self._returns[ended], self._lengths[ended] = 0.0, 0
-        learnt = np.clip(reward, -self.reward_clip, self.reward_clip) * self.reward_scale
-        return self._rows(observation), learnt.astype(np.float32), ended, infos
+        if failed is not None:
+            # Stable-Baselines3 cannot leave a step out: a failed one is cut short, worth what was seen before it.
+            for i in np.flatnonzero(failed & ~ended):
+                infos[i] = {"terminal_observation": self._newest[i], "TimeLimit.truncated": True}
+            self._returns[failed], self._lengths[failed] = 0.0, 0
+            self._meter.forget(failed)
+            ended = ended | failed
+        learnt = self._cut(reward)
+        learnt = learnt * (self.reward_scale / self.size.update(len(learnt), float(np.square(learnt).sum())))
+        self._newest = self._rows(observation)
+        return self._newest, learnt.astype(np.float32), ended, infos
+
+    def _cut(self, reward: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.reward_clip is None:
+            return reward
+        over = np.abs(reward) > self.reward_clip
+        if over.any():
+            largest = float(np.abs(reward).max())
+            self.watched.note(EnvNotes(clipped=int(over.sum()), clipped_at=self.reward_clip, largest_reward=largest))
+        return np.clip(reward, -self.reward_clip, self.reward_clip)
 
     @staticmethod
     def _rows(observation: NDArray[Any]) -> NDArray[np.float32]:

@@ -1,0 +1,141 @@
+"""Start training from a policy: what fits its weights, and what of them a policy's file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalepilot.errors import InputError
+from scalepilot.policy import NetworkPolicy, Policy, PolicySpec, TablePolicy, load_policy
+
+Arrays = dict[str, NDArray[Any]]
+# Algorithm → what a policy must be to start it.
+_KINDS = {
+    "ppo": ("network", ("argmax_p", "sample", "box")),
+    "dqn": ("network", ("argmax_q",)),
+    "q_learning": ("table", ("argmax_q",)),
+    "sarsa": ("table", ("argmax_q",)),
+}
+_VARIANCE_FLOOR = 1e-6
+REWARD_SCALE = "reward_scale"
+
+
+def load_parent(path: Path, algorithm: str) -> Policy:
+    """The policy of a folder, or of a run's.
+
+    Raises:
+        InputError: it cannot start this algorithm.
+    """
+    if algorithm not in _KINDS:
+        raise InputError(f"--init: algorithm {algorithm} cannot start from a policy; allowed: {', '.join(_KINDS)}")
+    folder = path / "policy" if (path / "policy" / "policy.json").is_file() else path
+    policy = load_policy(folder)
+    kind, rules = _KINDS[algorithm]
+    if policy.spec.kind != kind or policy.spec.decision_rule not in rules:
+        given = f"a {policy.spec.kind} with decision rule {policy.spec.decision_rule}"
+        raise InputError(f"--init {path}: {given} cannot start {algorithm}; allowed: a {kind} with {' or '.join(rules)}")
+    return policy
+
+
+def check_fits(parent: PolicySpec, spec: PolicySpec) -> None:
+    """Refuse a policy that sees or does something else than what is to be trained.
+
+    Raises:
+        InputError: naming the first difference.
+    """
+    where = f"--init: {parent.name} {parent.version}"
+    for what, theirs, ours in (
+        ("observation fields", _fields(parent), _fields(spec)),
+        ("actions", [(a.kind, a.size, a.label) for a in parent.actions], [(a.kind, a.size, a.label) for a in spec.actions]),
+        ("action components", [(c.name, c.low, c.high) for c in parent.components], _components(spec)),
+    ):
+        if theirs == ours:
+            continue
+        if len(theirs) != len(ours):
+            raise InputError(f"{where} has {len(theirs)} {what}, this experiment has {len(ours)}")
+        i = next(i for i, (a, b) in enumerate(zip(theirs, ours, strict=True)) if a != b)
+        raise InputError(f"{where} has {what}[{i}] = {_shown(theirs[i])}, this experiment has {_shown(ours[i])}")
+
+
+def _fields(spec: PolicySpec) -> list[tuple[Any, ...]]:
+    return [(f.name, f.unit, f.dtype, *f.shape) for f in spec.observation_fields]
+
+
+def _components(spec: PolicySpec) -> list[tuple[Any, ...]]:
+    return [(c.name, c.low, c.high) for c in spec.components]
+
+
+def _shown(entry: tuple[Any, ...]) -> str:
+    return " ".join(str(part) for part in entry if part != "")
+
+
+def weights_of(policy: Policy) -> Arrays:
+    """A policy's weights under the names of the network that was exported, or {"q": …} of a table.
+
+    What an export folds away is put back: biases that are all zero are left out, and the normaliser's variance is stored as its
+    square root.
+
+    Raises:
+        InputError: no policy of ours.
+    """
+    if isinstance(policy, TablePolicy):
+        return {"q": policy.q, **{f"edges.{name}": edges for name, edges in policy.discretiser.edges.items()}}
+    assert isinstance(policy, NetworkPolicy)
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load_model_from_string(policy.model).graph
+    stored = {tensor.name: np.array(numpy_helper.to_array(tensor)) for tensor in graph.initializer}
+    weights = {name: array for name, array in stored.items() if name.startswith(("head.", "encoder.", "normaliser."))}
+    if "normaliser.mean" in stored:
+        centred = [node.output[0] for node in graph.node if node.op_type == "Sub" and "normaliser.mean" in node.input]
+        deviation = [node.input[1] for node in graph.node if node.op_type == "Div" and node.input[0] in centred]
+        if len(deviation) != 1 or deviation[0] not in stored:
+            raise InputError(f"--init: {policy.spec.name}: model.onnx holds no normaliser of this version")
+        weights["normaliser.variance"] = np.square(stored[deviation[0]].astype(np.float64)) - _VARIANCE_FLOOR
+        steps = policy.spec.provenance.get("env_steps")
+        # Q-values are exported in units of reward, and learnt in those of the scale.
+        weights[REWARD_SCALE] = np.array(float(policy.spec.provenance.get("reward_scale") or 1.0))
+        weights["normaliser.count"] = np.array(int(steps) if isinstance(steps, int) else 1, np.int64)
+    return weights
+
+
+def completed(weights: Mapping[str, NDArray[Any]], wanted: Mapping[str, NDArray[Any]], learnt: set[str]) -> Arrays:
+    """Weights in the shapes of a network.
+
+    Args:
+        weights: of `weights_of`.
+        wanted: name → the network's own array.
+        learnt: names that must be there; others stay as they are where they are not.
+
+    Raises:
+        InputError: naming the first array that differs.
+    """
+    found = dict(wanted)
+    unknown = sorted(set(weights) - set(wanted))
+    if unknown:
+        raise InputError(
+            f"--init: the policy has {unknown[0]} {weights[unknown[0]].shape}, this configuration's network has none"
+        )
+    for name, own in wanted.items():
+        given = weights.get(name)
+        if given is None:
+            if name.endswith(".bias"):
+                found[name] = np.zeros_like(own)
+            elif name in learnt:
+                raise InputError(f"--init: the policy has no {name}, this configuration's network has {own.shape}")
+            continue
+        if given.shape != own.shape:
+            raise InputError(f"--init: {name} is {given.shape} in the policy, {own.shape} in this configuration's network")
+        found[name] = given.astype(own.dtype)
+    return found
+
+
+def parent_of(policy: Policy, path: Path) -> dict[str, Any]:
+    """What a policy's provenance says of the one that it was trained from."""
+    spec = policy.spec
+    return {"name": spec.name, "version": spec.version, "path": str(path), "files": dict(spec.files)}

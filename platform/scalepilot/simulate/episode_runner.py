@@ -1,0 +1,339 @@
+"""One way to run episodes of any environment: each whole, from its own seed, whatever fails on the way."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from scalepilot.errors import EnvironmentFailedError
+from scalepilot.files.stop import StepLimit, at_once
+from scalepilot.policy import Decision, Policy
+from scalepilot.simulate.env_notes import EnvNotes, SeenRange
+from scalepilot_envs.foreign import ForeignEntry
+from scalepilot_envs.registration import EnvEntry, find_env
+from scalepilot_envs.restarting import CheckedEnv, StepError, derived_seed, shown_error
+
+Array = NDArray[np.float64]
+LAST_PREFIX = "last_"
+# Where no episode was ever completed, so many attempts and failures are enough to give up; where no step was, so many attempts.
+_HOPELESS_ATTEMPTS, _HOPELESS_FAILURES, _BAD_ATTEMPTS = 5, 25, 3
+
+
+@dataclass(frozen=True)
+class EpisodeLimits:
+    """What is given up.
+
+    Attributes:
+        max_steps: of an episode of an environment that declares no limit of its own.
+        step_seconds: of one step of all environments.
+        attempts: at one episode.
+    """
+
+    max_steps: int = 10_000
+    step_seconds: float = 300.0
+    attempts: int = 50
+
+
+@dataclass(frozen=True)
+class EpisodeReturns:
+    """One row an episode, each column (n,).
+
+    Attributes:
+        seed: of the environment.
+        episode_return: sum of its rewards.
+        length: its steps.
+        info: mean over the episode of each column the environment reports, and `last_…` its value in the end.
+        notes: what was odd: failed episodes, which are in none of the rows, and observations outside their bounds.
+    """
+
+    seed: NDArray[np.int64]
+    episode_return: Array
+    length: NDArray[np.int64]
+    info: dict[str, Array] = field(default_factory=dict)
+    notes: EnvNotes = field(default_factory=EnvNotes)
+
+    @classmethod
+    def mean_of(cls, results: Sequence[EpisodeReturns]) -> EpisodeReturns:
+        """Episode by episode the mean of several policies' results; lengths rounded to whole steps."""
+        shared = [name for name in results[0].info if all(name in r.info for r in results)]
+        return cls(
+            results[0].seed,
+            np.mean([r.episode_return for r in results], axis=0),
+            np.rint(np.mean([r.length for r in results], axis=0)).astype(np.int64),
+            {name: np.mean([r.info[name] for r in results], axis=0) for name in shared},
+            sum((r.notes for r in results), EnvNotes()),
+        )
+
+
+def as_rows(observation: NDArray[Any]) -> NDArray[Any]:
+    """(n, num_fields): numbered states (n,) become one column, more than two dimensions are kept."""
+    return observation[:, None] if observation.ndim == 1 else observation
+
+
+@dataclass
+class Stepped:
+    """What one step of several environments brought, each (n,).
+
+    Attributes:
+        reward: 0 where it failed.
+        ended: the episode is over.
+        failed: environment → what failed; its episode is over without a result.
+        info: columns of numbers.
+    """
+
+    reward: Array
+    ended: NDArray[np.bool_]
+    failed: dict[int, str]
+    info: dict[str, NDArray[Any]]
+
+
+class Envs(Protocol):
+    """Environments side by side, each through one episode."""
+
+    observation: NDArray[Any]
+    space: gym.Space[Any]
+
+    def reset(self, seeds: Sequence[int]) -> dict[int, str]:
+        """Begin; environment → what failed."""
+        ...
+
+    def step(self, decision: Decision, running: NDArray[np.bool_]) -> Stepped:
+        """Step those that are `running` (n,)."""
+        ...
+
+    def close(self) -> None:
+        """Let them go."""
+        ...
+
+
+def make_envs(entry: EnvEntry, num_envs: int, arguments: Mapping[str, Any]) -> Envs:
+    """Environments side by side: a native batch, or one by one.
+
+    Args:
+        entry: of the environment.
+        num_envs: how many.
+        arguments: what they are made with.
+    """
+    batch = entry.is_batch_of(**arguments)
+    return _Batch(entry, num_envs, arguments) if batch else _OneByOne(entry, num_envs, arguments)
+
+
+class _Batch:
+    """A native vector environment; where it fails all fail."""
+
+    def __init__(self, entry: EnvEntry, num_envs: int, arguments: Mapping[str, Any]) -> None:
+        self._envs: Any = entry.vector_maker()(num_envs=num_envs, **arguments)
+        self.space, self._id, self._num_envs = self._envs.single_observation_space, entry.env_id, num_envs
+
+    def _all(self, error: Exception) -> dict[int, str]:
+        return dict.fromkeys(range(self._num_envs), f"env {self._id}: {shown_error(error)}")
+
+    def reset(self, seeds: Sequence[int]) -> dict[int, str]:
+        # Native ones of others take a single seed.
+        begun = all(seed == seeds[0] + i for i, seed in enumerate(seeds))
+        try:
+            self.observation = self._envs.reset(seed=seeds[0] if begun else list(seeds))[0]
+        except Exception as error:  # noqa: BLE001 - an environment may raise anything
+            return self._all(error)
+        return {}
+
+    def step(self, decision: Decision, running: NDArray[np.bool_]) -> Stepped:
+        envs, failed = self._envs, dict[int, str]()
+        try:
+            step = envs.step(decision.action) if decision.action is not None else envs.step_targets(decision.desired_replicas)
+            self.observation, reward, terminated, truncated, info = step
+            if not (np.isfinite(reward) | ~running).all():
+                for i in np.flatnonzero(~np.isfinite(reward) & running).tolist():
+                    failed[i] = f"env {self._id}: gave the reward {reward[i]}; allowed: finite numbers"
+        except Exception as error:  # noqa: BLE001
+            zeros = np.zeros(self._num_envs)
+            return Stepped(zeros, zeros.astype(np.bool_), self._all(error), {})
+        columns = {
+            name: column
+            for name, column in info.items()
+            if not name.startswith("_") and isinstance(column, np.ndarray) and column.dtype.kind in "fiub" and column.ndim == 1
+        }
+        return Stepped(reward, terminated | truncated, failed, columns)
+
+    def close(self) -> None:
+        self._envs.close()
+
+
+class _OneByOne:
+    """Single environments; those whose episode is over are not stepped any more."""
+
+    def __init__(self, entry: EnvEntry, num_envs: int, arguments: Mapping[str, Any]) -> None:
+        self._entry, self._arguments = entry, dict(arguments)
+        self._envs: list[CheckedEnv | None] = [None] * num_envs
+        self._problems: dict[int, str] = {}
+        for i in range(num_envs):
+            try:
+                self._envs[i] = CheckedEnv(entry.maker()(**self._arguments), entry.env_id)
+            except Exception as error:  # noqa: BLE001 - a constructor may raise anything
+                self._problems[i] = f"env {entry.env_id}: its constructor {shown_error(error)}"
+        made = next((env for env in self._envs if env is not None), None)
+        self.space: gym.Space[Any] = gym.spaces.Discrete(1) if made is None else made.observation_space
+        if isinstance(self.space, gym.spaces.Box):
+            self.observation = np.zeros((num_envs, *self.space.shape), self.space.dtype)
+        else:
+            self.observation = np.zeros(num_envs, np.int64)
+
+    def reset(self, seeds: Sequence[int]) -> dict[int, str]:
+        failed = dict(self._problems)
+        for i, (env, seed) in enumerate(zip(self._envs, seeds, strict=True)):
+            if env is not None:
+                try:
+                    self.observation[i] = env.reset(seed=seed)[0]
+                except StepError as error:
+                    failed[i] = str(error)
+        return failed
+
+    def step(self, decision: Decision, running: NDArray[np.bool_]) -> Stepped:
+        n = len(self._envs)
+        stepped = Stepped(np.zeros(n), np.zeros(n, np.bool_), {}, {})
+        # The policy keeps what it was given.
+        self.observation = self.observation.copy()
+        for i in np.flatnonzero(running).tolist():
+            env = self._envs[i]
+            assert env is not None
+            try:
+                if decision.action is None:
+                    assert decision.desired_replicas is not None
+                    answer = env.step_targets(float(decision.desired_replicas[i]))
+                else:
+                    answer = env.step(decision.action[i])
+            except StepError as error:
+                stepped.failed[i] = str(error)
+                continue
+            self.observation[i], stepped.reward[i], terminated, truncated, info = answer
+            stepped.ended[i] = terminated or truncated
+            for name, value in info.items():
+                if isinstance(value, bool | int | float | np.number | np.bool_):
+                    stepped.info.setdefault(name, np.zeros(n))[i] = value
+        return stepped
+
+    def close(self) -> None:
+        for env in self._envs:
+            if env is not None:
+                with contextlib.suppress(Exception):
+                    env.close()  # type: ignore[no-untyped-call]
+
+
+class EpisodeRunner:
+    """Runs episodes; those that fail are discarded, counted and run again.
+
+    Args:
+        env_id: of the environment.
+        arguments: what it is made with.
+        limits: what is given up.
+    """
+
+    def __init__(self, env_id: str, arguments: Mapping[str, Any], limits: EpisodeLimits) -> None:
+        self.entry, self.arguments, self.limits = find_env(env_id), arguments, limits
+        self._foreign = isinstance(self.entry, ForeignEntry)
+        self.max_steps = limits.max_steps
+        if not isinstance(self.entry, ForeignEntry):
+            # Ours end by themselves; how long they last is their own setting.
+            self.max_steps = 10_000_000
+        elif (declared := arguments.get("max_episode_steps") or self.entry.spec.max_episode_steps) is not None:
+            self.max_steps = max(self.max_steps, int(declared))
+        self.notes = EnvNotes()
+        # Attempts in a row without one good step.
+        self._bad = 0
+
+    def run(self, policy: Policy, num_episodes: int, first_seed: int) -> EpisodeReturns:
+        """See `run_returns`."""
+        seeds = first_seed + np.arange(num_episodes)
+        returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, dtype=np.int64)
+        info: dict[str, Array] = {}
+        waiting, attempt = np.arange(num_episodes), 0
+        with at_once(), StepLimit(self.limits.step_seconds, self._hangs) as clock:
+            while len(waiting):
+                # Once more what was asked for: a backend that was away may be back. Then what follows from it.
+                given = [seed if attempt < 2 else derived_seed(seed, attempt) or 0 for seed in (first_seed + waiting).tolist()]
+                rng = np.random.default_rng(first_seed if attempt == 0 else (first_seed, attempt))
+                done, round_returns, round_lengths, round_info = self._round(policy, given, rng, clock)
+                at = waiting[done]
+                returns[at], lengths[at] = round_returns[done], round_lengths[done]
+                for name, column in round_info.items():
+                    info.setdefault(name, np.zeros(num_episodes))[at] = column[done]
+                waiting, attempt = waiting[~done], attempt + 1
+                self._check_hope(attempt, num_episodes, len(waiting))
+        return EpisodeReturns(seeds, returns, lengths, info, self.notes)
+
+    def _round(
+        self, policy: Policy, seeds: list[int], rng: np.random.Generator, clock: StepLimit
+    ) -> tuple[NDArray[np.bool_], Array, NDArray[np.int64], dict[str, Array]]:
+        """One attempt at some episodes: which were completed, and their columns."""
+        n = len(seeds)
+        clock.step()
+        envs = make_envs(self.entry, n, self.arguments)
+        seen = SeenRange(envs.space) if self._foreign else None
+        running, failed = np.ones(n, dtype=np.bool_), np.zeros(n, dtype=np.bool_)
+        returns, lengths = np.zeros(n), np.zeros(n, dtype=np.int64)
+        sums: dict[str, Array] = {}
+        last: dict[str, Array] = {}
+        state = None
+        try:
+            self._discard(envs.reset(seeds), running, failed)
+            self._bad += 1
+            while running.any():
+                if int(lengths.max()) >= self.max_steps:
+                    raise EnvironmentFailedError(
+                        f"env {self.entry.env_id}: an episode has not ended after {self.max_steps} steps; let it end, set"
+                        " env.options.max_episode_steps to truncate it, or raise evaluation.max_episode_steps"
+                    )
+                if seen is not None:
+                    seen.add(as_rows(envs.observation[running]))
+                decision, state = policy.act(as_rows(envs.observation), state, rng=rng)
+                clock.step()
+                step = envs.step(decision, running)
+                self._discard(step.failed, running, failed)
+                self._bad = 0 if running.any() else self._bad
+                returns += np.where(running, step.reward, 0.0)
+                lengths += running
+                for name, column in step.info.items():
+                    sums[name] = sums.get(name, np.zeros(n)) + np.where(running, column, 0.0)
+                    last[name] = np.where(running, column, last.get(name, 0.0))
+                running &= ~step.ended
+        finally:
+            clock.pause()
+            envs.close()
+            self.notes += EnvNotes() if seen is None else seen.take().named(self._names(policy))
+        columns = {name: total / np.maximum(lengths, 1) for name, total in sums.items()}
+        columns |= {f"{LAST_PREFIX}{name}": values for name, values in last.items()}
+        return ~failed, returns, lengths, columns
+
+    def _discard(self, problems: Mapping[int, str], running: NDArray[np.bool_], failed: NDArray[np.bool_]) -> None:
+        """Take failed episodes out, and count them."""
+        problems = {i: problem for i, problem in problems.items() if running[i]}
+        for i, problem in problems.items():
+            running[i], failed[i] = False, True
+            self.notes += EnvNotes(failures=1, failure=problem)
+
+    def _check_hope(self, attempts: int, num_episodes: int, missing: int) -> None:
+        """Give up where trying on is of no use.
+
+        Raises:
+            EnvironmentFailedError: naming the environment and what fails.
+        """
+        # A single episode may begin badly by chance.
+        bad = self._bad >= _BAD_ATTEMPTS and (missing > _BAD_ATTEMPTS or self._bad > 2 * _BAD_ATTEMPTS)
+        hopeless = attempts >= _HOPELESS_ATTEMPTS and missing == num_episodes and self.notes.failures >= _HOPELESS_FAILURES
+        if missing and (attempts >= self.limits.attempts or bad or hopeless):
+            done = f"{num_episodes - missing} of {num_episodes} episodes completed"
+            raise EnvironmentFailedError(f"{self.notes.failure}; {self.notes.failures} failures, {done}")
+
+    @staticmethod
+    def _names(policy: Policy) -> list[str]:
+        return [f.name for f in policy.spec.observation_fields]
+
+    def _hangs(self) -> Exception:
+        limit = f"resources.env_timeout_seconds, {self.limits.step_seconds:g} s"
+        return EnvironmentFailedError(f"env {self.entry.env_id}: hangs: a step takes more than {limit}")
