@@ -156,15 +156,17 @@ def exported_policy(spec: PolicySpec, network: torch.nn.Module, observations: ND
         raise RunError("export: the network gives scores that are not finite; training has diverged (a smaller ppo.lr may help)")
     # Continuous actions are compared as shares of their range.
     error = float((np.abs(ours - theirs) / np.array([c.high - c.low for c in spec.components] or 1.0)).max())
+    # Q-values of a million are rounded in the first digit behind the point.
+    allowed = _MAX_SCORE_ERROR * max(1.0, float(np.abs(ours).max()) * _MAX_SCORE_ERROR)
     differing = 0
     if native.scores is not None and exported.action is not None:
         # Where two actions score alike to within float error, either is the greedy one.
         ordered = np.sort(native.scores, axis=1)
-        decided = ordered[:, -1] - ordered[:, -2] > _MAX_SCORE_ERROR
+        decided = ordered[:, -1] - ordered[:, -2] > allowed
         differing = int(((native.action != exported.action) & decided).sum())
-    if differing or error > _MAX_SCORE_ERROR:
+    if differing or error > allowed:
         raise RunError(
             f"export: the ONNX file decides otherwise on {differing} of {len(observations)} observations"
-            f" (largest difference of a score {error:.2g}, allowed {_MAX_SCORE_ERROR:g})"
+            f" (largest difference of a score {error:.2g}, allowed {allowed:g})"
         )
     return policy
