@@ -18,6 +18,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from scalepilot_envs.terminal_frame import TerminalFrame
+
 ObsArray = NDArray[Any]
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
@@ -258,10 +260,13 @@ class SingleEnv(gym.Env[ObsArray, Any], Generic[BatchT]):
     def __init__(self, batch: BatchT, render_mode: str | None = None) -> None:
         if batch.num_envs != 1:
             raise ValueError(f"num_envs: {batch.num_envs}; a single environment is a batch of 1")
-        if render_mode is not None and render_mode not in batch.metadata["render_modes"]:
-            raise ValueError(f"render_mode: {render_mode!r}; allowed: {batch.metadata['render_modes']} or None")
+        # What can be drawn as text can be shown to a person, on the terminal.
+        modes = batch.metadata["render_modes"] + (["human"] if "ansi" in batch.metadata["render_modes"] else [])
+        if render_mode is not None and render_mode not in modes:
+            raise ValueError(f"render_mode: {render_mode!r}; allowed: {modes} or None")
         self.batch = batch
-        self.metadata = batch.metadata
+        self.metadata = batch.metadata | {"render_modes": modes}
+        self._terminal = TerminalFrame(self.metadata.get("render_fps")) if render_mode == "human" else None
         self.render_mode = render_mode
         self.observation_space = batch.single_observation_space
         self.action_space = batch.single_action_space
@@ -272,12 +277,19 @@ class SingleEnv(gym.Env[ObsArray, Any], Generic[BatchT]):
         super().reset(seed=seed)
         self.batch.seed_streams(seeds_of(seed, 1, fresh=not self._seeded))
         self._seeded = True
-        return self.batch.reset_batch(None, options)[0], {}
+        observation = self.batch.reset_batch(None, options)[0]
+        self._show()
+        return observation, {}
 
     def step(self, action: Any) -> tuple[ObsArray, float, bool, bool, dict[str, Any]]:
         """Take one step with `action`."""
         self.require_reset()
         return self._single(self.batch.step_batch(np.asarray(action)[None]))
+
+    def _show(self) -> None:
+        """Draw for a person after every reset and step, as gymnasium's `human` asks."""
+        if self._terminal is not None:
+            self._terminal.show(self.batch.render_one(0, "ansi"))
 
     def require_reset(self) -> None:
         """Refuse to step what was never reset.
@@ -288,14 +300,14 @@ class SingleEnv(gym.Env[ObsArray, Any], Generic[BatchT]):
         if not self._seeded:
             raise gym.error.ResetNeeded("step() before reset()")
 
-    @staticmethod
-    def _single(step: BatchStep) -> tuple[ObsArray, float, bool, bool, dict[str, Any]]:
+    def _single(self, step: BatchStep) -> tuple[ObsArray, float, bool, bool, dict[str, Any]]:
+        self._show()
         info = {name: column[0].item() for name, column in step.info.items()}
         return step.observation[0], float(step.reward[0]), bool(step.terminated[0]), bool(step.truncated[0]), info
 
     def render(self) -> Any:
-        """Draw the environment as `render_mode` says."""
-        return None if self.render_mode is None else self.batch.render_one(0, self.render_mode)
+        """Draw the environment as `render_mode` says; None for "human", who has seen it already."""
+        return None if self.render_mode in (None, "human") else self.batch.render_one(0, self.render_mode)
 
     def close(self) -> None:
         """Close the batch."""

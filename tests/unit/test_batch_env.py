@@ -146,8 +146,8 @@ def test_the_single_environment_is_a_batch_of_one():
 def test_the_single_environment_refuses_several_and_unknown_ways_to_draw():
     with pytest.raises(ValueError, match="num_envs: 2; a single environment is a batch of 1"):
         SingleEnv(Countdown(2))
-    with pytest.raises(ValueError, match="render_mode: 'human'; allowed: "):
-        SingleEnv(Countdown(1), "human")
+    with pytest.raises(ValueError, match="render_mode: 'huuman'; allowed: "):
+        SingleEnv(Countdown(1), "huuman")
 
 
 def test_seeds_are_drawn_where_none_is_given_and_differ():
