@@ -38,10 +38,13 @@ def wait_for_agent(address: str) -> None:
             time.sleep(0.5)
 
 
-def test_a_job_trains_elsewhere_and_its_run_comes_back(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_a_job_trains_elsewhere_and_its_run_comes_back(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], cli_env: dict[str, str]
+):
     (tmp_path / "config.yaml").write_text(CONFIG)
     port = free_port("127.0.0.1", 0)
-    with ray_nodes([1], dashboard_port=port):
+    # A job's `python` is the first on the node's path.
+    with ray_nodes([1], [{"PATH": cli_env["PATH"]}], dashboard_port=port):
         address = f"http://127.0.0.1:{port}"
         wait_for_agent(address)
         printed = said(capfd, "submit", tmp_path / "config.yaml", "--address", address, "--output", tmp_path / "runs")
