@@ -177,6 +177,8 @@ def _check(path: Path, what: str, user: int) -> Path:
             _check_way(*folder, status, what, user)
         if stat.S_ISLNK(status.st_mode):
             _check_owner(step, status, what, user)
+            # What is wrong is found where it leads; what a person knows is its name.
+            what = f"{_begin(what, step)} is a link"
         else:
             folder = step, status
     assert folder is not None
