@@ -213,7 +213,8 @@ def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate:
                 loop = TrainingLoop(config, trainer, folder, task, spec, progress, callbacks, remake)
                 if resume:
                     loop.resume()
-                    write_bytes(folder.config_file, config.to_yaml().encode())
+                    if RunFolder.open(folder.path)[1] != config:
+                        write_bytes(folder.config_file, config.to_yaml().encode())
                 elif parent is not None:
                     start_from(trainer, parent)
                 trained = loop.run(stop)

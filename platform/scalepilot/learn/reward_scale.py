@@ -34,6 +34,10 @@ class RewardScale:
                 self.scale = 2.0 ** math.ceil(math.log2(size))
         return self.scale
 
+    def stay(self) -> None:
+        """Keep the scale from now on: what was learnt before there was one is in units of reward."""
+        self.fixed = self.scale
+
     def get_state(self) -> dict[str, float]:
         """As numbers."""
         return {"scale": self.scale, "count": self._count, "squares": self._squares}

@@ -78,6 +78,8 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         if isinstance(state, dict):
             self._reward_scale.set_state(state["reward_scale"])
             state = state["shuffle"]
+        else:
+            self._reward_scale.stay()
         self._shuffle.set_state(torch.from_numpy(state.copy()))
 
     @property

@@ -228,6 +228,8 @@ class QLearner:
         self._owed_updates, self._forgotten = float(state["owed_updates"]), int(state["forgotten"])
         if "reward_scale" in state:
             self.reward_scale.set_state(state["reward_scale"])
+        else:
+            self.reward_scale.stay()
         if "ring" not in state:
             self._forgotten = self.transitions
             return

@@ -180,6 +180,8 @@ class Sb3Trainer(ABC):
             setattr(self.model, name, int(value))
         if os.path.lexists(folder / _SCALE):
             self.env.size.set_state(read_mapping(folder / _SCALE))
+        else:
+            self.env.size.stay()
         self.model._update_current_progress_remaining(self.model.num_timesteps, self.total_env_steps)
         # Beginning with the old streams would show the same traffic twice.
         self.env.restart(int(np.random.SeedSequence((self.config.seed, self.model.num_timesteps)).generate_state(1)[0]))
