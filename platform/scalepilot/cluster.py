@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 import time
 from collections import deque
@@ -22,6 +23,8 @@ _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 _NODE_START_SECONDS, _NODE_IMPORT_SECONDS = 45.0, 300.0
 _NEEDED = ("scalepilot", "scalepilot_envs", "gymnasium", "numpy", "onnxruntime", "pyarrow", "pydantic", "torch", "yaml")
 _JOBS_PER_CORE = 2
+# A cluster's greeting takes milliseconds.
+_ANSWER_SECONDS = 2.0
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
@@ -109,6 +112,38 @@ def on_each_node(work: Callable[[], str], seconds: float, remedy: str = "see its
         yield node, found
 
 
+def check_address(address: str) -> None:
+    """Check within seconds that a Ray cluster answers at an address: Ray itself tries for a minute, or for many.
+
+    Args:
+        address: HOST:PORT, ray://HOST:PORT, auto, or local.
+
+    Raises:
+        InputError: not an address, or no cluster answers there.
+    """
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or "/" in host or not (port.isascii() and port.isdigit()):
+        raise InputError(
+            f"resources.address: {address[:80]!r} is not allowed; allowed: HOST:PORT of a Ray cluster, ray://HOST:PORT, auto"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise InputError(f"resources.address: {address[:80]!r} cannot be reached ({error})") from None
+    if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+        # A greeting would need Ray's certificates.
+        return
+    import grpc
+
+    with grpc.insecure_channel(f"{host}:{port}") as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_ANSWER_SECONDS)
+        except grpc.FutureTimeoutError:
+            raise InputError(f"resources.address: {address[:80]!r} cannot be reached (what answers is not Ray)") from None
+
+
 def cpus_of(resources: ResourcesConfig) -> int:
     """Cores of one training: its own, and one for each env runner and each learner."""
     return 1 + resources.num_env_runners + resources.num_learners
@@ -135,6 +170,8 @@ def connected(resources: ResourcesConfig, *, num_cpus: int | None = None) -> Ite
         yield
         return
     address = resources.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        check_address(address)
     try:
         if address:
             check_token()

@@ -7,12 +7,15 @@ onnxruntime …) has to be in the cluster's image.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import shlex
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.parse
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +31,7 @@ from scalepilot.storage import RAY_LOGS, unpack
 
 # Ray refuses larger packages, after it has read all of them.
 _MOST_UPLOAD_BYTES = 100 * 1024 * 1024
-_POLL_SECONDS = 1.0
+_POLL_SECONDS, _ANSWER_SECONDS = 1.0, 4.0
 _CONFIG, _TRACE = "config.yaml", "trace.csv"
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
@@ -67,6 +70,7 @@ class Jobs:
     def __init__(self, address: str) -> None:
         if not address.startswith(("http://", "https://")):
             raise InputError(f"--address: {address!r} is not allowed; allowed: the dashboard's, such as http://10.0.0.5:8265")
+        _check_answers(address)
         from ray.exceptions import RayError
         from ray.job_submission import JobSubmissionClient
 
@@ -195,6 +199,23 @@ def check_size(folders: Sequence[Path]) -> None:
                 f"{folder}: {size / 2**20:.0f} MiB are to be sent; allowed: up to {_MOST_UPLOAD_BYTES // 2**20} MiB (put"
                 " a large trace where every node sees it, and give its path there)"
             )
+
+
+def _check_answers(address: str) -> None:
+    """Check within seconds that somebody answers: Ray's client waits for as long as the system does.
+
+    Raises:
+        InputError: nobody does.
+    """
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/api/version", timeout=_ANSWER_SECONDS):  # noqa: S310 - http(s) alone
+            return
+    except urllib.error.HTTPError:
+        # Such as 401: the token is looked at later.
+        return
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise InputError(f"--address: {address}: no cluster's dashboard answers ({reason})") from None
 
 
 def _reason(error: Exception) -> str:

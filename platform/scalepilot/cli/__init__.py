@@ -88,6 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = int(arguments.run(arguments))
         streams.flush()
         return code
+    except SystemExit:
+        # --help, --version, or an error of argparse's.
+        try:
+            streams.flush()
+        except OSError as error:
+            streams.abandon()
+            return _end(command, *streams.system_error(error))
+        raise
     except ScalepilotError as error:
         return _end(command, str(error), error.exit_code)
     except ModuleNotFoundError as error:

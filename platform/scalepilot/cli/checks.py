@@ -58,6 +58,11 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         for name in names:
             if is_given(arguments, name):
                 raise InputError(f"{_option(arguments, name)}: is not used {reason}")
+    if arguments.command in ("train", "tune", "compare") and arguments.address:
+        from scalepilot.cluster import check_address
+
+        # Before anything large is imported.
+        check_address(arguments.address)
     for name, (low, high) in _BOUNDS.items():
         _check_number(arguments, name, low, high)
     seeds = getattr(arguments, "seeds", None)
