@@ -360,6 +360,8 @@ def _first_problem(error: ValidationError, root: type) -> str:
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{where}.kind: {_shown(kind)} is not allowed; allowed: {', '.join(kinds)}{hint}"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"{where}: is missing"
     if problem["type"] == "value_error":
         # Raised by a __post_init__: a workload's message begins with "workload.", any other with its own field's name.
         outer = where.removesuffix("workload") if message.startswith("workload.") else f"{where}."
