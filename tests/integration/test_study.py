@@ -133,7 +133,7 @@ def test_a_bad_argument_is_one_line_and_exit_2(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "study.yaml").write_text(STUDY)
     for arguments, expected in (
-        (["--jobs", "0"], "--jobs: 0 is not allowed; allowed: 1 to 1000"),
+        (["--jobs", "0"], "--jobs: 0 is not allowed; allowed: whole numbers from 1 to 1000"),
         (["--seeds", "3", "3"], "--seeds: [3, 3] is not allowed"),
     ):
         assert expected in refused(capsys, "study", "study.yaml", *arguments)
