@@ -128,11 +128,29 @@ def test_requests_are_conserved_whenever_samples_come(tmp_path_factory, steps, d
     stamps = START + np.cumsum([0, *steps])
     rises = [data.draw(st.integers(0, 5000)) for _ in steps]
     path = tmp_path_factory.mktemp("t") / "traffic"
+    path.write_text(lines(*(f"{t},{r}" for t, r in zip(stamps, [*rises, 0], strict=True)), header="time,rps"))
+    held = import_trace(path, Said(gaps="previous")).series
+    jitter = 0.2 * held.interval_seconds * max(rises) * 2 * len(rises)
+    asked_for = sum(rise * step for rise, step in zip(rises, steps, strict=True))
+    assert held.rates_rps.sum() * held.interval_seconds == pytest.approx(asked_for, rel=1e-6, abs=jitter + 1e-6)
     totals = np.cumsum([7, *rises])
     path.write_text(lines(*(f"{t},{c}" for t, c in zip(stamps, totals, strict=True)), header="time,requests_total"))
     series = import_trace(path, Said(gaps="linear")).series
     assert series.rates_rps.sum() * series.interval_seconds == pytest.approx(sum(rises), rel=1e-6, abs=1e-6)
     assert series.rates_rps.min() >= 0
+
+
+def test_rates_at_times_of_their_own_count_for_as_long_as_they_hold(tmp_path):
+    rng = np.random.default_rng(1)
+    steps = rng.integers(5, 80, 200)
+    stamps, rates = START + np.cumsum([0, *steps]), [*rng.integers(0, 1000, 200).tolist(), 0]
+    path = tmp_path / "traffic"
+    path.write_text(lines(*(f"{t},{r}" for t, r in zip(stamps, rates, strict=True)), header="time,rps"))
+    for interval in (None, 60, 45):
+        series = import_trace(path, Said(gaps="previous", interval_seconds=interval)).series
+        assert interval in (None, series.interval_seconds)
+        expected = float(np.dot(rates[:-1], steps))
+        assert series.rates_rps.sum() * series.interval_seconds == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked_whole(tmp_path):

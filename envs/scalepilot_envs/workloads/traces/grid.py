@@ -159,6 +159,7 @@ class GridBuilder:
         self.largest_jitter = 0.0
         self.left_out_seconds = 0.0
         self._number_of_last = -np.inf
+        self._jitter = _JITTER
         self._grid = grid
         self._waiting: list[Rows] = []
         self._last: Rows | None = None
@@ -229,10 +230,13 @@ class GridBuilder:
                     f"{self.name}: interval_seconds {self.wanted_seconds:g} is not allowed;"
                     f" allowed: multiples of the recorded grid, {grid.seconds:g} s"
                 )
+        if self._is_irregular(rows, grid):
+            self._jitter = 0.0
         self._means = _Means(grid, _Points(self.name, grid.seconds, factor, self.expected_rows))
         self._take(rows)
 
     def _is_irregular(self, rows: Rows, grid: Grid) -> bool:
+        """Whether the samples keep to no grid: then none is moved, and each counts from its own time on."""
         off = np.abs(rows.stamps - grid.start - grid.seconds * np.rint((rows.stamps - grid.start) / grid.seconds))
         return self.kind != "count" and float(np.mean(off > _JITTER * grid.seconds)) > 0.1
 
@@ -260,11 +264,12 @@ class GridBuilder:
         numbers = np.rint((rows.stamps - start) / seconds)
         points = start + numbers * seconds
         off = np.abs(rows.stamps - points)
-        near = off <= _JITTER * seconds
+        exact = 1e-6 * seconds + _CLOCK_SECONDS
+        near = off <= max(self._jitter * seconds, exact)
         # Two rows at one point: neither is moved, but for one that stands right there.
         twice = np.concatenate([[self._number_of_last], numbers[:-1]]) == numbers
         twice[:-1] |= twice[1:]
-        near &= ~twice | (off <= 1e-6 * seconds + _CLOCK_SECONDS)
+        near &= ~twice | (off <= exact)
         self.largest_jitter = max(self.largest_jitter, float(off[near].max(initial=0.0)))
         self.num_between += int((~near).sum())
         if self.kind == "count" and not near.all():

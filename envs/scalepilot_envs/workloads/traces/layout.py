@@ -286,6 +286,10 @@ def _time_format(sample: list[list[str]], chosen: Chosen, said: Said, free: bool
         form = learn_format(readable, said.date_order, comma)
     if form is None:
         form = TimeFormat("text")
+    if said.date_order and form.order == "ymd":
+        raise TraceError(
+            f"{place}: --date-order {said.date_order}: {texts[0][:40]!r} says it itself; allowed: without --date-order"
+        )
     if form.unsure:
         raise TraceError(
             f"{place}: {texts[0][:40]!r}: day or month first is not told; allowed: --date-order dmy or --date-order mdy"

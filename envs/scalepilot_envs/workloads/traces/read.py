@@ -191,7 +191,8 @@ def _chosen_series(name: str, parsed: Parsed, said: Said) -> Iterator[tuple[str,
             kept.append((key, rows))
     kept = [(key, rows) for key, rows in kept if key == said.series] if exact else kept
     if not kept:
-        raise TraceError(f"{name}: --series {said.series!r} is none of its series; allowed: {_names(list(seen))}")
+        names = _names([key for key in seen if key]) or "without --series: it holds one, which has no name"
+        raise TraceError(f"{name}: --series {said.series!r} is none of its series; allowed: {names}")
     parsed.told.append(f"only series {_names(list(dict.fromkeys(key for key, _ in kept)))}")
     yield from kept
 
@@ -226,6 +227,10 @@ def _of_events(name: str, parsed: Parsed, blocks: Iterator[tuple[str, Rows]], sa
         *parsed.told,
         f"{bins.total:,.15g} requests counted in intervals of {bins.seconds:g} s, the first and last may be cut",
     ]
+    busy = np.flatnonzero(series.rates_rps)
+    quiet = float(np.diff(busy).max(initial=1) - 1) * series.interval_seconds
+    if quiet >= 3600:
+        told.append(f"no request for up to {quiet / 3600:,.1f} hours at a time")
     return Imported(series, parsed.dialect, "requests at their own times", (*told, *_zone_told(parsed, said)))
 
 
