@@ -108,6 +108,8 @@ class PolicyServer:
                 write_bytes(shared / FAILURE_FILE, str(error).encode())
             raise
         self._api = PolicyApi(self._store, config, keys=keys, metrics=self._metrics, names_requests=behind_haproxy)
+        if shared is not None:
+            (shared / FAILURE_FILE).unlink(missing_ok=True)
         self._drain_seconds = config.limits.drain_seconds
         if behind_haproxy:
             direct.register(self._api)

@@ -174,6 +174,7 @@ class Supervisor:
         for role, since in list(self._lost.items()):
             if self._here(role) >= self.expected[role]:
                 del self._lost[role]
+                self._told_failure = "" if role == REPLICA else self._told_failure
                 self.say(f"{role} is back, after {now - since:.1f} s")
             elif now - since > _GIVE_UP_SECONDS and self._silent_since is not None:
                 because = f": {reason}" if role == REPLICA and (reason := self.failure()) else ""
