@@ -87,6 +87,18 @@ def on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
+def close_replica_port() -> None:
+    """Have the replica of this process open no port for requests from Serve's own handles; before it is initialised.
+
+    Ray 2.60 opens one on every interface, asks for no token there and unpickles what it is sent: whoever reaches it runs code. It
+    is needed only where RAY_SERVE_USE_GRPC_BY_DEFAULT is on.
+    """
+    from ray.serve._private import constants, replica
+
+    if not constants.RAY_SERVE_USE_GRPC_BY_DEFAULT:
+        replica.add_port_to_grpc_server = lambda _server, _address: 0
+
+
 def session_folder() -> Path:
     """The folder of the running Ray's session on this node; Ray must be up."""
     import ray

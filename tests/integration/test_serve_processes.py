@@ -106,14 +106,17 @@ class Server:
         return [*psutil.Process(self.process.pid).children(recursive=True)] if self.process.poll() is None else []
 
     def find(self, name: str) -> psutil.Process:
+        """The newest of that name: of HAProxy an older one may still be ending, and a bridging one is not Serve's."""
+        found = []
         for process in self.tree():
             with contextlib.suppress(psutil.Error):
-                program = (process.cmdline() or [""])[0]
+                program, *words = process.cmdline() or [""]
                 if (program.startswith(name) if name.startswith("ray::") else Path(program).name == name) and (
-                    process.status() != psutil.STATUS_ZOMBIE
+                    process.status() != psutil.STATUS_ZOMBIE and not any(word.endswith("bridge.cfg") for word in words)
                 ):
-                    return process
-        raise AssertionError(f"{name}: is not there")
+                    found.append(process)
+        assert found, f"{name}: is not there"
+        return max(found, key=lambda process: process.create_time())
 
     def said(self, pattern: str, since: float, seconds: float) -> float:
         """After how many seconds a line said it."""

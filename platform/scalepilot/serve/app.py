@@ -23,7 +23,7 @@ from ray.serve.schema import LoggingConfig
 
 from scalepilot.durable import write_bytes
 from scalepilot.errors import ConfigError, InputError, RunError, ScalepilotError
-from scalepilot.ray_internals import check_token, cluster_address, make_token, on_loopback, ray_folder
+from scalepilot.ray_internals import check_token, close_replica_port, cluster_address, make_token, on_loopback, ray_folder
 from scalepilot.serve import direct
 from scalepilot.serve.asgi import PolicyApi
 from scalepilot.serve.config import LimitsConfig, ServeConfig, serve_config
@@ -95,6 +95,7 @@ class PolicyServer:
     """
 
     def __init__(self, config: ServeConfig, metrics_folder: str | None, behind_haproxy: bool) -> None:
+        close_replica_port()
         log_to(config.log_file)
         shared = None if metrics_folder is None else Path(metrics_folder)
         self._metrics = Metrics(shared)

@@ -85,6 +85,8 @@ def set_environment(config: ServeConfig, folder: Path, environment: MutableMappi
     values = {"RAY_SERVE_LOG_TO_STDERR": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
     # On a busy machine the proxy needs longer than Serve's 5 s to import itself; Serve would kill it and give up.
     values["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"
+    # Handles then ask replicas by way of Ray, whose ports want a token; see `close_replica_port`.
+    values["RAY_SERVE_USE_GRPC_BY_DEFAULT"] = "0"
     # Three failures until Serve replaces one that died: 6 s, not 30.
     values["RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S"] = "2"
     values[SEPARATE_LOOP] = "1"
