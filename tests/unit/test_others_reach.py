@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from scalepilot.config import config_from_mapping
 from scalepilot.errors import InputError
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
-from scalepilot.ray_internals import check_token, cluster_address, make_token, ray_folder
+from scalepilot.ray_internals import check_token, close_replica_port, cluster_address, make_token, on_loopback, ray_folder
 from scalepilot.serve import PolicyStore, load_serve_config, serve_config
 from scalepilot.serve.ingress import choose_ingress, set_environment
 from scalepilot.serve.keys import ApiKeys, read_keys
@@ -306,3 +308,23 @@ def test_auto_is_the_cluster_of_this_user_and_nobody_elses(home: Path, monkeypat
         cluster_address("auto")
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.7:6379")
     assert cluster_address("auto") == "10.0.0.7:6379"
+
+
+def test_what_is_changed_in_ray_is_still_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = pytest.importorskip("ray.serve._private.replica")
+    from ray._private import ray_constants, services
+    from ray.serve._private import constants
+
+    assert 'add_port_to_grpc_server(self._server, "[::]:0")' in inspect.getsource(replica.Replica._on_initialized)
+    monkeypatch.setattr(replica, "add_port_to_grpc_server", replica.add_port_to_grpc_server)
+    monkeypatch.setattr(constants, "RAY_SERVE_USE_GRPC_BY_DEFAULT", True)
+    before = replica.add_port_to_grpc_server
+    close_replica_port()
+    assert replica.add_port_to_grpc_server is before, "handles need it"
+    monkeypatch.setattr(constants, "RAY_SERVE_USE_GRPC_BY_DEFAULT", False)
+    close_replica_port()
+    assert replica.add_port_to_grpc_server(None, "[::]:0") == 0
+    with on_loopback():
+        assert ray_constants.ENABLE_RAY_CLUSTER is False
+        assert "ENABLE_RAY_CLUSTER" in inspect.getsource(services.get_node_ip_address)
+    assert ray_constants.ENABLE_RAY_CLUSTER is True or sys.platform == "darwin"
