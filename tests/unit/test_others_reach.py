@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from tests.second_user import OTHER, needs_root
 
+from scalepilot.cli import main
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import InputError
 from scalepilot.policy import NetworkPolicy, save_policy
@@ -275,7 +276,7 @@ def test_rays_files_go_into_a_folder_that_only_this_user_can_open(home: Path, mo
 
 
 def test_a_module_of_a_users_own_environments_is_checked_before_it_is_imported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "modules"
     folder.mkdir()
@@ -292,6 +293,10 @@ def test_a_module_of_a_users_own_environments_is_checked_before_it_is_imported(
             config_from_mapping({"env": {"id": env_id}})
     with pytest.raises(InputError, match=f"env: envs_of_a_user: {module}: others may write there"):
         config_from_mapping({"env": {"id": "CartPole-v1", "wrappers": ["envs_of_a_user:Wrapper"]}})
+    monkeypatch.setenv("SCALEPILOT_ENV_MODULES", "envs_of_a_user")
+    assert main(["env", "list"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"scalepilot env: SCALEPILOT_ENV_MODULES: envs_of_a_user: {module}: others may write there")
 
 
 def test_auto_is_the_cluster_of_this_user_and_nobody_elses(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

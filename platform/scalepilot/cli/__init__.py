@@ -13,6 +13,7 @@ from scalepilot import __version__
 from scalepilot.cli import streams
 from scalepilot.cli.checks import check_arguments
 from scalepilot.errors import InputError, ScalepilotError, printable
+from scalepilot.files.ownership import check_listed_modules
 
 # name → module; each has HELP, add_arguments(parser) and run(arguments) → exit code.
 COMMANDS = {
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # For what says how to make it again.
         arguments.given = given
         check_arguments(arguments)
+        check_listed_modules()
         code = int(arguments.run(arguments))
         streams.flush()
         return code

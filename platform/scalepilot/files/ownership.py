@@ -29,6 +29,8 @@ from scalepilot.errors import InputError
 
 # As Linux counts; a loop of links has no end.
 _MOST_LINKS = 40
+# What imports a user's own environments.
+ENV_MODULES = "SCALEPILOT_ENV_MODULES"
 _ACL = "system.posix_acl_access"
 _OTHERS_MAY_READ = stat.S_IROTH | stat.S_IWOTH | stat.S_IXOTH
 
@@ -144,6 +146,12 @@ def check_module(name: str, what: str) -> None:
     for place in [] if found is None else [found.origin, *(found.submodule_search_locations or [])]:
         if place and Path(place).exists() and not Path(place).is_relative_to(sys.prefix):
             check_own(place, f"{what}: {name}")
+
+
+def check_listed_modules(variable: str = ENV_MODULES) -> None:
+    """Refuse modules that a variable of the environment lists; see `check_module`."""
+    for module in filter(None, (part.strip() for part in os.environ.get(variable, "").split(","))):
+        check_module(module, variable)
 
 
 def private_folder(path: Path) -> Path:

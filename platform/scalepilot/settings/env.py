@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from scalepilot.files.ownership import check_module
+from scalepilot.files.ownership import check_listed_modules, check_module
 from scalepilot.settings.checks import STRICT, check_between
 from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.flat_env import wrapper_names
-from scalepilot_envs.registration import MODULE_PREFIX, MODULES_VARIABLE, NAMESPACE, find_env, is_own
+from scalepilot_envs.registration import MODULE_PREFIX, NAMESPACE, find_env, is_own
 
 AUTOSCALE = "Autoscale-v0"
 
@@ -99,8 +98,7 @@ class OtherEnvConfig:
 
 def _check_modules(*names: str) -> None:
     """Refuse to import what another user could change."""
-    for module in filter(None, (part.strip() for part in os.environ.get(MODULES_VARIABLE, "").split(","))):
-        check_module(module, MODULES_VARIABLE)
+    check_listed_modules()
     for module, colon, _ in (name.partition(":") for name in names):
         if colon and module:
             check_module(module, "env")
