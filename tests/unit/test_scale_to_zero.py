@@ -64,7 +64,7 @@ def test_the_environment_passes_the_checker_at_zero():
 @pytest.fixture(scope="module")
 def nights():
     """Two episodes with half of the time no traffic at all."""
-    rates = np.where(np.arange(120) % 60 < 30, 0.0, 100.0)[None].repeat(2, axis=0)
+    rates = np.where(np.arange(60) % 30 < 15, 0.0, 100.0)[None].repeat(2, axis=0)
     arrived = np.random.default_rng(0).poisson(rates * 15.0).astype(float)
     return EpisodeSet("nights", rates, arrived, np.arange(2), np.zeros(2, dtype=np.int64), np.zeros(2))
 
