@@ -193,7 +193,8 @@ class TrainingLoop:
         self.learning = config.learning
         self._rebuilds = _Rebuilds()
         self.checkpoints = Checkpoints(folder.checkpoints, config.checkpoints.num_to_keep)
-        guarded = (Guarded(callback, progress.note) for callback in (TensorBoard(folder.path / "tensorboard"), *callbacks))
+        tensorboard = TensorBoard(folder.path / "tensorboard", config.to_mapping())
+        guarded = (Guarded(callback, progress.note) for callback in (tensorboard, *callbacks))
         self.callbacks: list[Callback] = [CsvMetrics(folder), *guarded]
         self.system = SystemMonitor()
         self.iteration = 0

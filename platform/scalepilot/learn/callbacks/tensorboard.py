@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,6 +14,29 @@ from scalepilot.learn.callbacks.base import Callback, PolicyNow, Row
 
 _NO_SCALARS = ("iteration", "env_steps")
 _VERSION = "brain.Event:2"
+# What the HParams page shows beside the hyperparameters; a run has those that its environment has.
+_RESULTS = ("validation_J_per_hour", "validation_return", "episode_return_mean")
+# Sections that say where and how a run is kept, not what is trained.
+_NOT_TRAINED = ("name", "output", "resources", "checkpoints", "tracking", "evaluation")
+
+
+def hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an experiment as TensorBoard's HParams page takes them: dotted keys, numbers, words and flags."""
+    found: dict[str, Any] = {}
+
+    def add(key: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                add(f"{key}.{name}", inner)
+        elif isinstance(value, bool | int | float | str):
+            found[key] = value
+        elif value is not None:
+            found[key] = str(value)
+
+    for section, value in config.items():
+        if section not in _NOT_TRAINED:
+            add(section, value)
+    return found
 
 
 class TensorBoard(Callback):
@@ -22,10 +46,12 @@ class TensorBoard(Callback):
 
     Args:
         folder: where.
+        config: the experiment's settings, for the HParams page; None shows none.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
         self.folder = folder
+        self._hyperparameters = hyperparameters(config or {})
         self._file: BinaryIO | None = None
 
     def on_begin(self, env_steps: int) -> None:
@@ -38,6 +64,11 @@ class TensorBoard(Callback):
         self._write(file_version=_VERSION)
         if env_steps:
             self._write(step=env_steps + 1, session_log=SessionLog(status=SessionLog.START))
+        if self._hyperparameters:
+            from tensorboardX.summary import hparams
+
+            for summary in hparams(self._hyperparameters, dict.fromkeys(_RESULTS, 0.0)):
+                self._write(summary=summary)
 
     def on_iteration(self, row: Row, policy: PolicyNow) -> None:
         """One scalar a value."""
