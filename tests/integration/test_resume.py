@@ -210,7 +210,7 @@ def test_a_driver_killed_outright_is_resumed_with_at_most_one_interval_lost(
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once_and_leaves_no_process(tmp_path: Path, driver: Callable[..., Any]):
-    # One iteration takes minutes: the first Ctrl-C alone would not end it.
+    # The first Ctrl-C ends learning after a few of these passes; checkpoint and export are still to come then.
     experiment = config(tmp_path / "runs", ppo={"num_epochs": 2_000_000})
     process, folder = driver(experiment)
     log = folder.path / "logs" / "training.log"
@@ -219,14 +219,14 @@ def test_a_second_ctrl_c_ends_at_once_and_leaves_no_process(tmp_path: Path, driv
     assert any("raylet" in child.name() for child in children)
     time.sleep(1.0)
     os.kill(process.pid, signal.SIGINT)
-    time.sleep(2.0)
-    assert process.poll() is None, "it waits for the iteration"
+    time.sleep(0.1)
+    assert process.poll() is None, "it writes what there is"
     os.kill(process.pid, signal.SIGINT)
     asked = time.monotonic()
     output, _ = process.communicate(timeout=60)
     assert time.monotonic() - asked < 20
     assert process.returncode == 130, output
-    assert "once more to end at once" in output
+    assert "press Ctrl-C again to stop immediately" in output
     assert "Traceback" not in output
     assert json.loads((folder.path / "run.json").read_text())["status"] == "interrupted"
     wait_for(lambda: gone(children), 30)

@@ -72,13 +72,18 @@ def at_once() -> Iterator[None]:
         flag._at_once -= 1
 
 
+def stop_asked() -> bool:
+    """Whether a signal has asked this process for the end."""
+    return StopFlag.current is not None and StopFlag.current.asked
+
+
 def check_stop() -> None:
     """Raise where a signal has asked for the end.
 
     Raises:
         Stopped: it has.
     """
-    if StopFlag.current is not None and StopFlag.current.asked:
+    if stop_asked():
         raise Stopped
 
 

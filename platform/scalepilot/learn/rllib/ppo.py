@@ -15,6 +15,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_MODULE_STEPS_TRAINED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
+from scalepilot.files.stop import stop_asked
 from scalepilot.learn.encoder import MAX_NORMALISED, valid_of
 from scalepilot.learn.reward_scale import RewardScale
 from scalepilot.learn.rllib import joint
@@ -123,9 +124,14 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
             shuffled = {name: column.index_select(0, order) for name, column in columns.items()}
             # A last, smaller minibatch would weigh its rows more; it is left out and other rows meet that next epoch.
             for first in range(0, num_rows - size + 1, size):
+                if epochs > 1 and stop_asked():
+                    # Fewer passes, as where the divergence ends them: what was learnt is whole.
+                    break
                 self._learn_from({name: column[first : first + size] for name, column in shuffled.items()})
                 if self._target_kl is not None and self._last_loss is not None:
                     divergences.append(self._last_loss.kl())
+            if epochs > 1 and stop_asked():
+                break
             if self._target_kl is not None and joint.mean(torch.stack(divergences).mean()) > self._target_kl:
                 break
         self._module_of_learner().normaliser.update(raw_features)

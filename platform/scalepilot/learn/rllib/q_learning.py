@@ -10,6 +10,7 @@ from torch.nn.functional import huber_loss
 
 from scalepilot.config import DQNConfig
 from scalepilot.errors import RunError
+from scalepilot.files.stop import stop_asked
 from scalepilot.learn.encoder import masked, valid_of
 from scalepilot.learn.reward_scale import RewardScale
 from scalepilot.learn.rllib import joint
@@ -110,6 +111,10 @@ class QLearner:
         losses: list[torch.Tensor] = []
         last_q_mean = torch.zeros(())
         while count:
+            if losses and stop_asked():
+                # Those left are owed.
+                self._owed_updates += count
+                break
             # Priorities change with each step, so the next minibatch is drawn after it.
             gathered = 1 if prioritised else min(count, self._gathered_at_once())
             minibatches = self._draw(gathered, beta if prioritised else None)
