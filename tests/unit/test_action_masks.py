@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
+from scalepilot.learn import export
 from scalepilot.learn.encoder import INVALID_SCORE, masked
 from scalepilot.learn.rllib.distributions import Categorical
 from scalepilot.learn.rllib.module import FEATURES, VALID_ACTIONS, ActorCriticModule
 from scalepilot.learn.rllib.q_learning import QLearner, _Minibatches
 from scalepilot.learn.rllib.q_module import QModule
-from scalepilot.policy import FieldEntry, PolicySpec
+from scalepilot.policy import ActionEntry, FieldEntry, PolicySpec
 from scalepilot.policy.masks import valid_actions
+from scalepilot.policy.onnx_metadata import model_metadata
 from scalepilot.settings import DQNConfig
 from scalepilot_envs.description import valid_at
 
@@ -131,3 +135,22 @@ def test_a_policy_of_before_masks_heeds_those_that_an_environment_shows(tiny_net
     decision, _ = policy.act(np.concatenate([shown, mask], axis=1))
     assert decision.action.tolist() == [3, 1, 0, 2, 4]
     assert (decision.scores[mask == 0] == INVALID_SCORE).all()
+
+
+def test_an_export_is_held_to_its_network_by_the_scores_of_valid_actions(observation):
+    # The size that stands for invalid ones must not decide how much the others may differ.
+    network = ActorCriticModule(**SPACES).scores_network()
+    fields = (
+        *(FieldEntry(name, "1", -1.0, 1.0) for name in "ab"),
+        *(FieldEntry(f"action_mask_{i}", "1", 0.0, 1.0) for i in range(4)),
+    )
+    values = ([0, 0], [0, 1], [1, 0], [1, 1])
+    actions = tuple(ActionEntry(i, "plain", 0.0, str(value), value) for i, value in enumerate(values))
+    spec = PolicySpec("p", "1", "network", "X-v0", {}, fields, actions, "argmax_p")
+    assert [entry["value"] for entry in json.loads(model_metadata(spec)["scalepilot.actions"])] == list(values)
+    policy = export.exported_policy(spec, network, observation.numpy())
+    decision, _ = policy.act(observation.numpy())
+    assert VALID.numpy()[np.arange(3), decision.action].all()
+    said = export._said(decision.scores)
+    assert (said[~VALID.numpy()] == 0).all()
+    assert np.abs(said).max() < 100

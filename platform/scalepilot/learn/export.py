@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scalepilot.errors import RunError
 from scalepilot.policy import Decision, NetworkPolicy, PolicySpec, State
 from scalepilot.policy.decoder import MoveDecoder
+from scalepilot.policy.masks import INVALID_SCORE
 from scalepilot.policy.onnx_metadata import model_metadata, with_metadata
 
 OPSET = 18
@@ -134,6 +135,11 @@ def _strip(model: Any) -> None:
     del model.functions[:]
 
 
+def _said(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scores without what stands for invalid actions, whose size is that of none."""
+    return np.where(scores == np.float32(INVALID_SCORE), np.float32(0.0), scores)
+
+
 def exported_policy(spec: PolicySpec, network: torch.nn.Module, observations: NDArray[Any]) -> NetworkPolicy:
     """Export, load and hold the loaded policy to the network's own greedy actions.
 
@@ -149,7 +155,7 @@ def exported_policy(spec: PolicySpec, network: torch.nn.Module, observations: ND
     policy = NetworkPolicy(spec, with_metadata(model, model_metadata(spec)))
     native, _ = TorchPolicy(spec, copy.deepcopy(network).cpu()).act(observations)
     exported, _ = policy.act(observations)
-    ours, theirs = (d.action if d.scores is None else d.scores for d in (native, exported))
+    ours, theirs = (d.action if d.scores is None else _said(d.scores) for d in (native, exported))
     assert ours is not None
     assert theirs is not None
     if not np.isfinite(ours).all():

@@ -34,7 +34,7 @@ def model_metadata(spec: PolicySpec) -> dict[str, str]:
     if spec.components:
         told["components"] = [_told(asdict(c), ("name", "unit", "low", "high")) for c in spec.components]
     else:
-        told["actions"] = [_told(asdict(a), ("index", "kind", "size", "label")) for a in spec.actions]
+        told["actions"] = [_told(asdict(a), ("index", "kind", "size", "label", "value")) for a in spec.actions]
     return {
         PREFIX + key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in told.items()
     }
