@@ -267,6 +267,11 @@ READ = {
     ),
     "Parquet with Unix time": (columns(ts=pa.array([START + 60 * i for i in range(N)]), count=pa.array(COUNTS)), {}, EXACT),
     "Parquet with text": (columns(time=pa.array([iso(i) for i in range(N)]), qps=pa.array(RATES, pa.float32())), {}, EXACT),
+    "Parquet with series in rows": (
+        columns(time=pa.array([(START + 60 * (i // 2)) for i in range(2 * N)], pa.timestamp("s")), pod=pa.array(["a", "b"] * N),
+                count=pa.array([SPLIT[i % 2][i // 2] for i in range(2 * N)])), {"sum": True}, EXACT,
+    ),
+    "Parquet with a dictionary": (columns(time=pa.array([iso(i) for i in range(N)]).dictionary_encode(), qps=pa.array(RATES)), {}, EXACT),
     "a space before each number": (table(iso, lambda i: f" {RATES[i]}", "timestamp, requests_per_second"), {}, EXACT),
 }  # fmt: skip
 
@@ -481,6 +486,9 @@ REFUSED = {
     "CloudWatch's CPU": (
         json.dumps({"Label": "CPUUtilization", "Datapoints": [{"Timestamp": iso(0), "Sum": 2.0, "Unit": "Percent"}]}),
         {}, "is in Percent, not requests",
+    ),
+    "CloudWatch's average as CSV": (
+        lines("Statistic,Average", "Period,60", "Timestamp,RequestCount", *(f"{iso(i)},1" for i in range(9)), header=None), {}, "its statistic is 'average'",
     ),
     "Azure's average": (azure(average=lambda i: 2.0), {}, "is an average, which is no number of requests"),
     "Datadog without values": (json.dumps({"status": "ok", "series": []}), {}, "holds no series"),

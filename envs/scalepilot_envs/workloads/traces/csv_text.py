@@ -55,6 +55,13 @@ def parse_csv(source: Source, said: Said) -> Parsed | None:
     per = {form.per_seconds for form in layout.numbers}
     period = _period(layout.preamble)
     stated = known.meaning if known and not (said.value_columns or said.unit) else None
+    statistic = next(
+        (v.strip().lower() for k, v in layout.preamble.items() if k.strip().lower() in ("statistic", "aggregation")), ""
+    )
+    if statistic in ("average", "avg", "minimum", "min", "maximum", "max") and said.unit is None:
+        raise TraceError(
+            f"{source.name}: its statistic is {statistic!r}, which is no number of requests; allowed: Sum, or --unit for a rate"
+        )
     if stated is None and layout.preamble and "sum" in {v.strip().lower() for v in layout.preamble.values()}:
         stated = Meaning("count", "as the statistic Sum above the header says")
     local = layout.time.kind in ("text", "excel") and not layout.zoned and said.timezone is None

@@ -6,12 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scalepilot_envs.workloads.traces.columns import Content, choose, is_time_name
+from scalepilot_envs.workloads.traces.csv_text import parse_csv
 from scalepilot_envs.workloads.traces.grid import Rows, TraceError
 from scalepilot_envs.workloads.traces.json_text import MAX_JSON_BYTES
 from scalepilot_envs.workloads.traces.meaning import Meaning
@@ -20,6 +22,7 @@ from scalepilot_envs.workloads.traces.source import Source
 from scalepilot_envs.workloads.traces.times import LocalClock, TimeFormat, learn_format, number_kind, zone_of
 
 _PARQUET_ROWS = 1 << 16
+_MOST_LONG_ROWS = 2_000_000
 
 
 def json_lines(source: Source) -> list[Any] | None:
@@ -126,6 +129,9 @@ def parse_parquet(path: Path, said: Said) -> Parsed:
         raise TraceError(f"{path}: 0 rows; allowed: at least two")
     contents = [_content(names[i], schema.field(i).type, first.column(i)) for i in range(len(names))]
     chosen = choose(names, contents, said, str(path))
+    moments = first.column(chosen.times[0]).to_pylist()
+    if "text" in contents and len(set(moments)) < len(moments) and said.unit != "events":
+        return _long_form(path, file, said)
     time_type = schema.field(chosen.times[0]).type
     time = _stamp_format(time_type, first.column(chosen.times[0]), str(path), names[chosen.times[0]])
     naive = time is None and getattr(time_type, "tz", None) is None
@@ -154,9 +160,25 @@ def parse_parquet(path: Path, said: Said) -> Parsed:
     return parsed
 
 
+def _long_form(path: Path, file: Any, said: Said) -> Parsed:
+    """Several series in rows, told apart by a text: read as the same table in CSV."""
+    from pyarrow import csv as arrow_csv
+
+    if file.metadata.num_rows > _MOST_LONG_ROWS:
+        raise TraceError(f"{path}: more than {_MOST_LONG_ROWS:,} rows of several series; allowed: one series, or fewer rows")
+    out = io.BytesIO()
+    arrow_csv.write_csv(file.read(), out)
+    parsed = parse_csv(Source(str(path), out.tell(), io.BytesIO(out.getvalue())), said)
+    if parsed is None:
+        raise TraceError(f"{path}: is a table whose columns are not recognised; allowed: --time-column and --value-column")
+    return replace(parsed, dialect="Parquet", place=lambda line: f"{path}: row {line - 1}")
+
+
 def _content(name: str, kind: Any, column: Any) -> Content:
     from pyarrow import types
 
+    if types.is_dictionary(kind):
+        kind = kind.value_type
     if types.is_timestamp(kind) or types.is_date(kind):
         return "time"
     if types.is_floating(kind) or types.is_integer(kind) or types.is_decimal(kind):

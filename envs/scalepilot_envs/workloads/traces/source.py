@@ -169,6 +169,8 @@ class Source:
                 raise TraceError(f"{self.name}: looks like an Excel workbook (.xlsx); allowed: save the sheet as CSV")
             if any(name.startswith(("word/", "ppt/")) for name in names):
                 raise TraceError(f"{self.name}: looks like an Office document; allowed: CSV, Parquet or JSON")
+            if "content.xml" in names:
+                raise TraceError(f"{self.name}: looks like an OpenDocument file; allowed: save the sheet as CSV")
             names = [name for name in names if not name.startswith("__MACOSX/")]
             if len(names) != 1:
                 raise TraceError(f"{self.name}: is a zip of {len(names)} files; allowed: one file in it, or unpack it")
