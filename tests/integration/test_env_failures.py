@@ -25,6 +25,9 @@ SECTIONS = {
     "tabular": {"num_envs": 8, "gamma": 0.5, "bins": BINS},
 }
 ALGORITHMS = {"ppo": "ppo", "dqn": "dqn", "q_learning": "tabular", "sb3_ppo": "ppo"}
+# One runner of episodes is behind all of them: of most faults two show it at once, and all do in `make test-slow`.
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("dqn", "sb3_ppo")]
+EACH = ["ppo", "q_learning", *SLOW]
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +77,7 @@ def test_no_return_is_above_what_an_episode_can_give_where_steps_raise(tmp_path:
         assert "raised ConnectionError: simulator gone" in text
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EACH)
 @pytest.mark.parametrize("spoilt", ["reward", "observation"])
 def test_one_value_that_is_no_number_costs_its_episode_and_is_said(tmp_path: Path, algorithm: str, spoilt: str, capfd: Any):
     value = math.nan if spoilt == "reward" else [0.0, math.nan, 0.0]
@@ -89,7 +92,7 @@ def test_one_value_that_is_no_number_costs_its_episode_and_is_said(tmp_path: Pat
     assert "lr" not in said
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EACH)
 def test_an_environment_that_always_fails_ends_the_run_and_keeps_the_policy(tmp_path: Path, algorithm: str):
     env = {"id": "Spoilt-v0", "options": {"reward": "none", "every": 1}}
     failing_envs.Spoilt.ok_for = 1200
@@ -104,7 +107,7 @@ def test_an_environment_that_always_fails_ends_the_run_and_keeps_the_policy(tmp_
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "dqn", "sb3_ppo"])
+@pytest.mark.parametrize("algorithm", ["ppo", *SLOW])
 def test_rewards_of_a_million_are_learnt_and_the_best_possible_is_reached(tmp_path: Path, algorithm: str):
     folder = train(tmp_path, algorithm, {"options": {"fault": "big"}}, 8000)
 
@@ -113,7 +116,7 @@ def test_rewards_of_a_million_are_learnt_and_the_best_possible_is_reached(tmp_pa
     assert column(folder, "reward_scale")[-1] == 2.0**20
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "dqn", "sb3_ppo"])
+@pytest.mark.parametrize("algorithm", ["ppo", *SLOW])
 def test_rewards_that_are_cut_are_counted_and_said(tmp_path: Path, algorithm: str, capfd: Any):
     folder = train(tmp_path, algorithm, {}, 640, {"reward_clip": 0.5, "reward_scale": 1.0})
 
@@ -121,7 +124,7 @@ def test_rewards_that_are_cut_are_counted_and_said(tmp_path: Path, algorithm: st
     assert "of the rewards are cut at ±0.5 before learning (up to 1 in size)" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", EACH)
 def test_observations_outside_their_space_are_named_and_served(tmp_path: Path, algorithm: str, capfd: Any):
     folder = train(tmp_path, algorithm, {"options": {"fault": "outside"}}, 1280)
 

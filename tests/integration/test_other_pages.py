@@ -53,7 +53,10 @@ def study(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [(400, "dark"), *(pytest.param(*screen, marks=pytest.mark.slow) for screen in SCREENS if screen != (400, "dark"))],
+)
 @pytest.mark.parametrize("name", ["service", "filmed", "study"])
 def test_every_page_fits_the_screen_in_light_and_in_dark(opened, request, name, width, scheme):
     page = opened(request.getfixturevalue(name), width=width, scheme=scheme)

@@ -295,6 +295,7 @@ def test_a_field_out_of_its_range_says_so_at_the_field_and_recovers(visited, ser
     assert_shown(page, answer)
 
 
+@pytest.mark.slow
 def test_a_problem_in_a_folded_group_unfolds_it(visited, server):
     page = ready(visited(server, "#tiny", failing=["422"]))
     decided(page, lambda: number(page, "starting_replicas (all)").fill("999"))
@@ -410,6 +411,7 @@ def test_the_map_says_what_is_under_the_pointer_and_a_click_goes_there(visited, 
     tip.wait_for(state="hidden")
 
 
+@pytest.mark.slow
 def test_the_map_can_be_walked_with_the_keyboard(visited, server):
     page = ready(visited(server, "#tiny"))
     page.locator("#map").focus()
@@ -423,6 +425,7 @@ def test_the_map_can_be_walked_with_the_keyboard(visited, server):
     assert reading.startswith(f"{answer['move']}: {answer['desired_replicas']} replicas")
 
 
+@pytest.mark.slow
 def test_the_map_of_a_rule_has_classes_of_changes_and_a_scale_of_replicas(visited, server, policies):
     page = ready(visited(server, "#hpa"))
     observations, answers = map_of(page, lambda: number(page, "late_share").fill("0.1"))
@@ -438,6 +441,7 @@ def test_the_map_of_a_rule_has_classes_of_changes_and_a_scale_of_replicas(visite
     assert f"desired replicas from {desired.min():g} to {desired.max():g}" in page.locator("#map-summary").inner_text()
 
 
+@pytest.mark.slow
 def test_choosing_one_field_twice_makes_the_other_axis_move(visited, server):
     page = ready(visited(server, "#tiny"))
     map_of(page, lambda: page.locator("#map-x").select_option("ready_replicas"))
@@ -447,6 +451,7 @@ def test_choosing_one_field_twice_makes_the_other_axis_move(visited, server):
     ready(page)
 
 
+@pytest.mark.slow
 def test_the_hour_of_the_week_sets_the_four_numbers_of_the_clock(visited, server):
     page = ready(visited(server, "#by-the-clock"))
     asked, _ = decided(page, lambda: number(page, "clock (hour of the week)").fill("30"))
@@ -527,7 +532,7 @@ def test_hostile_texts_are_text_and_nothing_overflows(visited, server, width, sc
     assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(16, 21, 27)"}[scheme]
 
 
-@pytest.mark.parametrize("width", [400, 760, 1400])
+@pytest.mark.parametrize("width", [400, *(pytest.param(width, marks=pytest.mark.slow) for width in (760, 1400))])
 def test_no_policy_makes_the_page_wider_than_its_window(visited, server, width):
     page = ready(visited(server, "#tiny", width=width))
     for name in ("tiny", "worth", "hpa", "by-the-clock"):
@@ -553,6 +558,7 @@ def test_a_server_that_cannot_be_reached_is_said_and_tried_again(visited, server
     page.locator('#verdict[data-state="fresh"]').wait_for()
 
 
+@pytest.mark.slow
 def test_a_busy_server_is_tried_again_by_itself(visited, server):
     page = ready(visited(server, "#tiny", failing=["503"]))
     busy = {"error": "the server is busy; try again"}
@@ -563,6 +569,7 @@ def test_a_busy_server_is_tried_again_by_itself(visited, server):
     page.locator("#alert").wait_for(state="hidden")
 
 
+@pytest.mark.slow
 def test_a_server_with_a_smaller_limit_gets_a_coarser_map(visited, policies):
     store = PolicyStore.load([saved(policies.folder / "small", policies.tiny)])
     with Server(store, serve_config({"limits": {"body_bytes": 300_000}})) as small:
@@ -571,6 +578,7 @@ def test_a_server_with_a_smaller_limit_gets_a_coarser_map(visited, policies):
         assert 9 <= int(across) * int(up) < 1271
 
 
+@pytest.mark.slow
 def test_the_page_goes_along_when_another_version_becomes_the_default(visited, policies):
     folders = [saved(policies.folder / "old", policies.tiny), saved(policies.folder / "new", policies.newer)]
     with Server(PolicyStore.load(folders[:1])) as growing:
