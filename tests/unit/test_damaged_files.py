@@ -378,3 +378,13 @@ def test_cut_off_anywhere_a_file_is_read_or_named(place):
             with damaged(place.run / name, lambda path, data, at=at: path.write_bytes(data[:at]) and None):
                 problems += refused([command, str(place.run)], codes=(0, 2))
     assert problems == []
+
+
+def test_a_configuration_cut_off_at_any_line_is_not_gone_on_with_by_defaults(place):
+    file = place.run / "config.yaml"
+    lines = file.read_bytes().splitlines(keepends=True)
+    problems = []
+    for count in range(1, len(lines), 3):
+        with damaged(file, lambda path, _, count=count: path.write_bytes(b"".join(lines[:count])) and None):
+            problems += refused(["train", "--resume", str(place.run)], "config.yaml")
+    assert problems == []

@@ -89,6 +89,14 @@ def new_folder(base: Path, suffix: str, what: str) -> Path:
     raise InputError(f"output: {base} is full of {what} of this second")
 
 
+def _is_cut_off(values: Mapping[str, Any]) -> bool:
+    """Whether a run's configuration, which is written with every key in this order, ends early: the rest would be defaults."""
+    if "env" not in values:
+        return True
+    tracking = values.get("tracking")
+    return "engine" in values and not (isinstance(tracking, Mapping) and "mlflow_experiment" in tracking)
+
+
 class _LogFile(logging.FileHandler):
     """A log that a full disk makes incomplete instead of filling the terminal with tracebacks."""
 
@@ -136,6 +144,8 @@ class RunFolder:
         if not values:
             # Every key has a default: what is left of an emptied file would be another experiment.
             raise InputError(f"{folder.config_file}: is empty; allowed: the configuration that the run was begun with")
+        if isinstance(values, dict) and _is_cut_off(values):
+            raise InputError(f"{folder.config_file}: is cut off after {list(values)[-1]}; allowed: the whole of it")
         return folder, config_from_mapping(values, source=str(folder.config_file))
 
     @property
