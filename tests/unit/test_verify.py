@@ -195,7 +195,7 @@ def test_a_stopped_run_is_a_warning_a_failed_one_an_error(run):
     status(run, status="failed", error="out of\nmemory")
     only(run, "error", "run.json", "the run failed: out of memory")
     status(run, status="gone")
-    assert "status 'gone' is not one of" in found(run)[0][2]
+    assert "status: 'gone' is not allowed" in found(run)[0][2]
     (run / "run.json").write_text("{")
     assert "is not JSON" in found(run)[0][2]
 
