@@ -63,7 +63,7 @@ TABLE = (
     Metric("reward_scale", "reward", "rewards are divided by this before learning", f"{_PPO}, {_DQN}"),
     Metric("value_clipped_share", "share", "of this iteration's value errors, those cut by value_clip", "ppo"),
     Metric("grad_clipped_share", "share", "of this iteration's gradients, those cut by grad_clip", "ppo"),
-    Metric("features_clamped_share", "share", "of this iteration's normalised features, those cut at ±8", "ppo"),
+    Metric("features_clamped_share", "share", "of this iteration's normalised features, those cut at 8 in size", "ppo"),
     Metric("active_traces", "1", "traces above the threshold, mean over steps and environments", "sarsa"),
     Metric("largest_trace", "1", "largest trace of the iteration", "sarsa"),
     Metric("gradient_updates", "1", "gradient steps so far", _DQN),
