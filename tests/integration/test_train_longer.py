@@ -21,6 +21,7 @@ SECTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", SECTIONS)
 def test_a_finished_run_goes_on_and_another_starts_from_its_policy(tmp_path: Path, algorithm: str):
     failing_envs.register()
