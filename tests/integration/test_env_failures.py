@@ -25,8 +25,6 @@ SECTIONS = {
     "tabular": {"num_envs": 8, "gamma": 0.5, "bins": BINS},
 }
 ALGORITHMS = {"ppo": "ppo", "dqn": "dqn", "q_learning": "tabular", "sb3_ppo": "ppo"}
-SLOW = ("ppo", "dqn", "sb3_ppo")
-EVERY = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ALGORITHMS]
 # One runner of episodes is behind all of them: of most faults two show it at once, and all do in `make test-slow`.
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("dqn", "sb3_ppo")]
 EACH = ["ppo", "q_learning", *SLOW]
@@ -63,7 +61,7 @@ def column(folder: RunFolder, name: str) -> list[float]:
     return [row[name] for row in folder.read_metrics() if row[name] is not None]
 
 
-@pytest.mark.parametrize("algorithm", EVERY)
+@pytest.mark.parametrize("algorithm", EACH)
 def test_no_return_is_above_what_an_episode_can_give_where_steps_raise(tmp_path: Path, algorithm: str, capfd: Any):
     folder = train(tmp_path, algorithm, {"options": {"fault": "flaky"}}, 2560)
 
