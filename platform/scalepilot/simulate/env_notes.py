@@ -81,8 +81,9 @@ class EnvNotes:
         """Kind → one line each; a field outside its bounds is a kind of its own."""
         said: dict[str, str] = {}
         if self.failures:
-            episodes = "1 episode" if self.failures == 1 else f"{self.failures} episodes"
-            said["failures"] = f"{episodes} failed and do not count; first: {self.failure}"
+            one = self.failures == 1
+            episodes = "1 episode failed and does" if one else f"{self.failures} episodes failed and do"
+            said["failures"] = f"{episodes} not count; first: {self.failure}"
         if self.clipped:
             said["clipped"] = (
                 f"{self._share(self.clipped)} of the rewards are cut at ±{self.clipped_at:g} before learning (up to"
