@@ -26,6 +26,7 @@ import yaml
 import scalepilot
 import scalepilot_envs
 from scalepilot.errors import InputError, RunError
+from scalepilot.files.stored import read_bytes
 from scalepilot.ray_internals import check_token
 from scalepilot.storage import RAY_LOGS, unpack
 
@@ -180,7 +181,7 @@ def working_dir(request: JobRequest) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="scalepilot-") as temporary:
         folder, values = Path(temporary), dict(request.values)
         if request.trace is not None:
-            (folder / _TRACE).write_bytes(request.trace.read_bytes())
+            (folder / _TRACE).write_bytes(read_bytes(request.trace))
             values["workload"] = {**values["workload"], "path": _TRACE}
         (folder / _CONFIG).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
         yield folder
