@@ -163,7 +163,8 @@ def ray_session(ray_tmpdir: Path) -> Iterator[None]:
         object_store_memory=200 * 1024**2,
         logging_level="ERROR",
         log_to_driver=False,
-        _temp_dir=str(ray_tmpdir),
+        # Of its own: Ray opens the folder that it gets to everybody, and the commands then refuse it as RAY_TMPDIR.
+        _temp_dir=str(ray_tmpdir / "s"),
     )
     yield
     ray.shutdown()

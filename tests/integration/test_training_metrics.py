@@ -53,7 +53,7 @@ def port(repo: Path, ray_tmpdir: Path) -> Iterator[int]:
     """Where the metrics of a training on Ray are exported."""
     port = free_port(HOST, 0)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(repo), str(repo / "platform"), str(repo / "envs")])}
-    command = [sys.executable, "-c", TRAINING, str(port), str(ray_tmpdir), str(REPORT_MILLISECONDS)]
+    command = [sys.executable, "-c", TRAINING, str(port), str(ray_tmpdir / "m"), str(REPORT_MILLISECONDS)]
     process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None
     assert process.stdout is not None
