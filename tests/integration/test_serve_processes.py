@@ -117,9 +117,9 @@ class Server:
         for process in self.tree():
             with contextlib.suppress(psutil.Error):
                 program, *words = process.cmdline() or [""]
-                if (program.startswith(name) if name.startswith("ray::") else Path(program).name == name) and (
-                    process.status() != psutil.STATUS_ZOMBIE and not any(word.endswith("bridge.cfg") for word in words)
-                ):
+                if (
+                    program.startswith(name) if name.startswith("ray::") else Path(program).name.removesuffix("-json") == name
+                ) and (process.status() != psutil.STATUS_ZOMBIE and not any(word.endswith("bridge.cfg") for word in words)):
                     found.append(process)
         assert found, f"{name}: is not there"
         return max(found, key=lambda process: process.create_time())

@@ -73,7 +73,8 @@ def test_a_process_is_known_by_its_command_line() -> None:
     assert role_of(["/x/raylet/raylet", "--agent=/x/python /x/log_monitor.py"]) == "Ray's node service (raylet)"
     assert role_of(["ray::ServeReplica:scalepilot:policies"]) == REPLICA
     assert role_of(["/x/bin/python", "-u", "/x/ray/_private/log_monitor.py", "--gcs-address"]) == "Ray's log monitor"
-    assert role_of(["/x/bin/haproxy", "-db", "-f", "/x/haproxy.cfg"]) == HAPROXY
+    for haproxy in ("/x/bin/haproxy", "/x/ha/node/haproxy-json"):
+        assert role_of([haproxy, "-db", "-f", "/x/haproxy.cfg"]) == HAPROXY
     for other in (
         [],
         ["ray::IDLE"],

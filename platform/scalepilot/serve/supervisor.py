@@ -59,7 +59,8 @@ def adopt_orphans() -> None:
 def role_of(command: list[str]) -> str | None:
     """What a process is, by its command line; None for what may come and go."""
     program = Path(command[0]).name if command and not command[0].startswith("ray::") else "".join(command[:1])
-    if program == "haproxy" and "-db" in command:
+    # Also our private copy, which is called haproxy-json.
+    if program.startswith("haproxy") and "-db" in command:
         return HAPROXY
     if program.startswith("python"):
         script = next((Path(word).name for word in command[1:] if word.endswith(".py")), "")
