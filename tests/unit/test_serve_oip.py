@@ -100,7 +100,7 @@ def test_tensors_travel_as_bytes_both_ways(network: ServedPolicy) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"datatype": "INT32"}, "datatype: 'INT32'"),
+        ({"datatype": "BYTES"}, "datatype: 'BYTES' is not allowed; allowed: BOOL, UINT8, UINT16"),
         ({"shape": [2, 21]}, "21 numbers do not fill shape [2, 21]"),
         ({"shape": [1, 20]}, "shape: [1, 20]"),
         ({"shape": [21]}, "shape: [21]"),

@@ -1,7 +1,7 @@
 """Open Inference Protocol v2: what KServe and Triton clients speak, with Triton's binary tensors, which its client sends first.
 
-One input, `observation`: the policy's fields in their order, FP32 (−1, num_fields). Source: kserve/open-inference-protocol,
-"inference_rest"; triton-inference-server/server, "extension_binary_data".
+One input, `observation`: the policy's fields in their order, (−1, num_fields), FP32 or another datatype of numbers.
+Source: kserve/open-inference-protocol, "inference_rest"; triton-inference-server/server, "extension_binary_data".
 """
 
 from __future__ import annotations
@@ -25,7 +25,14 @@ HEADER_LENGTH = b"inference-header-content-length"
 INPUT = "observation"
 _PLATFORMS = {"network": "onnx_onnxv1", "table": "scalepilot_table", "rule": "scalepilot_rule"}
 _SHOWN_CHARACTERS = 60
-_NUMPY = {"FP32": "<f4", "INT64": "<i8"}
+_NUMPY = {
+    "BOOL": "|b1",
+    **{f"{kind}{8 * size}": f"<{kind[0].lower()}{size}" for kind in ("UINT", "INT") for size in (1, 2, 4, 8)},
+    **{f"FP{8 * size}": f"<f{size}" for size in (2, 4, 8)},
+}
+DATATYPES = tuple(_NUMPY)
+# Up to here a 64-bit float holds every whole number.
+_EXACT = 2**53
 
 
 class _Tensor(msgspec.Struct, gc=False):
@@ -49,7 +56,13 @@ class _Infer(msgspec.Struct, gc=False):
 
 
 _REQUEST = msgspec.json.Decoder(_Infer)
-_FLAT, _NESTED = msgspec.json.Decoder(list[float]), msgspec.json.Decoder(list[list[float]])
+# By numpy's kind: flat, and row by row. Whole numbers are read as such, as a float would round those of 64 bits.
+_DATA: dict[str, tuple[msgspec.json.Decoder[list[Any]], msgspec.json.Decoder[list[list[Any]]]]] = {
+    "f": (msgspec.json.Decoder(list[float]), msgspec.json.Decoder(list[list[float]])),
+    "i": (msgspec.json.Decoder(list[int | float]), msgspec.json.Decoder(list[list[int | float]])),
+    "b": (msgspec.json.Decoder(list[bool | int | float]), msgspec.json.Decoder(list[list[bool | int | float]])),
+}
+_DATA["u"] = _DATA["i"]
 
 
 def server_metadata() -> dict[str, Any]:
@@ -129,7 +142,7 @@ def infer(served: ServedPolicy, body: bytes, header_length: bytes | None = None)
     tensor = _only_input(request)
     rows = _rows(served, tensor, tail)
     parameters = request.parameters or {}
-    observation, clipped = _within_bounds(served, rows, clip=_flag(parameters, "clip"))
+    observation, clipped = _within_bounds(served, rows, clip=_flag(parameters, "clip"), half=tensor.datatype == "FP16")
     outcome = decide_rows(served, observation)
     wanted = _wanted_outputs(served, request)
     tensors, blobs = [], []
@@ -193,25 +206,29 @@ def _only_input(request: _Infer) -> _Tensor:
 def _rows(served: ServedPolicy, tensor: _Tensor, tail: bytes) -> NDArray[np.float64]:
     """(n, num_fields) as given: of the right shape and type, otherwise unchecked."""
     width = len(served.spec.observation_fields)
-    if tensor.datatype != "FP32":
-        raise _wrong(f"{INPUT}.datatype: {tensor.datatype[:_SHOWN_CHARACTERS]!r} is not allowed; allowed: FP32")
+    if tensor.datatype not in _NUMPY:
+        shown = tensor.datatype[:_SHOWN_CHARACTERS]
+        raise _wrong(f"{INPUT}.datatype: {shown!r} is not allowed; allowed: {', '.join(DATATYPES)}")
+    dtype: np.dtype[Any] = np.dtype(_NUMPY[tensor.datatype])
     shape = tensor.shape
     if len(shape) != 2 or shape[1] != width or not 1 <= shape[0] <= MAX_OBSERVATIONS:
         raise _wrong(f"{INPUT}.shape: {shape[:8]} is not allowed; allowed: [n, {width}], n from 1 to {MAX_OBSERVATIONS}")
     size = _binary_size(tensor)
     if size is not None:
-        expected = 4 * shape[0] * width
+        expected = dtype.itemsize * shape[0] * width
         if not isinstance(tensor.data, msgspec.UnsetType) or size != expected or len(tail) != expected:
             raise _wrong(
                 f"{INPUT}: {len(tail)} bytes behind the JSON, binary_data_size {size}; allowed: {expected} for shape {shape},"
                 " and no data"
             )
-        return np.frombuffer(tail, dtype="<f4").astype(np.float64).reshape(shape)
+        # A flag's byte is looked at as a number: numpy takes any but 0 for true.
+        found = np.frombuffer(tail, dtype="|u1" if dtype.kind == "b" else dtype)
+        return _exact(found, tensor.datatype, dtype, shape)
     if isinstance(tensor.data, msgspec.UnsetType):
         raise _wrong(f"{INPUT}.data: is missing; allowed: {shape[0] * width} numbers")
     if tail:
         raise _wrong(f"body: {len(tail)} bytes behind the JSON belong to no tensor; allowed: none")
-    return _numbers(tensor.data, shape)
+    return _numbers(tensor.data, tensor.datatype, dtype, shape)
 
 
 def _binary_size(tensor: _Tensor) -> int | None:
@@ -221,12 +238,13 @@ def _binary_size(tensor: _Tensor) -> int | None:
     return size
 
 
-def _numbers(data: msgspec.Raw, shape: list[int]) -> NDArray[np.float64]:
+def _numbers(data: msgspec.Raw, datatype: str, dtype: np.dtype[Any], shape: list[int]) -> NDArray[np.float64]:
+    as_flat, as_rows = _DATA[dtype.kind]
     try:
-        flat = _FLAT.decode(data)
+        flat = as_flat.decode(data)
     except msgspec.MsgspecError:
         try:
-            nested = _NESTED.decode(data)
+            nested = as_rows.decode(data)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise _wrong(
                 f"{INPUT}.data: {str(error)[:80].replace('`', '')}; allowed: finite numbers, flat or row by row"
@@ -235,26 +253,58 @@ def _numbers(data: msgspec.Raw, shape: list[int]) -> NDArray[np.float64]:
             raise _wrong(
                 f"{INPUT}.data: {len(nested)} rows do not fill shape {shape}; allowed: {shape[0]} rows of {shape[1]}"
             ) from None
-        return np.array(nested, dtype=np.float64)
+        flat = [value for row in nested for value in row]
     if len(flat) != shape[0] * shape[1]:
         raise _wrong(f"{INPUT}.data: {len(flat)} numbers do not fill shape {shape}; allowed: {shape[0] * shape[1]}")
-    return np.array(flat, dtype=np.float64).reshape(shape)
+    return _exact(np.array(flat, dtype=np.float64 if dtype.kind == "f" else object), datatype, dtype, shape)
+
+
+def _exact(found: NDArray[Any], datatype: str, dtype: np.dtype[Any], shape: list[int]) -> NDArray[np.float64]:
+    """The numbers in 64-bit floats, where the datatype holds them and a 64-bit float holds them unrounded.
+
+    Args:
+        found: (n × num_fields,) numbers of the datatype, 64-bit floats of JSON, or (objects) whole numbers and floats of JSON.
+        datatype: as the protocol names it.
+        dtype: the same as numpy's.
+        shape: of the result.
+    """
+    if dtype.kind == "f":
+        numbers = found.astype(np.float64)
+        most = np.finfo(dtype).max
+        # NaN and infinities of binary tensors are refused with the fields' bounds.
+        wrong, allowed = np.isfinite(numbers) & (np.abs(numbers) > most), f"{-most:g} to {most:g}"
+    else:
+        low, high = (0, 1) if dtype.kind == "b" else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+        if found.dtype == dtype and int(found.min()) >= -_EXACT and int(found.max()) <= _EXACT:
+            return found.astype(np.float64).reshape(shape)
+        kept = [low <= value <= high and int(value) == value and int(float(value)) == value for value in found.tolist()]
+        wrong = ~np.array(kept, dtype=bool)
+        allowed = f"whole numbers from {low} to {high}{' that a 64-bit float holds exactly' if dtype.itemsize == 8 else ''}"
+        numbers = np.where(wrong, 0, found).astype(np.float64)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        row, column = divmod(at, shape[1])
+        shown = str(found[at])[:_SHOWN_CHARACTERS]
+        raise _wrong(f"{INPUT}[{row}][{column}]: {shown} is not allowed for {datatype}; allowed: {allowed}")
+    return numbers.reshape(shape)
 
 
 def _within_bounds(
-    served: ServedPolicy, rows: NDArray[np.float64], *, clip: bool
+    served: ServedPolicy, rows: NDArray[np.float64], *, clip: bool, half: bool
 ) -> tuple[NDArray[np.float64], list[Clipped] | None]:
     fields, num_masked = served.spec.observation_fields, served.spec.num_masked
     if num_masked and not (rows[:, -num_masked:] > 0.5).any(axis=1).all():
         row = int(np.argmin((rows[:, -num_masked:] > 0.5).any(axis=1)))
         raise _wrong(f"{INPUT}[{row}]: no action is valid, its last {num_masked} numbers are 0; allowed: at least one of 1")
     low, high = served.bounds
-    # Written so that NaN is outside. The numbers are FP32: a bound may be missed by its rounding.
+    # Written so that NaN is outside. The numbers are FP32 or FP16: a bound may be missed by its rounding.
     outside = ~((rows >= low) & (rows <= high))
     if not outside.any():
         return rows, [[] for _ in rows] if clip else None
-    rounded = rows.astype(np.float32)
-    outside &= ~((rounded >= low.astype(np.float32)) & (rounded <= high.astype(np.float32)))
+    with np.errstate(over="ignore"):
+        of_datatype: list[NDArray[np.floating]] = [v.astype(np.float16 if half else np.float32) for v in (rows, low, high)]
+    rounded, least, most = of_datatype
+    outside &= ~((rounded >= least) & (rounded <= most) & np.isfinite(rows))
     row, column = (int(i) for i in np.argwhere(outside)[0]) if outside.any() else (0, 0)
     if outside.any() and not (clip and np.isfinite(rows).all()):
         field, value = fields[column], rows[row, column]

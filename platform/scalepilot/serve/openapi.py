@@ -124,7 +124,9 @@ def _infer(served: ServedPolicy | None, max_body_bytes: int, gone: dict[str, Any
         request = {"id": "1", "inputs": [tensor]}
         content["example"] = request
         answer["example"] = json.loads(oip.infer(served, json.dumps(request).encode()).body)
-    wrong = _error("What the protocol does not allow", {"error": "observation.datatype: 'INT32' is not allowed; allowed: FP32"})
+    allowed = ", ".join(oip.DATATYPES)
+    told = {"error": f"observation.datatype: 'BYTES' is not allowed; allowed: {allowed}"}
+    wrong = _error("What the protocol does not allow", told)
     return {
         "tags": ["inference"],
         "operationId": "infer",

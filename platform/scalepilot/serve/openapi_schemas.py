@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from scalepilot.serve.fast import MAX_OBSERVATIONS
+from scalepilot.serve.oip import DATATYPES
 from scalepilot.serve.store import Catalogue, ServedPolicy
 from scalepilot_envs.description import MASK_KEY, is_mask
 
@@ -137,14 +138,18 @@ def _inference_schemas() -> dict[str, Schema]:
     """Of the Open Inference Protocol v2. Its clients may send more keys than are listed here; they do not matter."""
     shape = {"type": "array", "items": _WHOLE}
     parameters = {"type": "object"}
+    flag: Schema = {"type": "boolean"}
     tensor: Schema = {
         "type": "object",
         "required": ["name", "shape", "datatype", "data"],
         "properties": {
             "name": _TEXT | {"enum": ["observation"]},
             "shape": shape,
-            "datatype": _TEXT | {"enum": ["FP32"]},
-            "data": {"type": "array", "items": {"oneOf": [_NUMBER, {"type": "array", "items": _NUMBER}]}},
+            "datatype": _TEXT | {"enum": list(DATATYPES)},
+            "data": {
+                "type": "array",
+                "items": {"oneOf": [_NUMBER, flag, {"type": "array", "items": {"oneOf": [_NUMBER, flag]}}]},
+            },
             "parameters": parameters,
         },
     }
