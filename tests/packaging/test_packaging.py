@@ -144,7 +144,7 @@ print((files("scalepilot") / "py.typed").is_file())
         (["--version"], "scalepilot 0."),
         (["--help"], "COMMAND"),
         (["env", "list"], "scalepilot/Autoscale-v0"),
-        (["workload", "show", str(REPO / "tune_configs" / "demo.yaml")], "diurnal, 57,600 points"),
+        (["workload", "show", str(REPO / "tune_configs" / "demo.yaml")], "diurnal, 69,120 points"),
     ],
 )
 def test_the_installed_command_line_works_from_another_folder(installed, tmp_path, arguments, words):

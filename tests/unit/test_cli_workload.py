@@ -33,8 +33,8 @@ def test_a_csv_is_shown_with_statistics_split_and_a_plot(capsys, tmp_path):
 def test_a_configs_workload_is_shown_too(capsys, repo):
     shown = json.loads(said(capsys, "workload", "show", repo / "tune_configs" / "demo.yaml", "--json"))
     assert shown["kind"] == "diurnal"
-    assert shown["days"] == 40
-    assert [shown["parts"][p]["days"] for p in ("train", "validation", "test")] == [28, 6, 6]
+    assert shown["days"] == 48
+    assert [shown["parts"][p]["days"] for p in ("train", "validation", "test")] == [33.6, 7.2, 7.2]
     rates = shown["requests_per_second"]
     assert list(rates) == ["min", "p50", "mean", "p95", "p99", "max"]
     assert rates["min"] < rates["p50"] < rates["p95"] < rates["p99"] < rates["max"]
