@@ -139,7 +139,8 @@ def test_it_satisfies_the_protocol_and_its_description_is_complete(kind, env, po
     if spec.kind == "rule":
         assert spec.env_params == asdict(env.params)
         assert spec.observation_fields == env_fields(env)
-        assert spec.rule == {"name": kind[1], "parameters": asdict(policy.parameters)}
+        revision = {"revision": policy.revision} if policy.revision > 1 else {}
+        assert spec.rule == {"name": kind[1], "parameters": asdict(policy.parameters), **revision}
         json.dumps(asdict(spec), allow_nan=False)
 
 
