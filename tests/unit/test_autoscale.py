@@ -474,5 +474,5 @@ def test_given_episodes_are_measured_without_noise():
 
 @pytest.mark.parametrize("wrong", [(-0.1, 0.1), (0.2, 0.1), (0.0, float("inf")), (float("nan"), 0.1)])
 def test_an_unfit_range_of_measurement_noise_is_refused_by_name(wrong):
-    with pytest.raises(ValueError, match=r"measurement_noise: .* is not allowed; allowed: 0 <= low <= high"):
+    with pytest.raises(ValueError, match=r"measurement_noise: .* is not allowed; allowed: (0 <= low <= high|up to 100)"):
         Randomisation(measurement_noise=wrong)
