@@ -75,6 +75,8 @@ def _imported(entry_point: str) -> Any:
 
 
 ENVS: dict[str, EnvEntry] = {}
+# Id that gymnasium knows → which module of the variable above registered it.
+_registered_by: dict[str, str] = {}
 
 
 def add_env(entry: EnvEntry) -> None:
@@ -92,6 +94,7 @@ def find_env(name: str) -> EnvEntry:
     """Look an id up, with or without namespace and module prefix; what gymnasium knows is found, too.
 
     The modules that SCALEPILOT_ENV_MODULES names are imported first where the id is not one of ours; of "module:Id" that module.
+    An id that one of them registers is found as "module:Id": what is stored then says itself what it needs.
 
     Raises:
         ValueError: unknown, with the nearest known id; or a module cannot be imported.
@@ -112,7 +115,7 @@ def find_env(name: str) -> EnvEntry:
     elif _registered(wanted):
         from scalepilot_envs.foreign import ForeignEntry
 
-        return ForeignEntry(wanted, "", "", f"{wanted}, registered with gymnasium")
+        return ForeignEntry(_with_module(wanted), "", "", f"{wanted}, registered with gymnasium")
     short = {env_id.removeprefix(f"{NAMESPACE}/"): env_id for env_id in ENVS}
     known = [*short, *gym.registry]
     near = difflib.get_close_matches(wanted.removeprefix(f"{NAMESPACE}/"), known, n=1, cutoff=0.4)
@@ -124,6 +127,12 @@ def split_id(name: str) -> tuple[str, str]:
     """The module (perhaps "") and the id that gymnasium knows, of "module:Id"."""
     module, _, env_id = name.rpartition(":")
     return module, env_id
+
+
+def same_id(one: str, other: str) -> bool:
+    """Whether two ids mean one environment: a module in front of one alone says only where it is from."""
+    (module, name), (theirs, other_name) = split_id(one), split_id(other)
+    return name == other_name and (module == theirs or not (module and theirs))
 
 
 def is_own(env_id: str) -> bool:
@@ -139,7 +148,10 @@ def _registered(name: str) -> bool:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            raise ValueError(f"env: {name!r} is not allowed: {module!r} cannot be imported ({error}); is it installed?") from None
+            raise ValueError(
+                f"env: {name!r} is not allowed: {module!r} cannot be imported ({error}); is it installed, or its folder in"
+                " PYTHONPATH?"
+            ) from None
         except Exception as error:  # noqa: BLE001 - a module may raise anything
             raise ValueError(
                 f"env: {name!r} is not allowed: {module!r} raises {type(error).__name__} when imported: {error}"
@@ -153,15 +165,36 @@ def _registered(name: str) -> bool:
         return False
 
 
+def listed_modules() -> list[str]:
+    """What SCALEPILOT_ENV_MODULES names."""
+    return [name for part in os.environ.get(MODULES_VARIABLE, "").split(",") if (name := part.strip())]
+
+
 def import_modules() -> None:
     """Import what registers a user's own environments, once a process."""
-    for module in filter(None, (part.strip() for part in os.environ.get(MODULES_VARIABLE, "").split(","))):
+    for module in listed_modules():
+        known = set(gym.registry)
         try:
             importlib.import_module(module)
         except ImportError as error:
             raise ValueError(
                 f"{MODULES_VARIABLE}: {module!r} cannot be imported ({error}); is its folder in PYTHONPATH?"
             ) from None
+        for env_id in set(gym.registry) - known:
+            _registered_by.setdefault(env_id, module)
+
+
+def _with_module(name: str) -> str:
+    """An id with the listed module that registers it in front, where there is one."""
+    if ":" in name or not listed_modules():
+        return name
+    spec = gym.spec(name)
+    made_by = spec.entry_point if isinstance(spec.entry_point, str) else getattr(spec.entry_point, "__module__", "")
+    package = str(made_by or "").partition(":")[0].partition(".")[0]
+    # Imported by somebody else before: then it is the one that the environment's class is in.
+    near = next((module for module in listed_modules() if module.partition(".")[0] == package), "")
+    module = _registered_by.get(spec.id, near)
+    return f"{module}:{name}" if module else name
 
 
 def register_envs() -> None:

@@ -18,6 +18,7 @@ import yaml
 from pydantic import Discriminator, Field, Tag, TypeAdapter, ValidationError
 
 from scalepilot.errors import ConfigError
+from scalepilot.files.env_modules import find_in_current_folder
 from scalepilot.files.stored import read_text, shown
 from scalepilot.settings import (
     AUTOSCALE,
@@ -165,8 +166,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     if not values and values != {}:
         # Every key has a default, and nobody means all of them who gives a file.
         raise ConfigError(f"{path}: is empty; allowed: keys and values, such as name: demo")
-    config = config_from_mapping(values, overrides, source=str(path))
     changed = with_overrides({}, overrides)
+    find_in_current_folder(env_section(values, overrides))
+    config = config_from_mapping(values, overrides, source=str(path))
     problem = unused_key(changed, config, SECTIONS, strict=True)
     if problem:
         raise ConfigError(f"--set {problem}")
@@ -176,6 +178,13 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     if problem:
         raise ConfigError(f"{path}: {problem}")
     return config
+
+
+def env_section(values: Any, overrides: Sequence[str] = ()) -> object:
+    """The environment's section of a configuration as plain data, unchecked; None where there is none."""
+    if not isinstance(values, Mapping):
+        return None
+    return with_overrides({"env": values["env"]} if "env" in values else {}, overrides).get("env")
 
 
 # What may change in a resumed run, beside the budget; the rest is what its checkpoints and best policy were made with.

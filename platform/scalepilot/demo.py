@@ -14,7 +14,9 @@ from scalepilot.errors import InputError
 from scalepilot.evaluate.env_flight import EnvFlight
 from scalepilot.evaluate.flight import AutoscaleFlight, Entry
 from scalepilot.evaluate.recording import MOST_STEPS
+from scalepilot.files.env_modules import find_checked
 from scalepilot.judge import trained_steps
+from scalepilot.learn.run_folder import find_modules
 from scalepilot.policy import Policy, load_policy
 from scalepilot.policy.rules import RULES, Hpa, HpaParameters, make_rule, rules_for
 from scalepilot.policy.rules.command_line import has_settings, rule_from_text
@@ -69,6 +71,8 @@ def make_flight(options: DemoOptions) -> AutoscaleFlight | EnvFlight:
     """
     if options.steps is not None and options.steps < 1:
         raise InputError(f"--steps: {options.steps} is not allowed; allowed: whole numbers from 1")
+    for name in options.policies:
+        find_modules(Path(name))
     folders = {name: load_policy(name) for name in options.policies if Path(name).exists()}
     env_id = _env_id(options.env, folders)
     if is_autoscale(env_id):
@@ -93,8 +97,8 @@ def make_flight(options: DemoOptions) -> AutoscaleFlight | EnvFlight:
 
 def _env_id(asked: str | None, folders: dict[str, Policy]) -> str:
     """The one environment of everybody."""
+    ids = {n: find_checked(p.spec.env_id, p.spec.env_options.get("wrappers")).env_id for n, p in folders.items()}
     try:
-        ids = {name: find_env(policy.spec.env_id).env_id for name, policy in folders.items()}
         wanted = None if asked is None else find_env(asked).env_id
     except ValueError as error:
         raise InputError(f"--{error!s}") from None

@@ -10,13 +10,16 @@ from typing import Any
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import ArtifactError, InputError, did_you_mean
+from scalepilot.files.env_modules import find_checked
 from scalepilot.judge import OPTIMUM, Entrant, Trained, trained_steps
+from scalepilot.learn.run_folder import find_modules
 from scalepilot.policy import Planner, Policy, find_policy_folder, load_policy
 from scalepilot.policy.rules import RULES, LookAhead
 from scalepilot.rivals import BASELINES, is_rule_name
 from scalepilot.settings.env import is_autoscale
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.description import params_from_mapping
+from scalepilot_envs.registration import same_id
 
 _TAKEN = {*BASELINES, OPTIMUM, LookAhead.name}
 # Parameters that say how learning was rewarded, not what is served or how it is judged.
@@ -55,16 +58,19 @@ class Gathered:
         return other_services([(e.name, t.actor) for e in self.entrants for t in e.trained[:1]], judged_on)
 
     def check_one_environment(self) -> None:
-        """Refuse policies of different environments.
+        """Refuse policies of different environments, or of one that is not here.
 
         Raises:
-            InputError: naming two that cannot be compared.
+            InputError: naming two that cannot be compared, or the module that is missing.
         """
         policies = self.policies
+        for policy in policies:
+            find_checked(policy.spec.env_id, policy.spec.env_options.get("wrappers"))
         for other in policies[1:]:
             a, b = policies[0].spec, other.spec
             alike = is_autoscale(a.env_id) or (a.env_params, a.env_options) == (b.env_params, b.env_options)
-            if a.env_id != b.env_id or not alike:
+            # Earlier versions stored no module in front.
+            if not same_id(a.env_id, b.env_id) or not alike:
                 raise InputError(f"policies: {a.name} is for {a.env_id}, {b.name} for {b.env_id}; allowed: one environment")
 
 
@@ -88,6 +94,7 @@ def gather(arguments: Sequence[str]) -> Gathered:
     used: list[Path] = []
     for path in paths:
         try:
+            find_modules(path)
             loaded.append(load_policy(path))
             used.append(path)
         except ArtifactError as error:

@@ -71,6 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.evaluate.compare import write_evaluation
     from scalepilot.evaluate.files import summary
     from scalepilot.experiment import workload_name
+    from scalepilot.learn.run_folder import find_modules
     from scalepilot.policy import load_policy
 
     if arguments.evaluations < 2:
@@ -79,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"--trace: {name} is given twice; allowed: files with different names")
+    for path in arguments.policies:
+        find_modules(path)
     policies = [load_policy(path) for path in arguments.policies]
     base = _config(arguments, configuration.config_from_mapping({}))
     labels = _labels([p.spec.name for p in policies], [str(p.spec.provenance.get("seed", p.spec.version)) for p in policies])

@@ -18,9 +18,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scalepilot.config import ExperimentConfig, config_from_mapping, read_yaml
+from scalepilot.config import ExperimentConfig, config_from_mapping, env_section, read_yaml
 from scalepilot.durable import write_bytes, write_json
 from scalepilot.errors import InputError, RunError
+from scalepilot.files.env_modules import find_in_recorded_folders, folders_of
+from scalepilot.files.ownership import check_own
 from scalepilot.files.stored import read_numbers
 from scalepilot.learn.metrics import METRICS
 from scalepilot.learn.run_status import read_status
@@ -97,6 +99,28 @@ def _is_cut_off(values: Mapping[str, Any]) -> bool:
     return "engine" in values and not (isinstance(tracking, Mapping) and "mlflow_experiment" in tracking)
 
 
+def find_modules(path: Path) -> None:
+    """Have Python find the modules of the environment that a run of this user was trained on, where they were then.
+
+    Args:
+        path: a run's folder, or a policy's in one; of any other nothing is looked at, nor what its files name imported.
+
+    Raises:
+        InputError: another user could change such a module.
+    """
+    folder = path.parent if path.name.startswith("policy") else path
+    if not (folder / "config.yaml").is_file():
+        return
+    try:
+        # What another user could write may not say which folder code is imported from.
+        check_own(folder / "run.json")
+        env, recorded = env_section(read_yaml(folder / "config.yaml")), read_status(folder).get("modules")
+    except InputError:
+        # Said by whoever needs what is in them.
+        return
+    find_in_recorded_folders(env, recorded, folder)
+
+
 class _LogFile(logging.FileHandler):
     """A log that a full disk makes incomplete instead of filling the terminal with tracebacks."""
 
@@ -122,6 +146,7 @@ class RunFolder:
         self.report = path / "report.html"
         self.progress_csv, self.metrics_parquet = path / "progress.csv", path / "metrics.parquet"
         self._log_handler: logging.Handler | None = None
+        self._modules: dict[str, str] | None = None
 
     @classmethod
     def create(cls, config: ExperimentConfig) -> RunFolder:
@@ -146,6 +171,7 @@ class RunFolder:
             raise InputError(f"{folder.config_file}: is empty; allowed: the configuration that the run was begun with")
         if isinstance(values, dict) and _is_cut_off(values):
             raise InputError(f"{folder.config_file}: is cut off after {list(values)[-1]}; allowed: the whole of it")
+        find_modules(path)
         return folder, config_from_mapping(values, source=str(folder.config_file))
 
     @property
@@ -228,7 +254,15 @@ class RunFolder:
             "git_sha": git_sha(),
             "process": {"pid": os.getpid(), "host": platform.node()},
         }
+        if modules := self._module_folders():
+            known["modules"] = modules
         write_json(self.path / "run.json", known | details)
+
+    def _module_folders(self) -> dict[str, str]:
+        """Where the modules of its environment are, for whatever reads the run later."""
+        if self._modules is None and self.config_file.is_file():
+            self._modules = folders_of(env_section(read_yaml(self.config_file)))
+        return self._modules or {}
 
     def read_status(self) -> dict[str, Any]:
         """What run.json holds; {} if it is missing.

@@ -84,6 +84,7 @@ class RunStatus:
     versions: dict[str, str] = field(default_factory=dict)
     hardware: dict[str, Any] = field(default_factory=dict)
     git_sha: str | None = None
+    modules: dict[str, str] = field(default_factory=dict)
     error: str = ""
     resumed: list[dict[str, Any]] = field(default_factory=list)
     validation_J_per_hour: dict[str, StrictFloat] = field(default_factory=dict)

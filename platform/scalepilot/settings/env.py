@@ -45,7 +45,8 @@ class OtherEnvConfig:
     """Any other environment: one of ours (`scalepilot env list`) or one that gymnasium knows.
 
     Attributes:
-        id: of the environment, such as QueueScaling-v0 or CartPole-v1.
+        id: of the environment, such as QueueScaling-v0, CartPole-v1, or module:Id with what registers it; a module that
+            SCALEPILOT_ENV_MODULES names is put in front, so that what is stored says itself what it needs.
         params: its physical constants (`scalepilot env show ID`); only ours have any.
         options: its other arguments, such as {workload: spike, random_phase: true}.
         wrappers: around an environment of others, the first one innermost: "module:Class", or {"module:Class": {name: value}}.
@@ -64,6 +65,8 @@ class OtherEnvConfig:
             entry = find_env(self.id)
         except ValueError as error:
             raise ValueError(str(error).replace("env: ", "id: ", 1)) from None
+        if not is_own(entry.env_id) and entry.env_id.endswith(f":{self.id}"):
+            object.__setattr__(self, "id", entry.env_id)
         if "wrappers" in self.options:
             raise ValueError("options.wrappers: is not allowed; allowed: wrappers, a key of env itself")
         if self.wrappers and is_own(entry.env_id):

@@ -25,6 +25,7 @@ from scalepilot.config import (
     slug,
 )
 from scalepilot.errors import ConfigError
+from scalepilot.files.env_modules import find_in_current_folder
 from scalepilot.settings.checks import STRICT, check_allowed
 from scalepilot.settings.used import unused_key
 
@@ -171,6 +172,7 @@ def _planned(study: StudyConfig, name: str, task: TaskConfig, path: Path) -> Pla
                 put_key(merged, key, value, source)
             full_name = arm_name + suffix
             merged["name"] = slug(f"{name}-{full_name}")
+            find_in_current_folder(merged.get("env"))
             config = config_from_mapping(merged, source=source if where is None else f"{source} ({where.name})")
             if not isinstance(config.env, OtherEnvConfig):
                 raise ConfigError(

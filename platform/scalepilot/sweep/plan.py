@@ -24,6 +24,7 @@ from scalepilot.config import (
     with_overrides,
 )
 from scalepilot.errors import ConfigError
+from scalepilot.files.env_modules import find_in_current_folder
 from scalepilot.settings.used import unused_key
 from scalepilot.sweep.config import CHANGEABLE, MOST_TRIALS, RangeConfig, SweepConfig, checked_sweep
 
@@ -103,6 +104,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), concurrency: int | Non
     for key in with_overrides({}, overrides):
         if key in _OF_SWEEP:
             raise ConfigError(f"--set {key}: is not used; the sweep has its own {_OF_SWEEP[key]}")
+    find_in_current_folder(base.get("env"))
     # A film of every trial is more than anyone watches.
     base["evaluation"] = {"videos": 0, **(base.get("evaluation") or {})}
     plan = planned(sweep, base, str(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.config import config_from_mapping
-from scalepilot.errors import ScalepilotError
+from scalepilot.errors import InputError, ScalepilotError
+from scalepilot.files.env_modules import find_checked
 from scalepilot.policy import Decision, Policy, PolicySpec, env_fields, load_policy, unmasked
-from scalepilot.policy.spec import FieldEntry
+from scalepilot.policy.spec import FieldEntry, env_of
 from scalepilot.settings import EnvConfig
 from scalepilot.simulate import as_rows
-from scalepilot.verify.finding import Finding, error
+from scalepilot.verify.finding import Finding, error, warning
 from scalepilot_envs.description import EnvDescription
-from scalepilot_envs.registration import find_env
+from scalepilot_envs.registration import find_env, is_own
 
 _NUM_ENVS, _STEPS, _SINGLE = 8, 8, 8
 _EXPORT = "export it again, or train again; do not serve this one"
@@ -45,18 +46,43 @@ def policy_findings(policy: Policy, where: str) -> Iterator[Finding]:
     """Fields and bounds against the environment's, then what it decides on observations of it."""
     spec = policy.spec
     try:
-        env = find_env(spec.env_id).describe(spec.env_params, **spec.env_options)
-    except (TypeError, ValueError) as problem:
+        env = find_checked(spec.env_id, spec.env_options.get("wrappers")).describe(spec.env_params, **spec.env_options)
+    except (TypeError, ValueError, InputError) as problem:
+        if not is_own(spec.env_id) and spec.kind != "rule":
+            yield warning(where, str(problem), "it can be served all the same; to have fields and actions checked: PYTHONPATH")
+            yield from _acts(policy, env_of(spec), lambda: drawn_observations(spec), where)
+            return
         yield error(where, str(problem), "install what registers the environment")
         return
     yield from _field_findings(spec, env, where)
+    yield from _acts(policy, env, lambda: observations_of(spec, env), where)
+
+
+def _acts(policy: Policy, env: EnvDescription, observations: Callable[[], NDArray[Any]], where: str) -> Iterator[Finding]:
     try:
-        observation = observations_of(spec, env)
+        observation = observations()
         decision, _ = policy.act(observation)
     except Exception as problem:  # noqa: BLE001 - a policy that raises is what is looked for
         yield error(where, f"does not act ({type(problem).__name__}: {problem})", _EXPORT)
         return
     yield from _decision_findings(policy, env, observation, decision, where)
+
+
+def drawn_observations(spec: PolicySpec) -> NDArray[Any]:
+    """(64, num_fields) or (64, *shape) numbers within what policy.json says of them, where the environment is not here."""
+    rng, shape = np.random.default_rng(0), (_NUM_ENVS * _STEPS, *spec.observation_shape)
+    drawn: NDArray[Any] = rng.random(shape)
+    if spec.image is not None:
+        drawn *= 255 if spec.observation_dtype == "uint8" else 1
+        return drawn.astype(np.dtype(spec.observation_dtype))
+    low = np.array([f.low if np.isfinite(f.low) else -1.0 for f in spec.observation_fields])
+    high = np.array([f.high if np.isfinite(f.high) else 1.0 for f in spec.observation_fields])
+    drawn = low + drawn * (np.maximum(low, high) - low)
+    whole = np.array([np.issubdtype(np.dtype(f.dtype), np.integer) for f in spec.observation_fields])
+    drawn[:, whole] = np.rint(drawn[:, whole])
+    if spec.num_masked:
+        drawn[:, -spec.num_masked :] = 1.0
+    return drawn.astype(np.dtype(spec.observation_dtype))
 
 
 def observations_of(spec: PolicySpec, env: EnvDescription) -> NDArray[Any]:
