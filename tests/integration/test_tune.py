@@ -117,6 +117,41 @@ def test_its_leaderboard_has_intervals_over_seeds_and_its_best_policy_is_exporte
 
 
 @pytest.mark.slow
+def test_rays_own_tools_find_hyperparameters_metrics_and_the_best_trial(killed: tuple[Path, dict[str, int], str]):
+    from ray.tune import ExperimentAnalysis, Result, Tuner
+
+    from scalepilot.sweep.trial import Trial
+
+    sweep, _, _ = killed
+    where = str((sweep / "trials").resolve())
+    analysis, known = ExperimentAnalysis(where), {trial.folder.name: trial for trial in read_trials(sweep / "trials")}
+    assert len(analysis.trials) == len(analysis.trial_dataframes) == 8
+    for trial in analysis.trials:
+        ours = known[Path(trial.path).name]
+        assert ours.point.items() <= trial.config.items()
+        assert trial.config["seed"] == ours.seed
+        frame, rows = analysis.trial_dataframes[trial.trial_id], RunFolder(ours.folder).read_metrics()
+        assert frame["training_iteration"].tolist() == [row["iteration"] for row in rows]
+        assert frame["policy_loss"].tolist() == [row["policy_loss"] for row in rows]
+        # Validated four times; in between there is no score.
+        validated = frame["validation_return"].notna()
+        assert validated.sum() == 4
+        assert validated.iloc[-1]
+        assert frame["score"].iloc[-1] == trial.last_result["score"]
+        assert {"validation_return", "episode_return_mean", "env_steps"} <= trial.last_result.keys()
+    best = min(known.values(), key=lambda trial: -trial.value)
+    found = analysis.get_best_trial("score", "min")
+    assert found.last_result["value"] == best.value
+    assert analysis.get_best_trial("validation_return", "max", scope="all") is not None
+    results = Tuner.restore(where, trainable=Trial).get_results()
+    assert (len(results), results.num_terminated, results.num_errors) == (8, 8, 0)
+    result = results.get_best_result()
+    assert (result.metrics["value"], Path(result.path).name) == (best.value, Path(found.path).name)
+    assert Result.from_path(result.path).metrics["config"]["ppo.lr"] == result.config["ppo.lr"]
+    assert set(results.get_dataframe()["config/ppo.lr"]) == {1e-3, 1e-4}
+
+
+@pytest.mark.slow
 def test_trials_are_runs_which_can_be_listed_and_the_sweep_is_one_line(
     killed: tuple[Path, dict[str, int], str], cli_env: dict[str, str]
 ):
@@ -190,6 +225,11 @@ def test_optuna_searches(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         load_policy(only_sweep(tmp_path) / "policy").spec.provenance["config"]["ppo"]["lr"] == summary["best"]["point"]["ppo.lr"]
     )
     assert all(place["point"]["ppo.hidden"] in ([8], [16]) for place in summary["leaderboard"])
+    from ray.tune import ExperimentAnalysis
+
+    configs = ExperimentAnalysis(str((only_sweep(tmp_path) / "trials").resolve())).get_all_configs().values()
+    assert {config["seed"] for config in configs} == {0}
+    assert {config["ppo.hidden"] for config in configs} <= {"[8]", "[16]"}
 
 
 @pytest.mark.slow

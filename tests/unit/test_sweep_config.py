@@ -15,7 +15,7 @@ from scalepilot.config import load_config
 from scalepilot.errors import ConfigError
 from scalepilot.sweep.config import RangeConfig
 from scalepilot.sweep.plan import label, load_sweep, trial_folder, whole_mapping
-from scalepilot.sweep.space import clipped, decode
+from scalepilot.sweep.space import clipped, decode, domains
 
 EXPERIMENT = {
     "env": {"id": "CartPole-v1"},
@@ -146,11 +146,14 @@ def test_a_trials_folder_names_its_point_and_is_a_versions_length(written: Calla
 
 def test_points_that_tune_draws_come_back_as_they_were_meant():
     space = {"ppo.hidden": [[8], [16, 16]], "ppo.lr": [1e-3, 1e-4], "ppo.gamma": RangeConfig(0.9, 0.99)}
-    assert decode(space, {"ppo.hidden": 1, "ppo.lr": 1e-4, "ppo.gamma": 0.95}) == {
-        "ppo.hidden": [16, 16],
-        "ppo.lr": 1e-4,
-        "ppo.gamma": 0.95,
-    }
+    # As JSON; its place among the choices in sweeps of earlier versions.
+    for hidden in ("[16, 16]", 1):
+        assert decode(space, {"ppo.hidden": hidden, "ppo.lr": 1e-4, "ppo.gamma": 0.95}) == {
+            "ppo.hidden": [16, 16],
+            "ppo.lr": 1e-4,
+            "ppo.gamma": 0.95,
+        }
+    assert domains(space)["ppo.hidden"].categories == ["[8]", "[16, 16]"]
     epochs = {"ppo.num_epochs": RangeConfig(1, 10, integer=True)}
     assert clipped(epochs, {"ppo.num_epochs": 12.4}) == {"ppo.num_epochs": 10}
     assert clipped(epochs, {"ppo.num_epochs": 2.6}) == {"ppo.num_epochs": 3}

@@ -35,6 +35,9 @@ _TRIES = 200
 # With number and digest no longer than a policy's version may be.
 _LONGEST_LABEL = 48
 
+# In Tune's configuration of a trial, beside its point: its seed, and its place where all were planned.
+SEED, PLAN = "seed", "plan"
+
 Point = Mapping[str, Any]
 
 

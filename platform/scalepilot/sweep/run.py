@@ -9,7 +9,7 @@ import pickle
 import signal
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from scalepilot.run_list import SWEEP_FILE
 from scalepilot.simulate import usable_cores
 from scalepilot.sweep.board import ranked, read_trials
 from scalepilot.sweep.config import SweepConfig
-from scalepilot.sweep.plan import PlannedSweep, Point, load_sweep, trial_folder, whole_mapping
+from scalepilot.sweep.plan import PLAN, SEED, PlannedSweep, Point, load_sweep, trial_folder, whole_mapping
 from scalepilot.sweep.view import SweepView
 
 TRIALS, CONFIRMATION = "trials", "confirmation"
@@ -215,11 +215,22 @@ def _check_resources(config: ExperimentConfig) -> None:
 
 
 def _param_space(sweep: SweepConfig, stage: _Stage) -> dict[str, Any]:
+    """What Tune draws from, or goes through: a trial's configuration shows its point and seed to whoever opens the folder."""
     from ray import tune
 
     from scalepilot.sweep.space import domains
 
-    return {"plan": tune.grid_search(list(range(len(stage.trials))))} if stage.trials else domains(sweep.space)
+    if not stage.trials:
+        return domains(sweep.space) | {SEED: sweep.seeds[0]}
+    keys = [SEED, *dict.fromkeys(key for point, _ in stage.trials for key in point)]
+    shown = {key: tune.sample_from(partial(_planned, stage.trials, key)) for key in keys}
+    return {PLAN: tune.grid_search(list(range(len(stage.trials))))} | shown
+
+
+def _planned(trials: Sequence[tuple[Point, int]], key: str, config: Mapping[str, Any]) -> Any:
+    """What a planned trial has for a key; called by Tune with what else is in its configuration."""
+    point, seed = trials[config[PLAN]]
+    return seed if key == SEED else point.get(key)
 
 
 def _search(sweep: SweepConfig, stage: _Stage) -> Any:
@@ -261,7 +272,7 @@ def _scheduler(sweep: SweepConfig, stage: _Stage) -> Any:
 def _trial_dirname(assignment: Any, trial: Any) -> str:
     """The same for the same trial, whatever Tune calls it: a restored state that is seconds old finds its folders again."""
     point, seed = assignment.of(trial.config)
-    index = trial.config["plan"] if assignment.trials else int(trial.experiment_tag.split("_")[0])
+    index = trial.config[PLAN] if assignment.trials else int(trial.experiment_tag.split("_")[0])
     return trial_folder(index, point, seed)
 
 

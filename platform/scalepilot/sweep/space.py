@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +14,9 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 def decode(space: Mapping[str, list[Any] | RangeConfig], config: Mapping[str, Any]) -> Point:
-    """The point that a configuration of Tune's stands for: lists and mappings travel as their places among the choices."""
+    """The point that a configuration of Tune's stands for: where choices are lists or mappings, they travel as JSON."""
     return {
-        key: choices[config[key]] if isinstance(choices, list) and not _all_plain(choices) else config[key]
+        key: _chosen(choices, config[key]) if isinstance(choices, list) and not _all_plain(choices) else config[key]
         for key, choices in space.items()
     }
 
@@ -53,9 +54,15 @@ def clipped(space: Mapping[str, list[Any] | RangeConfig], config: dict[str, Any]
     return config
 
 
+def _chosen(choices: list[Any], value: Any) -> Any:
+    # Sweeps of earlier versions hold the place among the choices.
+    return json.loads(value) if isinstance(value, str) else choices[value]
+
+
 def _all_plain(choices: list[Any]) -> bool:
     return all(isinstance(choice, _PLAIN) for choice in choices)
 
 
 def _options(choices: list[Any]) -> list[Any]:
-    return list(choices) if _all_plain(choices) else list(range(len(choices)))
+    # Text, as who searches or mutates must be able to tell equal values; and a person reads it in Tune's files.
+    return list(choices) if _all_plain(choices) else [json.dumps(choice) for choice in choices]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import math
 import os
@@ -30,13 +31,14 @@ from scalepilot.experiment import evaluate_alone, load_data, make_callbacks, mak
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.progress import Progress
-from scalepilot.sweep.plan import PlannedSweep, Point
+from scalepilot.sweep.plan import PLAN, SEED, PlannedSweep, Point
 from scalepilot.sweep.space import decode
 
-# Metrics of a result; the score is minimised.
+# Metrics of a result, beside those of docs/metrics.md; the score is minimised.
 SCORE, ENV_STEPS, PERCENT = "score", "env_steps", "percent"
 STOPPED = "stopped"
-_PLAN = "plan"
+# Where Ray's tools look for the metrics of a trial, a line of JSON an iteration.
+RESULTS = "result.json"
 # Ray ends what belonged to a dead driver within seconds.
 _FORMER_SECONDS = 30.0
 logger = logging.getLogger("scalepilot.training")
@@ -59,7 +61,7 @@ class Assignment:
     def of(self, config: Mapping[str, Any]) -> tuple[Point, int]:
         """Point and seed that a configuration of Tune's stands for."""
         if self.trials:
-            return self.trials[config[_PLAN]]
+            return self.trials[config[PLAN]]
         return decode(self.sweep.sweep.space, config), self.sweep.sweep.seeds[0]
 
 
@@ -124,7 +126,7 @@ class Trial(Trainable):
         self._folder.path.mkdir(parents=True, exist_ok=True)
         known = self._folder.read_status()
         if known.get("status") == "finished":
-            self._finished = {**known["result"], "done": True}
+            self._finished = {**self._measured(), **known["result"], "done": True}
             return
         former, driver = known.get("sweep") or {}, self._assignment.driver
         if former.get("driver") not in (None, driver):
@@ -181,9 +183,36 @@ class Trial(Trainable):
             evaluate_alone(self._config, self._folder, self._task)
             self._folder.write_metrics_parquet()
             self._folder.write_status("finished", training=asdict(outcome), result=result)
-            result = {**result, "done": True}
         self._result = result
-        return result
+        reported = self._measured() | result | {"done": loop.finished}
+        self._write_results(reported)
+        return reported
+
+    def _measured(self) -> dict[str, Any]:
+        """What the newest iteration measured, of docs/metrics.md."""
+        assert self._folder is not None
+        rows = self._folder.read_metrics()
+        return _known(rows[-1]) if rows else {}
+
+    def _write_results(self, reported: dict[str, Any]) -> None:
+        """progress.csv in the form and place in which Ray's tools read it, with the scores that were reported.
+
+        Args:
+            reported: of the newest iteration.
+        """
+        assert self._folder is not None
+        path, former = self._folder.path / RESULTS, dict[int, Any]()
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            former = {line["training_iteration"]: line for line in map(json.loads, path.read_text().splitlines())}
+        same = {"trial_id": self.trial_id, "config": {**self._point, SEED: self._seed}}
+        # Written whole each time: what came after the checkpoint that a trial went on from is no longer in progress.csv.
+        lines = []
+        for row in map(_known, self._folder.read_metrics()):
+            before = former.get(row["iteration"], {})
+            scored = {name: before[name] for name in (SCORE, "value", PERCENT) if name in before}
+            lines.append(row | scored | {"training_iteration": row["iteration"]} | same)
+        lines[-1:] = [reported | same]
+        write_bytes(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def _close(self) -> None:
         """End what trains; a trial that was not finished can go on from where it is."""
@@ -213,6 +242,12 @@ def _wait_for_end_of(process: Mapping[str, Any]) -> None:
         former = psutil.Process(process["pid"])
         if "ray::" in " ".join(former.cmdline()):
             former.wait(_FORMER_SECONDS)
+
+
+def _known(row: Mapping[str, float | None]) -> dict[str, Any]:
+    """What was measured of a row of progress.csv."""
+    whole = {"iteration", "env_steps"}
+    return {name: int(value) if name in whole else value for name, value in row.items() if value is not None}
 
 
 def _line(error: BaseException) -> str:
