@@ -208,8 +208,8 @@ def test_tensorboard_reads_what_is_written_and_a_resumed_run_replaces_its_end(tm
     resumed.on_iteration({"iteration": 3, "env_steps": 30, "q_loss": -1.0}, lambda: None)
     resumed.on_end(True)
     accumulator = accumulators.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert accumulator.Tags()["scalars"] == ["q_loss"]
-    assert [(event.step, event.value) for event in accumulator.Scalars("q_loss")] == [(10, 10.0), (20, 20.0), (30, -1.0)]
+    assert accumulator.Tags()["scalars"] == ["learner/q_loss"]
+    assert [(event.step, event.value) for event in accumulator.Scalars("learner/q_loss")] == [(10, 10.0), (20, 20.0), (30, -1.0)]
 
 
 @pytest.mark.parametrize(("count", "filmed"), [(1, [50]), (4, [20, 40, 60, 80]), (9, list(range(10, 91, 10)))])

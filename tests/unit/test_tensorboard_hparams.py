@@ -23,10 +23,10 @@ def test_the_page_of_hyperparameters_reads_them_and_the_scalars_beside(tmp_path)
     board.on_iteration({"env_steps": 10, "episode_return_mean": 7.0}, lambda: None)
     board.on_end(True)
     accumulator = accumulators.EventAccumulator(str(tmp_path)).Reload()
-    assert accumulator.Tags()["scalars"] == ["episode_return_mean"]
+    assert accumulator.Tags()["scalars"] == ["train/episode_return_mean"]
     content = accumulator.PluginTagToContent("hparams")
     start = plugin.HParamsPluginData.FromString(content["_hparams_/session_start_info"]).session_start_info
     read = {key: getattr(value, value.WhichOneof("kind")) for key, value in start.hparams.items()}
     assert read == {"seed": 3.0, "ppo.lr": 0.5, "ppo.sizes": "[1, 2]", "flag": True}
     experiment = plugin.HParamsPluginData.FromString(content["_hparams_/experiment"]).experiment
-    assert "episode_return_mean" in [metric.name.tag for metric in experiment.metric_infos]
+    assert "train/episode_return_mean" in [metric.name.tag for metric in experiment.metric_infos]

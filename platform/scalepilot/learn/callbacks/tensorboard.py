@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from scalepilot.learn.callbacks.base import Callback, PolicyNow, Row
+from scalepilot.learn.metrics import TAGS
 
 _NO_SCALARS = ("iteration", "env_steps")
 _VERSION = "brain.Event:2"
+# Where an event file's first iteration is found, behind its hyperparameters.
+_HEAD_BYTES = 2**20
 # What the HParams page shows beside the hyperparameters; a run has those that its environment has.
 _RESULTS = ("validation_J_per_hour", "validation_return", "episode_return_mean")
 # Sections that say where and how a run is kept, not what is trained.
@@ -53,12 +56,15 @@ class TensorBoard(Callback):
         self.folder = folder
         self._hyperparameters = hyperparameters(config or {})
         self._file: BinaryIO | None = None
+        self._tags: Mapping[str, str] = TAGS
 
     def on_begin(self, env_steps: int) -> None:
         """Open a file; what an earlier one holds beyond `env_steps` is hidden, for it is done again."""
         from tensorboardX.proto.event_pb2 import SessionLog
 
         self.folder.mkdir(exist_ok=True)
+        # A curve that changed its name half way would be two.
+        self._tags = {} if _has_no_groups(self.folder) else TAGS
         name = f"events.out.tfevents.{time.time_ns() / 1e9:.6f}.{socket.gethostname()}.{os.getpid()}"
         self._file = (self.folder / name).open("wb", buffering=0)
         self._write(file_version=_VERSION)
@@ -67,7 +73,7 @@ class TensorBoard(Callback):
         if self._hyperparameters:
             from tensorboardX.summary import hparams
 
-            for summary in hparams(self._hyperparameters, dict.fromkeys(_RESULTS, 0.0)):
+            for summary in hparams(self._hyperparameters, {self._tags.get(name, name): 0.0 for name in _RESULTS}):
                 self._write(summary=summary)
 
     def on_iteration(self, row: Row, policy: PolicyNow) -> None:
@@ -75,7 +81,7 @@ class TensorBoard(Callback):
         from tensorboardX.proto.summary_pb2 import Summary
 
         values = [
-            Summary.Value(tag=name, simple_value=value)
+            Summary.Value(tag=self._tags.get(name, name), simple_value=value)
             for name, value in row.items()
             if value is not None and name not in _NO_SCALARS
         ]
@@ -95,3 +101,14 @@ class TensorBoard(Callback):
         data = Event(wall_time=time.time(), **event).SerializeToString()
         length = struct.pack("<Q", len(data))
         self._file.write(length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data)))
+
+
+def _has_no_groups(folder: Path) -> bool:
+    """Whether a run was begun by a version that wrote the names alone."""
+    rate = "steps_per_second"
+    for path in sorted(path for path in folder.glob("events.out.tfevents.*") if path.is_file()):
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+        if rate.encode() in head:
+            return TAGS[rate].encode() not in head
+    return False
