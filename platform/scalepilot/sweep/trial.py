@@ -191,7 +191,10 @@ class Trial(Trainable):
     def _measured(self) -> dict[str, Any]:
         """What the newest iteration measured, of docs/metrics.md."""
         assert self._folder is not None
-        rows = self._folder.read_metrics()
+        # A finished trial whose progress.csv was damaged since is still finished.
+        rows: list[dict[str, float | None]] = []
+        with contextlib.suppress(InputError):
+            rows = self._folder.read_metrics()
         return _known(rows[-1]) if rows else {}
 
     def _write_results(self, reported: dict[str, Any]) -> None:
