@@ -181,7 +181,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
 
 
 def env_section(values: Any, overrides: Sequence[str] = ()) -> object:
-    """The environment's section of a configuration as plain data, unchecked; None where there is none."""
+    """The environment's section of a configuration, or of a whole sweep, as plain data, unchecked; None where there is none."""
+    if isinstance(values, Mapping) and isinstance(values.get("experiment"), Mapping):
+        values = values["experiment"]
     if not isinstance(values, Mapping):
         return None
     return with_overrides({"env": values["env"]} if "env" in values else {}, overrides).get("env")

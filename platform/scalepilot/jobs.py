@@ -1,7 +1,7 @@
 """Jobs on somebody else's Ray cluster: our code and the config go there over its dashboard's port, the run comes back.
 
-Nothing of Scalepilot needs to be installed there: both packages travel with the job, to every node. What they need (Ray, torch,
-onnxruntime …) has to be in the cluster's image.
+Nothing of Scalepilot needs to be installed there: both packages travel with the job, to every node, and so do recorded workloads
+and the user's own environments. What they need (Ray, torch, onnxruntime …) has to be in the cluster's image.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import os
 import shlex
+import shutil
 import sys
 import tempfile
 import time
@@ -27,13 +28,15 @@ import scalepilot
 import scalepilot_envs
 from scalepilot.errors import InputError, RunError
 from scalepilot.files.stored import read_bytes
-from scalepilot.ray_internals import check_token
+from scalepilot.ray_internals import use_token
 from scalepilot.storage import RAY_LOGS, unpack
 
 # Ray refuses larger packages, after it has read all of them.
 _MOST_UPLOAD_BYTES = 100 * 1024 * 1024
 _POLL_SECONDS, _ANSWER_SECONDS = 1.0, 4.0
-_CONFIG, _TRACE = "config.yaml", "trace.csv"
+_CONFIG, _TRACES = "config.yaml", "traces"
+# Of a package: what would keep files out of the upload that belong to it, and what is never needed.
+_NOT_SENT = ("__pycache__", ".git", ".gitignore", ".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache")
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -43,8 +46,8 @@ class JobRequest:
 
     Attributes:
         command: train or tune.
-        values: the configuration, paths and all checked.
-        trace: a recorded workload that travels along; None without one.
+        values: the configuration, checked; the recorded workloads in it that are files here travel along.
+        modules: files and package folders of environments that travel along.
         storage: URI where the job takes its run to; None for back here.
         pip: packages that the cluster's nodes install first.
         env: variables of the job's processes.
@@ -52,7 +55,7 @@ class JobRequest:
 
     command: str
     values: Mapping[str, Any]
-    trace: Path | None = None
+    modules: tuple[Path, ...] = ()
     storage: str | None = None
     pip: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
@@ -77,7 +80,7 @@ class Jobs:
 
         self.address = address
         try:
-            check_token()
+            use_token()
             self._client = JobSubmissionClient(address)
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             raise InputError(f"--address: {address}: {_reason(error)}") from None
@@ -93,6 +96,7 @@ class Jobs:
             RunError: the cluster refuses it.
         """
         job_id = f"scalepilot-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{os.urandom(3).hex()}"
+        check_size(request.modules)
         with working_dir(request) as folder:
             packages = [Path(module.__file__ or "").parent for module in (scalepilot, scalepilot_envs)]
             check_size([folder, *packages])
@@ -177,14 +181,72 @@ class Jobs:
 
 @contextlib.contextmanager
 def working_dir(request: JobRequest) -> Iterator[Path]:
-    """A folder with the configuration, and the trace, and nothing else, for the length of a `with` block."""
+    """A folder with the configuration, recorded workloads and modules, and nothing else, for the length of a `with` block.
+
+    Every process of a job begins in its copy, where Python looks for modules, too.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
     with tempfile.TemporaryDirectory(prefix="scalepilot-") as temporary:
-        folder, values = Path(temporary), dict(request.values)
-        if request.trace is not None:
-            (folder / _TRACE).write_bytes(read_bytes(request.trace))
-            values["workload"] = {**values["workload"], "path": _TRACE}
+        folder = Path(temporary)
+        values = _with_traces(request.values, folder, {})
+        for source in request.modules:
+            try:
+                if source.is_dir():
+                    shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns(*_NOT_SENT))
+                else:
+                    (folder / source.name).write_bytes(read_bytes(source))
+            except (OSError, shutil.Error) as error:
+                raise InputError(f"{source}: cannot be sent ({_reason(error)})") from None
         (folder / _CONFIG).write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
         yield folder
+
+
+def missing_traces(values: Any) -> list[str]:
+    """Recorded workloads that a configuration names and that are no files here: the cluster must have them."""
+    return [path for path in dict.fromkeys(_traces(values)) if not Path(path).is_file()]
+
+
+def _traces(values: Any, key: object = "") -> Iterator[str]:
+    """The paths of recorded workloads in a configuration: of sections of kind trace, and what a sweep tries as one's path."""
+    if isinstance(values, Mapping):
+        if values.get("kind") == "trace" and isinstance(values.get("path"), str):
+            yield values["path"]
+        for name, value in values.items():
+            yield from _traces(value, name)
+    elif isinstance(values, list | tuple):
+        for value in values:
+            if key == "workload.path" and isinstance(value, str):
+                yield value
+            yield from _traces(value)
+
+
+def _with_traces(values: Any, folder: Path, sent: dict[str, str], key: object = "") -> Any:
+    """Plain data with every recorded workload that is a file here copied into the folder, under its own name and suffix."""
+    if isinstance(values, Mapping):
+        copied = {name: _with_traces(value, folder, sent, name) for name, value in values.items()}
+        if values.get("kind") == "trace" and isinstance(values.get("path"), str):
+            copied["path"] = _sent(values["path"], folder, sent)
+        return copied
+    if isinstance(values, list | tuple):
+        is_path = key == "workload.path"
+        return [_sent(v, folder, sent) if is_path and isinstance(v, str) else _with_traces(v, folder, sent) for v in values]
+    return values
+
+
+def _sent(path: str, folder: Path, sent: dict[str, str]) -> str:
+    if not Path(path).is_file():
+        return path
+    if path not in sent:
+        # Its name is that of the workload in reports; of two with one name the second has a folder of its own.
+        place = Path(_TRACES, Path(path).name)
+        if (folder / place).exists():
+            place = Path(_TRACES, str(len(sent)), Path(path).name)
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(read_bytes(Path(path)))
+        sent[path] = place.as_posix()
+    return sent[path]
 
 
 def check_size(folders: Sequence[Path]) -> None:
@@ -222,8 +284,11 @@ def _check_answers(address: str) -> None:
 def _reason(error: Exception) -> str:
     text = str(error)
     if "401" in text or "403" in text or "authentication" in text.lower():
-        return "the token is missing or wrong; allowed: RAY_AUTH_MODE=token with the cluster's RAY_AUTH_TOKEN"
+        return (
+            "the token is missing or wrong; allowed: RAY_AUTH_MODE=token with the cluster's token in RAY_AUTH_TOKEN, or the path"
+            " of a file that holds it in RAY_AUTH_TOKEN_PATH (default: ~/.ray/auth_token)"
+        )
     return text.splitlines()[0][:300] if text else type(error).__name__
 
 
-__all__ = ["JobRequest", "Jobs", "check_size", "working_dir"]
+__all__ = ["JobRequest", "Jobs", "check_size", "missing_traces", "working_dir"]

@@ -117,6 +117,29 @@ def make_token() -> None:
     check_token()
 
 
+def use_token() -> None:
+    """Have requests to a cluster carry this user's token where there is one and RAY_AUTH_MODE says nothing.
+
+    Ray's own clients of a dashboard send none until that variable is set, although the cluster that the same user started here
+    asks for the one that Ray keeps in `~/.ray/auth_token`.
+
+    Raises:
+        InputError: see `check_token`.
+    """
+    check_token()
+    has_token = bool({_TOKEN, _TOKEN_PATH} & set(os.environ)) or _default_token().is_file()
+    if _MODE in os.environ or not has_token:
+        return
+    os.environ[_MODE] = "token"
+    if "ray._raylet" in sys.modules:
+        # Ray has read its variables when it was imported.
+        sys.modules["ray._raylet"].Config.initialize("")
+
+
+def _default_token() -> Path:
+    return Path.home() / ".ray" / "auth_token"
+
+
 def check_token() -> None:
     """Look after the file whose token Ray is about to use: others must neither have written it nor read it.
 
@@ -128,7 +151,7 @@ def check_token() -> None:
     if os.environ.get(_MODE, "token").lower() != "token" or os.environ.get(_TOKEN):
         return
     given = os.environ.get(_TOKEN_PATH)
-    path = Path(given) if given else Path.home() / ".ray" / "auth_token"
+    path = Path(given) if given else _default_token()
     if not given and not path.exists():
         return
     what = _TOKEN_PATH if given else "Ray's token"

@@ -16,10 +16,10 @@ def test_the_configuration_and_its_trace_travel_and_nothing_else(tmp_path: Path)
     trace = tmp_path / "mine.csv"
     trace.write_text("timestamp,requests_per_second\n")
     values = config_from_mapping({"workload": {"kind": "trace", "path": str(trace)}}).to_mapping()
-    with working_dir(JobRequest("train", values, trace=trace)) as folder:
-        assert sorted(path.name for path in folder.iterdir()) == ["config.yaml", "trace.csv"]
+    with working_dir(JobRequest("train", values)) as folder:
+        assert sorted(path.name for path in folder.rglob("*")) == ["config.yaml", "mine.csv", "traces"]
         sent = yaml.safe_load((folder / "config.yaml").read_text())
-        assert sent["workload"]["path"] == "trace.csv"
+        assert sent["workload"]["path"] == "traces/mine.csv"
         assert {**sent, "workload": {**sent["workload"], "path": str(trace)}} == values
     assert not folder.exists()
 

@@ -52,11 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _request(arguments: argparse.Namespace) -> JobRequest:
-    from scalepilot.config import EnvConfig, load_config, read_yaml
+    from scalepilot.cli.streams import note
+    from scalepilot.config import load_config, read_yaml
     from scalepilot.errors import InputError
-    from scalepilot.jobs import JobRequest
-    from scalepilot.sweep.plan import load_sweep, whole_mapping
-    from scalepilot_envs.workloads import TraceWorkload
+    from scalepilot.files.env_modules import sources_of
+    from scalepilot.jobs import JobRequest, missing_traces
+    from scalepilot.sweep.plan import envs_of, load_sweep, whole_mapping
 
     pairs = []
     for given in arguments.env:
@@ -69,12 +70,13 @@ def _request(arguments: argparse.Namespace) -> JobRequest:
     # Devices are looked for on the cluster then, not on the node that the job's driver is on.
     there = [*arguments.set, "resources.address=auto"]
     if isinstance(values, dict) and "space" in values:
-        return JobRequest("tune", whole_mapping(load_sweep(arguments.config, there)), **others)
-    config = load_config(arguments.config, there)
-    trace = None
-    if isinstance(config.env, EnvConfig) and isinstance(config.workload, TraceWorkload) and Path(config.workload.path).exists():
-        trace = Path(config.workload.path)
-    return JobRequest("train", config.to_mapping(), trace=trace, **others)
+        command, sent = "tune", whole_mapping(load_sweep(arguments.config, there))
+    else:
+        command, sent = "train", load_config(arguments.config, there).to_mapping()
+    for path in missing_traces(sent):
+        note("submit", f"note: workload.path: {path} is not here; every node of the cluster must have it")
+    modules = {place.name: place for env in envs_of(sent) for place in sources_of(env)}
+    return JobRequest(command, sent, modules=tuple(modules.values()), **others)
 
 
 def _end(arguments: argparse.Namespace, jobs: Jobs, job_id: str) -> int:

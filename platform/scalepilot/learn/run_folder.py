@@ -103,22 +103,28 @@ def find_modules(path: Path) -> None:
     """Have Python find the modules of the environment that a run of this user was trained on, where they were then.
 
     Args:
-        path: a run's folder, or a policy's in one; of any other nothing is looked at, nor what its files name imported.
+        path: a run's or a sweep's folder, or a policy's in one; of any other nothing is looked at.
 
     Raises:
         InputError: another user could change such a module.
     """
     folder = path.parent if path.name.startswith("policy") else path
-    if not (folder / "config.yaml").is_file():
+    file = _written_from(folder)
+    if file is None:
         return
     try:
         # What another user could write may not say which folder code is imported from.
         check_own(folder / "run.json")
-        env, recorded = env_section(read_yaml(folder / "config.yaml")), read_status(folder).get("modules")
+        env, recorded = env_section(read_yaml(file)), read_status(folder).get("modules")
     except InputError:
         # Said by whoever needs what is in them.
         return
     find_in_recorded_folders(env, recorded, folder)
+
+
+def _written_from(folder: Path) -> Path | None:
+    """The configuration that a run's, or a sweep's, folder was made from."""
+    return next((folder / name for name in ("config.yaml", "sweep.yaml") if (folder / name).is_file()), None)
 
 
 class _LogFile(logging.FileHandler):
@@ -260,8 +266,11 @@ class RunFolder:
 
     def _module_folders(self) -> dict[str, str]:
         """Where the modules of its environment are, for whatever reads the run later."""
-        if self._modules is None and self.config_file.is_file():
-            self._modules = folders_of(env_section(read_yaml(self.config_file)))
+        file = _written_from(self.path)
+        if self._modules is None and file is not None:
+            # A run that trains goes on without what is not known.
+            with contextlib.suppress(InputError):
+                self._modules = folders_of(env_section(read_yaml(file)))
         return self._modules or {}
 
     def read_status(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from scalepilot.config import (
     SECTIONS,
     ExperimentConfig,
+    OtherEnvConfig,
     config_from_mapping,
     put_key,
     read_yaml,
@@ -130,8 +131,24 @@ def _check_used(plan: PlannedSweep, path: Path) -> None:
 
 
 def whole_mapping(plan: PlannedSweep) -> dict[str, Any]:
-    """The sweep as plain data with its experiment inside: no other file is needed to run it."""
-    return replace(plan.sweep, experiment=dict(plan.base), set={}).to_mapping()
+    """The sweep as plain data with its experiment inside: no other file is needed to run it, nor a variable for its modules."""
+    base, env = dict(plan.base), plan.example.env
+    if isinstance(env, OtherEnvConfig) and isinstance(base.get("env"), Mapping) and not {"env", "env.id"} & {*plan.sweep.space}:
+        base["env"] = {**base["env"], "id": env.id}
+    return replace(plan.sweep, experiment=base, set={}).to_mapping()
+
+
+def envs_of(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Every environment's section of an experiment or a whole sweep as plain data, with what the space changes in it."""
+    space = values.get("space") or {}
+    base = (values.get("experiment") if space else values) or {}
+    found = [base.get("env") or {}, *(env for env in _listed(space.get("env")) if isinstance(env, Mapping))]
+    found += [{"id": env_id} for env_id in _listed(space.get("env.id")) if isinstance(env_id, str)]
+    return found + [{"wrappers": wrappers} for wrappers in _listed(space.get("env.wrappers"))]
+
+
+def _listed(choices: Any) -> list[Any]:
+    return choices if isinstance(choices, list) else []
 
 
 def planned(sweep: SweepConfig, base: Mapping[str, Any], source: str) -> PlannedSweep:

@@ -23,7 +23,7 @@ from scalepilot.config import ExperimentConfig
 from scalepilot.durable import write_bytes
 from scalepilot.errors import InputError, RunError
 from scalepilot.files.ownership import check_own_tree
-from scalepilot.learn.run_folder import new_folder
+from scalepilot.learn.run_folder import find_modules, new_folder
 from scalepilot.run_list import SWEEP_FILE
 from scalepilot.simulate import usable_cores
 from scalepilot.sweep.board import ranked, read_trials
@@ -72,6 +72,7 @@ def open_folder(folder: Path) -> PlannedSweep:
             f"{folder}: holds no {SWEEP_FILE}; allowed: a sweep's folder, such as runs/resource-manager/20261121-120000"
         )
     check_own_tree(folder, "resume")
+    find_modules(folder)
     return load_sweep(folder / SWEEP_FILE)
 
 
