@@ -109,10 +109,10 @@ def test_a_cross_check_that_only_one_engine_can_train_is_one_line(tmp_path: Path
     [
         (
             gym.spaces.Box(-np.inf, np.inf, (2,)),
-            r"id: test/Space\d+-v0 takes actions from \[-inf, -inf\] to \[inf, inf\]; allowed",
+            r"id: test/Space\d+-v0: action: action_0 is a number from -inf to inf; allowed: finite bounds",
         ),
-        (gym.spaces.Box(-1, 1, (2, 2)), r"takes Box \(2, 2\) actions; allowed: Discrete, or a Box of one dimension"),
-        (gym.spaces.MultiDiscrete([2, 3]), r"takes MultiDiscrete \(2,\) actions; allowed: Discrete, or a Box of one dimension"),
+        (gym.spaces.Text(3), "action is Text, which is not allowed; allowed: Box, Discrete, MultiDiscrete, MultiBinary"),
+        (gym.spaces.MultiDiscrete([40, 40]), "action is MultiDiscrete with 1,600 combinations; allowed: up to 1,024"),
     ],
 )
 def test_other_action_spaces_are_one_line(space: gym.Space[Any], expected: str):

@@ -164,8 +164,15 @@ def test_a_rule_remembers_through_the_state_the_client_sends_back(server: Server
     example = server.example("hpa")
     busy = server.decide("hpa", {"observation": example | {"cpu_utilisation": 1.0}}).json()
     idle = example | {"cpu_utilisation": 0.1, "ready_replicas": busy["desired_replicas"]}
-    assert server.decide("hpa", {"observation": idle, "state": busy["state"]}).json()["move"] == "hold"
-    assert server.decide("hpa", {"observation": idle}).json()["desired_replicas"] < busy["desired_replicas"]
+    state, targets = busy["state"], []
+    for _ in range(22):
+        answer = server.decide("hpa", {"observation": idle, "state": state}).json()
+        state = answer["state"]
+        targets.append(answer["desired_replicas"])
+    # Five minutes of 15 s: so long the highest recommendation counts. Without a state every decision is the first.
+    assert targets[:18] == [busy["desired_replicas"]] * 18
+    assert targets[-1] < busy["desired_replicas"]
+    assert server.decide("hpa", {"observation": idle}).json()["move"] == "hold"
 
 
 def test_a_wrong_field_is_a_422_that_names_field_unit_and_bounds(server: Server) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import logging
 import pickle
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from scalepilot.policy.onnx_metadata import model_metadata, with_metadata
 OPSET = 18
 _MAX_SCORE_ERROR = 1e-3
 _MAX_TRACED = 8
+_VERSION_DIGITS = 12
 _traced_before: dict[tuple[bytes, tuple[int, ...], str], torch.onnx.ONNXProgram] = {}
 
 
@@ -152,7 +155,9 @@ def exported_policy(spec: PolicySpec, network: torch.nn.Module, observations: ND
         RunError: the exported file decides otherwise than the network.
     """
     model = export_onnx(network, spec.observation_shape, spec.observation_dtype)
-    policy = NetworkPolicy(spec, with_metadata(model, model_metadata(spec)))
+    # A run's version holds the time; the same weights must give the same bytes.
+    contents = replace(spec, version=hashlib.sha256(model).hexdigest()[:_VERSION_DIGITS])
+    policy = NetworkPolicy(spec, with_metadata(model, model_metadata(contents)))
     native, _ = TorchPolicy(spec, copy.deepcopy(network).cpu()).act(observations)
     exported, _ = policy.act(observations)
     ours, theirs = (d.action if d.scores is None else _said(d.scores) for d in (native, exported))
