@@ -120,6 +120,27 @@ def test_scalepilot_submit_brings_the_run_back(away: Away, tmp_path: Path):
     assert not folder.checkpoints.exists()
 
 
+def test_an_environment_that_only_this_machine_has_trains_on_both_nodes(away: Away, repo: Path, tmp_path: Path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    text = (repo / "tests" / "data" / "field_envs.py").read_text()
+    (mine / "only_here.py").write_text(text.replace("field_envs:", "only_here:"))
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.format(steps=2048).replace("CartPole-v1", "DiscreteStart-v0"))
+    client = Away(
+        **{
+            **vars(away),
+            "environment": {**away.environment, "PYTHONPATH": str(mine), "SCALEPILOT_ENV_MODULES": "only_here"},
+        }
+    )
+    done = client.run("scalepilot.cli", "submit", str(path), "--address", away.address, "--output", str(tmp_path / "runs"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = Path(next(line for line in done.stdout.splitlines() if line.startswith("run:")).split()[-1])
+    spec = load_policy(run).spec
+    assert spec.env_id == "only_here:DiscreteStart-v0"
+    assert [action.value for action in spec.actions] == [-1, 0, 1]
+
+
 @pytest.fixture
 def lacking(away: Away) -> Iterator[Callable[[str], None]]:
     yield lambda name: away.missing.write_text(name) and None

@@ -16,6 +16,9 @@ import yaml
 
 import scalepilot.jobs
 from scalepilot.cli import main
+from scalepilot.errors import InputError
+from scalepilot.files import ownership
+from scalepilot.files.ownership import check_module
 from scalepilot.jobs import JobRequest, missing_traces, working_dir
 
 HEADER = "timestamp,requests_per_second\n"
@@ -132,6 +135,23 @@ def test_modules_and_what_they_import_from_their_folder_travel(here: Path, monke
     (here / "job_here.py").write_text(MODULE.format(helper="json", env_id="JobHere-v0"))
     submitted({"algorithm": "q_learning", "env": {"id": "job_here:JobHere-v0"}})
     assert sorted(Sent.files) == ["config.yaml", "job_here.py"]
+
+
+def test_what_came_with_the_job_is_as_safe_as_our_own_code(here: Path, monkeypatch: pytest.MonkeyPatch):
+    session = here / "session"
+    sent = session / "runtime_resources" / "working_dir_files" / "_ray_pkg_1"
+    sent.mkdir(parents=True)
+    (sent / "job_sent.py").write_text("")
+    session.chmod(0o777)
+    monkeypatch.syspath_prepend(str(sent))
+    with pytest.raises(InputError, match=r"env: job_sent: .*others may write there"):
+        check_module("job_sent", "env")
+    monkeypatch.setattr(ownership, "_OWN_CODE", str(here / "elsewhere" / "runtime_resources" / "x" / "scalepilot" / "a.py"))
+    with pytest.raises(InputError, match=r"env: job_sent: .*others may write there"):
+        check_module("job_sent", "env")
+    ours = session / "runtime_resources" / "py_modules_files" / "_ray_pkg_2" / "scalepilot" / "files" / "ownership.py"
+    monkeypatch.setattr(ownership, "_OWN_CODE", str(ours))
+    check_module("job_sent", "env")
 
 
 def test_a_wrapper_of_a_users_own_travels(here: Path):

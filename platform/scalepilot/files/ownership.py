@@ -31,6 +31,8 @@ from scalepilot.errors import InputError
 _MOST_LINKS = 40
 # What imports a user's own environments.
 ENV_MODULES = "SCALEPILOT_ENV_MODULES"
+# Under a session's folder; what travels with jobs is there.
+_UNPACKED, _OWN_CODE = "runtime_resources", __file__
 _ACL = "system.posix_acl_access"
 _OTHERS_MAY_READ = stat.S_IROTH | stat.S_IWOTH | stat.S_IXOTH
 
@@ -130,7 +132,8 @@ def read_own(path: Path | str, what: str = "", *, most_bytes: int, secret: bool 
 def check_module(name: str, what: str) -> None:
     """Refuse a module that another user could change, before it is imported; one that is not found is left to the import.
 
-    What is installed beside Python itself is as safe as that, and not looked at.
+    What is installed beside Python itself is as safe as that, and not looked at. Nor is what came here with a job: Ray, which
+    opens its folders to everyone, has unpacked it beside this very code.
 
     Args:
         name: of the module or package.
@@ -144,8 +147,14 @@ def check_module(name: str, what: str) -> None:
     except (ImportError, ValueError):
         return
     for place in [] if found is None else [found.origin, *(found.submodule_search_locations or [])]:
-        if place and Path(place).exists() and not Path(place).is_relative_to(sys.prefix):
+        if place and Path(place).exists() and not Path(place).is_relative_to(sys.prefix) and not _came_with_this_job(place):
             check_own(place, f"{what}: {name}")
+
+
+def _came_with_this_job(place: str) -> bool:
+    """Whether Ray has unpacked a path for the same job as our own code."""
+    found = next((folder for folder in Path(os.path.realpath(_OWN_CODE)).parents if folder.name == _UNPACKED), None)
+    return found is not None and Path(os.path.realpath(place)).is_relative_to(found)
 
 
 def check_listed_modules(variable: str = ENV_MODULES) -> None:
