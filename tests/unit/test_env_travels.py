@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scalepilot.cli import main
 from scalepilot.config import config_from_mapping, load_config
 from scalepilot.errors import ConfigError
 from scalepilot.experiment import run_experiment
@@ -173,7 +174,9 @@ def test_code_beside_a_run_of_a_stranger_is_not_imported(
     assert os.environ["PYTHONPATH"] == f"elsewhere{os.pathsep}{modules}", "processes that are started later find it, too"
 
 
-def test_a_module_in_the_current_folder_is_found_for_a_configuration_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_module_in_the_current_folder_is_found_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     (tmp_path / "travel_here.py").write_text(MODULE.replace("TravelSteps", "TravelHere"))
     (tmp_path / "config.yaml").write_text("algorithm: q_learning\nenv: {id: CartPole-v1}\n")
     monkeypatch.chdir(tmp_path)
@@ -181,5 +184,12 @@ def test_a_module_in_the_current_folder_is_found_for_a_configuration_alone(tmp_p
     monkeypatch.setenv("PYTHONPATH", "")
     with pytest.raises(ConfigError, match="'travel_here' cannot be imported"):
         config_from_mapping({"env": {"id": "travel_here:TravelHere-v0"}})
+    (tmp_path / "travel_here.py").chmod(0o666)
+    assert main(["env", "show", "travel_here:TravelHere-v0"]) == 2
+    assert "env: travel_here: " in (said := capsys.readouterr().err)
+    assert "others may write there" in said
+    (tmp_path / "travel_here.py").chmod(0o600)
+    assert main(["env", "show", "travel_here:TravelHere-v0"]) == 0
     config = load_config(tmp_path / "config.yaml", ["env.id=travel_here:TravelHere-v0"])
+    assert "travel_here:TravelHere-v0" in capsys.readouterr().out
     assert config.env.id == "travel_here:TravelHere-v0"

@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """List or show."""
     from scalepilot.errors import InputError
-    from scalepilot_envs import ENVS, find_env
+    from scalepilot.files.env_modules import find_checked, find_in_current_folder
+    from scalepilot_envs import ENVS
 
     if arguments.what == "list":
         entries = list(ENVS.values())
@@ -44,10 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             _list(entries, as_json=arguments.json)
         return 0
-    try:
-        entry = find_env(arguments.id)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    find_in_current_folder({"id": arguments.id})
+    entry = find_checked(arguments.id)
     try:
         description = describe(entry)
     # Whatever an environment of others raises when it is made, such as a package that is not installed.
