@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
+import hypothesis
 import numpy as np
 import pytest
 
@@ -37,6 +38,10 @@ os.environ |= {
 scalepilot.simulate.usable_cores = lambda: 1
 # Unix sockets allow 107 bytes; Ray appends about 75 of its own.
 _LONGEST_RAY_FOLDER = 30
+
+# An example takes as long as the machine lets it: CI has other work.
+hypothesis.settings.register_profile("busy", deadline=None)
+hypothesis.settings.load_profile("busy")
 
 REPO = Path(__file__).resolve().parents[1]
 SHARED = REPO.parent / "shared"

@@ -134,7 +134,7 @@ def test_a_description_that_does_not_fit_the_model_is_refused(spec: PolicySpec):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"dtype": "float32"}, "allowed: a float32 number without either, or a uint8 image with three of each"),
+        ({"shape": (), "axes": ()}, "allowed: a float32 number without either, or a uint8 or float32 image with three of each"),
         ({"axes": ("height", "width")}, "allowed: a float32 number without either"),
         ({"shape": (40, 36)}, "allowed: a float32 number without either"),
     ],
