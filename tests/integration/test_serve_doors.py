@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests import own_loop
 from tests.doors import Doors, doors, raise_file_limit
 from tests.slow_clients import exchange, request_bytes, slow_clients, watch
 
@@ -55,7 +56,7 @@ def held(server: Doors, kind: str, count: int, key: str, seconds: float) -> list
             assert all(sum(counts.values()) >= 3 for counts in watched.statuses.values()), (kind, count, watched)
             return closed
 
-    return asyncio.run(hold())
+    return own_loop.run(hold())
 
 
 @pytest.mark.parametrize("key", ["", "not-a-key-of-this-server", KEY], ids=["no key", "wrong key", "key"])
@@ -105,7 +106,7 @@ def test_several_kinds_of_slow_clients_at_once_hold_nobody_up(server: Doors) -> 
             watched = await watch(server.port, 2, requests)
         assert watched.failed() == {}
 
-    asyncio.run(hold())
+    own_loop.run(hold())
 
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -113,7 +114,7 @@ Answer = tuple[int, dict[str, str], bytes]
 
 def ask(server: Doors, data: bytes) -> Answer:
     """Status, headers and body of the last answer (a `100 Continue` may come before it)."""
-    return asyncio.run(asked(server, data))
+    return own_loop.run(asked(server, data))
 
 
 def ask_all(server: Doors, requests: dict[str, bytes]) -> dict[str, Answer]:
@@ -122,7 +123,7 @@ def ask_all(server: Doors, requests: dict[str, bytes]) -> dict[str, Answer]:
     async def all_of_them() -> list[Answer]:
         return await asyncio.gather(*(asked(server, data) for data in requests.values()))
 
-    return dict(zip(requests, asyncio.run(all_of_them()), strict=True))
+    return dict(zip(requests, own_loop.run(all_of_them()), strict=True))
 
 
 async def asked(server: Doors, data: bytes) -> Answer:
@@ -214,7 +215,7 @@ def test_malformed_requests_are_answered_400_and_hurt_nobody(server: Doors) -> N
 
 def test_what_follows_a_refused_body_is_no_request_of_its_own(server: Doors) -> None:
     hidden = raw("GET /v1/policies HTTP/1.1")
-    answers = asyncio.run(
+    answers = own_loop.run(
         exchange(
             server.port,
             raw(f"POST {DECIDE} HTTP/1.1", f"Content-Length: {len(hidden)}", key="wrong-wrong-wrong-1", body=hidden),
@@ -235,7 +236,7 @@ def test_an_idle_connection_is_kept_longer_than_a_request_may_take(server: Doors
         writer.close()
         return answer
 
-    assert asyncio.run(twice()).startswith(b"HTTP/1.1 200")
+    assert own_loop.run(twice()).startswith(b"HTTP/1.1 200")
 
 
 def test_a_body_in_pieces_arrives_whole_whatever_its_size(server: Doors) -> None:
@@ -257,7 +258,7 @@ def test_a_body_in_pieces_arrives_whole_whatever_its_size(server: Doors) -> None
         return answer
 
     for count in (1, 50, 400):
-        answer = asyncio.run(send(count))
+        answer = own_loop.run(send(count))
         assert answer.startswith(b"HTTP/1.1 200"), answer[:200]
         assert len(json.loads(answer.partition(b"\r\n\r\n")[2])) == count
 

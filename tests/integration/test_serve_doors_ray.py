@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from tests import own_loop
 from tests.doors import Doors, raise_file_limit
 from tests.slow_clients import exchange, request_bytes, slow_clients, watch
 
@@ -66,7 +66,7 @@ def test_slow_clients_hold_nobody_up(server: Doors, kind: str, count: int, key: 
             watched = await watch(server.port, 5, requests)
         assert watched.failed() == {}
 
-    asyncio.run(hold())
+    own_loop.run(hold())
 
 
 def test_unusual_requests_are_answered_in_json(server: Doors) -> None:
@@ -76,6 +76,6 @@ def test_unusual_requests_are_answered_in_json(server: Doors) -> None:
         request_bytes("GET", "/v1/policies", server.keyed() | {"Upgrade": "websocket", "Connection": "Upgrade"}): 400,
     }
     for data, status in asked.items():
-        answer = asyncio.run(exchange(server.port, data, 2))
+        answer = own_loop.run(exchange(server.port, data, 2))
         assert answer.startswith(b"HTTP/1.1 %d" % status), data
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"], data

@@ -82,6 +82,7 @@ def test_draws_are_valid_however_little_the_network_likes_them(observation):
 
 @pytest.mark.parametrize("double", [True, False])
 def test_the_target_is_the_best_valid_action_of_the_next_state(observation, double):
+    torch.manual_seed(1)
     module = QModule(**SPACES)
     learner = QLearner(module, DQNConfig(double=double, gamma=0.5), torch.device("cpu"), 0)
     next_features = module.features(observation)
