@@ -211,7 +211,7 @@ def test_a_driver_killed_outright_is_resumed_with_at_most_one_interval_lost(
 @pytest.mark.slow
 def test_a_second_ctrl_c_ends_at_once_and_leaves_no_process(tmp_path: Path, driver: Callable[..., Any]):
     # The first Ctrl-C ends learning after a few of these passes; checkpoint and export are still to come then.
-    experiment = config(tmp_path / "runs", ppo={"num_epochs": 2_000_000})
+    experiment = config(tmp_path / "runs", ppo={"num_epochs": 1000, "total_env_steps": 4_096_000})
     process, folder = driver(experiment)
     log = folder.path / "logs" / "training.log"
     wait_for(lambda: "training begins" in log.read_text())
