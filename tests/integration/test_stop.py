@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 # Phase → what training.log or run.json says once it has begun, and the first of its seeds.
-PHASES = {"validation": 1_000_000, "test": 2_000_000, "export": 0, "training": -1}
+PHASES = {"validation": 1_000_000, "test": 2_000_000, "export": 4_000_000, "training": -1}
 CONFIG = """
 name: stopped
 algorithm: q_learning

@@ -23,6 +23,8 @@ from scalepilot_envs.registration import find_env
 
 # Seeds of validation and test episodes; training draws its own from all of 32 bits.
 VALIDATION_SEED, TEST_SEED = 1_000_000, 2_000_000
+# Of the observations on which an export is held to its network; 3,000,000 is the videos'.
+EXPORT_SEED = 4_000_000
 _PARITY_STEPS = 25
 _PARITY_SECONDS = 30.0
 
@@ -211,7 +213,7 @@ def sample_observations(task: Task, env_id: str, count: int) -> NDArray[Any]:
     """
     num_envs, env = count // _PARITY_STEPS, task.description
     envs = find_env(env_id).vector_maker()(num_envs=num_envs, **task.training_arguments())
-    observations = [envs.reset(seed=0)[0]]
+    observations = [envs.reset(seed=EXPORT_SEED)[0]]
     rng = np.random.default_rng(0)
     for _ in range(_PARITY_STEPS - 1):
         shares = rng.random((num_envs, max(1, len(env.components))))
