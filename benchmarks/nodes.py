@@ -51,11 +51,10 @@ def ray_nodes(
                 role = [f"--address={address}"]
                 if i == 0:
                     role = ["--head", f"--port={address.rsplit(':', 1)[1]}", f"--temp-dir={base}"]
-                role += (
-                    [f"--dashboard-port={dashboard_port}", f"--dashboard-agent-listen-port={_free_port()}"]
-                    if dashboard_port
-                    else ["--include-dashboard=false"]
-                )
+                if dashboard_port:
+                    role += [f"--dashboard-port={dashboard_port}", f"--dashboard-agent-listen-port={_free_port()}"]
+                elif i == 0:
+                    role.append("--include-dashboard=false")
                 variables = {**os.environ, **(environments[i] if i < len(environments) else {})}
                 with (Path(temporary) / f"node{i}.log").open("wb") as log:
                     command = [*common, *role, f"--num-cpus={count}"]
