@@ -138,7 +138,9 @@ def check(seeds: range, tmp_path: Path, good_folders: list[Path], capsys: pytest
         except BaseException as error:
             raise AssertionError(f"{note}: {error!r}") from error
         expected = 1 if os.path.lexists(folder / "policy.json") else 0
-        assert len(watch.take()) == expected, (note, [vars(line) for line in watch.lines])
+        # A folder that nothing was done to may be the one that the watcher has seen already.
+        allowed = {0, expected} if "nothing left" in how else {expected}
+        assert len(watch.take()) in allowed, (note, [vars(line) for line in watch.lines])
         for command in ("show", "list", "show --json", "list --json"):
             said = ""
             arguments = parser.parse_args([*command.split(), str(folder)])
