@@ -146,7 +146,7 @@ python_version = 3.11
 mypy_path = platform:envs
 explicit_package_bases = True
 ignore_missing_imports = True
-[mypy-torch.*,ray.*,stable_baselines3.*,pydantic.*,onnx.*,onnxruntime.*,optuna.*,uvicorn.*,starlette.*,prometheus_client.*,rich.*,jinja2.*]
+[mypy-torch.*,ray.*,stable_baselines3.*,onnx.*,onnxruntime.*,optuna.*,starlette.*,prometheus_client.*,rich.*,jinja2.*]
 follow_imports = skip
 """
 

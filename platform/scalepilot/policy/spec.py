@@ -42,6 +42,10 @@ class ActionEntry:
 
     __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012
 
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.size):
+            raise ValueError(f"action {self.index}: size {self.size} is not allowed; allowed: finite numbers")
+
 
 @dataclass(frozen=True)
 class FieldEntry:
