@@ -125,7 +125,7 @@ def _actor(name: str, folders: dict[str, Policy], env: EnvDescription) -> tuple[
         return name, rule_from_text(name, env)
     if name not in RULES:
         raise InputError(
-            f"{name}: is no folder and no rule; allowed: a run or policy folder, or {', '.join(rules_for(env))},"
+            f"{name}: is neither a folder nor a rule; allowed: a run or policy folder, or {', '.join(rules_for(env))},"
             " with settings such as hpa:target=0.8 if wanted"
         )
     return name, make_rule(name, env)

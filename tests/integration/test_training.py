@@ -219,6 +219,7 @@ def wait_for(condition, seconds: float = 90.0) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_the_policy_says_how_to_go_on_and_leaves_no_process(tmp_path: Path, cli_env: dict[str, str]):
     config_file = tmp_path / "config.yaml"
     config_file.write_text(small(tmp_path / "runs", ppo={"total_env_steps": 50_000_000}).to_yaml())

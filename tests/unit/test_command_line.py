@@ -156,7 +156,7 @@ WRONG = {
     "compare nowhere": "no such folder",
     "compare --plot-only nowhere": "summary.json: cannot be read",
     "evaluate nowhere": "no such folder",
-    "demo nowhere": "is no folder and no rule",
+    "demo nowhere": "is neither a folder nor a rule",
     "policy list nowhere": "is no folder",
     "policy show nowhere": "no such folder",
     "policy export nowhere x": "no such folder",

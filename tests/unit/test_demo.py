@@ -204,14 +204,14 @@ def test_a_trained_policy_flies_beside_the_default_hpa(capsys, tiny_artifact):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nonsense"], "nonsense: is no folder and no rule; allowed: a run or policy folder, or random, static"),
+        (["nonsense"], "nonsense: is neither a folder nor a rule; allowed: a run or policy folder, or random, static"),
         (["hpa", "--steps", "0"], "--steps: 0 is not allowed"),
         (["hpa", "--delay", "-1"], "--delay: -1 is not allowed; allowed: 0 to 60 seconds"),
         (["hpa", "--seed", "-1"], "--seed: -1 is not allowed"),
         (["hpa", "--pattern", "waves"], "--pattern waves: is no file and no kind; allowed: a trace's file, or"),
         (["hpa", "--env", "Autoscal-v0"], "--env: 'Autoscal-v0' is not allowed"),
         (["random", "--env", "GridWorld-v0", "--pattern", "spike"], "has no requests to serve"),
-        (["optimum", "--env", "GridWorld-v0"], "optimum: is no folder and no rule"),
+        (["optimum", "--env", "GridWorld-v0"], "optimum: is neither a folder nor a rule"),
     ],
 )
 def test_what_is_not_allowed_is_one_line(capsys, arguments, message):

@@ -64,6 +64,7 @@ def assert_whole(folder: Path) -> int:
     return int.from_bytes(versions.pop(), "big")
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_only_whole_checkpoints_artifacts_and_files(tmp_path: Path):
     moments, last = random.Random(0), 0
     policy = 0

@@ -40,6 +40,7 @@ def test_a_place_that_cannot_be_written_is_a_line(uri: str):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_credentials_in_a_uri_are_not_repeated(run: Path):
     nobody = "s3://key:secret@bucket/runs?scheme=http&endpoint_override=127.0.0.1:9&region=x"
     with pytest.raises(RunError) as raised:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import InputError
+from scalepilot.files.ownership import check_own_tree
 from scalepilot.policy import NetworkPolicy, Policy, PolicySpec, TablePolicy, load_policy
 
 Arrays = dict[str, NDArray[Any]]
@@ -28,12 +29,12 @@ def load_parent(path: Path, algorithm: str) -> Policy:
     """The policy of a folder, or of a run's.
 
     Raises:
-        InputError: it cannot start this algorithm.
+        InputError: it cannot start this algorithm, or others can write to it.
     """
     if algorithm not in _KINDS:
         raise InputError(f"--init: algorithm {algorithm} cannot start from a policy; allowed: {', '.join(_KINDS)}")
     folder = path / "policy" if (path / "policy" / "policy.json").is_file() else path
-    policy = load_policy(folder)
+    policy = load_policy(check_own_tree(folder, "init"))
     kind, rules = _KINDS[algorithm]
     if policy.spec.kind != kind or policy.spec.decision_rule not in rules:
         given = f"a {policy.spec.kind} with decision rule {policy.spec.decision_rule}"

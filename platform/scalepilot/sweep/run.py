@@ -286,7 +286,7 @@ def _stoppable() -> Iterator[Any]:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        print("\nstopping: trials write checkpoints; once more to end at once", flush=True)
+        print("\nStopping: trials write checkpoints; press Ctrl-C again to stop immediately", flush=True)
         # What Tune listens to for the same.
         os.kill(os.getpid(), signal.SIGUSR1)
 
