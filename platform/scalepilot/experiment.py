@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from scalepilot.cluster import connected
 from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
-from scalepilot.durable import write_bytes
 from scalepilot.errors import ConfigError
 from scalepilot.evaluate.compare import Comparison, write_evaluation
 from scalepilot.evaluate.files import summary
 from scalepilot.evaluate.returns import ReturnComparison, compare_returns, returns_notes, returns_summary, write_returns
+from scalepilot.files.atomic import write_bytes
 from scalepilot.files.lock import locked
 from scalepilot.files.stop import StopFlag, Stopped, at_once
 from scalepilot.judge import (

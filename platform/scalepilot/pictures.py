@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.durable import write_bytes
 from scalepilot.errors import EnvironmentFailedError, InputError, ScalepilotError
 from scalepilot.evaluate.action_bars import action_bars
 from scalepilot.evaluate.action_chart import action_chart
@@ -32,6 +31,7 @@ from scalepilot.evaluate.returns import ReturnComparison
 from scalepilot.evaluate.statistics import Interval
 from scalepilot.evaluate.video import gif
 from scalepilot.evaluate.workload_picture import workload_picture
+from scalepilot.files.atomic import write_bytes
 from scalepilot.files.stop import StepLimit, at_once
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.stored_metrics import metric_names, stored_metrics

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from scalepilot.durable import remove_folder, remove_leftovers, replaced_folder, write_bytes, write_json
+from scalepilot.files.atomic import remove_folder, remove_leftovers, replaced_folder, write_bytes, write_json
 from scalepilot.learn.checkpoints import LAST_FILE, Checkpoints
 
 KILLS = 50
@@ -22,7 +22,7 @@ KILLS = 50
 WRITER = """
 import sys
 from pathlib import Path
-from scalepilot.durable import replaced_folder, write_bytes
+from scalepilot.files.atomic import replaced_folder, write_bytes
 from scalepilot.learn.checkpoints import LAST_FILE, Checkpoints
 
 checkpoints, n = Checkpoints(Path(sys.argv[1]) / "checkpoints", 2), int(sys.argv[2])
@@ -115,7 +115,7 @@ def test_a_file_that_does_not_fit_leaves_the_old_one_and_nothing_aside(tmp_path:
     script = """
         import resource, sys
         from pathlib import Path
-        from scalepilot.durable import replaced_folder, write_bytes
+        from scalepilot.files.atomic import replaced_folder, write_bytes
         folder = Path(sys.argv[1])
         write_bytes(folder / "a", b"old")
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))

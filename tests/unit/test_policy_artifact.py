@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, load_model_from_string, numpy_helper
 
-from scalepilot.durable import _swapped
 from scalepilot.errors import ArtifactError, ObservationError
+from scalepilot.files.atomic import _swapped
 from scalepilot.policy import (
     NetworkPolicy,
     check_same_fields,

@@ -128,10 +128,10 @@ def _fly(flight: AutoscaleFlight | EnvFlight) -> None:
 
 
 def _write(flight: AutoscaleFlight | EnvFlight, arguments: argparse.Namespace) -> None:
-    from scalepilot.durable import write_bytes
     from scalepilot.evaluate.flight_film import film_frames
     from scalepilot.evaluate.flight_page import flight_page
     from scalepilot.evaluate.video import gif, mp4
+    from scalepilot.files.atomic import write_bytes
 
     if arguments.gif is not None or arguments.mp4 is not None:
         frames, frames_per_second = film_frames(flight)

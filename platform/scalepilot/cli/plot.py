@@ -21,11 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Draw; 0 when anything was drawn, 1 when nothing could be."""
-    from scalepilot.durable import write_bytes
     from scalepilot.errors import InputError
     from scalepilot.evaluate.files import SUMMARY_FILE, read_evaluation
     from scalepilot.evaluate.returns import is_returns, read_returns
     from scalepilot.experiment import make_task
+    from scalepilot.files.atomic import write_bytes
     from scalepilot.learn.run_folder import RunFolder
     from scalepilot.learn.stored_metrics import stored_metrics
     from scalepilot.pictures import Judged, RunPictures

@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([_as_json(entry) for entry in runs], indent=1, ensure_ascii=False, allow_nan=False))
     elif arguments.html is not None:
-        from scalepilot.durable import write_bytes
+        from scalepilot.files.atomic import write_bytes
 
         try:
             write_bytes(arguments.html, runs_page(runs, arguments.html).encode())

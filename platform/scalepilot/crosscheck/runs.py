@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scalepilot.cluster import connected
 from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
 from scalepilot.crosscheck.verdict import Agreement, agreement
-from scalepilot.durable import write_json
 from scalepilot.errors import ConfigError, InputError
 from scalepilot.evaluate.curves import Curve, curves_svg
 from scalepilot.evaluate.nested import nested_mean
 from scalepilot.evaluate.statistics import Interval
 from scalepilot.experiment import INTERRUPTED, load_data, make_task, make_trainer, policy_spec
+from scalepilot.files.atomic import write_json
 from scalepilot.files.stop import StopFlag
 from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions, new_folder
 from scalepilot.learn.task import TEST_SEED, Task

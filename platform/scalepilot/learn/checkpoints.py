@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, TypeAdapter
 
-from scalepilot.durable import remove_folder, remove_leftovers, replaced_folder
+from scalepilot.files.atomic import remove_folder, remove_leftovers, replaced_folder
 from scalepilot.files.ownership import check_own, check_own_tree
 from scalepilot.files.stored import read_record
 

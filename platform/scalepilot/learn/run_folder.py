@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scalepilot.config import ExperimentConfig, config_from_mapping, env_section, read_yaml
-from scalepilot.durable import write_bytes, write_json
 from scalepilot.errors import InputError, RunError
+from scalepilot.files.atomic import write_bytes, write_json
 from scalepilot.files.env_modules import find_in_recorded_folders, folders_of
 from scalepilot.files.ownership import check_own
 from scalepilot.files.stored import read_numbers

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.durable import write_json
 from scalepilot.errors import EnvironmentFailedError, InputError, LearnerLostError, RunError
+from scalepilot.files.atomic import write_json
 from scalepilot.files.ownership import check_own_tree
 from scalepilot.files.stop import Stopped
 from scalepilot.files.stored import read_arrays

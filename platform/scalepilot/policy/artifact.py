@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from scalepilot.durable import replaced_folder
 from scalepilot.errors import ArtifactError, ScalepilotError
+from scalepilot.files.atomic import replaced_folder
 from scalepilot.files.stored import parse_json, read_bytes
 from scalepilot.policy.fields import check_same_fields
 from scalepilot.policy.network import MODEL_FILE, NetworkPolicy

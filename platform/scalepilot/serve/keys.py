@@ -9,8 +9,8 @@ import logging
 import time
 from pathlib import Path
 
-from scalepilot.durable import write_bytes
 from scalepilot.errors import InputError
+from scalepilot.files.atomic import write_bytes
 from scalepilot.files.ownership import read_own
 from scalepilot.serve.errors import RequestError
 from scalepilot.serve.logs import LOGGER

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from scalepilot.durable import write_bytes
 from scalepilot.errors import InputError
+from scalepilot.files.atomic import write_bytes
 from scalepilot.serve.config import ROUTES_FILE, RouteConfig, ServeConfig, load_routes
 from scalepilot.serve.errors import RequestError
 from scalepilot.serve.logs import muted

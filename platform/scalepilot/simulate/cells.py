@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 import scalepilot.policy
 import scalepilot.simulate.episodes as simulator
 import scalepilot_envs.autoscale
-from scalepilot.durable import write_bytes
 from scalepilot.errors import ArtifactError, InputError
+from scalepilot.files.atomic import write_bytes
 from scalepilot.files.stored import read_arrays, table_schema
 from scalepilot.policy import PackedPolicy, Planner, Policy, pack_policy
 from scalepilot.simulate.episodes import EpisodeResults, EpisodeSet, Playback, run_episodes

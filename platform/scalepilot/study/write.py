@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from scalepilot.durable import write_bytes, write_json
 from scalepilot.evaluate.files import interval_json, json_number
 from scalepilot.evaluate.study_charts import action_shares, dot_plots, learning_curves
 from scalepilot.evaluate.study_metrics import Arm, TaskResult
 from scalepilot.evaluate.study_page import StudyPage, render_markdown, render_page
 from scalepilot.evaluate.study_text import analysis, conclusion, verdict
+from scalepilot.files.atomic import write_bytes, write_json
 from scalepilot.files.stored import read_text
 from scalepilot.learn.run_folder import git_sha, hardware, library_versions
 from scalepilot.study.config import StudyConfig

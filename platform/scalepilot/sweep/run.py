@@ -20,8 +20,8 @@ import yaml
 
 from scalepilot.cluster import connected, cpus_of, on_each_node
 from scalepilot.config import ExperimentConfig
-from scalepilot.durable import write_bytes
 from scalepilot.errors import InputError, RunError
+from scalepilot.files.atomic import write_bytes
 from scalepilot.files.ownership import check_own_tree
 from scalepilot.learn.run_folder import find_modules, new_folder
 from scalepilot.run_list import SWEEP_FILE

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from scalepilot.config import EnvConfig, ExperimentConfig, short_value
-from scalepilot.durable import replaced_folder, write_bytes, write_json
 from scalepilot.errors import RunError
 from scalepilot.evaluate.files import interval_json, json_number
 from scalepilot.evaluate.page import image_address, render
@@ -17,6 +16,7 @@ from scalepilot.evaluate.returns import returns_verdict
 from scalepilot.evaluate.statistics import FROM_ZERO, Bounds
 from scalepilot.evaluate.tables import verdict as cost_verdict
 from scalepilot.experiment import evaluate_returns, evaluate_run, load_data, make_task, tuned_baselines
+from scalepilot.files.atomic import replaced_folder, write_bytes, write_json
 from scalepilot.files.stored import read_text
 from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions
 from scalepilot.progress import duration

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.durable import write_json
 from scalepilot.errors import ConfigError
+from scalepilot.files.atomic import write_json
 from scalepilot.files.stored import read_mapping
 from scalepilot.learn.callbacks.base import Callback, PolicyNow, Row
 from scalepilot.settings import TrackingConfig

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from scalepilot.durable import write_json
+from scalepilot.files.atomic import write_json
 from scalepilot.files.stored import read_mapping
 
 

@@ -38,8 +38,8 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.durable import write_bytes, write_json
 from scalepilot.errors import InputError
+from scalepilot.files.atomic import write_bytes, write_json
 from scalepilot.files.stop import Stopped
 from scalepilot.files.stored import read_mapping
 from scalepilot.learn.devices import choose_device
