@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.train_ppo_cartpole import EPOCHS, config
 from benchmarks.train_ppo_large import OURS
 from scalepilot.cluster import connected
-from scalepilot.settings import ResourcesConfig
+from scalepilot.config.running import ResourcesConfig
 
 ROUNDS, WARM_UP = 40, 5
 NUM_FEATURES, NUM_ACTIONS, HIDDEN = 4, 2, 64

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from scalepilot.cluster import connected
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.settings import ResourcesConfig
+from scalepilot.config.running import ResourcesConfig
 
 ROUNDS = 3
 ITERATIONS = {"rllib": 22, "rllib-stock": 6, "sb3": 12}

@@ -15,7 +15,7 @@ from functools import partial
 
 from benchmarks.train_ppo_cartpole import EPOCHS, Batch, rllib_rates, sb3_rates, timed
 from scalepilot.cluster import connected
-from scalepilot.settings import ResourcesConfig
+from scalepilot.config.running import ResourcesConfig
 
 ROUNDS = 3
 OURS = Batch(num_envs=512, rollout_steps=32, minibatch_size=2048)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scalepilot.config import PROTOCOL_PEAK_RPS, ExperimentConfig, config_from_mapping
+from scalepilot.config.env import EnvConfig, is_autoscale
 from scalepilot.errors import InputError
 from scalepilot.evaluate.env_flight import EnvFlight
 from scalepilot.evaluate.flight import AutoscaleFlight, Entry
@@ -20,7 +21,6 @@ from scalepilot.learn.run_folder import find_modules
 from scalepilot.policy import Policy, load_policy
 from scalepilot.policy.rules import RULES, Hpa, HpaParameters, make_rule, rules_for
 from scalepilot.policy.rules.command_line import has_settings, rule_from_text
-from scalepilot.settings import EnvConfig, is_autoscale
 from scalepilot.simulate import EpisodeSet, autoscale_optimum, poisson_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.autoscale.description import describe as describe_autoscale

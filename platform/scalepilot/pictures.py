@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from scalepilot.config import ExperimentConfig
+from scalepilot.config.env import EnvConfig
 from scalepilot.errors import EnvironmentFailedError, InputError, ScalepilotError
 from scalepilot.evaluate.action_bars import action_bars
 from scalepilot.evaluate.action_chart import action_chart
@@ -37,7 +38,6 @@ from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.stored_metrics import metric_names, stored_metrics
 from scalepilot.learn.task import Task
 from scalepilot.policy import Policy, TablePolicy, load_policy
-from scalepilot.settings import EnvConfig
 from scalepilot_envs.registration import find_env
 from scalepilot_envs.workloads import Part, part_of
 

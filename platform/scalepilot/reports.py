@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from scalepilot.config import ExperimentConfig
+from scalepilot.config.env import EnvConfig
 from scalepilot.errors import ArtifactError, InputError, ScalepilotError
 from scalepilot.evaluate.comparison import Comparison
 from scalepilot.evaluate.files import read_evaluation
@@ -21,7 +22,6 @@ from scalepilot.files.atomic import write_json
 from scalepilot.files.stored import first_problem, read_bytes, read_mapping, read_text
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import read_spec
-from scalepilot.settings import EnvConfig
 from scalepilot.simulate.env_notes import EnvNotes
 
 REPORT_FILE, ABOUT_FILE = "report.html", "report.json"

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scalepilot.config import read_yaml
+from scalepilot.config.env import AUTOSCALE, is_autoscale
 from scalepilot.errors import InputError
 from scalepilot.evaluate.files import SUMMARY_FILE, Summary, read_summary
 from scalepilot.evaluate.page import render
@@ -23,7 +24,6 @@ from scalepilot.evaluate.tables import plain_table
 from scalepilot.files.stored import checked_record
 from scalepilot.learn.run_status import STATUS_FILE, RunStatus, TrainingStatus, read_run_status
 from scalepilot.progress import steps_text
-from scalepilot.settings.env import AUTOSCALE, is_autoscale
 
 _COST, _RETURN = "J", "return"
 SWEEP_FILE = "sweep.yaml"

@@ -10,6 +10,7 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
+from scalepilot.config.algorithms import DQNConfig
 from scalepilot.learn import export
 from scalepilot.learn.encoder import INVALID_SCORE, masked
 from scalepilot.learn.rllib.distributions import Categorical
@@ -19,7 +20,6 @@ from scalepilot.learn.rllib.q_module import QModule
 from scalepilot.policy import ActionEntry, FieldEntry, PolicySpec
 from scalepilot.policy.masks import valid_actions
 from scalepilot.policy.onnx_metadata import model_metadata
-from scalepilot.settings import DQNConfig
 from scalepilot_envs.description import valid_at
 
 NUM_ACTIONS = 4

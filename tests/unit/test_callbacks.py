@@ -11,13 +11,13 @@ import pytest
 from tests.commands import refused
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
+from scalepilot.config.running import TrackingConfig
 from scalepilot.errors import ConfigError, RunError
 from scalepilot.experiment import make_task, make_trainer, policy_spec
 from scalepilot.learn.callbacks import Callback, Guarded, TensorBoard, Videos, check_tracking, trackers
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.progress import Progress
-from scalepilot.settings import TrackingConfig
 
 
 def config(output: Path, **changes: Any) -> ExperimentConfig:

@@ -20,8 +20,8 @@ from scalepilot.config import (
     load_config,
     with_trace,
 )
+from scalepilot.config.strict_yaml import parse_yaml
 from scalepilot.errors import ConfigError
-from scalepilot.yaml_text import parse_yaml
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import WORKLOADS, DiurnalWorkload, TraceWorkload, workload_from_mapping
 

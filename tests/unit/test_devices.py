@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from scalepilot.config.running import ResourcesConfig
 from scalepilot.errors import InputError
 from scalepilot.learn.devices import choose_device
-from scalepilot.settings import ResourcesConfig
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from gymnasium import spaces
 from tests.image_env import SHAPE, Blob
 
 from scalepilot.config import config_from_mapping
+from scalepilot.config.algorithms import CNNS
+from scalepilot.config.trainable import smallest_side
 from scalepilot.errors import ArtifactError, ConfigError
 from scalepilot.learn.encoder import ScoresNetwork, Unchanged, make_encoder, mlp
 from scalepilot.learn.export import TorchPolicy, exported_policy
@@ -23,8 +25,6 @@ from scalepilot.learn.rllib.module import ActorCriticModule
 from scalepilot.learn.rllib.q_module import QModule
 from scalepilot.policy import PolicySpec, env_actions, env_fields, load_policy, save_policy
 from scalepilot.policy.spec import FieldEntry
-from scalepilot.settings import CNNS
-from scalepilot.settings.trainable import smallest_side
 from scalepilot_envs.registration import find_env
 
 MODEL = {"field_names": ["image"], "num_states": None, "cnn": "small", "hidden": [8], "dueling": False}

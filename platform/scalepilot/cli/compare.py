@@ -133,8 +133,8 @@ def _compete(
     arguments: argparse.Namespace, gathered: Gathered, executor: Executor
 ) -> tuple[SuiteComparison | ReturnComparison, list[str]]:
     """The comparison, and what its reader must know of the policies."""
+    from scalepilot.config.env import is_autoscale
     from scalepilot.rivals import USUAL
-    from scalepilot.settings.env import is_autoscale
     from scalepilot.simulate import CellStore
     from scalepilot.tournament import Effort, arenas, compete, compete_by_return
 
@@ -197,7 +197,7 @@ def _refuse_what_needs_money(arguments: argparse.Namespace, env_id: str) -> None
 def _executor(arguments: argparse.Namespace) -> Iterator[Executor]:
     if arguments.address is not None:
         from scalepilot.cluster import RayExecutor, connected
-        from scalepilot.settings import ResourcesConfig
+        from scalepilot.config.running import ResourcesConfig
 
         with connected(ResourcesConfig(address=arguments.address)):
             yield RayExecutor()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from scalepilot.config.running import ResourcesConfig
 from scalepilot.errors import InputError
-from scalepilot.settings import ResourcesConfig
 
 
 @dataclass(frozen=True)

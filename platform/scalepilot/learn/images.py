@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from scalepilot.config.algorithms import CNNS
 from scalepilot.policy.spec import IMAGE_SCALE
-from scalepilot.settings import CNNS
 
 
 class ImageEncoder(nn.Module):

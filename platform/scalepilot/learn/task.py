@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.config import ExperimentConfig
+from scalepilot.config.env import OtherEnvConfig
 from scalepilot.errors import EnvironmentFailedError
 from scalepilot.files.stop import StepLimit, Stopped, at_once
 from scalepilot.policy import Policy
 from scalepilot.policy.spec import image_scale
-from scalepilot.settings import OtherEnvConfig
 from scalepilot.simulate import ProtocolData, as_rows, run_episodes, run_returns
 from scalepilot.simulate.env_notes import EnvNotes
 from scalepilot.simulate.episode_runner import EpisodeLimits

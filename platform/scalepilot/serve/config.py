@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import TypeAdapter
 
 from scalepilot.config import checked, read_yaml
+from scalepilot.config.checks import STRICT, check_allowed, check_between
 from scalepilot.errors import ConfigError
 from scalepilot.files.ownership import check_own
-from scalepilot.settings.checks import STRICT, check_allowed, check_between
 
 Ingress = Literal["auto", "haproxy", "plain"]
 # What needs no key where keys are set, if the configuration says so; health never needs one.

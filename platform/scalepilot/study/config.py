@@ -24,10 +24,10 @@ from scalepilot.config import (
     short_value,
     slug,
 )
+from scalepilot.config.checks import STRICT, check_allowed
+from scalepilot.config.used import unused_key
 from scalepilot.errors import ConfigError
 from scalepilot.files.env_modules import find_in_current_folder
-from scalepilot.settings.checks import STRICT, check_allowed
-from scalepilot.settings.used import unused_key
 
 AXES = ("env_steps", "time_seconds")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ =+-]{0,59}")

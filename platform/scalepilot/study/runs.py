@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from scalepilot.config import ExperimentConfig, read_yaml
+from scalepilot.config.env import OtherEnvConfig
 from scalepilot.errors import InputError, RunError
 from scalepilot.evaluate.curves import Curve
 from scalepilot.evaluate.files import EPISODES_FILE, read_summary
@@ -31,7 +32,6 @@ from scalepilot.learn.run_status import STATUS_FILE, read_run_status
 from scalepilot.learn.task import TEST_SEED
 from scalepilot.policy import Policy, load_policy
 from scalepilot.progress import Progress
-from scalepilot.settings import OtherEnvConfig
 from scalepilot.study.config import PlannedTask, StudyConfig
 from scalepilot.study.jobs import Ended, Job, run_jobs
 

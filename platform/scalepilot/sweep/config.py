@@ -14,8 +14,8 @@ from scalepilot.config import (
     checked,
     slug,
 )
+from scalepilot.config.checks import STRICT, check_allowed, check_between
 from scalepilot.errors import ConfigError
-from scalepilot.settings.checks import STRICT, check_allowed, check_between
 
 SEARCHES = ("grid", "random", "asha", "pbt", "optuna")
 # Population-based training changes these while it trains; anything else would need other networks, rollouts or budgets.

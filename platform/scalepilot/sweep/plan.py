@@ -24,9 +24,9 @@ from scalepilot.config import (
     slug,
     with_overrides,
 )
+from scalepilot.config.used import unused_key
 from scalepilot.errors import ConfigError
 from scalepilot.files.env_modules import find_in_current_folder
-from scalepilot.settings.used import unused_key
 from scalepilot.sweep.config import CHANGEABLE, MOST_TRIALS, RangeConfig, SweepConfig, checked_sweep
 
 # Keys that every trial has from its sweep.

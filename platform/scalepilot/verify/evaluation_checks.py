@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.config import ExperimentConfig
+from scalepilot.config.env import EnvConfig
 from scalepilot.errors import EnvironmentFailedError, ScalepilotError
 from scalepilot.evaluate.comparison import Comparison
 from scalepilot.evaluate.files import SUMMARY_FILE, read_evaluation
@@ -18,7 +19,6 @@ from scalepilot.experiment import load_data
 from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import Policy
 from scalepilot.policy.rules import make_rule
-from scalepilot.settings import EnvConfig
 from scalepilot.simulate import EpisodeSet, autoscale_optimum, run_episodes, run_returns
 from scalepilot.simulate.episode_runner import EpisodeLimits
 from scalepilot.verify.finding import Finding, error, warning

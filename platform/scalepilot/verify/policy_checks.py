@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.config import config_from_mapping
+from scalepilot.config.env import EnvConfig
 from scalepilot.errors import InputError, ScalepilotError
 from scalepilot.files.env_modules import find_checked
 from scalepilot.policy import Decision, Policy, PolicySpec, env_fields, load_policy, unmasked
 from scalepilot.policy.spec import FieldEntry, env_of
-from scalepilot.settings import EnvConfig
 from scalepilot.simulate import as_rows
 from scalepilot.verify.finding import Finding, error, warning
 from scalepilot_envs.description import EnvDescription

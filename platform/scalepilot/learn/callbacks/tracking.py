@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from scalepilot.config import ExperimentConfig
+from scalepilot.config.running import TrackingConfig
 from scalepilot.errors import ConfigError
 from scalepilot.files.atomic import write_json
 from scalepilot.files.stored import read_mapping
 from scalepilot.learn.callbacks.base import Callback, PolicyNow, Row
-from scalepilot.settings import TrackingConfig
 
 Import = Callable[[str], Any]
 # Each row is a request to a server: a fast run would wait for them.

@@ -19,10 +19,10 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from scalepilot.config.running import ResourcesConfig
 from scalepilot.learn.rllib.learner import LearnerCalls, RolloutsLostError
 from scalepilot.learn.rllib.runner_pool import RunnerPool
 from scalepilot.learn.rllib.watchdog import Watchdog
-from scalepilot.settings import ResourcesConfig
 from scalepilot.simulate.env_notes import EnvNotes
 
 logger = logging.getLogger("scalepilot.training")

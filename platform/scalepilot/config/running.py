@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from scalepilot.settings.checks import STRICT, check_allowed, check_between
+from scalepilot.config.checks import STRICT, check_allowed, check_between
 
 _MOST_PROCESSES_HERE = 1024
 DEVICES = ("auto", "cuda", "mps", "cpu")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scalepilot.settings.learning import CNNS
+from scalepilot.config.algorithms import CNNS
 from scalepilot_envs.description import EnvDescription
 
 

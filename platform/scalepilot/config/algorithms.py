@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from scalepilot.settings.checks import STRICT, check_allowed, check_between
+from scalepilot.config.checks import STRICT, check_allowed, check_between
 
 # Convolutions over images: (filters, kernel, stride) of each layer.
 CNNS = {"nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)), "small": ((16, 8, 4), (32, 4, 2))}

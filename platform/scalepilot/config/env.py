@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from scalepilot.config.checks import STRICT, check_between
 from scalepilot.files.ownership import check_listed_modules, check_module
-from scalepilot.settings.checks import STRICT, check_between
 from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.flat_env import wrapper_names
