@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.train_ppo_cartpole import EPOCHS, config
 from benchmarks.train_ppo_large import OURS
-from scalepilot.cluster import connected
+from scalepilot.cluster.connection import connected
 from scalepilot.config.running import ResourcesConfig
 
 ROUNDS, WARM_UP = 40, 5

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.nodes import ray_nodes, wait_for_nodes
 from benchmarks.train_ppo_cartpole import BATCH, config
-from scalepilot.cluster import connected
+from scalepilot.cluster.connection import connected
 from scalepilot.config.running import ResourcesConfig
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scalepilot.cluster import connected
+from scalepilot.cluster.connection import connected
 from scalepilot.config import config_from_mapping
 
 ITERATIONS, WARM_UP = 64, 4

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from scalepilot.cluster import connected
+from scalepilot.cluster.connection import connected
 from scalepilot.config import load_config
 from scalepilot.policy import Decision
 from scalepilot.simulate import run_returns

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from scalepilot.cluster import connected
+from scalepilot.cluster.connection import connected
 from scalepilot.config import ExperimentConfig, config_from_mapping
 
 ROUNDS = 3

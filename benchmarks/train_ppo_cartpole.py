@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from scalepilot.cluster import connected
+from scalepilot.cluster.connection import connected
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.config.running import ResourcesConfig
 

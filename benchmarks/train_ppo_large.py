@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.train_ppo_cartpole import EPOCHS, Batch, rllib_rates, sb3_rates, timed
-from scalepilot.cluster import connected
+from scalepilot.cluster.connection import connected
 from scalepilot.config.running import ResourcesConfig
 
 ROUNDS = 3

@@ -11,7 +11,7 @@ import statistics
 import time
 from typing import Any
 
-from scalepilot.cluster import connected
+from scalepilot.cluster.connection import connected
 from scalepilot.config import ExperimentConfig, config_from_mapping
 
 ITERATIONS, WARM_UP = 40, 5

@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from scalepilot.cluster import RayExecutor
+from scalepilot.cluster.executor import RayExecutor
 from scalepilot.errors import ArtifactError
 from scalepilot.policy.rules import Hpa, HpaParameters, Static, StaticParameters
 from scalepilot.simulate import Cell, SerialExecutor, fly_cells, poisson_episodes

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from scalepilot.cluster.jobs import JobRequest, Jobs, check_size, working_dir
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import InputError
-from scalepilot.jobs import JobRequest, Jobs, check_size, working_dir
 
 
 def test_the_configuration_and_its_trace_travel_and_nothing_else(tmp_path: Path):

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-import scalepilot.jobs
+import scalepilot.cluster.jobs
 from scalepilot.cli import main
+from scalepilot.cluster.jobs import JobRequest, missing_traces, working_dir
 from scalepilot.errors import InputError
 from scalepilot.files import ownership
 from scalepilot.files.ownership import check_module
-from scalepilot.jobs import JobRequest, missing_traces, working_dir
 
 HEADER = "timestamp,requests_per_second\n"
 MODULE = """
@@ -58,7 +58,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("PYTHONPATH", "")
-    monkeypatch.setattr(scalepilot.jobs, "Jobs", Sent)
+    monkeypatch.setattr(scalepilot.cluster.jobs, "Jobs", Sent)
     return tmp_path
 
 
@@ -200,7 +200,7 @@ TOKENS = """
 import os, sys
 from pathlib import Path
 from scalepilot.errors import InputError
-from scalepilot.jobs import Jobs
+from scalepilot.cluster.jobs import Jobs
 
 address, home = sys.argv[1:]
 os.environ["HOME"] = home

@@ -13,11 +13,11 @@ import pytest
 from tests.second_user import OTHER, needs_root
 
 from scalepilot.cli import main
+from scalepilot.cluster.ray_internals import check_token, close_replica_port, cluster_address, make_token, on_loopback, ray_folder
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import InputError
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
-from scalepilot.ray_internals import check_token, close_replica_port, cluster_address, make_token, on_loopback, ray_folder
 from scalepilot.serve import PolicyStore, load_serve_config, serve_config
 from scalepilot.serve.ingress import choose_ingress, set_environment
 from scalepilot.serve.keys import ApiKeys, read_keys

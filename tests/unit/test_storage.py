@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from scalepilot.cluster.storage import check_storage, store, unpack
 from scalepilot.errors import InputError, RunError
-from scalepilot.storage import check_storage, store, unpack
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
             if is_given(arguments, name):
                 raise InputError(f"{_option(arguments, name)}: is not used {reason}")
     if arguments.command in ("train", "tune", "compare") and arguments.address:
-        from scalepilot.cluster import check_address
+        from scalepilot.cluster.connection import check_address
 
         # Before anything large is imported.
         check_address(arguments.address)

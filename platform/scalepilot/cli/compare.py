@@ -196,7 +196,8 @@ def _refuse_what_needs_money(arguments: argparse.Namespace, env_id: str) -> None
 @contextlib.contextmanager
 def _executor(arguments: argparse.Namespace) -> Iterator[Executor]:
     if arguments.address is not None:
-        from scalepilot.cluster import RayExecutor, connected
+        from scalepilot.cluster.connection import connected
+        from scalepilot.cluster.executor import RayExecutor
         from scalepilot.config.running import ResourcesConfig
 
         with connected(ResourcesConfig(address=arguments.address)):

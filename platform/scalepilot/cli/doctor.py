@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from scalepilot.cli import output
-from scalepilot.ray_internals import ray_home
+from scalepilot.cluster.ray_internals import ray_home
 
 HELP = "check this installation and machine, and say how to mend what is wrong"
 

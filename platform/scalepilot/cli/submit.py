@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scalepilot.jobs import JobRequest, Jobs
+    from scalepilot.cluster.jobs import JobRequest, Jobs
 
 HELP = "run an experiment or a sweep as a job of a Ray cluster; code and config go there, the run comes back"
 
@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Submit, follow, fetch; 1 where the job fails."""
+    from scalepilot.cluster.jobs import Jobs
     from scalepilot.errors import InputError
-    from scalepilot.jobs import Jobs
 
     address = arguments.address or os.environ.get("RAY_ADDRESS")
     if not address:
@@ -53,10 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _request(arguments: argparse.Namespace) -> JobRequest:
     from scalepilot.cli.streams import note
+    from scalepilot.cluster.jobs import JobRequest, missing_traces
     from scalepilot.config import load_config, read_yaml
     from scalepilot.errors import InputError
     from scalepilot.files.env_modules import sources_of
-    from scalepilot.jobs import JobRequest, missing_traces
     from scalepilot.sweep.plan import envs_of, load_sweep, whole_mapping
 
     pairs = []

@@ -59,10 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--init: a resumed run has its own weights; allowed with CONFIG only")
     if arguments.json and arguments.no_evaluation:
         raise InputError("--json: prints the evaluation; allowed without --no-evaluation")
+    from scalepilot.cluster.storage import check_storage, store
     from scalepilot.experiment import run_experiment
     from scalepilot.files.stored import read_text
     from scalepilot.learn.run_folder import RunFolder
-    from scalepilot.storage import check_storage, store
 
     if arguments.storage:
         check_storage(arguments.storage)

@@ -49,11 +49,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("give either SWEEP or --resume FOLDER")
     if arguments.resume is not None and (arguments.set or arguments.concurrency or arguments.address):
         raise InputError("--set, --concurrency, --address: a resumed sweep keeps its own sweep.yaml; allowed with SWEEP only")
+    from scalepilot.cluster.storage import check_storage, store
     from scalepilot.files.lock import locked
     from scalepilot.files.stored import read_text
     from scalepilot.learn.devices import choose_device
     from scalepilot.learn.run_folder import RunFolder
-    from scalepilot.storage import check_storage, store
     from scalepilot.sweep.run import create_folder, open_folder
 
     if arguments.storage:

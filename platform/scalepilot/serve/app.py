@@ -21,9 +21,9 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
+from scalepilot.cluster.ray_internals import check_token, close_replica_port, cluster_address, make_token, on_loopback, ray_folder
 from scalepilot.errors import ConfigError, InputError, RunError, ScalepilotError
 from scalepilot.files.atomic import write_bytes
-from scalepilot.ray_internals import check_token, close_replica_port, cluster_address, make_token, on_loopback, ray_folder
 from scalepilot.serve import direct
 from scalepilot.serve.asgi import PolicyApi
 from scalepilot.serve.config import LimitsConfig, ServeConfig, serve_config

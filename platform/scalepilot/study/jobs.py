@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
-from scalepilot.cluster import connected
+from scalepilot.cluster.connection import connected
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import ScalepilotError
 from scalepilot.experiment import RAY_ALGORITHMS, run_experiment

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from scalepilot.cluster import connected, cpus_of, on_each_node
+from scalepilot.cluster.connection import connected, cpus_of, on_each_node
 from scalepilot.config import ExperimentConfig
 from scalepilot.errors import InputError, RunError
 from scalepilot.files.atomic import write_bytes

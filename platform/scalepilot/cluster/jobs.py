@@ -26,10 +26,10 @@ import yaml
 
 import scalepilot
 import scalepilot_envs
+from scalepilot.cluster.ray_internals import use_token
+from scalepilot.cluster.storage import RAY_LOGS, unpack
 from scalepilot.errors import InputError, RunError
 from scalepilot.files.stored import read_bytes
-from scalepilot.ray_internals import use_token
-from scalepilot.storage import RAY_LOGS, unpack
 
 # Ray refuses larger packages, after it has read all of them.
 _MOST_UPLOAD_BYTES = 100 * 1024 * 1024

@@ -104,7 +104,7 @@ def unpack(archive: Path, folder: Path) -> Path:
 
 
 def _archive_in_logs(run: Path, name: str) -> Path:
-    from scalepilot.cluster import session_logs
+    from scalepilot.cluster.connection import session_logs
 
     path = session_logs() / name
     try:

@@ -1,4 +1,4 @@
-"""Ray: one local cluster started and ended by us, or somebody else's joined and left; and jobs shared among its cores."""
+"""Ray: one local cluster started and ended by us, or somebody else's joined and left."""
 
 from __future__ import annotations
 
@@ -8,26 +8,20 @@ import os
 import socket
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
+from scalepilot.cluster.ray_internals import check_token, cluster_address, make_token, on_loopback, ray_folder, session_folder
 from scalepilot.config import ResourcesConfig
-from scalepilot.errors import InputError, RunError, ScalepilotError
-from scalepilot.ray_internals import check_token, cluster_address, make_token, on_loopback, ray_folder, session_folder
+from scalepilot.errors import InputError, RunError
 
 # The local object store holds a few rollouts, not a data set.
 _OBJECT_STORE_BYTES = 512 * 1024 * 1024
 # A process that has not begun by then waits for something that does not come; one that imports torch may only be slow.
 _NODE_START_SECONDS, _NODE_IMPORT_SECONDS = 45.0, 300.0
 _NEEDED = ("scalepilot", "scalepilot_envs", "gymnasium", "numpy", "onnxruntime", "pyarrow", "pydantic", "torch", "yaml")
-_JOBS_PER_CORE = 2
 # A cluster's greeting takes milliseconds.
 _ANSWER_SECONDS = 2.0
-
-JobT = TypeVar("JobT")
-ResultT = TypeVar("ResultT")
 
 
 def check_nodes() -> None:
@@ -227,35 +221,3 @@ def session_logs() -> Path:
     if not folder.is_dir():
         raise RunError(f"{folder}: no logs of Ray's session are here; give --storage a URI that this node can write to")
     return folder
-
-
-class RayExecutor:
-    """Jobs as tasks of a Ray cluster, one core each; Ray must be up."""
-
-    def run(self, work: Callable[[JobT], ResultT], jobs: Sequence[JobT]) -> Iterator[tuple[int, ResultT]]:
-        """Do every job; see `scalepilot.simulate.Executor`. One whose worker dies is tried once more."""
-        import ray
-
-        task = ray.remote(num_cpus=1, max_retries=1)(work)
-        # Jobs carry their episodes: no more of them at once than keeps every core busy.
-        most = max(2, _JOBS_PER_CORE * int(ray.cluster_resources().get("CPU", 1)))
-        waiting, running = deque(enumerate(jobs)), dict[Any, int]()
-        try:
-            while waiting or running:
-                while waiting and len(running) < most:
-                    index, job = waiting.popleft()
-                    running[task.remote(job)] = index
-                (done, *_), _ = ray.wait(list(running), num_returns=1)
-                index = running.pop(done)
-                try:
-                    result: ResultT = ray.get(done)
-                except ray.exceptions.RayTaskError as error:
-                    if isinstance(error.cause, ScalepilotError):
-                        raise error.cause from None
-                    raise RunError(f"{jobs[index]}: {str(error).splitlines()[-1]}") from error
-                except ray.exceptions.RayError as error:
-                    raise RunError(f"{jobs[index]}: its process or node died twice ({str(error).splitlines()[0]})") from None
-                yield index, result
-        finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
