@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scalepilot.learn.metrics import TABLE
+from scalepilot.runs.metrics import TABLE
 
 DASHBOARD = "cluster/grafana/training.json"
 RULES = "cluster/prometheus/training-rules.yaml"

@@ -17,10 +17,10 @@ from scalepilot.evaluate.flight import AutoscaleFlight, Entry
 from scalepilot.evaluate.recording import MOST_STEPS
 from scalepilot.files.env_modules import find_checked
 from scalepilot.judge import trained_steps
-from scalepilot.learn.run_folder import find_modules
 from scalepilot.policy import Policy, load_policy
 from scalepilot.policy.rules import RULES, Hpa, HpaParameters, make_rule, rules_for
 from scalepilot.policy.rules.command_line import has_settings, rule_from_text
+from scalepilot.runs.folder import find_modules
 from scalepilot.simulate import EpisodeSet, autoscale_optimum, poisson_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.autoscale.description import describe as describe_autoscale

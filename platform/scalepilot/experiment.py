@@ -32,16 +32,16 @@ from scalepilot.judge import (
     tuned_rivals,
 )
 from scalepilot.learn.callbacks import Callback, Videos, check_tracking, trackers
-from scalepilot.learn.checkpoints import Checkpoints, read_loop
 from scalepilot.learn.initial_weights import check_fits, load_parent, parent_of, weights_of
 from scalepilot.learn.preflight import check_environment
-from scalepilot.learn.run_folder import RunFolder, git_sha, library_versions
 from scalepilot.learn.task import TEST_SEED, AutoscaleTask, ReturnTask, Task, episode_limits
 from scalepilot.pictures import can_be_filmed, draw_run, film
 from scalepilot.policy import DecisionRule, Policy, PolicySpec, env_actions, env_components, env_fields, load_policy, read_packed
 from scalepilot.policy.rules import Hpa, HpaParameters, Rule, make_rule, rules_for
 from scalepilot.progress import Progress
 from scalepilot.reports import write_run_report
+from scalepilot.runs.checkpoints import Checkpoints, read_loop
+from scalepilot.runs.folder import RunFolder, git_sha, library_versions
 from scalepilot.simulate import ProcessExecutor, ProtocolData, SerialExecutor, protocol_v1, run_episodes, usable_cores
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.description import EnvDescription

@@ -34,10 +34,10 @@ from scalepilot.evaluate.video import gif
 from scalepilot.evaluate.workload_picture import workload_picture
 from scalepilot.files.atomic import write_bytes
 from scalepilot.files.stop import StepLimit, at_once
-from scalepilot.learn.run_folder import RunFolder
-from scalepilot.learn.stored_metrics import metric_names, stored_metrics
 from scalepilot.learn.task import Task
 from scalepilot.policy import Policy, TablePolicy, load_policy
+from scalepilot.runs.folder import RunFolder
+from scalepilot.runs.stored_metrics import metric_names, stored_metrics
 from scalepilot_envs.registration import find_env
 from scalepilot_envs.workloads import Part, part_of
 

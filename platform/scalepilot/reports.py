@@ -20,8 +20,8 @@ from scalepilot.evaluate.returns import ReturnComparison, is_returns, read_retur
 from scalepilot.evaluate.suite import SuiteComparison
 from scalepilot.files.atomic import write_json
 from scalepilot.files.stored import first_problem, read_bytes, read_mapping, read_text
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import read_spec
+from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate.env_notes import EnvNotes
 
 REPORT_FILE, ABOUT_FILE = "report.html", "report.json"

@@ -22,8 +22,8 @@ from scalepilot.evaluate.files import SUMMARY_FILE, Summary, read_summary
 from scalepilot.evaluate.page import render
 from scalepilot.evaluate.tables import plain_table
 from scalepilot.files.stored import checked_record
-from scalepilot.learn.run_status import STATUS_FILE, RunStatus, TrainingStatus, read_run_status
 from scalepilot.progress import steps_text
+from scalepilot.runs.status import STATUS_FILE, RunStatus, TrainingStatus, read_run_status
 
 _COST, _RETURN = "J", "return"
 SWEEP_FILE = "sweep.yaml"

@@ -17,8 +17,8 @@ from scalepilot.errors import ConfigError
 from scalepilot.experiment import make_task, run_experiment
 from scalepilot.learn.network_snapshot import NetworkSnapshot
 from scalepilot.learn.rllib.trainer import RLlibTrainer
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
+from scalepilot.runs.folder import RunFolder
 from scalepilot.serve.schema import decide, parse_request
 from scalepilot.serve.store import PolicyStore
 from scalepilot.simulate import run_returns

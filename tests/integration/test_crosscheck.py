@@ -13,8 +13,8 @@ from tests.commands import refused
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.crosscheck import crosscheck
 from scalepilot.experiment import run_experiment
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
+from scalepilot.runs.folder import RunFolder
 
 pytest.importorskip("stable_baselines3")
 pytestmark = pytest.mark.ray

@@ -14,11 +14,11 @@ import torch
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.experiment import make_task, run_experiment
-from scalepilot.learn.metrics import METRICS, TIME_COLUMNS
 from scalepilot.learn.rllib.runner_pool import sample_by_reference
 from scalepilot.learn.rllib.trainer import RLlibTrainer
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
+from scalepilot.runs.folder import RunFolder
+from scalepilot.runs.metrics import METRICS, TIME_COLUMNS
 from scalepilot.simulate import run_returns
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]

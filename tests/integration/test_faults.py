@@ -22,13 +22,13 @@ from ray import cloudpickle
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import EnvironmentFailedError, LearnerLostError, RunError
 from scalepilot.experiment import make_task, make_trainer, policy_spec
-from scalepilot.learn.checkpoints import Checkpoints
 from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 from scalepilot.learn.rllib.transitions import NStepBuilder
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.trainer import TrainingLoop, TrainingOutcome
 from scalepilot.progress import Progress
+from scalepilot.runs.checkpoints import Checkpoints
+from scalepilot.runs.folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
 # The environments below live in workers, which cannot import this module.

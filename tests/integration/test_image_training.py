@@ -13,8 +13,8 @@ import torch
 from scalepilot.config import config_from_mapping, load_config
 from scalepilot.experiment import make_task, run_experiment
 from scalepilot.learn.rllib.trainer import RLlibTrainer
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
+from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate import run_returns
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]

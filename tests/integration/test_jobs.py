@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from tests.namespaces import Machine, RayNode, machines, ray_cluster
 
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
+from scalepilot.runs.folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(300)]
 # Each node's Python: this checkout is not installed there, and what a file names is missing.

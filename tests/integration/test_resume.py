@@ -18,8 +18,8 @@ import pytest
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.experiment import make_task
-from scalepilot.learn.metrics import TIME_COLUMNS
-from scalepilot.learn.run_folder import RunFolder
+from scalepilot.runs.folder import RunFolder
+from scalepilot.runs.metrics import TIME_COLUMNS
 
 pytestmark = pytest.mark.ray
 PPO = {"total_env_steps": 4096, "num_envs": 8, "rollout_steps": 32, "minibatch_size": 64, "hidden": [16], "envs_per_input": 1}

@@ -9,8 +9,8 @@ import pytest
 
 from scalepilot.config import config_from_mapping
 from scalepilot.experiment import run_experiment
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
+from scalepilot.runs.folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_session")]
 

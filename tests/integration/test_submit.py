@@ -10,8 +10,8 @@ from benchmarks.nodes import ray_nodes
 from ray.job_submission import JobSubmissionClient
 from tests.commands import said
 
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
+from scalepilot.runs.folder import RunFolder
 from scalepilot.serve.listen import free_port
 
 pytestmark = pytest.mark.ray

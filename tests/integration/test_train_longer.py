@@ -12,7 +12,7 @@ from tests import failing_envs
 from scalepilot.config import config_from_mapping, resumed_with
 from scalepilot.experiment import make_task, make_trainer, policy_spec, run_experiment, start_from
 from scalepilot.learn.initial_weights import load_parent
-from scalepilot.learn.run_folder import RunFolder
+from scalepilot.runs.folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
 SECTIONS = {

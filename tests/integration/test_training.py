@@ -20,9 +20,9 @@ from tests.commands import refused
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.experiment import ExperimentResult, make_task, run_experiment
-from scalepilot.learn.metrics import METRICS, TIME_COLUMNS
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
+from scalepilot.runs.folder import RunFolder
+from scalepilot.runs.metrics import METRICS, TIME_COLUMNS
 
 if TYPE_CHECKING:
     from scalepilot.learn.rllib.trainer import RLlibTrainer

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from tests.commands import refused, said
 
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
+from scalepilot.runs.folder import RunFolder
 from scalepilot.sweep.board import read_trials
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]

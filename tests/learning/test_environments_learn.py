@@ -14,12 +14,12 @@ import torch
 from scalepilot.config import load_config
 from scalepilot.evaluate.statistics import block_bootstrap
 from scalepilot.experiment import make_task, make_trainer, policy_spec
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.task import TEST_SEED
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.policy import Policy, load_policy
 from scalepilot.policy.rules import make_rule, rules_for
 from scalepilot.progress import Progress
+from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate import EpisodeReturns, run_returns
 from scalepilot_envs import BatchEnv, BatchStep, BatchVectorEnv
 

@@ -7,8 +7,8 @@ import pytest
 
 from scalepilot.config import load_config
 from scalepilot.experiment import run_experiment
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
+from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate import run_returns
 
 pytestmark = pytest.mark.learning

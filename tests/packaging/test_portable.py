@@ -32,7 +32,7 @@ LINUX_NAMES = {
     "syscall",
 }
 # Used behind a question, with something else to do on macOS.
-GUARDED = {("scalepilot.learn.run_folder", "/proc/cpuinfo"), ("scalepilot.files.atomic", "renameat2")}
+GUARDED = {("scalepilot.runs.folder", "/proc/cpuinfo"), ("scalepilot.files.atomic", "renameat2")}
 # Of the standard library, and not on macOS; what Python itself and the libraries use of it, they ask for first.
 ONLY_LINUX = {
     "os": (

@@ -15,9 +15,9 @@ from scalepilot.config.running import TrackingConfig
 from scalepilot.errors import ConfigError, RunError
 from scalepilot.experiment import make_task, make_trainer, policy_spec
 from scalepilot.learn.callbacks import Callback, Guarded, TensorBoard, Videos, check_tracking, trackers
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.progress import Progress
+from scalepilot.runs.folder import RunFolder
 
 
 def config(output: Path, **changes: Any) -> ExperimentConfig:

@@ -17,11 +17,11 @@ import pytest
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import InputError, RunError
 from scalepilot.experiment import make_task, make_trainer, policy_spec, run_experiment
-from scalepilot.learn.checkpoints import LAST_FILE, Checkpoints
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.policy import load_policy
 from scalepilot.progress import Progress
+from scalepilot.runs.checkpoints import LAST_FILE, Checkpoints
+from scalepilot.runs.folder import RunFolder
 
 
 def config(output: Path, **changes: Any) -> ExperimentConfig:

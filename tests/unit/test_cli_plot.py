@@ -12,10 +12,10 @@ from scalepilot.cli import main
 from scalepilot.config import config_from_mapping
 from scalepilot.evaluate import Comparison
 from scalepilot.experiment import make_task, make_trainer, policy_spec, run_experiment
-from scalepilot.learn.run_folder import RunFolder
-from scalepilot.learn.stored_metrics import LOGGED, logged_metrics, stored_metrics
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.progress import Progress
+from scalepilot.runs.folder import RunFolder
+from scalepilot.runs.stored_metrics import LOGGED, logged_metrics, stored_metrics
 
 
 def config(output, **changes):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from scalepilot.files.atomic import remove_folder, remove_leftovers, replaced_folder, write_bytes, write_json
-from scalepilot.learn.checkpoints import LAST_FILE, Checkpoints
+from scalepilot.runs.checkpoints import LAST_FILE, Checkpoints
 
 KILLS = 50
 # Checkpoint n holds three files of many times the number n, and small ones; the same folder is replaced in turns, too.
@@ -23,7 +23,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from scalepilot.files.atomic import replaced_folder, write_bytes
-from scalepilot.learn.checkpoints import LAST_FILE, Checkpoints
+from scalepilot.runs.checkpoints import LAST_FILE, Checkpoints
 
 checkpoints, n = Checkpoints(Path(sys.argv[1]) / "checkpoints", 2), int(sys.argv[2])
 

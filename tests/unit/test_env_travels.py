@@ -16,7 +16,7 @@ from scalepilot.cli import main
 from scalepilot.config import config_from_mapping, load_config
 from scalepilot.errors import ConfigError
 from scalepilot.experiment import run_experiment
-from scalepilot.learn.run_folder import RunFolder, find_modules
+from scalepilot.runs.folder import RunFolder, find_modules
 
 MODULE = """
 import gymnasium as gym, numpy as np

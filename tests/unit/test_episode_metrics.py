@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from scalepilot.learn.metrics import METRICS, TABLE, TIME_COLUMNS, episode_column, markdown
+from scalepilot.runs.metrics import METRICS, TABLE, TIME_COLUMNS, episode_column, markdown
 from scalepilot_envs.episode_metrics import MEANINGS, METADATA_KEY, EpisodeMeter, EpisodeMetric
 from scalepilot_envs.registration import ENVS, find_env
 
@@ -110,4 +110,4 @@ def test_columns_are_unique_and_those_that_differ_between_runs_are_times_and_loa
 
 def test_the_page_of_metrics_is_the_table(repo: Path):
     page = (repo / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert page == markdown(), "run: python -m scalepilot.learn.metrics > docs/metrics.md"
+    assert page == markdown(), "run: python -m scalepilot.runs.metrics > docs/metrics.md"

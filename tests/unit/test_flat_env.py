@@ -16,9 +16,9 @@ from scalepilot.config import config_from_mapping
 from scalepilot.errors import ArtifactError, ConfigError, InputError
 from scalepilot.experiment import make_task, run_experiment
 from scalepilot.learn.preflight import check_environment
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy, save_policy
 from scalepilot.policy.rules import make_rule
+from scalepilot.runs.folder import RunFolder
 from scalepilot.serve.schema import decide, parse_request
 from scalepilot.serve.store import ServedPolicy
 from scalepilot.simulate import run_returns

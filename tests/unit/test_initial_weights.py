@@ -17,8 +17,8 @@ from scalepilot.experiment import make_task, policy_spec, run_experiment
 from scalepilot.learn.encoder import ScoresNetwork, make_encoder, make_normaliser, mlp
 from scalepilot.learn.export import exported_policy
 from scalepilot.learn.initial_weights import check_fits, completed, weights_of
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import load_policy
+from scalepilot.runs.folder import RunFolder
 
 
 def grid_world(tmp_path: Path, **tabular: Any) -> Any:

@@ -20,12 +20,12 @@ from scalepilot.evaluate.recording import MOST_FRAMES, Recording, record_episode
 from scalepilot.evaluate.statistics import Interval
 from scalepilot.evaluate.video import MAX_WIDTH, gif
 from scalepilot.experiment import make_task, make_trainer, policy_spec, run_experiment
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.task import TEST_SEED, VALIDATION_SEED
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.pictures import VIDEO_SEED, can_be_filmed, draw_run
 from scalepilot.policy import Decision, Policy
 from scalepilot.progress import Progress
+from scalepilot.runs.folder import RunFolder
 from scalepilot_envs.registration import ENVS
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
@@ -204,7 +204,7 @@ def test_a_tabular_run_needs_no_torch(tmp_path: Path):
         "from pathlib import Path\n"
         "import tests.unit.test_pictures as t\n"
         "from scalepilot.experiment import run_experiment\n"
-        "from scalepilot.learn.run_folder import RunFolder\n"
+        "from scalepilot.runs.folder import RunFolder\n"
         "c = t.config(Path(sys.argv[1])); run_experiment(c, RunFolder.create(c))\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)

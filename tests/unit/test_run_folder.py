@@ -10,9 +10,9 @@ import pytest
 
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import InputError
-from scalepilot.learn.metrics import METRICS
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.progress import Progress, duration
+from scalepilot.runs.folder import RunFolder
+from scalepilot.runs.metrics import METRICS
 
 
 @pytest.fixture

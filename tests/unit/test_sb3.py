@@ -13,7 +13,7 @@ import torch
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.experiment import make_task, make_trainer
-from scalepilot.learn.metrics import METRICS
+from scalepilot.runs.metrics import METRICS
 
 pytest.importorskip("stable_baselines3")
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import psutil
 
-from scalepilot.learn.metrics import METRICS
 from scalepilot.learn.system import EVERY_SECONDS, SystemMonitor
+from scalepilot.runs.metrics import METRICS
 
 
 def no_module(name: str) -> Any:

@@ -12,11 +12,11 @@ import pytest
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import ConfigError
 from scalepilot.experiment import make_task, make_trainer, run_experiment
-from scalepilot.learn.metrics import METRICS
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.tabular import ROLLOUT_STEPS, TabularTrainer
 from scalepilot.learn.traces import Traces, apply_errors, step_weights
 from scalepilot.policy import TablePolicy, load_policy
+from scalepilot.runs.folder import RunFolder
+from scalepilot.runs.metrics import METRICS
 
 GRID = {"algorithm": "q_learning", "env": {"id": "GridWorld-v0"}}
 TEXTBOOK = {"alpha": 0.3, "gamma": 0.99, "epsilon_start": 0.3, "epsilon_end": 0.3, "epsilon_decay": 1.0}

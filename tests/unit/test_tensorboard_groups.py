@@ -8,7 +8,7 @@ import pytest
 
 from scalepilot.learn.callbacks import TensorBoard
 from scalepilot.learn.callbacks import tensorboard as module
-from scalepilot.learn.metrics import METRICS, TAGS
+from scalepilot.runs.metrics import METRICS, TAGS
 
 ROW = {"env_steps": 10, "steps_per_second": 3.0, "policy_loss": 0.5, "validation_return": 7.0, "cpu_percent": 90.0}
 

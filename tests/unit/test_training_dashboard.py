@@ -19,8 +19,8 @@ from tests.serving_dashboard import (
 )
 from tests.training_dashboard import DASHBOARD, KUBERNETES_SCRAPE, RULES, SCRAPE, on_ray
 
-from scalepilot.learn.metrics import METRICS
 from scalepilot.learn.rllib.prometheus import PREFIX, RUNNING, SERIES, series_of
+from scalepilot.runs.metrics import METRICS
 
 OURS = f"ray_{PREFIX}"
 
@@ -112,6 +112,6 @@ def test_scrape_configs_load_the_rules_and_name_the_jobs_that_alerts_know(repo: 
 
 
 def test_an_environments_own_column_has_a_series_too() -> None:
-    from scalepilot.learn.metrics import Metric
+    from scalepilot.runs.metrics import Metric
 
     assert series_of(Metric("episode_moves_mean", "1", "moves")).name == f"{PREFIX}episode_moves_mean"

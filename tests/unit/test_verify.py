@@ -20,9 +20,9 @@ from tests.conftest import tiny_model_bytes
 from scalepilot.cli import main
 from scalepilot.config import config_from_mapping
 from scalepilot.experiment import run_experiment
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
+from scalepilot.runs.folder import RunFolder
 from scalepilot.verify import verify_path
 from scalepilot_envs.registration import find_env
 

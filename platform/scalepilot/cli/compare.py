@@ -216,8 +216,8 @@ def _write(
     from scalepilot.evaluate.files import write_evaluation
     from scalepilot.evaluate.report import ReportData
     from scalepilot.evaluate.returns import ReturnComparison, write_returns
-    from scalepilot.learn.run_folder import git_sha, hardware, library_versions
     from scalepilot.reports import learning_curve_of, store_about, write_comparison_report
+    from scalepilot.runs.folder import git_sha, hardware, library_versions
 
     by_return = isinstance(comparison, ReturnComparison)
     if isinstance(comparison, ReturnComparison):

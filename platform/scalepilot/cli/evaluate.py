@@ -71,8 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.evaluate.compare import write_evaluation
     from scalepilot.evaluate.files import summary
     from scalepilot.experiment import workload_name
-    from scalepilot.learn.run_folder import find_modules
     from scalepilot.policy import load_policy
+    from scalepilot.runs.folder import find_modules
 
     if arguments.evaluations < 2:
         raise InputError(f"--evaluations: {arguments.evaluations} is not allowed; allowed: whole numbers from 2")

@@ -26,9 +26,9 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.evaluate.returns import is_returns, read_returns
     from scalepilot.experiment import make_task
     from scalepilot.files.atomic import write_bytes
-    from scalepilot.learn.run_folder import RunFolder
-    from scalepilot.learn.stored_metrics import stored_metrics
     from scalepilot.pictures import Judged, RunPictures
+    from scalepilot.runs.folder import RunFolder
+    from scalepilot.runs.stored_metrics import stored_metrics
 
     folder, config = RunFolder.open(arguments.folder)
     comparison: Judged | None = None

@@ -22,8 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Write and say where."""
     from scalepilot.errors import InputError
     from scalepilot.evaluate.files import SUMMARY_FILE
-    from scalepilot.learn.run_folder import RunFolder
     from scalepilot.reports import write_comparison_report, write_run_report
+    from scalepilot.runs.folder import RunFolder
 
     folder = arguments.folder
     if arguments.out is not None and arguments.out.is_dir():

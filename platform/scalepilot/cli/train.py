@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.cluster.storage import check_storage, store
     from scalepilot.experiment import run_experiment
     from scalepilot.files.stored import read_text
-    from scalepilot.learn.run_folder import RunFolder
+    from scalepilot.runs.folder import RunFolder
 
     if arguments.storage:
         check_storage(arguments.storage)

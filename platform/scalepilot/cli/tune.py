@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scalepilot.learn.run_folder import RunFolder
+    from scalepilot.runs.folder import RunFolder
     from scalepilot.sweep.plan import PlannedSweep
     from scalepilot.sweep.verdict import SweepBoard
 
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.files.lock import locked
     from scalepilot.files.stored import read_text
     from scalepilot.learn.devices import choose_device
-    from scalepilot.learn.run_folder import RunFolder
+    from scalepilot.runs.folder import RunFolder
     from scalepilot.sweep.run import create_folder, open_folder
 
     if arguments.storage:

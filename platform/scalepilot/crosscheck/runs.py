@@ -22,10 +22,10 @@ from scalepilot.evaluate.statistics import Interval
 from scalepilot.experiment import INTERRUPTED, load_data, make_task, make_trainer, policy_spec
 from scalepilot.files.atomic import write_json
 from scalepilot.files.stop import StopFlag
-from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions, new_folder
 from scalepilot.learn.task import TEST_SEED, Task
 from scalepilot.policy import load_policy
 from scalepilot.progress import Progress
+from scalepilot.runs.folder import RunFolder, git_sha, hardware, library_versions, new_folder
 from scalepilot.simulate import ProtocolData, run_episodes, run_returns
 
 # Name → prefix of the algorithm.

@@ -16,11 +16,11 @@ from scalepilot.config import ExperimentConfig
 from scalepilot.errors import ConfigError, InputError, RunError
 from scalepilot.files.stored import read_arrays, read_mapping
 from scalepilot.learn.initial_weights import completed
-from scalepilot.learn.metrics import episode_column
 from scalepilot.learn.task import Task
 from scalepilot.learn.traces import Traces, apply_errors, step_weights
 from scalepilot.learn.watched_envs import WatchedEnvs
 from scalepilot.policy import Discretiser, PolicySpec, TablePolicy, env_fields
+from scalepilot.runs.metrics import episode_column
 from scalepilot.simulate import as_rows
 from scalepilot.simulate.env_notes import EnvNotes
 from scalepilot_envs.episode_metrics import EpisodeMeter

@@ -21,13 +21,13 @@ from scalepilot.files.ownership import check_own_tree
 from scalepilot.files.stop import Stopped
 from scalepilot.files.stored import read_arrays
 from scalepilot.learn.callbacks import Callback, CsvMetrics, Guarded, TensorBoard
-from scalepilot.learn.checkpoints import LAST_FILE, Checkpoints, read_loop
-from scalepilot.learn.run_folder import RunFolder
-from scalepilot.learn.stored_metrics import logged_metrics
 from scalepilot.learn.system import SystemMonitor
 from scalepilot.learn.task import Task, parity_observations
 from scalepilot.policy import Policy, PolicySpec, save_policy
 from scalepilot.progress import Progress
+from scalepilot.runs.checkpoints import LAST_FILE, Checkpoints, read_loop
+from scalepilot.runs.folder import RunFolder
+from scalepilot.runs.stored_metrics import logged_metrics
 from scalepilot.simulate.env_notes import EnvNotes
 
 logger = logging.getLogger("scalepilot.training")

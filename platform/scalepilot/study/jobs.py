@@ -23,7 +23,7 @@ from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import ScalepilotError
 from scalepilot.experiment import RAY_ALGORITHMS, run_experiment
 from scalepilot.files.stop import StopFlag
-from scalepilot.learn.run_folder import RunFolder
+from scalepilot.runs.folder import RunFolder
 
 Outcome = Literal["finished", "interrupted", "failed"]
 _POLL_SECONDS = 0.3

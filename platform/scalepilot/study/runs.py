@@ -26,12 +26,12 @@ from scalepilot.evaluate.policy_map import (
 from scalepilot.evaluate.recording import Recording, record_episode
 from scalepilot.evaluate.study_metrics import Arm, SeedRun, TaskResult, compare_arms, measure_arm
 from scalepilot.files.stored import read_table
-from scalepilot.learn.checkpoints import Checkpoints
-from scalepilot.learn.run_folder import RunFolder, new_folder
-from scalepilot.learn.run_status import STATUS_FILE, read_run_status
 from scalepilot.learn.task import TEST_SEED
 from scalepilot.policy import Policy, load_policy
 from scalepilot.progress import Progress
+from scalepilot.runs.checkpoints import Checkpoints
+from scalepilot.runs.folder import RunFolder, new_folder
+from scalepilot.runs.status import STATUS_FILE, read_run_status
 from scalepilot.study.config import PlannedTask, StudyConfig
 from scalepilot.study.jobs import Ended, Job, run_jobs
 

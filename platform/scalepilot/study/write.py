@@ -13,7 +13,7 @@ from scalepilot.evaluate.study_page import StudyPage, render_markdown, render_pa
 from scalepilot.evaluate.study_text import analysis, conclusion, verdict
 from scalepilot.files.atomic import write_bytes, write_json
 from scalepilot.files.stored import read_text
-from scalepilot.learn.run_folder import git_sha, hardware, library_versions
+from scalepilot.runs.folder import git_sha, hardware, library_versions
 from scalepilot.study.config import StudyConfig
 from scalepilot.study.runs import PLOTS, StudyRuns
 

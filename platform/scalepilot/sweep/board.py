@@ -20,8 +20,8 @@ from scalepilot.evaluate.comparison import Comparison
 from scalepilot.evaluate.nested import nested_mean
 from scalepilot.evaluate.returns import ReturnComparison
 from scalepilot.evaluate.statistics import UNBOUNDED, Bounds, Interval, block_bootstrap
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.reports import read_judged
+from scalepilot.runs.folder import RunFolder
 from scalepilot.sweep.plan import Point
 
 UNKNOWN = Interval(math.nan, math.nan, math.nan)

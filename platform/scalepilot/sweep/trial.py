@@ -28,9 +28,9 @@ from scalepilot.config import EnvConfig
 from scalepilot.errors import InputError, ScalepilotError
 from scalepilot.experiment import evaluate_alone, load_data, make_callbacks, make_task, make_trainer, policy_spec
 from scalepilot.files.atomic import write_bytes
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.progress import Progress
+from scalepilot.runs.folder import RunFolder
 from scalepilot.sweep.plan import PLAN, SEED, PlannedSweep, Point
 from scalepilot.sweep.space import decode
 

@@ -18,9 +18,9 @@ from rich.text import Text
 
 from scalepilot.errors import InputError
 from scalepilot.evaluate.tables import plain_table
-from scalepilot.learn.run_folder import RunFolder
-from scalepilot.learn.run_status import read_status
 from scalepilot.progress import duration
+from scalepilot.runs.folder import RunFolder
+from scalepilot.runs.status import read_status
 from scalepilot.sweep.plan import label
 
 _LOOK_SECONDS, _PIPED_SECONDS = 1.0, 10.0

@@ -18,8 +18,8 @@ from scalepilot.evaluate.tables import verdict as cost_verdict
 from scalepilot.experiment import evaluate_returns, evaluate_run, load_data, make_task, tuned_baselines
 from scalepilot.files.atomic import replaced_folder, write_bytes, write_json
 from scalepilot.files.stored import read_text
-from scalepilot.learn.run_folder import RunFolder, git_sha, hardware, library_versions
 from scalepilot.progress import duration
+from scalepilot.runs.folder import RunFolder, git_sha, hardware, library_versions
 from scalepilot.sweep.board import Standing, TrialEntry, ranked, read_trials
 from scalepilot.sweep.charts import importance_bars, leaders, parallel_coordinates
 from scalepilot.sweep.importance import importance

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from scalepilot.config import ExperimentConfig
 from scalepilot.errors import InputError, ScalepilotError
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import Policy
 from scalepilot.policy.artifact import SPEC_FILE
+from scalepilot.runs.folder import RunFolder
 from scalepilot.verify.evaluation_checks import evaluation_findings
 from scalepilot.verify.finding import Finding, Verdict, error
 from scalepilot.verify.metric_checks import metric_findings

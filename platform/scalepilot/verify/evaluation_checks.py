@@ -16,9 +16,9 @@ from scalepilot.evaluate.comparison import Comparison
 from scalepilot.evaluate.files import SUMMARY_FILE, read_evaluation
 from scalepilot.evaluate.returns import ReturnComparison, is_returns, read_returns
 from scalepilot.experiment import load_data
-from scalepilot.learn.run_folder import RunFolder
 from scalepilot.policy import Policy
 from scalepilot.policy.rules import make_rule
+from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate import EpisodeSet, autoscale_optimum, run_episodes, run_returns
 from scalepilot.simulate.episode_runner import EpisodeLimits
 from scalepilot.verify.finding import Finding, error, warning

@@ -11,8 +11,8 @@ from itertools import pairwise
 
 from scalepilot.errors import InputError
 from scalepilot.files.stored import read_table, read_text
-from scalepilot.learn.metrics import METRICS, TABLE
-from scalepilot.learn.run_folder import RunFolder
+from scalepilot.runs.folder import RunFolder
+from scalepilot.runs.metrics import METRICS, TABLE
 from scalepilot.verify.finding import Finding, error, warning
 
 _SHARES = tuple(metric.name for metric in TABLE if metric.unit == "share")

@@ -10,10 +10,10 @@ from typing import Any
 
 from scalepilot.errors import InputError
 from scalepilot.evaluate.files import EPISODES_FILE, SUMMARY_FILE
-from scalepilot.learn.run_folder import RunFolder
-from scalepilot.learn.run_status import read_status as stored_status
-from scalepilot.learn.stored_metrics import LOG_FILE
 from scalepilot.progress import duration
+from scalepilot.runs.folder import RunFolder
+from scalepilot.runs.status import read_status as stored_status
+from scalepilot.runs.stored_metrics import LOG_FILE
 from scalepilot.verify.finding import Finding, error, warning
 
 UNDER_WAY, STOPPED, FINISHED = ("running", "evaluating"), ("interrupted", "failed"), "finished"

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from scalepilot.policy import Policy
 
 if TYPE_CHECKING:
-    from scalepilot.learn.run_folder import RunFolder
+    from scalepilot.runs.folder import RunFolder
 
 logger = logging.getLogger("scalepilot.training")
-# One iteration under the documented names (`scalepilot.learn.metrics`); None and left out mean not measured.
+# One iteration under the documented names (`scalepilot.runs.metrics`); None and left out mean not measured.
 Row = Mapping[str, float | None]
 # Makes the greedy policy of this moment: a copy of the network, so only where it is needed.
 PolicyNow = Callable[[], Policy]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from scalepilot.learn.callbacks.base import Callback, PolicyNow, Row
-from scalepilot.learn.metrics import TAGS
+from scalepilot.runs.metrics import TAGS
 
 _NO_SCALARS = ("iteration", "env_steps")
 _VERSION = "brain.Event:2"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ray.util.metrics import Gauge
 
 from scalepilot.learn.callbacks import Callback, PolicyNow, Row
-from scalepilot.learn.metrics import TABLE, Metric
+from scalepilot.runs.metrics import TABLE, Metric
 
 # Ray puts `ray_` in front.
 PREFIX = "scalepilot_train_"

@@ -22,7 +22,6 @@ from scalepilot.config import ExperimentConfig
 from scalepilot.errors import LearnerLostError
 from scalepilot.learn.initial_weights import REWARD_SCALE as REWARD_SCALE_OF_POLICY
 from scalepilot.learn.initial_weights import completed
-from scalepilot.learn.metrics import episode_column
 from scalepilot.learn.network_snapshot import NetworkSnapshot
 from scalepilot.learn.rllib.algorithm import PUT_SECONDS, RolloutAlgorithm
 from scalepilot.learn.rllib.configs import algorithm_config
@@ -31,6 +30,7 @@ from scalepilot.learn.rllib.learner import FETCH_SECONDS, LARGEST_REWARD, REWARD
 from scalepilot.learn.rllib.module import ActorCriticModule
 from scalepilot.learn.rllib.q_module import QModule
 from scalepilot.learn.task import Task
+from scalepilot.runs.metrics import episode_column
 from scalepilot.simulate.env_notes import EnvNotes
 
 # RLlib's result key → ours.

@@ -11,9 +11,9 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 
-from scalepilot.learn.metrics import episode_column
 from scalepilot.learn.reward_scale import RewardScale
 from scalepilot.learn.watched_envs import WatchedEnvs
+from scalepilot.runs.metrics import episode_column
 from scalepilot.simulate import as_rows
 from scalepilot.simulate.env_notes import EnvNotes
 from scalepilot_envs.episode_metrics import EpisodeMeter

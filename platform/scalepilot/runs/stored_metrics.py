@@ -15,8 +15,8 @@ from scalepilot.config import ExperimentConfig
 from scalepilot.config.env import EnvConfig
 from scalepilot.errors import InputError
 from scalepilot.files.stored import MAX_TEXT_BYTES, read_bytes, read_table, shown
-from scalepilot.learn.metrics import METRICS
-from scalepilot.learn.run_folder import RunFolder
+from scalepilot.runs.folder import RunFolder
+from scalepilot.runs.metrics import METRICS
 
 Rows = list[dict[str, float | None]]
 LOG_FILE = "logs/training.log"

@@ -24,8 +24,8 @@ from scalepilot.files.atomic import write_bytes, write_json
 from scalepilot.files.env_modules import find_in_recorded_folders, folders_of
 from scalepilot.files.ownership import check_own
 from scalepilot.files.stored import read_numbers
-from scalepilot.learn.metrics import METRICS
-from scalepilot.learn.run_status import read_status
+from scalepilot.runs.metrics import METRICS
+from scalepilot.runs.status import read_status
 
 _LIBRARIES = ("scalepilot", "ray", "torch", "numpy", "gymnasium", "onnx", "onnxruntime", "stable-baselines3")
 
