@@ -15,8 +15,8 @@ from scalepilot.errors import InputError
 from scalepilot.evaluate.env_flight import EnvFlight
 from scalepilot.evaluate.flight import AutoscaleFlight, Entry
 from scalepilot.evaluate.recording import MOST_STEPS
+from scalepilot.evaluate.run_comparison import trained_steps
 from scalepilot.files.env_modules import find_checked
-from scalepilot.judge import trained_steps
 from scalepilot.policy import Policy, load_policy
 from scalepilot.policy.rules import RULES, Hpa, HpaParameters, make_rule, rules_for
 from scalepilot.policy.rules.command_line import has_settings, rule_from_text

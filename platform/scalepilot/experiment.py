@@ -16,12 +16,8 @@ from scalepilot.cluster.connection import connected
 from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
 from scalepilot.errors import ConfigError
 from scalepilot.evaluate.compare import Comparison, write_evaluation
-from scalepilot.evaluate.files import summary
 from scalepilot.evaluate.returns import ReturnComparison, compare_returns, returns_notes, returns_summary, write_returns
-from scalepilot.files.atomic import write_bytes
-from scalepilot.files.lock import locked
-from scalepilot.files.stop import StopFlag, Stopped, at_once
-from scalepilot.judge import (
+from scalepilot.evaluate.run_comparison import (
     HPA_DEFAULT,
     Entrant,
     Field,
@@ -31,6 +27,10 @@ from scalepilot.judge import (
     judge_fields,
     tuned_rivals,
 )
+from scalepilot.evaluate.store import summary
+from scalepilot.files.atomic import write_bytes
+from scalepilot.files.lock import locked
+from scalepilot.files.stop import StopFlag, Stopped, at_once
 from scalepilot.learn.callbacks import Callback, Videos, check_tracking, trackers
 from scalepilot.learn.initial_weights import check_fits, load_parent, parent_of, weights_of
 from scalepilot.learn.preflight import check_environment

@@ -29,7 +29,7 @@ from scalepilot.evaluate.policy_map import (
 from scalepilot.evaluate.q_table import q_table_svg
 from scalepilot.evaluate.recording import Recording, record_episode
 from scalepilot.evaluate.returns import ReturnComparison
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.video import gif
 from scalepilot.evaluate.workload_picture import workload_picture
 from scalepilot.files.atomic import write_bytes

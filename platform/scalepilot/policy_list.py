@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scalepilot.errors import InputError
-from scalepilot.evaluate.files import read_summary
+from scalepilot.evaluate.store import read_summary
 from scalepilot.files.stored import read_mapping
 from scalepilot.policy import PolicySpec, read_spec
 from scalepilot.policy.artifact import SPEC_FILE

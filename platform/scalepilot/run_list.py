@@ -18,8 +18,8 @@ from rich.text import Text
 from scalepilot.config import read_yaml
 from scalepilot.config.env import AUTOSCALE, is_autoscale
 from scalepilot.errors import InputError
-from scalepilot.evaluate.files import SUMMARY_FILE, Summary, read_summary
 from scalepilot.evaluate.page import render
+from scalepilot.evaluate.store import SUMMARY_FILE, Summary, read_summary
 from scalepilot.evaluate.tables import plain_table
 from scalepilot.files.stored import checked_record
 from scalepilot.progress import steps_text

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Literal
 
 from scalepilot.config import ExperimentConfig, config_from_mapping, load_config, with_trace, with_workload
-from scalepilot.entrants import Gathered
 from scalepilot.errors import InputError, did_you_mean
+from scalepilot.evaluate.baselines import USUAL, Ground, baseline_names, find_rules
+from scalepilot.evaluate.lineup import Gathered
 from scalepilot.evaluate.returns import Collected, ReturnComparison, ReturnMember, compare_collected
+from scalepilot.evaluate.run_comparison import Entrant, Field, OptimumOptions, judge_fields, with_references, with_test
 from scalepilot.evaluate.suite import SuiteComparison, compare_suite
 from scalepilot.experiment import load_data, workload_name
-from scalepilot.judge import Entrant, Field, OptimumOptions, judge_fields, with_references, with_test
 from scalepilot.learn.task import TEST_SEED
 from scalepilot.policy import Policy, describe_env
 from scalepilot.policy.rules import rules_for
 from scalepilot.policy.rules.command_line import rule_from_text
 from scalepilot.progress import Progress
-from scalepilot.rivals import USUAL, Ground, baseline_names, find_rules
 from scalepilot.simulate import CellStore, EpisodeReturns, Executor, ProtocolData, ReturnsJob, fly_returns, packed
 from scalepilot_envs.workloads import WORKLOADS
 

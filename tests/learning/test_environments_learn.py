@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from scalepilot.config import load_config
-from scalepilot.evaluate.statistics import block_bootstrap
+from scalepilot.evaluate.statistics.intervals import block_bootstrap
 from scalepilot.experiment import make_task, make_trainer, policy_spec
 from scalepilot.learn.task import TEST_SEED
 from scalepilot.learn.trainer import TrainingLoop

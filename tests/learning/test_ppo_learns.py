@@ -12,7 +12,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from scalepilot.config import load_config
-from scalepilot.evaluate.statistics import block_bootstrap
+from scalepilot.evaluate.statistics.intervals import block_bootstrap
 from scalepilot.policy.rules import Hpa, HpaParameters
 from scalepilot.simulate import run_episodes
 from scalepilot_envs import BatchEnv, BatchStep, BatchVectorEnv

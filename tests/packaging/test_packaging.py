@@ -54,7 +54,7 @@ def test_a_source_root_holds_its_package_and_no_module_of_its_own(root):
         ("import scalepilot_envs", ["ray", "torch", "onnxruntime", "pyarrow", "pydantic", "yaml", "scalepilot"]),
         ("import scalepilot_envs.testing", ["ray", "torch", "onnxruntime", "scalepilot"]),
         ("import scalepilot.policy, scalepilot.policy.rules", ["ray", "torch", "onnxruntime", "onnx"]),
-        ("import scalepilot.simulate, scalepilot.tuning", ["ray", "torch", "onnxruntime", "onnx"]),
+        ("import scalepilot.simulate, scalepilot.evaluate.rule_search", ["ray", "torch", "onnxruntime", "onnx"]),
         ("import scalepilot.config", ["ray", "torch", "onnxruntime"]),
         ("import scalepilot.evaluate", ["ray", "torch"]),
         (

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from scalepilot.cli import main
-from scalepilot.entrants import gather
 from scalepilot.evaluate import Contestant, LearningCurve, ReportData, compare, write_evaluation
+from scalepilot.evaluate.lineup import gather
 from scalepilot.evaluate.returns import compare_returns, read_returns, returns_summary, write_returns
 from scalepilot.policy import save_policy
 from scalepilot.policy.rules import Hpa, HpaParameters, make_rule

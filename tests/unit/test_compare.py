@@ -21,7 +21,7 @@ from scalepilot.evaluate import (
     write_evaluation,
 )
 from scalepilot.evaluate.comparison import GapReference
-from scalepilot.evaluate.statistics import FROM_ZERO
+from scalepilot.evaluate.statistics.intervals import FROM_ZERO
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
 
 DAY = 86400.0

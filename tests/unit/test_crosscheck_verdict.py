@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from scalepilot.crosscheck.verdict import agreement
-from scalepilot.evaluate.aggregate import interquartile_mean
 from scalepilot.evaluate.curves import Curve, band, curves_svg
-from scalepilot.evaluate.nested import nested_difference, nested_iqm, nested_mean
+from scalepilot.evaluate.statistics.aggregate import interquartile_mean
+from scalepilot.evaluate.statistics.nested import nested_difference, nested_iqm, nested_mean
 from scalepilot.evaluate.svg import nice_ticks
 
 EPISODES = np.arange(50)

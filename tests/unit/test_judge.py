@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from scalepilot.errors import InputError
-from scalepilot.judge import HPA_DEFAULT, OPTIMUM, OptimumOptions, describe_policy, judge, tuned_rivals
+from scalepilot.evaluate.baselines import Ground, baseline_names, find_rules
+from scalepilot.evaluate.run_comparison import HPA_DEFAULT, OPTIMUM, OptimumOptions, describe_policy, judge, tuned_rivals
 from scalepilot.policy import Decision, load_policy
 from scalepilot.policy.rules import ForecastMpcParameters, Hpa, HpaParameters, Static, StaticParameters, make_rule
-from scalepilot.rivals import Ground, baseline_names, find_rules
 from scalepilot.simulate import OptimumCache, SerialExecutor, autoscale_optimum, protocol_v1, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import DiurnalWorkload

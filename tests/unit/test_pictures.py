@@ -17,7 +17,7 @@ from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.evaluate.action_chart import action_chart
 from scalepilot.evaluate.learning_curve import learning_curve
 from scalepilot.evaluate.recording import MOST_FRAMES, Recording, record_episode
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.video import MAX_WIDTH, gif
 from scalepilot.experiment import make_task, make_trainer, policy_spec, run_experiment
 from scalepilot.learn.task import TEST_SEED, VALIDATION_SEED

@@ -21,7 +21,7 @@ from scalepilot.evaluate import (
 from scalepilot.evaluate.action_shares import LABELS, action_shares
 from scalepilot.evaluate.charts import chart_data, interval_bar, learning_data
 from scalepilot.evaluate.report_figures import big_figures, visible
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.suite import compare_suite
 from scalepilot.policy.rules import Hpa, HpaParameters, LookAhead, Static, StaticParameters
 from scalepilot.simulate import Playback, protocol_v1, run_episodes

@@ -8,10 +8,10 @@ import pytest
 
 from scalepilot.cli import main
 from scalepilot.errors import InputError
+from scalepilot.evaluate.baselines import baseline_names, is_rule_name
 from scalepilot.policy.rules import RULES, HpaParameters, KpaParameters, StaticParameters, ThresholdParameters
 from scalepilot.policy.rules.command_line import policy_name, rule_from_text, settings_from_text
 from scalepilot.policy.spec import NAME_PATTERN
-from scalepilot.rivals import baseline_names, is_rule_name
 from scalepilot_envs.autoscale import AutoscaleParams
 
 

@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from scalepilot.evaluate.bootstrap import widening
-from scalepilot.evaluate.statistics import FROM_ZERO, SHARE, Interval, block_bootstrap, gap_closed, paired_difference
+from scalepilot.evaluate.statistics.bootstrap import widening
+from scalepilot.evaluate.statistics.intervals import FROM_ZERO, SHARE, Interval, block_bootstrap, gap_closed, paired_difference
 
 
 def test_the_mean_is_that_of_all_episodes_however_many_a_day_has():

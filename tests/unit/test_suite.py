@@ -23,7 +23,7 @@ from scalepilot.evaluate import (
     read_evaluation,
     write_evaluation,
 )
-from scalepilot.evaluate.statistics import FROM_ZERO
+from scalepilot.evaluate.statistics.intervals import FROM_ZERO
 from scalepilot.simulate import EpisodeResults
 
 

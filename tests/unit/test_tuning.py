@@ -8,6 +8,19 @@ import numpy as np
 import pytest
 
 from scalepilot.errors import InputError
+from scalepilot.evaluate.rule_search import (
+    HORIZONS,
+    SPACES,
+    describe_parameters,
+    draw_hpa,
+    fitted_forecast,
+    hpa_search,
+    mean_J,
+    rule_search,
+    run_searches,
+    tune_look_ahead,
+    tuned_rule,
+)
 from scalepilot.policy import load_policy, save_policy
 from scalepilot.policy.rules import (
     RULES,
@@ -24,19 +37,6 @@ from scalepilot.policy.rules import (
 )
 from scalepilot.policy.rules.forecast import persistence
 from scalepilot.simulate import SerialExecutor, protocol_v1, run_episodes
-from scalepilot.tuning import (
-    HORIZONS,
-    SPACES,
-    describe_parameters,
-    draw_hpa,
-    fitted_forecast,
-    hpa_search,
-    mean_J,
-    rule_search,
-    run_searches,
-    tune_look_ahead,
-    tuned_rule,
-)
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import DiurnalWorkload
 

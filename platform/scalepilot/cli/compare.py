@@ -16,7 +16,7 @@ from scalepilot.cli.checks import is_given
 from scalepilot.cli.streams import note
 
 if TYPE_CHECKING:
-    from scalepilot.entrants import Gathered
+    from scalepilot.evaluate.lineup import Gathered
     from scalepilot.evaluate.returns import ReturnComparison
     from scalepilot.evaluate.suite import SuiteComparison
     from scalepilot.simulate import Executor
@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     if arguments.plot_only is not None:
         return _plot(arguments)
-    from scalepilot.entrants import gather
+    from scalepilot.evaluate.lineup import gather
 
     gathered = gather(arguments.policies)
     for problem in gathered.failed.values():
@@ -134,7 +134,7 @@ def _compete(
 ) -> tuple[SuiteComparison | ReturnComparison, list[str]]:
     """The comparison, and what its reader must know of the policies."""
     from scalepilot.config.env import is_autoscale
-    from scalepilot.rivals import USUAL
+    from scalepilot.evaluate.baselines import USUAL
     from scalepilot.simulate import CellStore
     from scalepilot.tournament import Effort, arenas, compete, compete_by_return
 
@@ -213,9 +213,9 @@ def _write(
     comparison: SuiteComparison | ReturnComparison, gathered: Gathered, notes: list[str], arguments: argparse.Namespace
 ) -> None:
     """The evaluation, what else its report shows, and the report."""
-    from scalepilot.evaluate.files import write_evaluation
     from scalepilot.evaluate.report import ReportData
     from scalepilot.evaluate.returns import ReturnComparison, write_returns
+    from scalepilot.evaluate.store import write_evaluation
     from scalepilot.reports import learning_curve_of, store_about, write_comparison_report
     from scalepilot.runs.folder import git_sha, hardware, library_versions
 
@@ -254,9 +254,9 @@ def _plot(arguments: argparse.Namespace) -> int:
 
 def _show(comparison: SuiteComparison | ReturnComparison, arguments: argparse.Namespace) -> None:
     from scalepilot.cli.output import print_returns, print_suite
-    from scalepilot.evaluate.files import summary
     from scalepilot.evaluate.markdown import markdown_table
     from scalepilot.evaluate.returns import ReturnComparison, returns_markdown, returns_summary
+    from scalepilot.evaluate.store import summary
 
     if arguments.json:
         found = returns_summary(comparison) if isinstance(comparison, ReturnComparison) else summary(comparison)

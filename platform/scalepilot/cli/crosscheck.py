@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scalepilot.crosscheck import CrossCheck
-    from scalepilot.evaluate.statistics import Interval
+    from scalepilot.evaluate.statistics.intervals import Interval
 
 HELP = "train with RLlib and with Stable-Baselines3 on the same budget and say whether they agree"
 

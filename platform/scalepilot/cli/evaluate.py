@@ -66,10 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Judge and print."""
     from scalepilot import config as configuration
-    from scalepilot.entrants import other_services
     from scalepilot.errors import InputError
     from scalepilot.evaluate.compare import write_evaluation
-    from scalepilot.evaluate.files import summary
+    from scalepilot.evaluate.lineup import other_services
+    from scalepilot.evaluate.store import summary
     from scalepilot.experiment import workload_name
     from scalepilot.policy import load_policy
     from scalepilot.runs.folder import find_modules
@@ -110,9 +110,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _judged(config: ExperimentConfig, policies: list[tuple[str, Policy]], arguments: argparse.Namespace) -> Comparison:
+    from scalepilot.evaluate.baselines import HPA_DEFAULT, Ground, baseline_names, find_rules
+    from scalepilot.evaluate.run_comparison import OptimumOptions, judge
     from scalepilot.experiment import load_data
-    from scalepilot.judge import OptimumOptions, judge
-    from scalepilot.rivals import HPA_DEFAULT, Ground, baseline_names, find_rules
     from scalepilot.simulate import ProcessExecutor, usable_cores
 
     data, params, cache = load_data(config), config.autoscale.params, arguments.cache

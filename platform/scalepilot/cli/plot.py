@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Draw; 0 when anything was drawn, 1 when nothing could be."""
     from scalepilot.errors import InputError
-    from scalepilot.evaluate.files import SUMMARY_FILE, read_evaluation
     from scalepilot.evaluate.returns import is_returns, read_returns
+    from scalepilot.evaluate.store import SUMMARY_FILE, read_evaluation
     from scalepilot.experiment import make_task
     from scalepilot.files.atomic import write_bytes
     from scalepilot.pictures import Judged, RunPictures

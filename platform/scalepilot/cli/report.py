@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write and say where."""
     from scalepilot.errors import InputError
-    from scalepilot.evaluate.files import SUMMARY_FILE
+    from scalepilot.evaluate.store import SUMMARY_FILE
     from scalepilot.reports import write_comparison_report, write_run_report
     from scalepilot.runs.folder import RunFolder
 

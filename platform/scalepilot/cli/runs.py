@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _as_json(entry: RunEntry) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from scalepilot.evaluate.files import json_number
+    from scalepilot.evaluate.store import json_number
 
     values = asdict(entry)
     del values["sameness"]

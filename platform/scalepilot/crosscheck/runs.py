@@ -17,8 +17,8 @@ from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
 from scalepilot.crosscheck.verdict import Agreement, agreement
 from scalepilot.errors import ConfigError, InputError
 from scalepilot.evaluate.curves import Curve, curves_svg
-from scalepilot.evaluate.nested import nested_mean
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.statistics.intervals import Interval
+from scalepilot.evaluate.statistics.nested import nested_mean
 from scalepilot.experiment import INTERRUPTED, load_data, make_task, make_trainer, policy_spec
 from scalepilot.files.atomic import write_json
 from scalepilot.files.stop import StopFlag

@@ -1,4 +1,4 @@
-"""Whether two engines agree: by intervals over training seeds and episodes (`scalepilot.evaluate.nested`)."""
+"""Whether two engines agree: by intervals over training seeds and episodes (`scalepilot.evaluate.statistics.nested`)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.evaluate.nested import nested_difference
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.statistics.intervals import Interval
+from scalepilot.evaluate.statistics.nested import nested_difference
 
 Array = NDArray[np.float64]
 Outcome = Literal["agree", "RLlib better", "SB3 better", "undecided"]

@@ -1,11 +1,10 @@
 """From episodes to a verdict: intervals, comparisons, tables, and the report."""
 
-from scalepilot.evaluate.aggregate import interquartile_mean, probability_of_improvement, stratified_bootstrap
 from scalepilot.evaluate.compare import compare
 from scalepilot.evaluate.comparison import METRICS, Comparison, Contestant, Member
-from scalepilot.evaluate.files import read_evaluation, summary, write_evaluation
 from scalepilot.evaluate.report import LearningCurve, Picture, ReportData, write_report
-from scalepilot.evaluate.statistics import (
+from scalepilot.evaluate.statistics.aggregate import interquartile_mean, probability_of_improvement, stratified_bootstrap
+from scalepilot.evaluate.statistics.intervals import (
     GapClosed,
     Interval,
     PairedDifference,
@@ -13,6 +12,7 @@ from scalepilot.evaluate.statistics import (
     gap_closed,
     paired_difference,
 )
+from scalepilot.evaluate.store import read_evaluation, summary, write_evaluation
 from scalepilot.evaluate.suite import Standing, SuiteComparison, compare_suite
 from scalepilot.evaluate.tables import comparison_table, verdict
 

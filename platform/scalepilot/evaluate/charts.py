@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.evaluate.comparison import ROLES, Comparison, Contestant, Role
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.statistics.intervals import Interval
 
 Array = NDArray[np.float64]
 

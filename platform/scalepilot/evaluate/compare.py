@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from scalepilot.errors import InputError
 from scalepilot.evaluate.comparison import ROLES, TOTALS, Comparison, Contestant, GapReference, PlayedBack, Scope
-from scalepilot.evaluate.files import read_evaluation, write_evaluation
-from scalepilot.evaluate.statistics import GapClosed, Interval, block_bootstrap, gap_closed, paired_difference
+from scalepilot.evaluate.statistics.intervals import GapClosed, Interval, block_bootstrap, gap_closed, paired_difference
+from scalepilot.evaluate.store import read_evaluation, write_evaluation
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.evaluate.statistics import ABOVE_ZERO, FROM_ZERO, SHARE, Bounds, GapClosed, Interval, PairedDifference
+from scalepilot.evaluate.statistics.intervals import ABOVE_ZERO, FROM_ZERO, SHARE, Bounds, GapClosed, Interval, PairedDifference
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
 
 Role = Literal["policy", "baseline", "reference"]

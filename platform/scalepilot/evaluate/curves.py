@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.svg import COLOURS, HEIGHT, WIDTH, Array, Axes, document, with_margin
 
 _POINTS = 200

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from scalepilot.evaluate.comparison import ROLES, Comparison, Contestant
-from scalepilot.evaluate.statistics import GapClosed
+from scalepilot.evaluate.statistics.intervals import GapClosed
 from scalepilot.evaluate.tables import describe_scope, percent
 
 _HEADINGS = ("workload", "rule", "J an hour", "95 % interval", "replicas", "late %")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scalepilot.evaluate.comparison import Comparison, Contestant
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.tables import money, outcome
 
 DASH = "–"

@@ -8,7 +8,7 @@ from typing import Any
 from scalepilot.evaluate.charts import interval_bar
 from scalepilot.evaluate.report_figures import DASH, Figure, cell, chance
 from scalepilot.evaluate.returns import Collected, ReturnComparison, returns_notes, returns_verdict
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot_envs.episode_metrics import MEANINGS
 
 _WORDS = {

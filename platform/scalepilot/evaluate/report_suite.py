@@ -9,7 +9,7 @@ from typing import Any
 from scalepilot.evaluate.charts import interval_bar
 from scalepilot.evaluate.comparison import ROLES
 from scalepilot.evaluate.report_figures import Figure, cell, whole
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.suite import Standing, SuiteComparison
 from scalepilot.evaluate.tables import money, percent
 

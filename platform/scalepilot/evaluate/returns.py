@@ -17,16 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scalepilot.errors import InputError
-from scalepilot.evaluate.files import (
-    EPISODES_FILE,
-    SUMMARY_FILE,
-    interval_json,
-    json_number,
-    not_an_evaluation,
-    read_summary,
-    replace_file,
-)
-from scalepilot.evaluate.statistics import (
+from scalepilot.evaluate.statistics.intervals import (
     SHARE,
     UNBOUNDED,
     Bounds,
@@ -34,6 +25,15 @@ from scalepilot.evaluate.statistics import (
     PairedDifference,
     block_bootstrap,
     paired_difference,
+)
+from scalepilot.evaluate.store import (
+    EPISODES_FILE,
+    SUMMARY_FILE,
+    interval_json,
+    json_number,
+    not_an_evaluation,
+    read_summary,
+    replace_file,
 )
 from scalepilot.evaluate.tables import plain_table
 from scalepilot.files.stored import read_mapping, read_table, table_schema

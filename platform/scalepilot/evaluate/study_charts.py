@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from scalepilot.evaluate.curves import Curve, curves_svg
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.study_metrics import TaskResult, area, largest_fall
 from scalepilot.evaluate.svg import COLOURS, Axes, document, nice_ticks, with_margin
 

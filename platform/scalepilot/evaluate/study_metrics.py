@@ -1,7 +1,7 @@
 """What a study measures of each arm: final performance, success, sample efficiency, stability, actions.
 
 All arms fly the same test episodes with the policies they kept (of each run the best by validation in its last twentieth).
-Intervals are over training seeds and episodes (`scalepilot.evaluate.nested`); of what a run has only one number, over seeds
+Intervals are over training seeds and episodes (`scalepilot.evaluate.statistics.nested`); of what a run has only one number, over seeds
 alone.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.evaluate.curves import Curve
-from scalepilot.evaluate.nested import difference_over_seeds, nested_difference, nested_iqm, nested_mean
-from scalepilot.evaluate.statistics import FROM_ZERO, SHARE, UNBOUNDED, Bounds, Interval, block_bootstrap
+from scalepilot.evaluate.statistics.intervals import FROM_ZERO, SHARE, UNBOUNDED, Bounds, Interval, block_bootstrap
+from scalepilot.evaluate.statistics.nested import difference_over_seeds, nested_difference, nested_iqm, nested_mean
 
 Array = NDArray[np.float64]
 # A validation counts as late in the last quarter of the budget.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scalepilot.evaluate.page import image_address, render
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.study_metrics import Arm, TaskResult
 from scalepilot.evaluate.study_text import analysis, conclusion, verdict
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.study_metrics import Arm, TaskResult
 
 Side = Literal["first", "second", "neither", "unknown"]

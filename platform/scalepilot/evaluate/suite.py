@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import InputError
-from scalepilot.evaluate.aggregate import improvement_by_task, interquartile_mean
-from scalepilot.evaluate.bootstrap import Indices, Statistic, block_sums, drawn_sums, nested_bootstrap, ratio
 from scalepilot.evaluate.comparison import TOTALS, Comparison, Contestant, Role, Total
-from scalepilot.evaluate.statistics import (
+from scalepilot.evaluate.statistics.aggregate import improvement_by_task, interquartile_mean
+from scalepilot.evaluate.statistics.bootstrap import Indices, Statistic, block_sums, drawn_sums, nested_bootstrap, ratio
+from scalepilot.evaluate.statistics.intervals import (
     FROM_ZERO,
     SHARE,
     UNBOUNDED,

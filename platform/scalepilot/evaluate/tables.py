@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scalepilot.evaluate.comparison import ROLES, Comparison
-from scalepilot.evaluate.statistics import GapClosed, Interval, PairedDifference
+from scalepilot.evaluate.statistics.intervals import GapClosed, Interval, PairedDifference
 from scalepilot.evaluate.suite import Standing, SuiteComparison
 
 # Currency: costs below it are those of fractions of a request.

@@ -15,7 +15,6 @@ from scalepilot.config import ExperimentConfig, read_yaml
 from scalepilot.config.env import OtherEnvConfig
 from scalepilot.errors import InputError, RunError
 from scalepilot.evaluate.curves import Curve
-from scalepilot.evaluate.files import EPISODES_FILE, read_summary
 from scalepilot.evaluate.policy_map import (
     observed_ranges,
     policy_map,
@@ -24,6 +23,7 @@ from scalepilot.evaluate.policy_map import (
     typical_observation,
 )
 from scalepilot.evaluate.recording import Recording, record_episode
+from scalepilot.evaluate.store import EPISODES_FILE, read_summary
 from scalepilot.evaluate.study_metrics import Arm, SeedRun, TaskResult, compare_arms, measure_arm
 from scalepilot.files.stored import read_table
 from scalepilot.learn.task import TEST_SEED

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from scalepilot.evaluate.files import interval_json, json_number
+from scalepilot.evaluate.store import interval_json, json_number
 from scalepilot.evaluate.study_charts import action_shares, dot_plots, learning_curves
 from scalepilot.evaluate.study_metrics import Arm, TaskResult
 from scalepilot.evaluate.study_page import StudyPage, render_markdown, render_page

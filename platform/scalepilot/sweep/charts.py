@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from scalepilot.config import short_value
-from scalepilot.evaluate.statistics import Interval
+from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.study_charts import WIDTH, Dots, dot_plot
 from scalepilot.evaluate.svg import COLOURS, document, nice_ticks
 from scalepilot.sweep.board import Standing

@@ -11,8 +11,8 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from scalepilot.evaluate.nested import nested_difference
-from scalepilot.evaluate.statistics import Interval, paired_difference
+from scalepilot.evaluate.statistics.intervals import Interval, paired_difference
+from scalepilot.evaluate.statistics.nested import nested_difference
 from scalepilot.evaluate.tables import plain_table
 from scalepilot.progress import duration
 from scalepilot.sweep.board import Standing, TrialEntry

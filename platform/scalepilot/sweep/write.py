@@ -10,10 +10,10 @@ from typing import Any
 
 from scalepilot.config import EnvConfig, ExperimentConfig, short_value
 from scalepilot.errors import RunError
-from scalepilot.evaluate.files import interval_json, json_number
 from scalepilot.evaluate.page import image_address, render
 from scalepilot.evaluate.returns import returns_verdict
-from scalepilot.evaluate.statistics import FROM_ZERO, Bounds
+from scalepilot.evaluate.statistics.intervals import FROM_ZERO, Bounds
+from scalepilot.evaluate.store import interval_json, json_number
 from scalepilot.evaluate.tables import verdict as cost_verdict
 from scalepilot.experiment import evaluate_returns, evaluate_run, load_data, make_task, tuned_baselines
 from scalepilot.files.atomic import replaced_folder, write_bytes, write_json

@@ -13,8 +13,8 @@ from scalepilot.config import ExperimentConfig
 from scalepilot.config.env import EnvConfig
 from scalepilot.errors import EnvironmentFailedError, ScalepilotError
 from scalepilot.evaluate.comparison import Comparison
-from scalepilot.evaluate.files import SUMMARY_FILE, read_evaluation
 from scalepilot.evaluate.returns import ReturnComparison, is_returns, read_returns
+from scalepilot.evaluate.store import SUMMARY_FILE, read_evaluation
 from scalepilot.experiment import load_data
 from scalepilot.policy import Policy
 from scalepilot.policy.rules import make_rule

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from scalepilot.errors import InputError
-from scalepilot.evaluate.files import EPISODES_FILE, SUMMARY_FILE
+from scalepilot.evaluate.store import EPISODES_FILE, SUMMARY_FILE
 from scalepilot.progress import duration
 from scalepilot.runs.folder import RunFolder
 from scalepilot.runs.status import read_status as stored_status

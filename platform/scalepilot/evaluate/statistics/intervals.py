@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.evaluate.bootstrap import block_sums, drawn_sums, nested_bootstrap, ratio
+from scalepilot.evaluate.statistics.bootstrap import block_sums, drawn_sums, nested_bootstrap, ratio
 
 Array = NDArray[np.float64]
 

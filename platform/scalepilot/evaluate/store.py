@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field, StrictFloat, TypeAdapter, ValidationErro
 
 from scalepilot.errors import InputError
 from scalepilot.evaluate.comparison import ROLES, Comparison, Contestant, GapReference, Member, PlayedBack, Role, Scope
-from scalepilot.evaluate.statistics import GapClosed, Interval, PairedDifference
+from scalepilot.evaluate.statistics.intervals import GapClosed, Interval, PairedDifference
 from scalepilot.evaluate.suite import Standing, SuiteComparison
 from scalepilot.files.stored import checked_record, first_problem, read_mapping, read_table
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback

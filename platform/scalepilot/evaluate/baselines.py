@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from scalepilot.errors import ArtifactError, InputError, did_you_mean
+from scalepilot.evaluate.rule_search import SPACES, Search, fitted_forecast, hpa_search, rule_search, run_searches, tuned_rule
 from scalepilot.policy import load_policy, save_policy
 from scalepilot.policy.rules import RULES, Hpa, HpaParameters, Rule
 from scalepilot.policy.rules.command_line import has_settings, rule_from_text, settings_from_text
 from scalepilot.policy.rules.hpa import METRICS
 from scalepilot.progress import Progress
 from scalepilot.simulate import Executor, ProtocolData, SerialExecutor
-from scalepilot.tuning import SPACES, Search, fitted_forecast, hpa_search, rule_search, run_searches, tuned_rule
 from scalepilot_envs.autoscale import AutoscaleParams
 
 HPA_DEFAULT, HPA_TUNED = "hpa-default", "hpa-tuned"

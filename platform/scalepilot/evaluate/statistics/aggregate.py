@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.evaluate.statistics import Interval, percentile_interval
+from scalepilot.evaluate.statistics.intervals import Interval, percentile_interval
 
 Array = NDArray[np.float64]
 _CUT_SHARE = 0.25

@@ -11,11 +11,11 @@ from typing import Any
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.config.env import is_autoscale
 from scalepilot.errors import ArtifactError, InputError, did_you_mean
+from scalepilot.evaluate.baselines import BASELINES, is_rule_name
+from scalepilot.evaluate.run_comparison import OPTIMUM, Entrant, Trained, trained_steps
 from scalepilot.files.env_modules import find_checked
-from scalepilot.judge import OPTIMUM, Entrant, Trained, trained_steps
 from scalepilot.policy import Planner, Policy, find_policy_folder, load_policy
 from scalepilot.policy.rules import RULES, LookAhead
-from scalepilot.rivals import BASELINES, is_rule_name
 from scalepilot.runs.folder import find_modules
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.description import params_from_mapping

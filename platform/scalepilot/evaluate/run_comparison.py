@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import InputError
+from scalepilot.evaluate.baselines import HPA_DEFAULT, Ground, find_rules, tuned_rivals
 from scalepilot.evaluate.compare import Comparison, Contestant, compare
 from scalepilot.evaluate.comparison import Member, Role
+from scalepilot.evaluate.rule_search import describe_parameters, tune_look_ahead
 from scalepilot.policy import Planner, Policy
 from scalepilot.policy.rules import Rule
 from scalepilot.progress import Progress, steps_text
-from scalepilot.rivals import HPA_DEFAULT, Ground, find_rules, tuned_rivals
 from scalepilot.simulate import (
     Cell,
     CellStore,
@@ -29,7 +30,6 @@ from scalepilot.simulate import (
     autoscale_optimum,
     fly_cells,
 )
-from scalepilot.tuning import describe_parameters, tune_look_ahead
 from scalepilot_envs.autoscale import AutoscaleParams
 
 OPTIMUM = "optimum"

@@ -1,6 +1,6 @@
 """Intervals that say what another training seed would bring: for studies and engines, where the seed is what is asked about.
 
-The resampling is that of `scalepilot.evaluate.bootstrap`. Two things are particular: a single seed has no interval, however
+The resampling is that of `scalepilot.evaluate.statistics.bootstrap`. Two things are particular: a single seed has no interval, however
 many episodes it flew, for it says nothing of the next; and of two contestants with seeds of their own, those of each are drawn
 for themselves, while both meet the same blocks of episodes.
 """
@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.evaluate.aggregate import interquartile_mean
-from scalepilot.evaluate.bootstrap import Indices, block_sums, drawn_sums, nested_bootstrap
-from scalepilot.evaluate.statistics import UNBOUNDED, Bounds, Interval, block_bootstrap, percentile_interval
+from scalepilot.evaluate.statistics.aggregate import interquartile_mean
+from scalepilot.evaluate.statistics.bootstrap import Indices, block_sums, drawn_sums, nested_bootstrap
+from scalepilot.evaluate.statistics.intervals import UNBOUNDED, Bounds, Interval, block_bootstrap, percentile_interval
 
 Array = NDArray[np.float64]
 

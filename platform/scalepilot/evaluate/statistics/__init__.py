@@ -1,0 +1,1 @@
+"""Intervals, aggregates and what they are resampled from."""
