@@ -1,8 +1,8 @@
 """Intervals that say what another training seed would bring: for studies and engines, where the seed is what is asked about.
 
-The resampling is that of `scalepilot.evaluate.statistics.bootstrap`. Two things are particular: a single seed has no interval, however
-many episodes it flew, for it says nothing of the next; and of two contestants with seeds of their own, those of each are drawn
-for themselves, while both meet the same blocks of episodes.
+The resampling is that of `bootstrap`. Two things are particular: a single seed has no interval, however many episodes it ran, for
+it says nothing of the next; and of two contestants with seeds of their own, those of each are drawn for themselves, while both
+meet the same blocks of episodes.
 """
 
 from __future__ import annotations
