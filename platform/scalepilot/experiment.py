@@ -16,7 +16,7 @@ from scalepilot.cluster.connection import connected
 from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
 from scalepilot.errors import ConfigError
 from scalepilot.evaluate.compare import Comparison, write_evaluation
-from scalepilot.evaluate.returns import ReturnComparison, compare_returns, returns_notes, returns_summary, write_returns
+from scalepilot.evaluate.returns import ReturnComparison, compare_returns, returns_summary, write_returns
 from scalepilot.evaluate.run_comparison import (
     HPA_DEFAULT,
     Entrant,
@@ -35,11 +35,12 @@ from scalepilot.learn.callbacks import Callback, Videos, check_tracking, tracker
 from scalepilot.learn.initial_weights import check_fits, load_parent, parent_of, weights_of
 from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.task import TEST_SEED, AutoscaleTask, ReturnTask, Task, episode_limits
-from scalepilot.pictures import can_be_filmed, draw_run, film
 from scalepilot.policy import DecisionRule, Policy, PolicySpec, env_actions, env_components, env_fields, load_policy, read_packed
 from scalepilot.policy.rules import Hpa, HpaParameters, Rule, make_rule, rules_for
 from scalepilot.progress import Progress
-from scalepilot.reports import write_run_report
+from scalepilot.report.run_plots import can_be_filmed, draw_run, film
+from scalepilot.report.run_report import write_run_report
+from scalepilot.report.words.returns_text import returns_notes
 from scalepilot.runs.checkpoints import Checkpoints, read_loop
 from scalepilot.runs.folder import RunFolder, git_sha, library_versions
 from scalepilot.simulate import ProcessExecutor, ProtocolData, SerialExecutor, protocol_v1, run_episodes, usable_cores

@@ -3,11 +3,11 @@
 import pytest
 from tests.unit.study_results import arm, task
 
-from scalepilot.demo import DemoOptions, make_flight
-from scalepilot.evaluate.flight import finished
-from scalepilot.evaluate.flight_page import flight_page
-from scalepilot.evaluate.study_charts import dot_plots, learning_curves
-from scalepilot.evaluate.study_page import StudyPage, render_page
+from scalepilot.report.charts.study_charts import dot_plots, learning_curves
+from scalepilot.report.html.study_page import StudyPage, render_page
+from scalepilot.report.replay.autoscale_replay import finished
+from scalepilot.report.replay.lineup import DemoOptions, make_flight
+from scalepilot.report.replay.page import flight_page
 
 SCREENS = [(width, scheme) for width in (400, 1400) for scheme in ("light", "dark")]
 ATTACK = "<script>alert(1)</script>"

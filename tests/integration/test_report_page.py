@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from scalepilot.evaluate import Contestant, LearningCurve, Picture, ReportData, compare, write_report
+from scalepilot.evaluate import Contestant, compare
 from scalepilot.evaluate.suite import compare_suite
 from scalepilot.policy.rules import Hpa, HpaParameters, LookAhead, Static, StaticParameters
+from scalepilot.report.html.report import LearningCurve, Picture, ReportData, write_report
 from scalepilot.simulate import protocol_v1, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import DiurnalWorkload

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from scalepilot.evaluate.curves import Curve
+from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.study_metrics import Arm, SeedRun, TaskResult, compare_arms, measure_arm
 
 EPISODES, BUDGET, POINTS = 40, 10_000, 20

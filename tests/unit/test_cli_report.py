@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from scalepilot.cli import main
-from scalepilot.evaluate import Contestant, LearningCurve, ReportData, compare, write_evaluation
+from scalepilot.evaluate import Contestant, compare, write_evaluation
 from scalepilot.evaluate.lineup import gather
 from scalepilot.evaluate.returns import compare_returns, read_returns, returns_summary, write_returns
 from scalepilot.policy import save_policy
 from scalepilot.policy.rules import Hpa, HpaParameters, make_rule
-from scalepilot.reports import learning_curve_of, store_about
+from scalepilot.report.html.report import LearningCurve, ReportData
+from scalepilot.report.run_report import learning_curve_of, store_about
 from scalepilot.simulate import protocol_v1, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.registration import find_env

@@ -14,14 +14,13 @@ from scalepilot.evaluate import (
     Contestant,
     block_bootstrap,
     compare,
-    comparison_table,
     paired_difference,
     read_evaluation,
-    verdict,
     write_evaluation,
 )
 from scalepilot.evaluate.comparison import GapReference
 from scalepilot.evaluate.statistics.intervals import FROM_ZERO
+from scalepilot.report.words.tables import comparison_table, verdict
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
 
 DAY = 86400.0

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from scalepilot.crosscheck.verdict import agreement
-from scalepilot.evaluate.curves import Curve, band, curves_svg
+from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.statistics.aggregate import interquartile_mean
 from scalepilot.evaluate.statistics.nested import nested_difference, nested_iqm, nested_mean
-from scalepilot.evaluate.svg import nice_ticks
+from scalepilot.report.charts.curves import band, curves_svg
+from scalepilot.report.charts.svg import nice_ticks
 
 EPISODES = np.arange(50)
 

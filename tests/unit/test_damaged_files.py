@@ -15,9 +15,10 @@ from types import FrameType
 import pytest
 
 from scalepilot.cli import main
-from scalepilot.evaluate import Contestant, LearningCurve, ReportData, compare, write_evaluation
+from scalepilot.evaluate import Contestant, compare, write_evaluation
 from scalepilot.policy.rules import Hpa, HpaParameters
-from scalepilot.reports import store_about
+from scalepilot.report.html.report import LearningCurve, ReportData
+from scalepilot.report.run_report import store_about
 from scalepilot.simulate import protocol_v1, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import DiurnalWorkload

@@ -24,15 +24,15 @@ from PIL import Image
 from rich.console import Console
 
 from scalepilot.cli import main
-from scalepilot.demo import DemoOptions, make_flight
-from scalepilot.evaluate.env_flight import EnvFlight
-from scalepilot.evaluate.flight import AutoscaleFlight, Entry, finished, reason
-from scalepilot.evaluate.flight_film import film_frames
-from scalepilot.evaluate.flight_page import flight_page
-from scalepilot.evaluate.recording import MOST_FRAMES, record_episode
-from scalepilot.evaluate.terminal import autoscale_screen, bars, env_screen, picture
 from scalepilot.policy import save_policy
 from scalepilot.policy.rules import Hpa, HpaParameters, Kpa, KpaParameters, make_rule
+from scalepilot.report.replay.autoscale_replay import AutoscaleFlight, Entry, finished, reason
+from scalepilot.report.replay.env_replay import EnvFlight
+from scalepilot.report.replay.film import film_frames
+from scalepilot.report.replay.lineup import DemoOptions, make_flight
+from scalepilot.report.replay.page import flight_page
+from scalepilot.report.replay.recording import MOST_FRAMES, record_episode
+from scalepilot.report.replay.terminal import autoscale_screen, bars, env_screen, picture
 from scalepilot.simulate import autoscale_optimum, poisson_episodes, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.registration import find_env

@@ -13,9 +13,9 @@ import pytest
 from tests import failing_envs
 
 from scalepilot.errors import EnvironmentFailedError
-from scalepilot.evaluate.recording import record_episode
 from scalepilot.files.stop import StopFlag, Stopped
 from scalepilot.policy.rules import make_rule
+from scalepilot.report.replay.recording import record_episode
 from scalepilot.simulate import run_returns
 from scalepilot.simulate.episode_runner import EpisodeLimits
 from scalepilot_envs.registration import find_env

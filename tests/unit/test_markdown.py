@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scalepilot.evaluate import Contestant, compare
-from scalepilot.evaluate.markdown import markdown_table
+from scalepilot.report.words.markdown import markdown_table
 from scalepilot.simulate import EpisodeResults, EpisodeSet
 
 DAY = 86400.0

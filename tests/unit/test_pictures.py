@@ -14,17 +14,17 @@ import pytest
 from PIL import Image
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.evaluate.action_chart import action_chart
-from scalepilot.evaluate.learning_curve import learning_curve
-from scalepilot.evaluate.recording import MOST_FRAMES, Recording, record_episode
 from scalepilot.evaluate.statistics.intervals import Interval
-from scalepilot.evaluate.video import MAX_WIDTH, gif
 from scalepilot.experiment import make_task, make_trainer, policy_spec, run_experiment
 from scalepilot.learn.task import TEST_SEED, VALIDATION_SEED
 from scalepilot.learn.trainer import TrainingLoop
-from scalepilot.pictures import VIDEO_SEED, can_be_filmed, draw_run
 from scalepilot.policy import Decision, Policy
 from scalepilot.progress import Progress
+from scalepilot.report.charts.action_chart import action_chart
+from scalepilot.report.charts.learning_curve import learning_curve
+from scalepilot.report.replay.recording import MOST_FRAMES, Recording, record_episode
+from scalepilot.report.replay.video import MAX_WIDTH, gif
+from scalepilot.report.run_plots import VIDEO_SEED, can_be_filmed, draw_run
 from scalepilot.runs.folder import RunFolder
 from scalepilot_envs.registration import ENVS
 

@@ -10,13 +10,6 @@ import pytest
 from tests.conftest import tiny_model_bytes
 
 from scalepilot.errors import ArtifactError, InputError
-from scalepilot.evaluate.policy_map import (
-    observed_ranges,
-    policy_map,
-    policy_map_picture,
-    telling_fields,
-    typical_observation,
-)
 from scalepilot.policy import (
     Decision,
     Discretiser,
@@ -29,6 +22,13 @@ from scalepilot.policy import (
     env_fields,
 )
 from scalepilot.policy.rules import Hpa, HpaParameters, Threshold, ThresholdParameters
+from scalepilot.report.charts.policy_map import (
+    observed_ranges,
+    policy_map,
+    policy_map_picture,
+    telling_fields,
+    typical_observation,
+)
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.registration import find_env
 

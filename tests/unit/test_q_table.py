@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from scalepilot.errors import InputError
-from scalepilot.evaluate.q_table import q_table_picture
 from scalepilot.policy import Discretiser, PolicySpec, TablePolicy, env_actions, env_fields
+from scalepilot.report.charts.q_table import q_table_picture
 from scalepilot_envs.registration import find_env
 
 

@@ -8,22 +8,15 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from scalepilot.evaluate import (
-    Contestant,
-    LearningCurve,
-    ReportData,
-    compare,
-    read_evaluation,
-    verdict,
-    write_evaluation,
-    write_report,
-)
-from scalepilot.evaluate.action_shares import LABELS, action_shares
-from scalepilot.evaluate.charts import chart_data, interval_bar, learning_data
-from scalepilot.evaluate.report_figures import big_figures, visible
+from scalepilot.evaluate import Contestant, compare, read_evaluation, write_evaluation
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.suite import compare_suite
 from scalepilot.policy.rules import Hpa, HpaParameters, LookAhead, Static, StaticParameters
+from scalepilot.report.charts.action_shares import LABELS, action_shares
+from scalepilot.report.html.chart_data import chart_data, interval_bar, learning_data
+from scalepilot.report.html.report import LearningCurve, ReportData, write_report
+from scalepilot.report.html.report_figures import big_figures, visible
+from scalepilot.report.words.tables import verdict
 from scalepilot.simulate import Playback, protocol_v1, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import DiurnalWorkload

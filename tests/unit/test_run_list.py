@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from scalepilot.cli import main
-from scalepilot.run_list import find_runs, worth_markdown, worths
+from scalepilot.report.run_list import find_runs, worth_markdown, worths
 
 
 def stored_run(

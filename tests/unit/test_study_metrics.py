@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.unit.study_results import arm, task
 
-from scalepilot.evaluate.curves import Curve
+from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.study_metrics import area, largest_fall, late_deviation, steps_to
 
 RISING = Curve(np.array([100.0, 200.0, 300.0, 400.0]), np.array([0.0, 10.0, 4.0, 12.0]))

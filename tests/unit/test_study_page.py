@@ -8,9 +8,9 @@ import xml.etree.ElementTree as ET
 import pytest
 from tests.unit.study_results import arm, task
 
-from scalepilot.evaluate.study_charts import action_shares, dot_plots, learning_curves
-from scalepilot.evaluate.study_page import HEADINGS, StudyPage, render_markdown, render_page
-from scalepilot.evaluate.study_text import analysis, verdict
+from scalepilot.report.charts.study_charts import action_shares, dot_plots, learning_curves
+from scalepilot.report.html.study_page import HEADINGS, StudyPage, render_markdown, render_page
+from scalepilot.report.words.study_text import analysis, verdict
 
 EVIL = "<script>alert(1)</script>"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.study_results import arm, task, text
 
-from scalepilot.evaluate.study_text import analysis, conclusion, learns, verdict, winner
+from scalepilot.report.words.study_text import analysis, conclusion, learns, verdict, winner
 
 
 def test_where_dqn_wins_the_text_says_so_with_figures():

@@ -3,7 +3,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from scalepilot.evaluate.workload_picture import workload_picture
+from scalepilot.report.charts.workload_picture import workload_picture
 from scalepilot_envs.workloads import RateSeries
 
 

@@ -213,10 +213,10 @@ def _write(
     comparison: SuiteComparison | ReturnComparison, gathered: Gathered, notes: list[str], arguments: argparse.Namespace
 ) -> None:
     """The evaluation, what else its report shows, and the report."""
-    from scalepilot.evaluate.report import ReportData
     from scalepilot.evaluate.returns import ReturnComparison, write_returns
     from scalepilot.evaluate.store import write_evaluation
-    from scalepilot.reports import learning_curve_of, store_about, write_comparison_report
+    from scalepilot.report.html.report import ReportData
+    from scalepilot.report.run_report import learning_curve_of, store_about, write_comparison_report
     from scalepilot.runs.folder import git_sha, hardware, library_versions
 
     by_return = isinstance(comparison, ReturnComparison)
@@ -242,7 +242,7 @@ def _plot(arguments: argparse.Namespace) -> int:
     from scalepilot.errors import InputError
     from scalepilot.evaluate.comparison import Comparison
     from scalepilot.evaluate.suite import compare_suite
-    from scalepilot.reports import read_judged, write_comparison_report
+    from scalepilot.report.run_report import read_judged, write_comparison_report
 
     if arguments.policies:
         raise InputError(f"POLICY: {arguments.policies[0]} does not go with --plot-only, which flies nothing; allowed: none")
@@ -254,9 +254,10 @@ def _plot(arguments: argparse.Namespace) -> int:
 
 def _show(comparison: SuiteComparison | ReturnComparison, arguments: argparse.Namespace) -> None:
     from scalepilot.cli.output import print_returns, print_suite
-    from scalepilot.evaluate.markdown import markdown_table
-    from scalepilot.evaluate.returns import ReturnComparison, returns_markdown, returns_summary
+    from scalepilot.evaluate.returns import ReturnComparison, returns_summary
     from scalepilot.evaluate.store import summary
+    from scalepilot.report.words.markdown import markdown_table
+    from scalepilot.report.words.returns_text import returns_markdown
 
     if arguments.json:
         found = returns_summary(comparison) if isinstance(comparison, ReturnComparison) else summary(comparison)

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _print(check: CrossCheck) -> None:
     from scalepilot.cli.output import console
-    from scalepilot.evaluate.tables import plain_table
+    from scalepilot.report.words.tables import plain_table
 
     table = plain_table(
         f"{check.config.name}: {len(check.seeds)} training seed{'s' if len(check.seeds) > 1 else ''} an engine",

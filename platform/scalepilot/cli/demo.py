@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from scalepilot.evaluate.env_flight import EnvFlight
-    from scalepilot.evaluate.flight import AutoscaleFlight
+    from scalepilot.report.replay.autoscale_replay import AutoscaleFlight
+    from scalepilot.report.replay.env_replay import EnvFlight
 
 HELP = "watch policies side by side: live in the terminal, as GIF, MP4 or a page"
 _DELAY_SECONDS, _FRAMES_PER_SECOND = 0.05, 20.0
@@ -46,8 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fly, show and sum up; 130 when interrupted."""
-    from scalepilot.demo import DemoOptions, make_flight
     from scalepilot.errors import InputError
+    from scalepilot.report.replay.lineup import DemoOptions, make_flight
 
     if not 0 <= arguments.delay <= 60:
         raise InputError(f"--delay: {arguments.delay:g} is not allowed; allowed: 0 to 60 seconds")
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"--seed: {arguments.seed} is not allowed; allowed: whole numbers from 0")
     files = [path for path in (arguments.gif, arguments.mp4, arguments.html) if path is not None]
     if arguments.mp4 is not None:
-        from scalepilot.evaluate.video import check_mp4
+        from scalepilot.report.replay.video import check_mp4
 
         check_mp4()
     flight = make_flight(
@@ -96,8 +96,8 @@ def _watch(flight: AutoscaleFlight | EnvFlight, delay: float) -> None:
     from rich.live import Live
 
     from scalepilot.cli.output import console
-    from scalepilot.evaluate.env_flight import EnvFlight
-    from scalepilot.evaluate.terminal import autoscale_screen, env_screen
+    from scalepilot.report.replay.env_replay import EnvFlight
+    from scalepilot.report.replay.terminal import autoscale_screen, env_screen
 
     out = console()
     drawn = 0.0
@@ -128,10 +128,10 @@ def _fly(flight: AutoscaleFlight | EnvFlight) -> None:
 
 
 def _write(flight: AutoscaleFlight | EnvFlight, arguments: argparse.Namespace) -> None:
-    from scalepilot.evaluate.flight_film import film_frames
-    from scalepilot.evaluate.flight_page import flight_page
-    from scalepilot.evaluate.video import gif, mp4
     from scalepilot.files.atomic import write_bytes
+    from scalepilot.report.replay.film import film_frames
+    from scalepilot.report.replay.page import flight_page
+    from scalepilot.report.replay.video import gif, mp4
 
     if arguments.gif is not None or arguments.mp4 is not None:
         frames, frames_per_second = film_frames(flight)
@@ -145,8 +145,8 @@ def _write(flight: AutoscaleFlight | EnvFlight, arguments: argparse.Namespace) -
 
 def summary_table(flight: AutoscaleFlight | EnvFlight) -> Table:
     """What everybody came to, as a table."""
-    from scalepilot.evaluate.env_flight import EnvFlight
-    from scalepilot.evaluate.tables import plain_table
+    from scalepilot.report.replay.env_replay import EnvFlight
+    from scalepilot.report.words.tables import plain_table
 
     table = plain_table(f"{flight.title}: {flight.step_index} steps", "")
     table.add_column("", overflow="fold")

@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
         summaries = [summary(comparison) for comparison in comparisons]
         print(json.dumps(summaries if len(configs) > 1 else summaries[0], indent=1, ensure_ascii=False, allow_nan=False))
     elif arguments.markdown:
-        from scalepilot.evaluate.markdown import markdown_table
+        from scalepilot.report.words.markdown import markdown_table
 
         print(markdown_table(comparisons))
     elif arguments.out:

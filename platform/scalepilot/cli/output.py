@@ -24,7 +24,7 @@ def console() -> Console:
 
 def print_comparison(comparison: Comparison) -> None:
     """The table and the sentence that judge."""
-    from scalepilot.evaluate.tables import comparison_table, verdict
+    from scalepilot.report.words.tables import comparison_table, verdict
 
     out = console()
     out.print(comparison_table(comparison))
@@ -37,7 +37,7 @@ def print_suite(suite: SuiteComparison) -> None:
     for comparison in suite.comparisons:
         print_comparison(comparison)
     if len(suite.comparisons) > 1:
-        from scalepilot.evaluate.tables import suite_table, suite_verdict
+        from scalepilot.report.words.tables import suite_table, suite_verdict
 
         out = console()
         out.print(suite_table(suite))
@@ -47,7 +47,7 @@ def print_suite(suite: SuiteComparison) -> None:
 
 def print_returns(comparison: ReturnComparison) -> None:
     """The same for returns."""
-    from scalepilot.evaluate.returns import returns_table, returns_verdict
+    from scalepilot.report.words.returns_text import returns_table, returns_verdict
 
     out = console()
     out.print(returns_table(comparison))

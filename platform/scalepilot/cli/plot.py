@@ -26,7 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.evaluate.store import SUMMARY_FILE, read_evaluation
     from scalepilot.experiment import make_task
     from scalepilot.files.atomic import write_bytes
-    from scalepilot.pictures import Judged, RunPictures
+    from scalepilot.report.run_plots import Judged, RunPictures
     from scalepilot.runs.folder import RunFolder
     from scalepilot.runs.stored_metrics import stored_metrics
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scalepilot.policy import PackedPolicy, PolicySpec
-    from scalepilot.policy_list import PolicyEntry
+    from scalepilot.report.policy_list import PolicyEntry
 
 HELP = "list policies; show one; export one under another name or version; sign and check signatures"
 _WHAT = "list|show|export|sign|verify-signature|keygen"
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _list(arguments: argparse.Namespace) -> int:
     from scalepilot.errors import printable
-    from scalepilot.policy_list import find_policies
+    from scalepilot.report.policy_list import find_policies
 
     entries = find_policies(arguments.folders)
     if arguments.json:
@@ -133,7 +133,7 @@ def _algorithm(spec: PolicySpec) -> str:
 
 
 def _result(entry: PolicyEntry) -> str:
-    from scalepilot.run_list import figure_text
+    from scalepilot.report.run_list import figure_text
 
     if entry.figure is None:
         return "-"
@@ -153,7 +153,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from scalepilot.cli.policy_show import print_policy
-    from scalepilot.policy_list import stored_evaluation
+    from scalepilot.report.policy_list import stored_evaluation
 
     folder, packed = _packed(arguments.policy)
     spec = packed.spec
@@ -174,7 +174,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from scalepilot.errors import InputError
     from scalepilot.policy import PackedPolicy, read_packed
     from scalepilot.policy.artifact import SPEC_FILE
-    from scalepilot.policy_list import renamed, stored_evaluation
+    from scalepilot.report.policy_list import renamed, stored_evaluation
 
     folder, packed = _packed(arguments.policy)
     # A copy that nobody can load helps nobody.

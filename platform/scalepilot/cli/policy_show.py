@@ -10,9 +10,9 @@ from rich.text import Text
 
 from scalepilot.cli import output
 from scalepilot.errors import printable
-from scalepilot.evaluate.tables import plain_table
 from scalepilot.policy import PolicySpec
-from scalepilot.policy_list import figures
+from scalepilot.report.policy_list import figures
+from scalepilot.report.words.tables import plain_table
 
 
 def print_policy(folder: Path, spec: PolicySpec, evaluation: Mapping[str, Any], sizes: Mapping[str, int]) -> None:

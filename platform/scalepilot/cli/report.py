@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Write and say where."""
     from scalepilot.errors import InputError
     from scalepilot.evaluate.store import SUMMARY_FILE
-    from scalepilot.reports import write_comparison_report, write_run_report
+    from scalepilot.report.run_report import write_comparison_report, write_run_report
     from scalepilot.runs.folder import RunFolder
 
     folder = arguments.folder

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scalepilot.run_list import RunEntry
+    from scalepilot.report.run_list import RunEntry
 
 HELP = "list runs and sweeps with status, result and speed; or, training seeds together, what each experiment was worth"
 
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from scalepilot.cli.output import console
     from scalepilot.errors import InputError
-    from scalepilot.run_list import find_runs, runs_page, runs_table, worth_markdown, worths
+    from scalepilot.report.run_list import find_runs, runs_page, runs_table, worth_markdown, worths
 
     runs = find_runs(arguments.folders)
     if arguments.json:

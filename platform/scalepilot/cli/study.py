@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     for task in runs.tasks:
         _print(task)
     from scalepilot.cli.output import console
-    from scalepilot.evaluate.study_text import conclusion
+    from scalepilot.report.words.study_text import conclusion
 
     closing = conclusion(runs.tasks)
     if closing:
@@ -67,9 +67,9 @@ def _print(task: TaskResult) -> None:
     from rich.text import Text
 
     from scalepilot.cli.output import console
-    from scalepilot.evaluate.study_page import figure
-    from scalepilot.evaluate.study_text import verdict
-    from scalepilot.evaluate.tables import plain_table
+    from scalepilot.report.html.study_page import figure
+    from scalepilot.report.words.study_text import verdict
+    from scalepilot.report.words.tables import plain_table
 
     seeds, episodes = task.arms[0].values.shape
     table = plain_table(

@@ -16,7 +16,7 @@ from scalepilot.cluster.connection import connected
 from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
 from scalepilot.crosscheck.verdict import Agreement, agreement
 from scalepilot.errors import ConfigError, InputError
-from scalepilot.evaluate.curves import Curve, curves_svg
+from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.statistics.nested import nested_mean
 from scalepilot.experiment import INTERRUPTED, load_data, make_task, make_trainer, policy_spec
@@ -25,6 +25,7 @@ from scalepilot.files.stop import StopFlag
 from scalepilot.learn.task import TEST_SEED, Task
 from scalepilot.policy import load_policy
 from scalepilot.progress import Progress
+from scalepilot.report.charts.curves import curves_svg
 from scalepilot.runs.folder import RunFolder, git_sha, hardware, library_versions, new_folder
 from scalepilot.simulate import ProtocolData, run_episodes, run_returns
 

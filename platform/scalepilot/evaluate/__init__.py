@@ -1,8 +1,7 @@
-"""From episodes to a verdict: intervals, comparisons, tables, and the report."""
+"""From episodes to a verdict: intervals and comparisons."""
 
 from scalepilot.evaluate.compare import compare
 from scalepilot.evaluate.comparison import METRICS, Comparison, Contestant, Member
-from scalepilot.evaluate.report import LearningCurve, Picture, ReportData, write_report
 from scalepilot.evaluate.statistics.aggregate import interquartile_mean, probability_of_improvement, stratified_bootstrap
 from scalepilot.evaluate.statistics.intervals import (
     GapClosed,
@@ -14,7 +13,6 @@ from scalepilot.evaluate.statistics.intervals import (
 )
 from scalepilot.evaluate.store import read_evaluation, summary, write_evaluation
 from scalepilot.evaluate.suite import Standing, SuiteComparison, compare_suite
-from scalepilot.evaluate.tables import comparison_table, verdict
 
 __all__ = [
     "METRICS",
@@ -22,17 +20,13 @@ __all__ = [
     "Contestant",
     "GapClosed",
     "Interval",
-    "LearningCurve",
     "Member",
     "PairedDifference",
-    "Picture",
-    "ReportData",
     "Standing",
     "SuiteComparison",
     "block_bootstrap",
     "compare",
     "compare_suite",
-    "comparison_table",
     "gap_closed",
     "interquartile_mean",
     "paired_difference",
@@ -40,7 +34,5 @@ __all__ = [
     "read_evaluation",
     "stratified_bootstrap",
     "summary",
-    "verdict",
     "write_evaluation",
-    "write_report",
 ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.evaluate.curves import Curve
+from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.statistics.intervals import FROM_ZERO, SHARE, UNBOUNDED, Bounds, Interval, block_bootstrap
 from scalepilot.evaluate.statistics.nested import difference_over_seeds, nested_difference, nested_iqm, nested_mean
 

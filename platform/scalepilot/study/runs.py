@@ -14,21 +14,21 @@ import pyarrow.compute as pc
 from scalepilot.config import ExperimentConfig, read_yaml
 from scalepilot.config.env import OtherEnvConfig
 from scalepilot.errors import InputError, RunError
-from scalepilot.evaluate.curves import Curve
-from scalepilot.evaluate.policy_map import (
-    observed_ranges,
-    policy_map,
-    policy_map_picture,
-    telling_fields,
-    typical_observation,
-)
-from scalepilot.evaluate.recording import Recording, record_episode
+from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.store import EPISODES_FILE, read_summary
 from scalepilot.evaluate.study_metrics import Arm, SeedRun, TaskResult, compare_arms, measure_arm
 from scalepilot.files.stored import read_table
 from scalepilot.learn.task import TEST_SEED
 from scalepilot.policy import Policy, load_policy
 from scalepilot.progress import Progress
+from scalepilot.report.charts.policy_map import (
+    observed_ranges,
+    policy_map,
+    policy_map_picture,
+    telling_fields,
+    typical_observation,
+)
+from scalepilot.report.replay.recording import Recording, record_episode
 from scalepilot.runs.checkpoints import Checkpoints
 from scalepilot.runs.folder import RunFolder, new_folder
 from scalepilot.runs.status import STATUS_FILE, read_run_status

@@ -9,8 +9,8 @@ from typing import Any
 
 from scalepilot.config import short_value
 from scalepilot.evaluate.statistics.intervals import Interval
-from scalepilot.evaluate.study_charts import WIDTH, Dots, dot_plot
-from scalepilot.evaluate.svg import COLOURS, document, nice_ticks
+from scalepilot.report.charts.study_charts import WIDTH, Dots, dot_plot
+from scalepilot.report.charts.svg import COLOURS, document, nice_ticks
 from scalepilot.sweep.board import Standing
 from scalepilot.sweep.config import RangeConfig
 from scalepilot.sweep.importance import Importance

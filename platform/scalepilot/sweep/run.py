@@ -23,7 +23,7 @@ from scalepilot.config import ExperimentConfig
 from scalepilot.errors import InputError, RunError
 from scalepilot.files.atomic import write_bytes
 from scalepilot.files.ownership import check_own_tree
-from scalepilot.run_list import SWEEP_FILE
+from scalepilot.report.run_list import SWEEP_FILE
 from scalepilot.runs.folder import find_modules, new_folder
 from scalepilot.simulate import usable_cores
 from scalepilot.sweep.board import ranked, read_trials

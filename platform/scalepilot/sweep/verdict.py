@@ -13,8 +13,8 @@ from rich.text import Text
 
 from scalepilot.evaluate.statistics.intervals import Interval, paired_difference
 from scalepilot.evaluate.statistics.nested import nested_difference
-from scalepilot.evaluate.tables import plain_table
 from scalepilot.progress import duration
+from scalepilot.report.words.tables import plain_table
 from scalepilot.sweep.board import Standing, TrialEntry
 from scalepilot.sweep.importance import Importance
 from scalepilot.sweep.plan import PlannedSweep, label

@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from scalepilot.errors import InputError
-from scalepilot.evaluate.tables import plain_table
 from scalepilot.progress import duration
+from scalepilot.report.words.tables import plain_table
 from scalepilot.runs.folder import RunFolder
 from scalepilot.runs.status import read_status
 from scalepilot.sweep.plan import label

@@ -10,15 +10,15 @@ from typing import Any
 
 from scalepilot.config import EnvConfig, ExperimentConfig, short_value
 from scalepilot.errors import RunError
-from scalepilot.evaluate.page import image_address, render
-from scalepilot.evaluate.returns import returns_verdict
 from scalepilot.evaluate.statistics.intervals import FROM_ZERO, Bounds
 from scalepilot.evaluate.store import interval_json, json_number
-from scalepilot.evaluate.tables import verdict as cost_verdict
 from scalepilot.experiment import evaluate_returns, evaluate_run, load_data, make_task, tuned_baselines
 from scalepilot.files.atomic import replaced_folder, write_bytes, write_json
 from scalepilot.files.stored import read_text
 from scalepilot.progress import duration
+from scalepilot.report.html.page import image_address, render
+from scalepilot.report.words.returns_text import returns_verdict
+from scalepilot.report.words.tables import verdict as cost_verdict
 from scalepilot.runs.folder import RunFolder, git_sha, hardware, library_versions
 from scalepilot.sweep.board import Standing, TrialEntry, ranked, read_trials
 from scalepilot.sweep.charts import importance_bars, leaders, parallel_coordinates

@@ -10,7 +10,7 @@ from typing import Any
 
 from scalepilot.evaluate.comparison import Comparison, Contestant
 from scalepilot.evaluate.statistics.intervals import Interval
-from scalepilot.evaluate.tables import money, outcome
+from scalepilot.report.words.tables import money, outcome
 
 DASH = "–"
 # 365 days in twelve months.

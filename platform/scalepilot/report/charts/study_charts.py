@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from scalepilot.evaluate.curves import Curve, curves_svg
+from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.study_metrics import TaskResult, area, largest_fall
-from scalepilot.evaluate.svg import COLOURS, Axes, document, nice_ticks, with_margin
+from scalepilot.report.charts.curves import curves_svg
+from scalepilot.report.charts.svg import COLOURS, Axes, document, nice_ticks, with_margin
 
 # Narrow enough to be read on a phone.
 WIDTH, _CURVES_HEIGHT = 560, 360

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import EnvironmentFailedError, InputError
-from scalepilot.evaluate.flight import Entry, Lane, reason
-from scalepilot.evaluate.recording import MOST_FRAMES, MOST_STEPS
 from scalepilot.policy import Policy, describe_env, env_actions
+from scalepilot.report.replay.autoscale_replay import Entry, Lane, reason
+from scalepilot.report.replay.recording import MOST_FRAMES, MOST_STEPS
 from scalepilot.simulate import as_rows
 from scalepilot_envs.registration import find_env
 from scalepilot_envs.restarting import CheckedEnv, StepError

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import ArtifactError, InputError, did_you_mean
-from scalepilot.evaluate.svg import COLOURS, Array, Axes, count, document
 from scalepilot.policy import ActionEntry, FieldEntry, Policy, describe_env, env_actions
 from scalepilot.policy.rules import Rule
+from scalepilot.report.charts.svg import COLOURS, Array, Axes, count, document
 
 POINTS = 41
 # Wider bounds are those of a number format, not of a quantity: nothing can be drawn over them.

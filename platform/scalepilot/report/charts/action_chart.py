@@ -6,9 +6,9 @@ from html import escape
 
 import numpy as np
 
-from scalepilot.evaluate.recording import Recording
-from scalepilot.evaluate.svg import COLOURS, WIDTH, Array, Axes, document, with_margin
 from scalepilot.policy import PolicySpec
+from scalepilot.report.charts.svg import COLOURS, WIDTH, Array, Axes, document, with_margin
+from scalepilot.report.replay.recording import Recording
 
 # Beyond it single steps cannot be told apart.
 _MAX_STEPS = 150

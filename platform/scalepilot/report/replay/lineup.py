@@ -12,14 +12,14 @@ import numpy as np
 from scalepilot.config import PROTOCOL_PEAK_RPS, ExperimentConfig, config_from_mapping
 from scalepilot.config.env import EnvConfig, is_autoscale
 from scalepilot.errors import InputError
-from scalepilot.evaluate.env_flight import EnvFlight
-from scalepilot.evaluate.flight import AutoscaleFlight, Entry
-from scalepilot.evaluate.recording import MOST_STEPS
 from scalepilot.evaluate.run_comparison import trained_steps
 from scalepilot.files.env_modules import find_checked
 from scalepilot.policy import Policy, load_policy
 from scalepilot.policy.rules import RULES, Hpa, HpaParameters, make_rule, rules_for
 from scalepilot.policy.rules.command_line import has_settings, rule_from_text
+from scalepilot.report.replay.autoscale_replay import AutoscaleFlight, Entry
+from scalepilot.report.replay.env_replay import EnvFlight
+from scalepilot.report.replay.recording import MOST_STEPS
 from scalepilot.runs.folder import find_modules
 from scalepilot.simulate import EpisodeSet, autoscale_optimum, poisson_episodes
 from scalepilot_envs.autoscale import AutoscaleParams

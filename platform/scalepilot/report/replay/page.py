@@ -12,10 +12,10 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from scalepilot.evaluate.env_flight import EnvFlight
-from scalepilot.evaluate.flight import AutoscaleFlight, Lane
-from scalepilot.evaluate.page import TEMPLATES, content_hash
-from scalepilot.evaluate.recording import MOST_FRAMES
+from scalepilot.report.html.page import TEMPLATES, content_hash
+from scalepilot.report.replay.autoscale_replay import AutoscaleFlight, Lane
+from scalepilot.report.replay.env_replay import EnvFlight
+from scalepilot.report.replay.recording import MOST_FRAMES
 
 # More points than pixels say nothing more.
 _MOST_POINTS = 480

@@ -15,9 +15,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from scalepilot.evaluate.env_flight import EnvFlight
-from scalepilot.evaluate.flight import AutoscaleFlight, Lane
-from scalepilot.evaluate.policy_map import field_label
+from scalepilot.report.charts.policy_map import field_label
+from scalepilot.report.replay.autoscale_replay import AutoscaleFlight, Lane
+from scalepilot.report.replay.env_replay import EnvFlight
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 # The terminal's own colours: they suit its background, whichever that is.

@@ -6,9 +6,9 @@ from html import escape
 
 import numpy as np
 
-from scalepilot.evaluate.recording import Recording
-from scalepilot.evaluate.svg import COLOURS, document
 from scalepilot.policy import PolicySpec
+from scalepilot.report.charts.svg import COLOURS, document
+from scalepilot.report.replay.recording import Recording
 
 _WIDTH, _LEFT, _TOP, _ROW, _BAR = 620, 150, 44, 30, 20
 _FIGURE_WIDTH = 64

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from scalepilot.evaluate.statistics.intervals import Interval
-from scalepilot.evaluate.svg import COLOURS, HEIGHT, WIDTH, Array, Axes, document, with_margin
+from scalepilot.report.charts.svg import COLOURS, HEIGHT, WIDTH, Array, Axes, document, with_margin
 
 # More points than pixels say nothing more: longer curves are averaged.
 _MAX_POINTS = 300

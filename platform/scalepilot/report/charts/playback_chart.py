@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from scalepilot.evaluate.comparison import Comparison, Contestant
-from scalepilot.evaluate.svg import COLOURS, WIDTH, Array, Axes, document
+from scalepilot.report.charts.svg import COLOURS, WIDTH, Array, Axes, document
 
 _MOST_POINTS = 480
 _LEFT, _TOP, _GAP = 84.0, 66.0, 34.0

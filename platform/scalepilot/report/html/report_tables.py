@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from scalepilot.evaluate.action_shares import LABELS, action_shares
-from scalepilot.evaluate.charts import interval_bar
 from scalepilot.evaluate.comparison import ROLES, Comparison
-from scalepilot.evaluate.report_figures import DASH, big_figures, cell, chance, relative_text, whole
-from scalepilot.evaluate.tables import describe_intervals, describe_scope, money, outcome, percent, signed, verdict
+from scalepilot.report.charts.action_shares import LABELS, action_shares
+from scalepilot.report.html.chart_data import interval_bar
+from scalepilot.report.html.report_figures import DASH, big_figures, cell, chance, relative_text, whole
+from scalepilot.report.words.tables import describe_intervals, describe_scope, money, outcome, percent, signed, verdict
 
 OUTCOME_WORDS = {
     "cheaper": "Cheaper than the best baseline",

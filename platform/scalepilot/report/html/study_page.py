@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scalepilot.evaluate.page import image_address, render
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.study_metrics import Arm, TaskResult
-from scalepilot.evaluate.study_text import analysis, conclusion, verdict
+from scalepilot.report.html.page import image_address, render
+from scalepilot.report.words.study_text import analysis, conclusion, verdict
 
 HEADINGS = (
     "",

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.statistics.intervals import Interval
-from scalepilot.evaluate.svg import COLOURS, HEIGHT, WIDTH, Array, Axes, document, with_margin
+from scalepilot.report.charts.svg import COLOURS, HEIGHT, WIDTH, Array, Axes, document, with_margin
 
 _POINTS = 200
 _REFERENCE = COLOURS[6]
 # Of the key, wide enough for some words.
 _LETTER_PIXELS, _MARK_PIXELS = 7.2, 44
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One run: env_steps (n,) rising, value (n,)."""
-
-    env_steps: Array
-    value: Array
 
 
 def band(curves: Sequence[Curve]) -> tuple[Array, Array, Array, Array]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.evaluate.env_flight import EnvFlight
-from scalepilot.evaluate.flight import AutoscaleFlight
-from scalepilot.evaluate.recording import MOST_FRAMES
+from scalepilot.report.replay.autoscale_replay import AutoscaleFlight
+from scalepilot.report.replay.env_replay import EnvFlight
+from scalepilot.report.replay.recording import MOST_FRAMES
 from scalepilot_envs.drawing import MUTED, SERIES_COLOURS, Canvas, Chart, Series, draw_charts
 
 Picture = NDArray[np.uint8]

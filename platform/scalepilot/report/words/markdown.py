@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from scalepilot.evaluate.comparison import ROLES, Comparison, Contestant
 from scalepilot.evaluate.statistics.intervals import GapClosed
-from scalepilot.evaluate.tables import describe_scope, percent
+from scalepilot.report.words.tables import describe_scope, percent
 
 _HEADINGS = ("workload", "rule", "J an hour", "95 % interval", "replicas", "late %")
 

@@ -14,13 +14,13 @@ from scalepilot.config import ExperimentConfig
 from scalepilot.config.env import EnvConfig
 from scalepilot.errors import ArtifactError, InputError, ScalepilotError
 from scalepilot.evaluate.comparison import Comparison
-from scalepilot.evaluate.report import LearningCurve, Picture, ReportData, write_report
 from scalepilot.evaluate.returns import ReturnComparison, is_returns, read_returns
 from scalepilot.evaluate.store import read_evaluation
 from scalepilot.evaluate.suite import SuiteComparison
 from scalepilot.files.atomic import write_json
 from scalepilot.files.stored import first_problem, read_bytes, read_mapping, read_text
 from scalepilot.policy import read_spec
+from scalepilot.report.html.report import LearningCurve, Picture, ReportData, write_report
 from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate.env_notes import EnvNotes
 

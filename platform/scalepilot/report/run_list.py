@@ -18,11 +18,11 @@ from rich.text import Text
 from scalepilot.config import read_yaml
 from scalepilot.config.env import AUTOSCALE, is_autoscale
 from scalepilot.errors import InputError
-from scalepilot.evaluate.page import render
 from scalepilot.evaluate.store import SUMMARY_FILE, Summary, read_summary
-from scalepilot.evaluate.tables import plain_table
 from scalepilot.files.stored import checked_record
 from scalepilot.progress import steps_text
+from scalepilot.report.html.page import render
+from scalepilot.report.words.tables import plain_table
 from scalepilot.runs.status import STATUS_FILE, RunStatus, TrainingStatus, read_run_status
 
 _COST, _RETURN = "J", "return"

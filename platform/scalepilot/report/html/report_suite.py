@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from scalepilot.evaluate.charts import interval_bar
 from scalepilot.evaluate.comparison import ROLES
-from scalepilot.evaluate.report_figures import Figure, cell, whole
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.suite import Standing, SuiteComparison
-from scalepilot.evaluate.tables import money, percent
+from scalepilot.report.html.chart_data import interval_bar
+from scalepilot.report.html.report_figures import Figure, cell, whole
+from scalepilot.report.words.tables import money, percent
 
 _WORDS = {
     "cheaper": "Cheaper than the best baseline",

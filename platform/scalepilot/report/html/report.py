@@ -16,15 +16,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from scalepilot.evaluate.charts import chart_data, learning_data
 from scalepilot.evaluate.comparison import Comparison
-from scalepilot.evaluate.page import TEMPLATES, content_hash, environment, image_address
-from scalepilot.evaluate.report_figures import learning_caption, visible
-from scalepilot.evaluate.report_returns import returns_view
-from scalepilot.evaluate.report_suite import suite_view
-from scalepilot.evaluate.report_tables import workload_view
 from scalepilot.evaluate.returns import ReturnComparison
 from scalepilot.evaluate.suite import SuiteComparison
+from scalepilot.report.html.chart_data import chart_data, learning_data
+from scalepilot.report.html.page import TEMPLATES, content_hash, environment, image_address
+from scalepilot.report.html.report_figures import learning_caption, visible
+from scalepilot.report.html.report_returns import returns_view
+from scalepilot.report.html.report_suite import suite_view
+from scalepilot.report.html.report_tables import workload_view
 
 # In the order in which they use each other.
 _SCRIPTS = ("core.js", "learning.js", "scatter.js", "playback.js", "page.js")

@@ -14,28 +14,28 @@ import numpy as np
 from scalepilot.config import ExperimentConfig
 from scalepilot.config.env import EnvConfig
 from scalepilot.errors import EnvironmentFailedError, InputError, ScalepilotError
-from scalepilot.evaluate.action_bars import action_bars
-from scalepilot.evaluate.action_chart import action_chart
 from scalepilot.evaluate.compare import Comparison
-from scalepilot.evaluate.learning_curve import learning_curve
-from scalepilot.evaluate.playback_chart import playback_chart
-from scalepilot.evaluate.policy_map import (
+from scalepilot.evaluate.returns import ReturnComparison
+from scalepilot.evaluate.statistics.intervals import Interval
+from scalepilot.files.atomic import write_bytes
+from scalepilot.files.stop import StepLimit, at_once
+from scalepilot.learn.task import Task
+from scalepilot.policy import Policy, TablePolicy, load_policy
+from scalepilot.report.charts.action_bars import action_bars
+from scalepilot.report.charts.action_chart import action_chart
+from scalepilot.report.charts.learning_curve import learning_curve
+from scalepilot.report.charts.playback_chart import playback_chart
+from scalepilot.report.charts.policy_map import (
     observed_ranges,
     policy_map,
     policy_map_picture,
     telling_fields,
     typical_observation,
 )
-from scalepilot.evaluate.q_table import q_table_svg
-from scalepilot.evaluate.recording import Recording, record_episode
-from scalepilot.evaluate.returns import ReturnComparison
-from scalepilot.evaluate.statistics.intervals import Interval
-from scalepilot.evaluate.video import gif
-from scalepilot.evaluate.workload_picture import workload_picture
-from scalepilot.files.atomic import write_bytes
-from scalepilot.files.stop import StepLimit, at_once
-from scalepilot.learn.task import Task
-from scalepilot.policy import Policy, TablePolicy, load_policy
+from scalepilot.report.charts.q_table import q_table_svg
+from scalepilot.report.charts.workload_picture import workload_picture
+from scalepilot.report.replay.recording import Recording, record_episode
+from scalepilot.report.replay.video import gif
 from scalepilot.runs.folder import RunFolder
 from scalepilot.runs.stored_metrics import metric_names, stored_metrics
 from scalepilot_envs.registration import find_env

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from scalepilot.evaluate.charts import interval_bar
-from scalepilot.evaluate.report_figures import DASH, Figure, cell, chance
-from scalepilot.evaluate.returns import Collected, ReturnComparison, returns_notes, returns_verdict
+from scalepilot.evaluate.returns import Collected, ReturnComparison
 from scalepilot.evaluate.statistics.intervals import Interval
+from scalepilot.report.html.chart_data import interval_bar
+from scalepilot.report.html.report_figures import DASH, Figure, cell, chance
+from scalepilot.report.words.returns_text import returns_notes, returns_verdict
 from scalepilot_envs.episode_metrics import MEANINGS
 
 _WORDS = {

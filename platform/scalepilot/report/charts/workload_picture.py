@@ -8,7 +8,7 @@ from html import escape
 
 import numpy as np
 
-from scalepilot.evaluate.svg import COLOURS, WIDTH, Array, Axes, document
+from scalepilot.report.charts.svg import COLOURS, WIDTH, Array, Axes, document
 from scalepilot_envs.workloads import RateSeries
 
 _HEIGHT, _LEFT, _TOP, _BOTTOM = 410, 84, 66, 270
