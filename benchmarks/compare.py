@@ -26,8 +26,8 @@ def run() -> tuple[dict[str, Any], dict[str, float]]:
     from scalepilot.evaluate.lineup import gather
     from scalepilot.evaluate.run_comparison import Entrant, Field, OptimumOptions, judge_fields, optimum_of
     from scalepilot.evaluate.suite import compare_suite
+    from scalepilot.experiments.compare import arenas
     from scalepilot.simulate import ProcessExecutor, usable_cores
-    from scalepilot.tournament import arenas
 
     overrides = [f"evaluation.test_seeds={list(range(SEEDS))}", f"evaluation.window_steps={STEPS}"]
     on = arenas(gather([]), WORKLOADS, overrides=overrides)

@@ -71,7 +71,7 @@ def run() -> tuple[dict[str, float], dict[str, float]]:
     import torch
     from ray.rllib.core.learner.training_data import TrainingData
 
-    from scalepilot.experiment import make_task
+    from scalepilot.experiments.run import make_task
     from scalepilot.learn.rllib.trainer import RLlibTrainer
 
     experiment = config("rllib", OURS, 0)

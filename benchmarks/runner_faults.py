@@ -75,7 +75,7 @@ def measure(pairs: int, stretch_seconds: float) -> tuple[Stretch, Stretch]:
         pairs: stretches of each.
         stretch_seconds: of each, at least.
     """
-    from scalepilot.experiment import make_task
+    from scalepilot.experiments.run import make_task
     from scalepilot.learn.rllib.trainer import RLlibTrainer
 
     undisturbed, disturbed = Stretch(), Stretch()

@@ -67,7 +67,7 @@ def ours(algorithm: str, seed: int) -> tuple[float, int]:
     """Our engine with the shipped configuration."""
     import torch
 
-    from scalepilot.experiment import make_task, make_trainer
+    from scalepilot.experiments.run import make_task, make_trainer
 
     config = load_config(CONFIGS / f"cartpole-{algorithm}.yaml", [f"seed={seed}"])
     trainer = make_trainer(config, make_task(config, None))

@@ -51,7 +51,7 @@ def config(batch_size: int) -> ExperimentConfig:
 
 def ours(batch_size: int) -> tuple[Engine, Callable[[], None]]:
     """Scalepilot."""
-    from scalepilot.experiment import make_task
+    from scalepilot.experiments.run import make_task
     from scalepilot.learn.rllib.trainer import RLlibTrainer
 
     experiment = config(batch_size)

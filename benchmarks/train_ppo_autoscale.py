@@ -25,7 +25,7 @@ def config(engine: str) -> ExperimentConfig:
 
 def steps_per_second(engine: str) -> list[float]:
     """Environment steps a second of each measured iteration, sampling and learning together."""
-    from scalepilot.experiment import make_task
+    from scalepilot.experiments.run import make_task
     from scalepilot.learn.rllib.trainer import RLlibTrainer
 
     experiment = config(engine)

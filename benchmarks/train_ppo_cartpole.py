@@ -57,7 +57,7 @@ def timed(iterate: Callable[[], object], iterations: int, batch: Batch) -> list[
 
 def rllib_rates(engine: str, batch: Batch, iterations: int, num_env_runners: int = 0) -> list[float]:
     """Ours or stock RLlib; Ray must be up."""
-    from scalepilot.experiment import make_task
+    from scalepilot.experiments.run import make_task
     from scalepilot.learn.rllib.trainer import RLlibTrainer
 
     experiment = config(engine, batch, num_env_runners)

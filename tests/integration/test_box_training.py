@@ -12,9 +12,9 @@ import pytest
 from tests.commands import refused
 
 from scalepilot.config import config_from_mapping
-from scalepilot.crosscheck import crosscheck
 from scalepilot.errors import ConfigError
-from scalepilot.experiment import make_task, run_experiment
+from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.experiments.study.crosscheck import crosscheck
 from scalepilot.learn.network_snapshot import NetworkSnapshot
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 from scalepilot.policy import load_policy

@@ -11,8 +11,8 @@ import pytest
 from tests.commands import refused
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.crosscheck import crosscheck
-from scalepilot.experiment import run_experiment
+from scalepilot.experiments.run import run_experiment
+from scalepilot.experiments.study.crosscheck import crosscheck
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
 

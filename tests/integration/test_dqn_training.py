@@ -13,7 +13,7 @@ import ray
 import torch
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.experiment import make_task, run_experiment
+from scalepilot.experiments.run import make_task, run_experiment
 from scalepilot.learn.rllib.runner_pool import sample_by_reference
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 from scalepilot.policy import load_policy

@@ -12,7 +12,7 @@ from tests import failing_envs
 
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import EnvironmentFailedError
-from scalepilot.experiment import run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate import run_returns

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from scalepilot.config import config_from_mapping, load_config
-from scalepilot.experiment import make_task, run_experiment
+from scalepilot.experiments.run import make_task, run_experiment
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.experiment import make_task
+from scalepilot.experiments.run import make_task
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]

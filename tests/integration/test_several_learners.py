@@ -16,7 +16,7 @@ from ray import cloudpickle
 
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import RunError
-from scalepilot.experiment import make_task
+from scalepilot.experiments.run import make_task
 from scalepilot.learn.rllib.learner import RolloutsLostError
 from scalepilot.learn.rllib.rollout import Rollout
 from scalepilot.learn.rllib.trainer import RLlibTrainer

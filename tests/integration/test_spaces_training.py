@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scalepilot.config import config_from_mapping
-from scalepilot.experiment import run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
 

@@ -10,7 +10,7 @@ import pytest
 from tests import failing_envs
 
 from scalepilot.config import config_from_mapping, resumed_with
-from scalepilot.experiment import make_task, make_trainer, policy_spec, run_experiment, start_from
+from scalepilot.experiments.run import make_task, make_trainer, policy_spec, run_experiment, start_from
 from scalepilot.learn.initial_weights import load_parent
 from scalepilot.runs.folder import RunFolder
 

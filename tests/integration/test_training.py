@@ -19,7 +19,7 @@ import torch
 from tests.commands import refused
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.experiment import ExperimentResult, make_task, run_experiment
+from scalepilot.experiments.run import ExperimentResult, make_task, run_experiment
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
 from scalepilot.runs.metrics import METRICS, TIME_COLUMNS
@@ -194,7 +194,7 @@ def test_a_stopped_run_goes_on_where_it_was_and_keeps_its_metrics(tmp_path: Path
 
 def run_until(config: ExperimentConfig, folder: RunFolder, iterations: int) -> int:
     """Train some iterations and stop as Ctrl-C does; returns the iterations logged."""
-    from scalepilot.experiment import policy_spec
+    from scalepilot.experiments.run import policy_spec
     from scalepilot.learn.rllib.trainer import RLlibTrainer
     from scalepilot.learn.trainer import TrainingLoop
     from scalepilot.progress import Progress

@@ -13,11 +13,11 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from scalepilot.experiments.sweep.board import read_trials
 from tests.commands import refused, said
 
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
-from scalepilot.sweep.board import read_trials
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 EXPERIMENT: dict[str, Any] = {
@@ -119,8 +119,7 @@ def test_its_leaderboard_has_intervals_over_seeds_and_its_best_policy_is_exporte
 @pytest.mark.slow
 def test_rays_own_tools_find_hyperparameters_metrics_and_the_best_trial(killed: tuple[Path, dict[str, int], str]):
     from ray.tune import ExperimentAnalysis, Result, Tuner
-
-    from scalepilot.sweep.trial import Trial
+    from scalepilot.experiments.sweep.trial import Trial
 
     sweep, _, _ = killed
     where = str((sweep / "trials").resolve())

@@ -117,7 +117,7 @@ def test_negative_control_nor_bootstrapping_from_the_beginning_of_the_next_episo
 
 
 def test_ppo_swings_the_pendulum_up_and_holds_it(tmp_path: Path, repo: Path):
-    from scalepilot.experiment import run_experiment
+    from scalepilot.experiments.run import run_experiment
     from scalepilot.policy import load_policy
     from scalepilot.runs.folder import RunFolder
     from scalepilot.simulate import run_returns
@@ -129,7 +129,7 @@ def test_ppo_swings_the_pendulum_up_and_holds_it(tmp_path: Path, repo: Path):
 
 
 def test_ppo_beats_the_default_hpa_on_the_demo_over_three_seeds(tmp_path: Path, repo: Path):
-    from scalepilot.experiment import load_data, make_task, policy_spec
+    from scalepilot.experiments.run import load_data, make_task, policy_spec
     from scalepilot.learn.rllib.trainer import RLlibTrainer
     from scalepilot.learn.trainer import TrainingLoop
     from scalepilot.policy import load_policy

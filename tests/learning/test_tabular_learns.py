@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scalepilot.config import load_config
-from scalepilot.experiment import run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate import run_returns

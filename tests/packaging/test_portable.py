@@ -118,10 +118,17 @@ def demo_path():
 
 
 def test_the_path_is_that_of_train_evaluate_report(demo_path):
-    known = {"scalepilot.experiment", "scalepilot.learn.rllib.ppo", "scalepilot.report.html.report", "scalepilot_envs.autoscale"}
+    known = {
+        "scalepilot.experiments.run",
+        "scalepilot.learn.rllib.ppo",
+        "scalepilot.report.html.report",
+        "scalepilot_envs.autoscale",
+    }
     assert known <= set(demo_path)
     assert not [name for name in demo_path if name.startswith("scalepilot.serve")]
-    code = f"import json, sys, {ENTRY}, scalepilot.experiment; print(json.dumps([n for n in sys.modules if 'scalepilot' in n]))"
+    code = (
+        f"import json, sys, {ENTRY}, scalepilot.experiments.run; print(json.dumps([n for n in sys.modules if 'scalepilot' in n]))"
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=True)
     assert set(json.loads(answer.stdout)) <= set(demo_path)
 

@@ -11,7 +11,7 @@ import pytest
 from scalepilot.cli import main
 from scalepilot.config import config_from_mapping
 from scalepilot.evaluate import Comparison
-from scalepilot.experiment import make_task, make_trainer, policy_spec, run_experiment
+from scalepilot.experiments.run import make_task, make_trainer, policy_spec, run_experiment
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.progress import Progress
 from scalepilot.runs.folder import RunFolder

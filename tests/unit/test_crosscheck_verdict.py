@@ -7,10 +7,10 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from scalepilot.crosscheck.verdict import agreement
 from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.statistics.aggregate import interquartile_mean
 from scalepilot.evaluate.statistics.nested import nested_difference, nested_iqm, nested_mean
+from scalepilot.experiments.study.agreement import agreement
 from scalepilot.report.charts.curves import band, curves_svg
 from scalepilot.report.charts.svg import nice_ticks
 

@@ -15,7 +15,7 @@ import yaml
 from scalepilot.cli import main
 from scalepilot.config import config_from_mapping, load_config
 from scalepilot.errors import ConfigError
-from scalepilot.experiment import run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.runs.folder import RunFolder, find_modules
 
 MODULE = """

@@ -12,7 +12,7 @@ import torch
 
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import RunError
-from scalepilot.experiment import make_task
+from scalepilot.experiments.run import make_task
 from scalepilot.learn.encoder import RunningNormaliser, ScaleFreeEncoder, ScoresNetwork, mlp
 from scalepilot.learn.export import TorchPolicy, export_onnx, exported_policy
 from scalepilot.learn.task import sample_observations

@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import ArtifactError, ConfigError, InputError
-from scalepilot.experiment import make_task, run_experiment
+from scalepilot.experiments.run import make_task, run_experiment
 from scalepilot.learn.preflight import check_environment
 from scalepilot.policy import load_policy, save_policy
 from scalepilot.policy.rules import make_rule

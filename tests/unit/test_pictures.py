@@ -15,7 +15,7 @@ from PIL import Image
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.evaluate.statistics.intervals import Interval
-from scalepilot.experiment import make_task, make_trainer, policy_spec, run_experiment
+from scalepilot.experiments.run import make_task, make_trainer, policy_spec, run_experiment
 from scalepilot.learn.task import TEST_SEED, VALIDATION_SEED
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.policy import Decision, Policy
@@ -203,7 +203,7 @@ def test_a_tabular_run_needs_no_torch(tmp_path: Path):
         "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path\n"
         "import tests.unit.test_pictures as t\n"
-        "from scalepilot.experiment import run_experiment\n"
+        "from scalepilot.experiments.run import run_experiment\n"
         "from scalepilot.runs.folder import RunFolder\n"
         "c = t.config(Path(sys.argv[1])); run_experiment(c, RunFolder.create(c))\n"
     )

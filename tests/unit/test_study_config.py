@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scalepilot.errors import ConfigError
-from scalepilot.study import load_study, with_seeds
+from scalepilot.experiments.study import load_study, with_seeds
 
 ENV = "env: {id: ResourceManager-v0}"
 

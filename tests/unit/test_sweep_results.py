@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from scalepilot.sweep.board import Judged, TrialEntry, ranked
-from scalepilot.sweep.charts import importance_bars, leaders, parallel_coordinates
-from scalepilot.sweep.config import RangeConfig
-from scalepilot.sweep.importance import importance
+from scalepilot.experiments.sweep.board import Judged, TrialEntry, ranked
+from scalepilot.experiments.sweep.charts import importance_bars, leaders, parallel_coordinates
+from scalepilot.experiments.sweep.config import RangeConfig
+from scalepilot.experiments.sweep.importance import importance
 
 RNG = np.random.default_rng(0)
 

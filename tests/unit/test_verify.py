@@ -19,7 +19,7 @@ from tests.conftest import tiny_model_bytes
 
 from scalepilot.cli import main
 from scalepilot.config import config_from_mapping
-from scalepilot.experiment import run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.runs.folder import RunFolder

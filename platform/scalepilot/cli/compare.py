@@ -135,8 +135,8 @@ def _compete(
     """The comparison, and what its reader must know of the policies."""
     from scalepilot.config.env import is_autoscale
     from scalepilot.evaluate.baselines import USUAL
+    from scalepilot.experiments.compare import Effort, arenas, compete, compete_by_return
     from scalepilot.simulate import CellStore
-    from scalepilot.tournament import Effort, arenas, compete, compete_by_return
 
     if gathered.policies and not is_autoscale(gathered.policies[0].spec.env_id):
         _refuse_what_needs_money(arguments, gathered.policies[0].spec.env_id)

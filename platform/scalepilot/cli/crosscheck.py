@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from scalepilot.crosscheck import CrossCheck
     from scalepilot.evaluate.statistics.intervals import Interval
+    from scalepilot.experiments.study.crosscheck import CrossCheck
 
 HELP = "train with RLlib and with Stable-Baselines3 on the same budget and say whether they agree"
 
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.config import load_config
 
     config = load_config(arguments.config, arguments.set)
-    from scalepilot.crosscheck import crosscheck
+    from scalepilot.experiments.study.crosscheck import crosscheck
     from scalepilot.files.stored import read_text
 
     check = crosscheck(config, arguments.seeds)

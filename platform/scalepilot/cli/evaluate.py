@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.evaluate.compare import write_evaluation
     from scalepilot.evaluate.lineup import other_services
     from scalepilot.evaluate.store import summary
-    from scalepilot.experiment import workload_name
+    from scalepilot.experiments.run import workload_name
     from scalepilot.policy import load_policy
     from scalepilot.runs.folder import find_modules
 
@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _judged(config: ExperimentConfig, policies: list[tuple[str, Policy]], arguments: argparse.Namespace) -> Comparison:
     from scalepilot.evaluate.baselines import HPA_DEFAULT, Ground, baseline_names, find_rules
     from scalepilot.evaluate.run_comparison import OptimumOptions, judge
-    from scalepilot.experiment import load_data
+    from scalepilot.experiments.run import load_data
     from scalepilot.simulate import ProcessExecutor, usable_cores
 
     data, params, cache = load_data(config), config.autoscale.params, arguments.cache

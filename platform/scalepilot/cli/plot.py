@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.errors import InputError
     from scalepilot.evaluate.returns import is_returns, read_returns
     from scalepilot.evaluate.store import SUMMARY_FILE, read_evaluation
-    from scalepilot.experiment import make_task
+    from scalepilot.experiments.run import make_task
     from scalepilot.files.atomic import write_bytes
     from scalepilot.report.run_plots import Judged, RunPictures
     from scalepilot.runs.folder import RunFolder

@@ -30,14 +30,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not 1 <= arguments.jobs <= 1000:
         raise InputError(f"--jobs: {arguments.jobs} is not allowed; allowed: 1 to 1000")
+    from scalepilot.experiments.study.config import load_study, with_seeds
     from scalepilot.files.lock import locked
     from scalepilot.files.stored import read_text
-    from scalepilot.study.config import load_study, with_seeds
 
     study, tasks = load_study(arguments.study)
     if arguments.seeds is not None:
         study = with_seeds(study, arguments.seeds)
-    from scalepilot.study import run_study, study_folder, write_study
+    from scalepilot.experiments.study import run_study, study_folder, write_study
 
     folder = study_folder(study, arguments.out, reuse=arguments.reuse)
     with locked(folder, "the study"):

@@ -56,8 +56,8 @@ def _request(arguments: argparse.Namespace) -> JobRequest:
     from scalepilot.cluster.jobs import JobRequest, missing_traces
     from scalepilot.config import load_config, read_yaml
     from scalepilot.errors import InputError
+    from scalepilot.experiments.sweep.plan import envs_of, load_sweep, whole_mapping
     from scalepilot.files.env_modules import sources_of
-    from scalepilot.sweep.plan import envs_of, load_sweep, whole_mapping
 
     pairs = []
     for given in arguments.env:

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json and arguments.no_evaluation:
         raise InputError("--json: prints the evaluation; allowed without --no-evaluation")
     from scalepilot.cluster.storage import check_storage, store
-    from scalepilot.experiment import run_experiment
+    from scalepilot.experiments.run import run_experiment
     from scalepilot.files.stored import read_text
     from scalepilot.runs.folder import RunFolder
 
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.trace is not None:
             config = configuration.with_trace(config, arguments.trace, arguments.peak_rps)
         # What cannot be trained on should not leave an empty run behind.
-        from scalepilot.experiment import load_data
+        from scalepilot.experiments.run import load_data
         from scalepilot.learn.callbacks import check_tracking
         from scalepilot.learn.devices import choose_device
 

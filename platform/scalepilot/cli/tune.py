@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from scalepilot.experiments.sweep.plan import PlannedSweep
+    from scalepilot.experiments.sweep.verdict import SweepBoard
     from scalepilot.runs.folder import RunFolder
-    from scalepilot.sweep.plan import PlannedSweep
-    from scalepilot.sweep.verdict import SweepBoard
 
 HELP = "search an experiment's keys with Ray Tune: grid, random, ASHA, PBT, Optuna; leaderboard, best policy, report"
 
@@ -39,8 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     import json
 
     from scalepilot.errors import InputError
-    from scalepilot.sweep.config import json_schema
-    from scalepilot.sweep.plan import load_sweep
+    from scalepilot.experiments.sweep.config import json_schema
+    from scalepilot.experiments.sweep.plan import load_sweep
 
     if arguments.schema:
         print(json.dumps(json_schema(), indent=1))
@@ -50,11 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.resume is not None and (arguments.set or arguments.concurrency or arguments.address):
         raise InputError("--set, --concurrency, --address: a resumed sweep keeps its own sweep.yaml; allowed with SWEEP only")
     from scalepilot.cluster.storage import check_storage, store
+    from scalepilot.experiments.sweep.run import create_folder, open_folder
     from scalepilot.files.lock import locked
     from scalepilot.files.stored import read_text
     from scalepilot.learn.devices import choose_device
     from scalepilot.runs.folder import RunFolder
-    from scalepilot.sweep.run import create_folder, open_folder
 
     if arguments.storage:
         check_storage(arguments.storage)
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(read_text(folder / "summary.json"))
         return 0
     from scalepilot.cli.output import console
-    from scalepilot.sweep.verdict import leaderboard
+    from scalepilot.experiments.sweep.verdict import leaderboard
 
     out = console()
     out.print(leaderboard(board))
@@ -99,8 +99,8 @@ def _go_on(folder: Path) -> str:
 
 def _search(plan: PlannedSweep, folder: Path, own: RunFolder) -> tuple[bool, SweepBoard | None]:
     """Train what is missing, and judge; what becomes of it stands in the sweep's run.json."""
-    from scalepilot.sweep.run import run_sweep
-    from scalepilot.sweep.write import write_sweep
+    from scalepilot.experiments.sweep.run import run_sweep
+    from scalepilot.experiments.sweep.write import write_sweep
 
     own.write_status("running")
     board = None

@@ -15,7 +15,7 @@ from scalepilot.errors import EnvironmentFailedError, ScalepilotError
 from scalepilot.evaluate.comparison import Comparison
 from scalepilot.evaluate.returns import ReturnComparison, is_returns, read_returns
 from scalepilot.evaluate.store import SUMMARY_FILE, read_evaluation
-from scalepilot.experiment import load_data
+from scalepilot.experiments.run import load_data
 from scalepilot.policy import Policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.runs.folder import RunFolder

@@ -14,7 +14,7 @@ from scalepilot.evaluate.lineup import Gathered
 from scalepilot.evaluate.returns import Collected, ReturnComparison, ReturnMember, compare_collected
 from scalepilot.evaluate.run_comparison import Entrant, Field, OptimumOptions, judge_fields, with_references, with_test
 from scalepilot.evaluate.suite import SuiteComparison, compare_suite
-from scalepilot.experiment import load_data, workload_name
+from scalepilot.experiments.run import load_data, workload_name
 from scalepilot.learn.task import TEST_SEED
 from scalepilot.policy import Policy, describe_env
 from scalepilot.policy.rules import rules_for

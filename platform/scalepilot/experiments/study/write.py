@@ -8,14 +8,14 @@ from typing import Any
 
 from scalepilot.evaluate.store import interval_json, json_number
 from scalepilot.evaluate.study_metrics import Arm, TaskResult
+from scalepilot.experiments.study.config import StudyConfig
+from scalepilot.experiments.study.runs import PLOTS, StudyRuns
 from scalepilot.files.atomic import write_bytes, write_json
 from scalepilot.files.stored import read_text
 from scalepilot.report.charts.study_charts import action_shares, dot_plots, learning_curves
 from scalepilot.report.html.study_page import StudyPage, render_markdown, render_page
 from scalepilot.report.words.study_text import analysis, conclusion, verdict
 from scalepilot.runs.folder import git_sha, hardware, library_versions
-from scalepilot.study.config import StudyConfig
-from scalepilot.study.runs import PLOTS, StudyRuns
 
 PAGE, ANALYSIS, SUMMARY = "study.html", "analysis.md", "summary.json"
 

@@ -13,11 +13,11 @@ from rich.text import Text
 
 from scalepilot.evaluate.statistics.intervals import Interval, paired_difference
 from scalepilot.evaluate.statistics.nested import nested_difference
+from scalepilot.experiments.sweep.board import Standing, TrialEntry
+from scalepilot.experiments.sweep.importance import Importance
+from scalepilot.experiments.sweep.plan import PlannedSweep, label
 from scalepilot.progress import duration
 from scalepilot.report.words.tables import plain_table
-from scalepilot.sweep.board import Standing, TrialEntry
-from scalepilot.sweep.importance import Importance
-from scalepilot.sweep.plan import PlannedSweep, label
 
 _MOST_ROWS = 20
 

@@ -12,7 +12,13 @@ from scalepilot.config import EnvConfig, ExperimentConfig, short_value
 from scalepilot.errors import RunError
 from scalepilot.evaluate.statistics.intervals import FROM_ZERO, Bounds
 from scalepilot.evaluate.store import interval_json, json_number
-from scalepilot.experiment import evaluate_returns, evaluate_run, load_data, make_task, tuned_baselines
+from scalepilot.experiments.run import evaluate_returns, evaluate_run, load_data, make_task, tuned_baselines
+from scalepilot.experiments.sweep.board import Standing, TrialEntry, ranked, read_trials
+from scalepilot.experiments.sweep.charts import importance_bars, leaders, parallel_coordinates
+from scalepilot.experiments.sweep.importance import importance
+from scalepilot.experiments.sweep.plan import PlannedSweep, label
+from scalepilot.experiments.sweep.run import CONFIRMATION, SWEEP_FILE, TRIALS
+from scalepilot.experiments.sweep.verdict import SweepBoard, span_text
 from scalepilot.files.atomic import replaced_folder, write_bytes, write_json
 from scalepilot.files.stored import read_text
 from scalepilot.progress import duration
@@ -20,12 +26,6 @@ from scalepilot.report.html.page import image_address, render
 from scalepilot.report.words.returns_text import returns_verdict
 from scalepilot.report.words.tables import verdict as cost_verdict
 from scalepilot.runs.folder import RunFolder, git_sha, hardware, library_versions
-from scalepilot.sweep.board import Standing, TrialEntry, ranked, read_trials
-from scalepilot.sweep.charts import importance_bars, leaders, parallel_coordinates
-from scalepilot.sweep.importance import importance
-from scalepilot.sweep.plan import PlannedSweep, label
-from scalepilot.sweep.run import CONFIRMATION, SWEEP_FILE, TRIALS
-from scalepilot.sweep.verdict import SweepBoard, span_text
 
 PAGE, SUMMARY, PLOTS = "report.html", "summary.json", "plots"
 METHOD = (

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.sweep.config import RangeConfig
-from scalepilot.sweep.plan import Point
+from scalepilot.experiments.sweep.config import RangeConfig
+from scalepilot.experiments.sweep.plan import Point
 
 Array = NDArray[np.float64]
 _BINS = 4

@@ -9,12 +9,12 @@ from typing import Any
 
 from scalepilot.config import short_value
 from scalepilot.evaluate.statistics.intervals import Interval
+from scalepilot.experiments.sweep.board import Standing
+from scalepilot.experiments.sweep.config import RangeConfig
+from scalepilot.experiments.sweep.importance import Importance
+from scalepilot.experiments.sweep.plan import label
 from scalepilot.report.charts.study_charts import WIDTH, Dots, dot_plot
 from scalepilot.report.charts.svg import COLOURS, document, nice_ticks
-from scalepilot.sweep.board import Standing
-from scalepilot.sweep.config import RangeConfig
-from scalepilot.sweep.importance import Importance
-from scalepilot.sweep.plan import label
 
 _TOP, _HEIGHT = 92, 280
 _MOST_DOTS = 12

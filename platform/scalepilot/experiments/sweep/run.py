@@ -21,15 +21,15 @@ import yaml
 from scalepilot.cluster.connection import connected, cpus_of, on_each_node
 from scalepilot.config import ExperimentConfig
 from scalepilot.errors import InputError, RunError
+from scalepilot.experiments.sweep.board import ranked, read_trials
+from scalepilot.experiments.sweep.config import SweepConfig
+from scalepilot.experiments.sweep.plan import PLAN, SEED, PlannedSweep, Point, load_sweep, trial_folder, whole_mapping
+from scalepilot.experiments.sweep.view import SweepView
 from scalepilot.files.atomic import write_bytes
 from scalepilot.files.ownership import check_own_tree
 from scalepilot.report.run_list import SWEEP_FILE
 from scalepilot.runs.folder import find_modules, new_folder
 from scalepilot.simulate import usable_cores
-from scalepilot.sweep.board import ranked, read_trials
-from scalepilot.sweep.config import SweepConfig
-from scalepilot.sweep.plan import PLAN, SEED, PlannedSweep, Point, load_sweep, trial_folder, whole_mapping
-from scalepilot.sweep.view import SweepView
 
 TRIALS, CONFIRMATION = "trials", "confirmation"
 _PERCENT = "percent"
@@ -119,7 +119,7 @@ def _tune(plan: PlannedSweep, folder: Path, stage: _Stage, example: ExperimentCo
 
     for name in ("ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    from scalepilot.sweep.trial import Assignment, Trial
+    from scalepilot.experiments.sweep.trial import Assignment, Trial
 
     sweep, place = plan.sweep, folder / stage.name
     assignment = Assignment(plan, stage.trials, str(uuid.uuid4()))
@@ -219,7 +219,7 @@ def _param_space(sweep: SweepConfig, stage: _Stage) -> dict[str, Any]:
     """What Tune draws from, or goes through: a trial's configuration shows its point and seed to whoever opens the folder."""
     from ray import tune
 
-    from scalepilot.sweep.space import domains
+    from scalepilot.experiments.sweep.space import domains
 
     if not stage.trials:
         return domains(sweep.space) | {SEED: sweep.seeds[0]}
@@ -251,7 +251,7 @@ def _search(sweep: SweepConfig, stage: _Stage) -> Any:
 def _scheduler(sweep: SweepConfig, stage: _Stage) -> Any:
     from ray.tune import schedulers
 
-    from scalepilot.sweep.space import clipped, mutations
+    from scalepilot.experiments.sweep.space import clipped, mutations
 
     search = sweep.search
     if stage.search and search.kind == "asha":

@@ -17,6 +17,8 @@ from scalepilot.errors import InputError, RunError
 from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.store import EPISODES_FILE, read_summary
 from scalepilot.evaluate.study_metrics import Arm, SeedRun, TaskResult, compare_arms, measure_arm
+from scalepilot.experiments.study.config import PlannedTask, StudyConfig
+from scalepilot.experiments.study.jobs import Ended, Job, run_jobs
 from scalepilot.files.stored import read_table
 from scalepilot.learn.task import TEST_SEED
 from scalepilot.policy import Policy, load_policy
@@ -32,8 +34,6 @@ from scalepilot.report.replay.recording import Recording, record_episode
 from scalepilot.runs.checkpoints import Checkpoints
 from scalepilot.runs.folder import RunFolder, new_folder
 from scalepilot.runs.status import STATUS_FILE, read_run_status
-from scalepilot.study.config import PlannedTask, StudyConfig
-from scalepilot.study.jobs import Ended, Job, run_jobs
 
 RUNS, LOGS, PLOTS = "runs", "logs", "plots"
 # Decisions are counted over so many of the test episodes of each run.

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from scalepilot.cluster.connection import connected
 from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
-from scalepilot.crosscheck.verdict import Agreement, agreement
 from scalepilot.errors import ConfigError, InputError
 from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.statistics.nested import nested_mean
-from scalepilot.experiment import INTERRUPTED, load_data, make_task, make_trainer, policy_spec
+from scalepilot.experiments.run import INTERRUPTED, load_data, make_task, make_trainer, policy_spec
+from scalepilot.experiments.study.agreement import Agreement, agreement
 from scalepilot.files.atomic import write_json
 from scalepilot.files.stop import StopFlag
 from scalepilot.learn.task import TEST_SEED, Task

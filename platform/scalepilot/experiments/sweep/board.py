@@ -20,9 +20,9 @@ from scalepilot.evaluate.comparison import Comparison
 from scalepilot.evaluate.returns import ReturnComparison
 from scalepilot.evaluate.statistics.intervals import UNBOUNDED, Bounds, Interval, block_bootstrap
 from scalepilot.evaluate.statistics.nested import nested_mean
+from scalepilot.experiments.sweep.plan import Point
 from scalepilot.report.run_report import read_judged
 from scalepilot.runs.folder import RunFolder
-from scalepilot.sweep.plan import Point
 
 UNKNOWN = Interval(math.nan, math.nan, math.nan)
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from scalepilot.sweep.config import RangeConfig
-from scalepilot.sweep.plan import Point
+from scalepilot.experiments.sweep.config import RangeConfig
+from scalepilot.experiments.sweep.plan import Point
 
 _PLAIN = (bool, int, float, str, type(None))
 

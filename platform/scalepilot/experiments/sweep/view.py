@@ -17,11 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from scalepilot.errors import InputError
+from scalepilot.experiments.sweep.plan import label
 from scalepilot.progress import duration
 from scalepilot.report.words.tables import plain_table
 from scalepilot.runs.folder import RunFolder
 from scalepilot.runs.status import read_status
-from scalepilot.sweep.plan import label
 
 _LOOK_SECONDS, _PIPED_SECONDS = 1.0, 10.0
 _MOST_ROWS = 24

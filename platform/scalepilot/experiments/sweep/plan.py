@@ -26,8 +26,8 @@ from scalepilot.config import (
 )
 from scalepilot.config.used import unused_key
 from scalepilot.errors import ConfigError
+from scalepilot.experiments.sweep.config import CHANGEABLE, MOST_TRIALS, RangeConfig, SweepConfig, checked_sweep
 from scalepilot.files.env_modules import find_in_current_folder
-from scalepilot.sweep.config import CHANGEABLE, MOST_TRIALS, RangeConfig, SweepConfig, checked_sweep
 
 # Keys that every trial has from its sweep.
 _OF_SWEEP = {"seed": "seeds", "name": "name", "output": "output"}

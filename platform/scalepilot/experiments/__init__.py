@@ -1,0 +1,1 @@
+"""Experiments: a run, a study of several, a sweep, a comparison."""
