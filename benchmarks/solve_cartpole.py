@@ -67,7 +67,8 @@ def ours(algorithm: str, seed: int) -> tuple[float, int]:
     """Our engine with the shipped configuration."""
     import torch
 
-    from scalepilot.experiments.run import make_task, make_trainer
+    from scalepilot.experiments.run import make_task
+    from scalepilot.learn.algorithms import make_trainer
 
     config = load_config(CONFIGS / f"cartpole-{algorithm}.yaml", [f"seed={seed}"])
     trainer = make_trainer(config, make_task(config, None))

@@ -21,7 +21,8 @@ from ray import cloudpickle
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import EnvironmentFailedError, LearnerLostError, RunError
-from scalepilot.experiments.run import make_task, make_trainer, policy_spec
+from scalepilot.experiments.run import make_task
+from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 from scalepilot.learn.rllib.transitions import NStepBuilder

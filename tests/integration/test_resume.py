@@ -102,7 +102,7 @@ def test_weights_moments_statistics_replay_and_generators_are_the_saved_ones_bit
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize("algorithm", ["dqn", "sb3_dqn"])
 def test_without_the_replay_a_resumed_run_fills_it_before_it_learns_on(tmp_path: Path, algorithm: str):
-    from scalepilot.experiments.run import make_trainer
+    from scalepilot.learn.algorithms import make_trainer
 
     lean = {"save_replay": False, "learning_starts": 96, "prioritised_alpha": 0.0}
     experiment = config(tmp_path, algorithm, dqn=lean)
@@ -237,7 +237,7 @@ def test_rllibs_checkpoint_on_a_full_disk_leaves_the_one_before(tmp_path: Path):
     """What Arrow raises is an OSError like any other."""
     import io
 
-    from scalepilot.experiments.run import policy_spec
+    from scalepilot.learn.algorithms import policy_spec
     from scalepilot.learn.rllib.trainer import RLlibTrainer
     from scalepilot.learn.trainer import TrainingLoop
     from scalepilot.progress import Progress

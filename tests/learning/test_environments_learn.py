@@ -13,7 +13,8 @@ import torch
 
 from scalepilot.config import load_config
 from scalepilot.evaluate.statistics.intervals import block_bootstrap
-from scalepilot.experiments.run import make_task, make_trainer, policy_spec
+from scalepilot.experiments.run import make_task
+from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.task import TEST_SEED
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.policy import Policy, load_policy

@@ -129,12 +129,14 @@ def test_ppo_swings_the_pendulum_up_and_holds_it(tmp_path: Path, repo: Path):
 
 
 def test_ppo_beats_the_default_hpa_on_the_demo_over_three_seeds(tmp_path: Path, repo: Path):
-    from scalepilot.experiments.run import load_data, make_task, policy_spec
+    from scalepilot.experiments.run import make_task
+    from scalepilot.learn.algorithms import policy_spec
     from scalepilot.learn.rllib.trainer import RLlibTrainer
     from scalepilot.learn.trainer import TrainingLoop
     from scalepilot.policy import load_policy
     from scalepilot.progress import Progress
     from scalepilot.runs.folder import RunFolder
+    from scalepilot.simulate.workload_data import load_data
 
     gains = []
     for seed in range(3):

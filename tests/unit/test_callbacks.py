@@ -13,7 +13,8 @@ from tests.commands import refused
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.config.running import TrackingConfig
 from scalepilot.errors import ConfigError, RunError
-from scalepilot.experiments.run import make_task, make_trainer, policy_spec
+from scalepilot.experiments.run import make_task
+from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.callbacks import Callback, Guarded, TensorBoard, Videos, check_tracking, trackers
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.progress import Progress

@@ -11,7 +11,8 @@ import pytest
 from scalepilot.cli import main
 from scalepilot.config import config_from_mapping
 from scalepilot.evaluate import Comparison
-from scalepilot.experiments.run import make_task, make_trainer, policy_spec, run_experiment
+from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.progress import Progress
 from scalepilot.runs.folder import RunFolder

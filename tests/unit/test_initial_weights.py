@@ -13,7 +13,8 @@ import torch
 from scalepilot.cli import main
 from scalepilot.config import config_from_mapping, resumed_with
 from scalepilot.errors import ConfigError, InputError
-from scalepilot.experiments.run import make_task, policy_spec, run_experiment
+from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.learn.algorithms import policy_spec
 from scalepilot.learn.encoder import ScoresNetwork, make_encoder, make_normaliser, mlp
 from scalepilot.learn.export import exported_policy
 from scalepilot.learn.initial_weights import check_fits, completed, weights_of

@@ -15,7 +15,8 @@ from PIL import Image
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.evaluate.statistics.intervals import Interval
-from scalepilot.experiments.run import make_task, make_trainer, policy_spec, run_experiment
+from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.task import TEST_SEED, VALIDATION_SEED
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.policy import Decision, Policy

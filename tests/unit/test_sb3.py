@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.experiments.run import make_task, make_trainer
+from scalepilot.experiments.run import make_task
+from scalepilot.learn.algorithms import make_trainer
 from scalepilot.runs.metrics import METRICS
 
 pytest.importorskip("stable_baselines3")

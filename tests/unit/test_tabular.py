@@ -11,7 +11,8 @@ import pytest
 
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import ConfigError
-from scalepilot.experiments.run import make_task, make_trainer, run_experiment
+from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.learn.algorithms import make_trainer
 from scalepilot.learn.tabular import ROLLOUT_STEPS, TabularTrainer
 from scalepilot.learn.traces import Traces, apply_errors, step_weights
 from scalepilot.policy import TablePolicy, load_policy

@@ -70,9 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.evaluate.compare import write_evaluation
     from scalepilot.evaluate.lineup import other_services
     from scalepilot.evaluate.store import summary
-    from scalepilot.experiments.run import workload_name
     from scalepilot.policy import load_policy
     from scalepilot.runs.folder import find_modules
+    from scalepilot.simulate.workload_data import workload_name
 
     if arguments.evaluations < 2:
         raise InputError(f"--evaluations: {arguments.evaluations} is not allowed; allowed: whole numbers from 2")
@@ -112,8 +112,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _judged(config: ExperimentConfig, policies: list[tuple[str, Policy]], arguments: argparse.Namespace) -> Comparison:
     from scalepilot.evaluate.baselines import HPA_DEFAULT, Ground, baseline_names, find_rules
     from scalepilot.evaluate.run_comparison import OptimumOptions, judge
-    from scalepilot.experiments.run import load_data
     from scalepilot.simulate import ProcessExecutor, usable_cores
+    from scalepilot.simulate.workload_data import load_data
 
     data, params, cache = load_data(config), config.autoscale.params, arguments.cache
     names = baseline_names(["all"] if arguments.rules == "all" else ["hpa-tuned"])

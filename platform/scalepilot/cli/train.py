@@ -77,9 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.trace is not None:
             config = configuration.with_trace(config, arguments.trace, arguments.peak_rps)
         # What cannot be trained on should not leave an empty run behind.
-        from scalepilot.experiments.run import load_data
         from scalepilot.learn.callbacks import check_tracking
         from scalepilot.learn.devices import choose_device
+        from scalepilot.simulate.workload_data import load_data
 
         if isinstance(config.env, configuration.EnvConfig):
             load_data(config)

@@ -14,13 +14,13 @@ from scalepilot.evaluate.lineup import Gathered
 from scalepilot.evaluate.returns import Collected, ReturnComparison, ReturnMember, compare_collected
 from scalepilot.evaluate.run_comparison import Entrant, Field, OptimumOptions, judge_fields, with_references, with_test
 from scalepilot.evaluate.suite import SuiteComparison, compare_suite
-from scalepilot.experiments.run import load_data, workload_name
 from scalepilot.learn.task import TEST_SEED
 from scalepilot.policy import Policy, describe_env
 from scalepilot.policy.rules import rules_for
 from scalepilot.policy.rules.command_line import rule_from_text
 from scalepilot.progress import Progress
 from scalepilot.simulate import CellStore, EpisodeReturns, Executor, ProtocolData, ReturnsJob, fly_returns, packed
+from scalepilot.simulate.workload_data import load_data, workload_name
 from scalepilot_envs.workloads import WORKLOADS
 
 _CONFIGS = (".yaml", ".yml")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import errno
 import logging
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from scalepilot.cluster.connection import connected
 from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
-from scalepilot.errors import ConfigError
 from scalepilot.evaluate.compare import Comparison, write_evaluation
 from scalepilot.evaluate.returns import ReturnComparison, compare_returns, returns_summary, write_returns
 from scalepilot.evaluate.run_comparison import (
@@ -31,22 +29,22 @@ from scalepilot.evaluate.store import summary
 from scalepilot.files.atomic import write_bytes
 from scalepilot.files.lock import locked
 from scalepilot.files.stop import StopFlag, Stopped, at_once
+from scalepilot.learn.algorithms import RAY_ALGORITHMS, make_trainer, policy_spec
 from scalepilot.learn.callbacks import Callback, Videos, check_tracking, trackers
 from scalepilot.learn.initial_weights import check_fits, load_parent, parent_of, weights_of
 from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.task import TEST_SEED, AutoscaleTask, ReturnTask, Task, episode_limits
-from scalepilot.policy import DecisionRule, Policy, PolicySpec, env_actions, env_components, env_fields, load_policy, read_packed
+from scalepilot.policy import Policy, load_policy, read_packed
 from scalepilot.policy.rules import Hpa, HpaParameters, Rule, make_rule, rules_for
 from scalepilot.progress import Progress
 from scalepilot.report.run_plots import can_be_filmed, draw_run, film
 from scalepilot.report.run_report import write_run_report
 from scalepilot.report.words.returns_text import returns_notes
 from scalepilot.runs.checkpoints import Checkpoints, read_loop
-from scalepilot.runs.folder import RunFolder, git_sha, library_versions
-from scalepilot.simulate import ProcessExecutor, ProtocolData, SerialExecutor, protocol_v1, run_episodes, usable_cores
+from scalepilot.runs.folder import RunFolder
+from scalepilot.simulate import ProcessExecutor, ProtocolData, SerialExecutor, run_episodes, usable_cores
+from scalepilot.simulate.workload_data import load_data
 from scalepilot_envs.autoscale import AutoscaleParams
-from scalepilot_envs.description import EnvDescription
-from scalepilot_envs.workloads import TraceWorkload
 
 if TYPE_CHECKING:
     from scalepilot.learn.trainer import Trainer
@@ -55,9 +53,6 @@ logger = logging.getLogger("scalepilot.training")
 INTERRUPTED = "interrupted"
 _EVALUATIONS_PER_PROCESS = 50
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-RAY_ALGORITHMS = ("ppo", "dqn")
-TABULAR_ALGORITHMS = ("q_learning", "sarsa")
-SB3_ALGORITHMS = ("sb3_ppo", "sb3_dqn")
 # A row of a comparison by return: name, role, detail, policy.
 Entry = tuple[str, Literal["policy", "baseline"], str, Policy]
 
@@ -71,26 +66,6 @@ class ExperimentResult:
     comparison: Comparison | ReturnComparison | None
 
 
-def workload_name(config: ExperimentConfig) -> str:
-    """A short name for tables: the trace's file, or the kind."""
-    if isinstance(config.workload, TraceWorkload):
-        return Path(config.workload.path).stem
-    return config.name if config.name != "experiment" else config.workload.kind
-
-
-def load_data(config: ExperimentConfig) -> ProtocolData:
-    """The experiment's workload cut by protocol v1."""
-    evaluation = config.evaluation
-    return protocol_v1(
-        workload_name(config),
-        config.workload,
-        config.autoscale.params,
-        window_steps=evaluation.window_steps,
-        drawn_windows=evaluation.drawn_windows,
-        test_seeds=evaluation.test_seeds,
-    )
-
-
 def make_task(config: ExperimentConfig, data: ProtocolData | None = None) -> Task:
     """What the experiment trains on.
 
@@ -101,63 +76,6 @@ def make_task(config: ExperimentConfig, data: ProtocolData | None = None) -> Tas
     if isinstance(config.env, EnvConfig):
         return AutoscaleTask(config, load_data(config) if data is None else data)
     return ReturnTask(config)
-
-
-def make_trainer(config: ExperimentConfig, task: Task) -> Trainer:
-    """The algorithm in training; for Ray's, Ray must be up.
-
-    Raises:
-        ConfigError: the algorithm does not train on this environment.
-    """
-    trainer: Trainer
-    if config.algorithm in RAY_ALGORITHMS:
-        from scalepilot.learn.rllib.trainer import RLlibTrainer
-
-        trainer = RLlibTrainer(config, task)
-    elif config.algorithm in SB3_ALGORITHMS:
-        try:
-            from scalepilot.learn.sb3.trainer import make_sb3_trainer
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"algorithm: {config.algorithm} needs {error.name}: pip install 'scalepilot[sb3]'") from None
-        trainer = make_sb3_trainer(config, task)
-    else:
-        from scalepilot.learn.tabular import TabularTrainer
-
-        trainer = TabularTrainer(config, task)
-    return trainer
-
-
-def policy_spec(config: ExperimentConfig, folder: RunFolder, task: Task) -> PolicySpec:
-    """Description of the policy this run will export."""
-    env = task.description
-    return PolicySpec(
-        name=f"{config.name}-{config.algorithm}"[:64],
-        version=folder.run_id,
-        kind="table" if config.algorithm in TABULAR_ALGORITHMS else "network",
-        env_id=env.env_id,
-        env_params=asdict(env.params),
-        env_options=dict(env.options),
-        observation_fields=env_fields(env),
-        actions=env_actions(env),
-        components=env_components(env),
-        decision_rule=_decision_rule(config, env),
-        provenance={
-            "algorithm": config.algorithm,
-            "engine": config.engine,
-            "seed": config.seed,
-            "config": config.to_mapping(),
-            "versions": library_versions(),
-            "git_sha": git_sha(),
-            "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-            **({"init": init} if (init := folder.read_status().get("init")) else {}),
-        },
-    )
-
-
-def _decision_rule(config: ExperimentConfig, env: EnvDescription) -> DecisionRule:
-    if env.components:
-        return "box"
-    return "argmax_q" if config.algorithm in ("dqn", "sb3_dqn", *TABULAR_ALGORITHMS) else "argmax_p"
 
 
 def run_experiment(

@@ -15,12 +15,12 @@ from scalepilot.errors import EnvironmentFailedError, ScalepilotError
 from scalepilot.evaluate.comparison import Comparison
 from scalepilot.evaluate.returns import ReturnComparison, is_returns, read_returns
 from scalepilot.evaluate.store import SUMMARY_FILE, read_evaluation
-from scalepilot.experiments.run import load_data
 from scalepilot.policy import Policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate import EpisodeSet, autoscale_optimum, run_episodes, run_returns
 from scalepilot.simulate.episode_runner import EpisodeLimits
+from scalepilot.simulate.workload_data import load_data
 from scalepilot.verify.finding import Finding, error, warning
 from scalepilot_envs.autoscale.description import describe as describe_autoscale
 

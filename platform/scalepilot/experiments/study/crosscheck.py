@@ -18,16 +18,18 @@ from scalepilot.errors import ConfigError, InputError
 from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.statistics.nested import nested_mean
-from scalepilot.experiments.run import INTERRUPTED, load_data, make_task, make_trainer, policy_spec
+from scalepilot.experiments.run import INTERRUPTED, make_task
 from scalepilot.experiments.study.agreement import Agreement, agreement
 from scalepilot.files.atomic import write_json
 from scalepilot.files.stop import StopFlag
+from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.task import TEST_SEED, Task
 from scalepilot.policy import load_policy
 from scalepilot.progress import Progress
 from scalepilot.report.charts.curves import curves_svg
 from scalepilot.runs.folder import RunFolder, git_sha, hardware, library_versions, new_folder
 from scalepilot.simulate import ProtocolData, run_episodes, run_returns
+from scalepilot.simulate.workload_data import load_data
 
 # Name → prefix of the algorithm.
 ENGINES = {"rllib": "", "sb3": "sb3_"}

@@ -21,8 +21,9 @@ from typing import Any, Literal
 from scalepilot.cluster.connection import connected
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import ScalepilotError
-from scalepilot.experiments.run import RAY_ALGORITHMS, run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.files.stop import StopFlag
+from scalepilot.learn.algorithms import RAY_ALGORITHMS
 from scalepilot.runs.folder import RunFolder
 
 Outcome = Literal["finished", "interrupted", "failed"]

@@ -26,13 +26,15 @@ from ray.tune import Trainable
 
 from scalepilot.config import EnvConfig
 from scalepilot.errors import InputError, ScalepilotError
-from scalepilot.experiments.run import evaluate_alone, load_data, make_callbacks, make_task, make_trainer, policy_spec
+from scalepilot.experiments.run import evaluate_alone, make_callbacks, make_task
 from scalepilot.experiments.sweep.plan import PLAN, SEED, PlannedSweep, Point
 from scalepilot.experiments.sweep.space import decode
 from scalepilot.files.atomic import write_bytes
+from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.progress import Progress
 from scalepilot.runs.folder import RunFolder
+from scalepilot.simulate.workload_data import load_data
 
 # Metrics of a result, beside those of docs/metrics.md; the score is minimised.
 SCORE, ENV_STEPS, PERCENT = "score", "env_steps", "percent"

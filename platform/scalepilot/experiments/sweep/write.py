@@ -12,7 +12,7 @@ from scalepilot.config import EnvConfig, ExperimentConfig, short_value
 from scalepilot.errors import RunError
 from scalepilot.evaluate.statistics.intervals import FROM_ZERO, Bounds
 from scalepilot.evaluate.store import interval_json, json_number
-from scalepilot.experiments.run import evaluate_returns, evaluate_run, load_data, make_task, tuned_baselines
+from scalepilot.experiments.run import evaluate_returns, evaluate_run, make_task, tuned_baselines
 from scalepilot.experiments.sweep.board import Standing, TrialEntry, ranked, read_trials
 from scalepilot.experiments.sweep.charts import importance_bars, leaders, parallel_coordinates
 from scalepilot.experiments.sweep.importance import importance
@@ -26,6 +26,7 @@ from scalepilot.report.html.page import image_address, render
 from scalepilot.report.words.returns_text import returns_verdict
 from scalepilot.report.words.tables import verdict as cost_verdict
 from scalepilot.runs.folder import RunFolder, git_sha, hardware, library_versions
+from scalepilot.simulate.workload_data import load_data
 
 PAGE, SUMMARY, PLOTS = "report.html", "summary.json", "plots"
 METHOD = (
