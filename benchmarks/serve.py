@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from scalepilot.serve.listen import free_port
+from scalepilot.serve.http.listen import free_port
 
 ROUNDS, SECONDS, WARM_SECONDS = 5, 5, 1
 CONNECTIONS = (1, 16, 64)
@@ -119,7 +119,7 @@ def make_policy(folder: Path) -> dict[str, Any]:
     from onnx import TensorProto, helper, numpy_helper
 
     from scalepilot.policy import ActionEntry, NetworkPolicy, PolicySpec, autoscale_fields, save_policy
-    from scalepilot.serve.example import example_observation
+    from scalepilot.serve.decide.example import example_observation
     from scalepilot_envs.autoscale import DEFAULT_MOVES, ENV_ID, AutoscaleParams, MoveTable
 
     fields, rng = autoscale_fields(AutoscaleParams()), np.random.default_rng(0)

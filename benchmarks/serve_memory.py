@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from benchmarks.serve import make_policy, running, scalepilot_command, wrk
-from scalepilot.serve.listen import free_port
+from scalepilot.serve.http.listen import free_port
 
 WARM_REQUESTS, REQUESTS = 20_000, 200_000
 CONNECTIONS, SECONDS = 16, 10

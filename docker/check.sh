@@ -112,7 +112,7 @@ check_serve() {
   check_image serve "$MOST_SERVE_MB"
   run_in scalepilot-serve -- python -c '
 from importlib.util import find_spec
-from scalepilot.serve.ingress import haproxy_binary
+from scalepilot.serve.ingress.ingress import haproxy_binary
 
 assert haproxy_binary() is not None and not any(find_spec(name) for name in ("torch", "onnxscript", "stable_baselines3"))' \
     || fail "serve: has torch, or no HAProxy"

@@ -10,9 +10,9 @@ from typing import Any
 import uvicorn
 
 from scalepilot.serve import PolicyApi, PolicyStore, serve_config
-from scalepilot.serve.direct import install_protocol
-from scalepilot.serve.door import Door
-from scalepilot.serve.keys import ApiKeys
+from scalepilot.serve.http.keys import ApiKeys
+from scalepilot.serve.ingress.direct import install_protocol
+from scalepilot.serve.ingress.door import Door
 
 
 def main(port: int, way: str, config_json: str, policies: list[str]) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 
 from tests.slow_clients import request_bytes
 
-from scalepilot.serve.haproxy_config import _copy_speaking_json, error_files, tighten, write_digests
-from scalepilot.serve.ingress import haproxy_binary
+from scalepilot.serve.ingress.haproxy_config import _copy_speaking_json, error_files, tighten, write_digests
+from scalepilot.serve.ingress.ingress import haproxy_binary
 
 REPO = Path(__file__).resolve().parents[1]
 START_SECONDS = 60

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from tests.serving_dashboard import Query
 
-from scalepilot.serve.listen import free_port
+from scalepilot.serve.http.listen import free_port
 
 HOST = "127.0.0.1"
 # Until the slowest expression has its data: a few scrapes, and the two looks that an increase needs.

@@ -31,7 +31,7 @@ def as_script(page: str) -> str:
 @pytest.fixture(scope="module")
 def ran(repo: Path, tmp_path_factory: pytest.TempPathFactory, cli_env: dict[str, str]) -> tuple[Path, str]:
     """Folder in which the page's blocks were run, and what they printed."""
-    from scalepilot.serve.listen import free_port
+    from scalepilot.serve.http.listen import free_port
 
     folder = tmp_path_factory.mktemp("serving")
     folder.chmod(0o755)

@@ -19,8 +19,8 @@ from scalepilot.learn.network_snapshot import NetworkSnapshot
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
-from scalepilot.serve.schema import decide, parse_request
-from scalepilot.serve.store import PolicyStore
+from scalepilot.serve.catalogue.store import PolicyStore
+from scalepilot.serve.decide.strict import decide, parse_request
 from scalepilot.simulate import run_returns
 
 PENDULUM: dict[str, Any] = {

@@ -16,7 +16,7 @@ import pytest
 
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
-from scalepilot.serve.listen import free_port
+from scalepilot.serve.http.listen import free_port
 from scalepilot_envs.autoscale import AutoscaleParams
 
 # Ray is not needed for what is said on the wire, so the application runs under uvicorn alone.

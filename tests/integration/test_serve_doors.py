@@ -19,7 +19,7 @@ from tests.slow_clients import exchange, request_bytes, slow_clients, watch
 
 from scalepilot.policy import save_policy
 from scalepilot.policy.rules import make_rule
-from scalepilot.serve.ingress import haproxy_binary
+from scalepilot.serve.ingress.ingress import haproxy_binary
 from scalepilot_envs.autoscale import AutoscaleParams
 
 KEY = "key-of-the-doors-0123456789"

@@ -33,12 +33,12 @@ from tests.serving_dashboard import (
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import PolicyApi, ServeConfig, serve_config
-from scalepilot.serve.asgi import Receive, Scope, Send
-from scalepilot.serve.ingress import haproxy_binary
-from scalepilot.serve.keys import ApiKeys
-from scalepilot.serve.listen import free_port
-from scalepilot.serve.metrics import Metrics
-from scalepilot.serve.opening import open_store
+from scalepilot.serve.catalogue.opening import open_store
+from scalepilot.serve.http.asgi import Receive, Scope, Send
+from scalepilot.serve.http.keys import ApiKeys
+from scalepilot.serve.http.listen import free_port
+from scalepilot.serve.http.metrics import Metrics
+from scalepilot.serve.ingress.ingress import haproxy_binary
 from scalepilot_envs.autoscale import AutoscaleParams
 
 KEY = "prometheus-0123456789abcdef0123456789abcdef"

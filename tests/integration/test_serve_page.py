@@ -21,7 +21,7 @@ from scalepilot.policy import ActionEntry, NetworkPolicy, PolicySpec, autoscale_
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import PolicyApi, PolicyStore, serve_config
 from scalepilot.serve.config import CanaryConfig, RouteConfig
-from scalepilot.serve.keys import ApiKeys
+from scalepilot.serve.http.keys import ApiKeys
 from scalepilot_envs.autoscale import DEFAULT_MOVES, ENV_ID, AutoscaleParams, MoveTable
 
 KEY = "a-key-for-these-tests-alone"

@@ -12,7 +12,7 @@ from tests.commands import said
 
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
-from scalepilot.serve.listen import free_port
+from scalepilot.serve.http.listen import free_port
 
 pytestmark = pytest.mark.ray
 # Without RLlib, which a job that trains on Ray imports: what is looked at is the way there and back.

@@ -20,7 +20,7 @@ from tests.training_dashboard import DASHBOARD, GPU_SERIES, KUBERNETES_SCRAPE, R
 from scalepilot.config import config_from_mapping
 from scalepilot.experiments.run import make_callbacks, make_task
 from scalepilot.runs.folder import RunFolder
-from scalepilot.serve.listen import free_port
+from scalepilot.serve.http.listen import free_port
 
 # Ray tells its nodes about metrics this often, and a value lives for two of these.
 REPORT_MILLISECONDS = 1000

@@ -29,9 +29,9 @@ from scalepilot.policy import Discretiser, NetworkPolicy, Policy, TablePolicy, l
 from scalepilot.policy.rules import make_rule
 from scalepilot.policy.signature import PublicKeys, sign
 from scalepilot.serve import PolicyApi, serve_config
-from scalepilot.serve.logs import LOGGER
-from scalepilot.serve.metrics import Metrics
-from scalepilot.serve.opening import open_store
+from scalepilot.serve.catalogue.opening import open_store
+from scalepilot.serve.http.logs import LOGGER
+from scalepilot.serve.http.metrics import Metrics
 from scalepilot_envs.autoscale import AutoscaleParams
 
 PAGES = ("/metrics", "/v1/policies", "/", "/openapi.json", "/health/ready")

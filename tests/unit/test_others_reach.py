@@ -19,10 +19,10 @@ from scalepilot.errors import InputError
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import PolicyStore, load_serve_config, serve_config
-from scalepilot.serve.ingress import choose_ingress, set_environment
-from scalepilot.serve.keys import ApiKeys, read_keys
-from scalepilot.serve.store import ServedPolicy
-from scalepilot.serve.watch import PolicyWatcher
+from scalepilot.serve.catalogue.store import ServedPolicy
+from scalepilot.serve.catalogue.watch import PolicyWatcher
+from scalepilot.serve.http.keys import ApiKeys, read_keys
+from scalepilot.serve.ingress.ingress import choose_ingress, set_environment
 from scalepilot_envs.autoscale import AutoscaleParams
 
 KEY = "k" * 20
@@ -85,7 +85,7 @@ def test_a_refused_folder_is_served_once_it_is_closed_though_no_file_changed(wat
 
 
 def test_a_folder_above_the_watched_one_that_others_may_write_to_is_refused(watched: Path, tmp_path: Path) -> None:
-    from scalepilot.serve.watch import check_watched
+    from scalepilot.serve.catalogue.watch import check_watched
 
     check_watched(watched)
     tmp_path.chmod(0o777)

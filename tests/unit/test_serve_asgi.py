@@ -18,7 +18,7 @@ from scalepilot.errors import InputError
 from scalepilot.policy import save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import PolicyApi, PolicyStore, ServeConfig, serve_config
-from scalepilot.serve.listen import check_cluster, check_host, free_port
+from scalepilot.serve.http.listen import check_cluster, check_host, free_port
 from scalepilot_envs.autoscale import AutoscaleParams
 
 

@@ -24,7 +24,7 @@ from tests.serving_dashboard import (
 from scalepilot.policy import save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import PolicyStore
-from scalepilot.serve.metrics import Metrics
+from scalepilot.serve.http.metrics import Metrics
 from scalepilot_envs.autoscale import AutoscaleParams
 
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import RequestError, ServedPolicy
-from scalepilot.serve.schema import answer, decide, parse_request
+from scalepilot.serve.decide.strict import answer, decide, parse_request
 from scalepilot_envs.autoscale import AutoscaleParams
 
 
@@ -120,7 +120,7 @@ def test_no_bytes_make_it_raise(body: bytes) -> None:
 
 def _reader() -> Any:
     from scalepilot.policy import autoscale_fields
-    from scalepilot.serve.fast import FastReader
+    from scalepilot.serve.decide.fast import FastReader
 
     return FastReader(autoscale_fields(AutoscaleParams()))
 

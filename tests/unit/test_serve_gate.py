@@ -15,13 +15,13 @@ from scalepilot.errors import ConfigError
 from scalepilot.policy import save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import PolicyApi, PolicyStore, serve_config
-from scalepilot.serve.body import BodyReader
-from scalepilot.serve.door import Door
-from scalepilot.serve.errors import RequestError
-from scalepilot.serve.gate import own_hosts
-from scalepilot.serve.haproxy_config import speaking_json
-from scalepilot.serve.ingress import haproxy_binary
-from scalepilot.serve.keys import ApiKeys
+from scalepilot.serve.http.body import BodyReader
+from scalepilot.serve.http.errors import RequestError
+from scalepilot.serve.http.gate import own_hosts
+from scalepilot.serve.http.keys import ApiKeys
+from scalepilot.serve.ingress.door import Door
+from scalepilot.serve.ingress.haproxy_config import speaking_json
+from scalepilot.serve.ingress.ingress import haproxy_binary
 from scalepilot_envs.autoscale import AutoscaleParams
 
 KEY = "a-key-of-the-gate-0123456789"

@@ -12,8 +12,8 @@ import pytest
 
 from scalepilot.errors import ConfigError, InputError
 from scalepilot.serve import load_serve_config, serve_config
-from scalepilot.serve.haproxy_config import bridged, error_files, knows_replicas, tighten, waiting
-from scalepilot.serve.ingress import choose_ingress, haproxy_binary, set_environment
+from scalepilot.serve.ingress.haproxy_config import bridged, error_files, knows_replicas, tighten, waiting
+from scalepilot.serve.ingress.ingress import choose_ingress, haproxy_binary, set_environment
 
 SETTINGS = {"listen": "[::1]:8200", "requests_per_replica": 7, "queue_milliseconds": 40, "request_seconds": 9, "body_bytes": 4096}
 

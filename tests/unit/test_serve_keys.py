@@ -10,7 +10,7 @@ from tests.commands import said
 
 from scalepilot.errors import InputError
 from scalepilot.serve import RequestError
-from scalepilot.serve.keys import ApiKeys
+from scalepilot.serve.http.keys import ApiKeys
 
 FIRST, SECOND = "first-key-0123456789", "second-key-0123456789"
 

@@ -21,9 +21,9 @@ from tests.own_loop import run
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import PolicyApi, PolicyStore, ServeConfig, serve_config
-from scalepilot.serve.metrics import Metrics
-from scalepilot.serve.proxy_counts import proxy_socket
-from scalepilot.serve.replica_counts import Counts, ReplicaFiles
+from scalepilot.serve.http.metrics import Metrics
+from scalepilot.serve.ingress.proxy_counts import proxy_socket
+from scalepilot.serve.ingress.replica_counts import Counts, ReplicaFiles
 from scalepilot_envs.autoscale import AutoscaleParams
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -13,7 +13,7 @@ import pytest
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import RequestError, ServedPolicy
-from scalepilot.serve.oip import infer, model_metadata
+from scalepilot.serve.decide.oip import infer, model_metadata
 from scalepilot_envs.autoscale import AutoscaleParams
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scalepilot.serve import RequestError, ServedPolicy
-from scalepilot.serve.oip import DATATYPES, infer
+from scalepilot.serve.decide.oip import DATATYPES, infer
 
 NUMPY = {kind: kind.lower().replace("fp", "float") for kind in DATATYPES}
 

@@ -13,7 +13,7 @@ import pytest
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import MAX_OBSERVATIONS, RequestError, ServedPolicy
-from scalepilot.serve.schema import decide, parse_request
+from scalepilot.serve.decide.strict import decide, parse_request
 from scalepilot_envs.autoscale import AutoscaleParams
 
 Serve = Callable[..., ServedPolicy]

@@ -16,8 +16,8 @@ from tests.own_loop import run
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import PolicyApi, PolicyStore, serve_config
-from scalepilot.serve.keys import ApiKeys
-from scalepilot.serve.logs import JsonLines
+from scalepilot.serve.http.keys import ApiKeys
+from scalepilot.serve.http.logs import JsonLines
 from scalepilot_envs.autoscale import AutoscaleParams
 
 KEY = "a-key-of-this-test-0123456789"

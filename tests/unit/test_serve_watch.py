@@ -13,11 +13,11 @@ from scalepilot.errors import ConfigError, InputError
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import PolicyStore, RequestError, serve_config
-from scalepilot.serve.metrics import Metrics
-from scalepilot.serve.opening import open_store
-from scalepilot.serve.rollback import roll_back
-from scalepilot.serve.store import Catalogue, version_order
-from scalepilot.serve.watch import PolicyWatcher
+from scalepilot.serve.catalogue.opening import open_store
+from scalepilot.serve.catalogue.rollback import roll_back
+from scalepilot.serve.catalogue.store import Catalogue, version_order
+from scalepilot.serve.catalogue.watch import PolicyWatcher
+from scalepilot.serve.http.metrics import Metrics
 from scalepilot_envs.autoscale import AutoscaleParams
 
 

@@ -91,12 +91,12 @@ def _config(arguments: argparse.Namespace) -> ServeConfig:
 
 def _serve(config: ServeConfig, arguments: argparse.Namespace) -> int:
     from scalepilot.serve import PolicyApi
-    from scalepilot.serve.gate import own_hosts
-    from scalepilot.serve.ingress import choose_ingress, set_environment
-    from scalepilot.serve.keys import ApiKeys
-    from scalepilot.serve.listen import check_cluster, check_host, free_port
-    from scalepilot.serve.logs import muted
-    from scalepilot.serve.opening import open_store
+    from scalepilot.serve.catalogue.opening import open_store
+    from scalepilot.serve.http.gate import own_hosts
+    from scalepilot.serve.http.keys import ApiKeys
+    from scalepilot.serve.http.listen import check_cluster, check_host, free_port
+    from scalepilot.serve.http.logs import muted
+    from scalepilot.serve.ingress.ingress import choose_ingress, set_environment
 
     keys = None if config.api_key_file is None else ApiKeys(Path(config.api_key_file))
     host = check_host(config.host, with_keys=keys is not None)
@@ -182,7 +182,7 @@ def _followed(file: Path | None) -> Iterator[None]:
     if file is None:
         yield
         return
-    from scalepilot.serve.logs import follow
+    from scalepilot.serve.http.logs import follow
 
     stop = follow(file, sys.stderr)
     try:
@@ -193,7 +193,7 @@ def _followed(file: Path | None) -> Iterator[None]:
 
 def _announce(store: PolicyStore, url: str, config: ServeConfig, *, as_json: bool) -> None:
     """Say where the policies are and how to ask one."""
-    from scalepilot.serve.describe import decide_path
+    from scalepilot.serve.http.describe import decide_path
 
     defaults = store.catalogue.defaults()
     if as_json:
@@ -216,7 +216,7 @@ def _announce(store: PolicyStore, url: str, config: ServeConfig, *, as_json: boo
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from scalepilot.serve.keys import read_keys
+    from scalepilot.serve.http.keys import read_keys
     from scalepilot.serve.status import read_status, status_text
 
     key = read_keys(Path(arguments.api_key_file))[0] if arguments.api_key_file else None
@@ -226,7 +226,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _rollback(reference: str, config: ServeConfig) -> int:
-    from scalepilot.serve.rollback import roll_back
+    from scalepilot.serve.catalogue.rollback import roll_back
 
     if config.watch is None:
         raise InputError("rollback: needs the folder that is watched; allowed: --watch FOLDER")

@@ -1,10 +1,10 @@
 """Policies over HTTP: stateless, named fields, errors that say what to send instead. Ray is in `scalepilot.serve.app` alone."""
 
-from scalepilot.serve.asgi import PolicyApi
+from scalepilot.serve.catalogue.store import Catalogue, PolicyStore, ServedPolicy
 from scalepilot.serve.config import ServeConfig, load_serve_config, serve_config
-from scalepilot.serve.errors import RequestError
-from scalepilot.serve.fast import MAX_OBSERVATIONS
-from scalepilot.serve.store import Catalogue, PolicyStore, ServedPolicy
+from scalepilot.serve.decide.fast import MAX_OBSERVATIONS
+from scalepilot.serve.http.asgi import PolicyApi
+from scalepilot.serve.http.errors import RequestError
 
 __all__ = [
     "MAX_OBSERVATIONS",

@@ -24,14 +24,14 @@ from ray.serve.schema import LoggingConfig
 from scalepilot.cluster.ray_internals import check_token, close_replica_port, cluster_address, make_token, on_loopback, ray_folder
 from scalepilot.errors import ConfigError, InputError, RunError, ScalepilotError
 from scalepilot.files.atomic import write_bytes
-from scalepilot.serve import direct
-from scalepilot.serve.asgi import PolicyApi
+from scalepilot.serve.catalogue.opening import open_store
 from scalepilot.serve.config import LimitsConfig, ServeConfig, serve_config
-from scalepilot.serve.ingress import SEPARATE_LOOP, bridge_command, replica_host
-from scalepilot.serve.keys import ApiKeys
-from scalepilot.serve.logs import LOGGER, log_to
-from scalepilot.serve.metrics import Metrics
-from scalepilot.serve.opening import open_store
+from scalepilot.serve.http.asgi import PolicyApi
+from scalepilot.serve.http.keys import ApiKeys
+from scalepilot.serve.http.logs import LOGGER, log_to
+from scalepilot.serve.http.metrics import Metrics
+from scalepilot.serve.ingress import direct
+from scalepilot.serve.ingress.ingress import SEPARATE_LOOP, bridge_command, replica_host
 from scalepilot.serve.supervisor import (
     CONTROLLER,
     FAILURE_FILE,

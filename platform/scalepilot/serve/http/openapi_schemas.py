@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from scalepilot.serve.fast import MAX_OBSERVATIONS
-from scalepilot.serve.oip import DATATYPES
-from scalepilot.serve.store import Catalogue, ServedPolicy
+from scalepilot.serve.catalogue.store import Catalogue, ServedPolicy
+from scalepilot.serve.decide.fast import MAX_OBSERVATIONS
+from scalepilot.serve.decide.oip import DATATYPES
 from scalepilot_envs.description import MASK_KEY, is_mask
 
 Schema = dict[str, Any]

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot import __version__
-from scalepilot.serve.answers import Clipped
-from scalepilot.serve.decisions import Outcome, decide_rows
-from scalepilot.serve.errors import RequestError
-from scalepilot.serve.fast import MAX_OBSERVATIONS
-from scalepilot.serve.store import ServedPolicy
+from scalepilot.serve.catalogue.store import ServedPolicy
+from scalepilot.serve.decide.answers import Clipped
+from scalepilot.serve.decide.decisions import Outcome, decide_rows
+from scalepilot.serve.decide.fast import MAX_OBSERVATIONS
+from scalepilot.serve.http.errors import RequestError
 
 HEADER_LENGTH = b"inference-header-content-length"
 INPUT = "observation"

@@ -14,10 +14,10 @@ import msgspec
 import uvicorn.config
 from starlette.middleware import Middleware
 
-from scalepilot.serve.asgi import PolicyApi, Receive, Scope, Send
 from scalepilot.serve.config import serve_config
-from scalepilot.serve.door import Door
-from scalepilot.serve.keys import ApiKeys
+from scalepilot.serve.http.asgi import PolicyApi, Receive, Scope, Send
+from scalepilot.serve.http.keys import ApiKeys
+from scalepilot.serve.ingress.door import Door
 
 _OWN_PATHS = "/-/"
 # The configuration of the door in Serve's own proxy, as JSON; said by `ingress.py`.
@@ -69,8 +69,8 @@ def install_protocol(seconds: float) -> None:
         seconds: for headers to arrive, and for an answer to be read.
     """
     try:
-        from scalepilot.serve.protocol import BoundedProtocol
+        from scalepilot.serve.http.protocol import BoundedProtocol
     except ImportError:
         return
     BoundedProtocol.seconds = max(1.0, seconds)
-    uvicorn.config.HTTP_PROTOCOLS["auto"] = "scalepilot.serve.protocol:BoundedProtocol"
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = "scalepilot.serve.http.protocol:BoundedProtocol"

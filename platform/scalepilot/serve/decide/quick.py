@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from scalepilot.errors import ArtifactError
 from scalepilot.policy import FieldView, NetworkPolicy, Policy
 from scalepilot.policy.decoder import MoveDecoder
-from scalepilot.serve.shown import DIGITS, shown_scores
+from scalepilot.serve.decide.shown import DIGITS, shown_scores
 
 if TYPE_CHECKING:
-    from scalepilot.serve.decisions import Outcome
+    from scalepilot.serve.decide.decisions import Outcome
 
 # Beyond this many replicas the table of targets would be larger than it is worth.
 _MAX_REPLICAS = 20_000

@@ -32,10 +32,10 @@ from scalepilot.policy.artifact import refused_in_a_line
 from scalepilot.policy.rules import make_rule
 from scalepilot.policy.signature import PublicKeys
 from scalepilot.serve.config import RouteConfig
-from scalepilot.serve.errors import RequestError
-from scalepilot.serve.example import example_observation
-from scalepilot.serve.fast import FastReader
-from scalepilot.serve.quick import QuickDecider, quick_decider
+from scalepilot.serve.decide.example import example_observation
+from scalepilot.serve.decide.fast import FastReader
+from scalepilot.serve.decide.quick import QuickDecider, quick_decider
+from scalepilot.serve.http.errors import RequestError
 from scalepilot_envs.description import Action, EnvDescription
 
 # A client sends the state back with every request; a first decision is slower than those that follow.

@@ -6,10 +6,10 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from scalepilot.serve.body import Headers
 from scalepilot.serve.config import ServeConfig
-from scalepilot.serve.errors import RequestError
-from scalepilot.serve.keys import ApiKeys
+from scalepilot.serve.http.body import Headers
+from scalepilot.serve.http.errors import RequestError
+from scalepilot.serve.http.keys import ApiKeys
 
 METRICS, PAGE, DOCS, OPENAPI = "/metrics", "/page", "/docs", "/openapi.json"
 HEALTH = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")

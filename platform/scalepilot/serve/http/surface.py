@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 
 from scalepilot.policy.artifact import refused_in_a_line
-from scalepilot.serve import oip
-from scalepilot.serve.describe import describe_all, describe_one
-from scalepilot.serve.docs_page import docs_files
-from scalepilot.serve.errors import RequestError
-from scalepilot.serve.openapi import openapi_document
+from scalepilot.serve.catalogue.store import Catalogue, ServedPolicy
+from scalepilot.serve.decide import oip
+from scalepilot.serve.http.describe import describe_all, describe_one
+from scalepilot.serve.http.docs_page import docs_files
+from scalepilot.serve.http.errors import RequestError
+from scalepilot.serve.http.openapi import openapi_document
 from scalepilot.serve.page import page_files
-from scalepilot.serve.store import Catalogue, ServedPolicy
 
 JSON = "application/json"
 POLICIES, MODELS, DECIDE, INFER, VERSIONS, READY = "/v1/policies/", "/v2/models/", ":decide", "/infer", "/versions/", "/ready"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from scalepilot.policy.signature import PublicKeys
+from scalepilot.serve.catalogue.store import Catalogue, PolicyStore, ServedPolicy
+from scalepilot.serve.catalogue.watch import PolicyWatcher, check_watched
 from scalepilot.serve.config import ROUTES_FILE, ServeConfig
-from scalepilot.serve.metrics import Metrics
-from scalepilot.serve.store import Catalogue, PolicyStore, ServedPolicy
-from scalepilot.serve.surface import check_pages
-from scalepilot.serve.watch import PolicyWatcher, check_watched
+from scalepilot.serve.http.metrics import Metrics
+from scalepilot.serve.http.surface import check_pages
 
 
 def open_store(config: ServeConfig, metrics: Metrics | None = None) -> tuple[PolicyStore, PolicyWatcher | None]:

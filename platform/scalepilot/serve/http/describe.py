@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from scalepilot.serve.answers import finite
-from scalepilot.serve.schema import DecideRequest, decide
-from scalepilot.serve.store import Catalogue, ServedPolicy
+from scalepilot.serve.catalogue.store import Catalogue, ServedPolicy
+from scalepilot.serve.decide.answers import finite
+from scalepilot.serve.decide.strict import DecideRequest, decide
 
 # A served observation is numbers only: an image's keys have no place here.
 _FIELD_KEYS = ("name", "unit", "low", "high", "description", "promql")

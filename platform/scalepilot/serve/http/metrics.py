@@ -21,11 +21,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from scalepilot import __version__
-from scalepilot.serve.answers import Clipped
-from scalepilot.serve.decisions import Outcome
-from scalepilot.serve.proxy_counts import proxy_families, proxy_socket
-from scalepilot.serve.replica_counts import Counts, Labels, ReplicaFiles, Total
-from scalepilot.serve.store import Catalogue, ServedPolicy
+from scalepilot.serve.catalogue.store import Catalogue, ServedPolicy
+from scalepilot.serve.decide.answers import Clipped
+from scalepilot.serve.decide.decisions import Outcome
+from scalepilot.serve.ingress.proxy_counts import proxy_families, proxy_socket
+from scalepilot.serve.ingress.replica_counts import Counts, Labels, ReplicaFiles, Total
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "scalepilot_serve_"

@@ -12,8 +12,8 @@ from pathlib import Path
 from scalepilot.errors import InputError
 from scalepilot.files.atomic import write_bytes
 from scalepilot.files.ownership import read_own
-from scalepilot.serve.errors import RequestError
-from scalepilot.serve.logs import LOGGER
+from scalepilot.serve.http.errors import RequestError
+from scalepilot.serve.http.logs import LOGGER
 
 _MIN_LENGTH, _MAX_LENGTH = 16, 512
 _MAX_FILE_BYTES = 1_000_000

@@ -10,12 +10,12 @@ import json
 from typing import Any
 
 from scalepilot import __version__
-from scalepilot.serve import oip
-from scalepilot.serve.describe import decide_path, describe_all, describe_one, example_answer
-from scalepilot.serve.errors import RequestError
-from scalepilot.serve.openapi_schemas import component_schemas, ref
-from scalepilot.serve.schema import DecideRequest, check_observations, parse_json
-from scalepilot.serve.store import Catalogue, ServedPolicy
+from scalepilot.serve.catalogue.store import Catalogue, ServedPolicy
+from scalepilot.serve.decide import oip
+from scalepilot.serve.decide.strict import DecideRequest, check_observations, parse_json
+from scalepilot.serve.http.describe import decide_path, describe_all, describe_one, example_answer
+from scalepilot.serve.http.errors import RequestError
+from scalepilot.serve.http.openapi_schemas import component_schemas, ref
 
 _DESCRIPTION = """Autoscaling policies over HTTP: send the named physical fields of one moment, get the number of replicas to run.
 

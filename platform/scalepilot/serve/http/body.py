@@ -7,8 +7,8 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from scalepilot.serve.errors import RequestError
-from scalepilot.serve.unpack import Unpacker, too_large
+from scalepilot.serve.http.errors import RequestError
+from scalepilot.serve.http.unpack import Unpacker, too_large
 
 _WATCH_SECONDS = 0.5
 # The rate of a body is measured over this long, so that a pause of the network is forgiven.

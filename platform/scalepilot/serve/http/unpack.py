@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from scalepilot.serve.errors import RequestError
+from scalepilot.serve.http.errors import RequestError
 
 # 16 and 32 more than the window's bits: with a gzip header, or with either of both.
 _WINDOW_BITS = {b"gzip": zlib.MAX_WBITS + 16, b"x-gzip": zlib.MAX_WBITS + 16, b"deflate": zlib.MAX_WBITS + 32}

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from scalepilot.errors import InputError
 from scalepilot.files.ownership import check_own
-from scalepilot.serve import haproxy_config
 from scalepilot.serve.config import Ingress, ServeConfig
-from scalepilot.serve.listen import free_port
+from scalepilot.serve.http.listen import free_port
+from scalepilot.serve.ingress import haproxy_config
 
 # Where a handle runs its router; for the process that reads it when it imports Serve.
 SEPARATE_LOOP = "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP"
@@ -96,7 +96,7 @@ def set_environment(config: ServeConfig, folder: Path, environment: MutableMappi
         # Otherwise replicas would listen on ports of their own, too.
         values["RAY_SERVE_ENABLE_DIRECT_INGRESS"] = "0"
         values["SCALEPILOT_SERVE_DOOR"] = json.dumps(asdict(config))
-        values["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "scalepilot.serve.direct:plain_middlewares"
+        values["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "scalepilot.serve.ingress.direct:plain_middlewares"
     for name, value in values.items():
         environment.setdefault(name, value)
     if config.ingress == "haproxy":
@@ -160,6 +160,6 @@ def _haproxy_environment(config: ServeConfig, folder: Path) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": "30",
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(free_port("127.0.0.1", 0)),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": str(_DRAIN_WAIT_SECONDS),
-        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "scalepilot.serve.direct:middlewares",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "scalepilot.serve.ingress.direct:middlewares",
         "SCALEPILOT_SERVE_REQUEST_SECONDS": str(limits.request_seconds),
     }

@@ -10,10 +10,10 @@ import yaml
 
 from scalepilot.errors import InputError
 from scalepilot.files.atomic import write_bytes
+from scalepilot.serve.catalogue.opening import open_store
 from scalepilot.serve.config import ROUTES_FILE, RouteConfig, ServeConfig, load_routes
-from scalepilot.serve.errors import RequestError
-from scalepilot.serve.logs import muted
-from scalepilot.serve.opening import open_store
+from scalepilot.serve.http.errors import RequestError
+from scalepilot.serve.http.logs import muted
 
 
 def roll_back(folder: Path, reference: str, config: ServeConfig) -> str:

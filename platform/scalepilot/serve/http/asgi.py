@@ -14,19 +14,19 @@ from typing import Any
 
 import msgspec
 
-from scalepilot.serve import oip
-from scalepilot.serve.body import BodyReader, DisconnectedError, Headers, Receive, has_body
+from scalepilot.serve.catalogue.store import PolicyStore, ServedPolicy
 from scalepilot.serve.config import ServeConfig
-from scalepilot.serve.decisions import Outcome, decide_rows
-from scalepilot.serve.docs_page import CONTENT_SECURITY_POLICY
-from scalepilot.serve.errors import RequestError
-from scalepilot.serve.gate import HEALTH, METRICS, Gate, path_of
-from scalepilot.serve.keys import ApiKeys
-from scalepilot.serve.logs import LOGGER
-from scalepilot.serve.metrics import CONTENT_TYPE, Metrics
-from scalepilot.serve.schema import Decided, answer, decide, parse_request
-from scalepilot.serve.store import PolicyStore, ServedPolicy
-from scalepilot.serve.surface import Post, Surface, fixed_pages, to_bytes
+from scalepilot.serve.decide import oip
+from scalepilot.serve.decide.decisions import Outcome, decide_rows
+from scalepilot.serve.decide.strict import Decided, answer, decide, parse_request
+from scalepilot.serve.http.body import BodyReader, DisconnectedError, Headers, Receive, has_body
+from scalepilot.serve.http.docs_page import CONTENT_SECURITY_POLICY
+from scalepilot.serve.http.errors import RequestError
+from scalepilot.serve.http.gate import HEALTH, METRICS, Gate, path_of
+from scalepilot.serve.http.keys import ApiKeys
+from scalepilot.serve.http.logs import LOGGER
+from scalepilot.serve.http.metrics import CONTENT_TYPE, Metrics
+from scalepilot.serve.http.surface import Post, Surface, fixed_pages, to_bytes
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
-from scalepilot.serve.asgi import Receive, Scope, Send, refuse_websocket
-from scalepilot.serve.body import BodyReader, DisconnectedError, has_body
 from scalepilot.serve.config import ServeConfig
-from scalepilot.serve.errors import RequestError
-from scalepilot.serve.gate import HEALTH, Gate, path_of
-from scalepilot.serve.keys import ApiKeys
-from scalepilot.serve.surface import to_bytes
+from scalepilot.serve.http.asgi import Receive, Scope, Send, refuse_websocket
+from scalepilot.serve.http.body import BodyReader, DisconnectedError, has_body
+from scalepilot.serve.http.errors import RequestError
+from scalepilot.serve.http.gate import HEALTH, Gate, path_of
+from scalepilot.serve.http.keys import ApiKeys
+from scalepilot.serve.http.surface import to_bytes
 
 _RETRY = [("retry-after", "1")]
 

@@ -15,11 +15,11 @@ from scalepilot.files.ownership import check_own, check_own_tree
 from scalepilot.policy import read_spec
 from scalepilot.policy.artifact import SPEC_FILE
 from scalepilot.policy.signature import PublicKeys
+from scalepilot.serve.catalogue.store import Catalogue, PolicyStore, ServedPolicy
 from scalepilot.serve.config import ROUTES_FILE, RouteConfig, ServeConfig, load_routes
-from scalepilot.serve.logs import LOGGER
-from scalepilot.serve.metrics import Metrics
-from scalepilot.serve.store import Catalogue, PolicyStore, ServedPolicy
-from scalepilot.serve.surface import check_pages
+from scalepilot.serve.http.logs import LOGGER
+from scalepilot.serve.http.metrics import Metrics
+from scalepilot.serve.http.surface import check_pages
 
 _logger = logging.getLogger(LOGGER)
 # Name, time, size, mode and owner of every file of a folder, and of the folders it is in: whatever changes, it is another one.

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from scalepilot.errors import ObservationError
 from scalepilot.policy import State, observation_row, state_from_json
-from scalepilot.serve.answers import Clipped, answer_rows
-from scalepilot.serve.decisions import Outcome, decide_rows
-from scalepilot.serve.errors import RequestError
-from scalepilot.serve.fast import MAX_OBSERVATIONS
-from scalepilot.serve.store import ServedPolicy
+from scalepilot.serve.catalogue.store import ServedPolicy
+from scalepilot.serve.decide.answers import Clipped, answer_rows
+from scalepilot.serve.decide.decisions import Outcome, decide_rows
+from scalepilot.serve.decide.fast import MAX_OBSERVATIONS
+from scalepilot.serve.http.errors import RequestError
 from scalepilot_envs.description import MASK_KEY
 
 # Enough to mend a client with; a hostile list of a thousand unknown fields must not cost a thousand look-ups.

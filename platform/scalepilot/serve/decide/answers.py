@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.serve.decisions import Outcome
-from scalepilot.serve.shown import DIGITS, rounded, shown_scores
-from scalepilot.serve.store import ServedPolicy
+from scalepilot.serve.catalogue.store import ServedPolicy
+from scalepilot.serve.decide.decisions import Outcome
+from scalepilot.serve.decide.shown import DIGITS, rounded, shown_scores
 
 Clipped = list[dict[str, Any]]
 

@@ -301,7 +301,7 @@ def _end_with_parent() -> None:
 def _check_own(config: Path, binary: Path) -> None:
     """End where another user could change what is about to be run: long after the start, as often as Serve reloads it."""
     # This runs isolated from everything that is installed.
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
     from scalepilot.errors import InputError
     from scalepilot.files.ownership import check_own
 

@@ -1,0 +1,1 @@
+"""The policies that are served: loaded, watched, replaced, rolled back."""

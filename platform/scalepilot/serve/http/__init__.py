@@ -1,0 +1,1 @@
+"""HTTP: requests, bodies, keys, headers, and the pages about them."""
