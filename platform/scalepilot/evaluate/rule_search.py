@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -23,7 +24,7 @@ from scalepilot.policy.rules import (
     TrackingParameters,
     fit_forecast,
 )
-from scalepilot.simulate import EpisodeSet, Executor, ProtocolData, run_episodes
+from scalepilot.simulate import EpisodeSet, Executor, ProtocolData, run_episodes, usable_cores
 from scalepilot_envs.autoscale import AutoscaleParams
 
 CandidateT = TypeVar("CandidateT")
@@ -130,7 +131,8 @@ def _scores(
     """Mean J of each search's candidates, in batches that any worker can take."""
     owners, batches = [], []
     for owner, (rule_name, group, episodes, params) in enumerate(candidates):
-        size = max(1, _ROWS_PER_BATCH // len(episodes))
+        # Larger batches cost less a row, but a batch is one worker's: the last, slowest search is for all of them.
+        size = max(1, min(_ROWS_PER_BATCH // len(episodes), math.ceil(len(group) / usable_cores())))
         for first in range(0, len(group), size):
             owners.append(owner)
             batches.append(_Batch(rule_name, tuple(group[first : first + size]), episodes, params))

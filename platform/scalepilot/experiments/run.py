@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("scalepilot.training")
 INTERRUPTED = "interrupted"
-_EVALUATIONS_PER_PROCESS = 50
+_EVALUATIONS_PER_PROCESS = 25
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # A row of a comparison by return: name, role, detail, policy.
 Entry = tuple[str, Literal["policy", "baseline"], str, Policy]

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -177,7 +178,8 @@ class PolicySpec:
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(f"schema_version: {self.schema_version} is not allowed; allowed: {SCHEMA_VERSION}")
 
-    @property
+    # Asked for at every decision; a frozen dataclass does not change.
+    @cached_property
     def num_masked(self) -> int:
         """Actions of which the observation says whether they are valid, in its last fields; 0 where it says nothing."""
         return sum(is_mask(f.name) for f in self.observation_fields)
