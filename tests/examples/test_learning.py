@@ -38,14 +38,14 @@ def test_the_page_has_blocks_of_both_kinds(repo: Path):
     assert languages.count("python") == 2
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 def test_the_environment_of_the_page_is_learnt(ran: Path):
     (path,) = ran.glob("runs/thermostat/*/evaluation/summary.json")
     policies = json.loads(path.read_text())["policies"]
     assert policies["thermostat-ppo"]["return"]["low"] > policies["random"]["return"]["high"]
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 def test_the_study_of_the_page_says_who_learnt(ran: Path):
     summary = json.loads((ran / "thermostat-study" / "summary.json").read_text())
     arms = summary["tasks"]["Thermostat"]["arms"]

@@ -107,20 +107,7 @@ def test_ray_job_submit_of_a_checkout_trains_on_both_nodes(away: Away, repo: Pat
     assert "succeeded" in done.stdout
 
 
-def test_scalepilot_submit_brings_the_run_back(away: Away, tmp_path: Path):
-    done = away.run("scalepilot.cli", "submit", str(away.config(4096)), "--address", away.address, "--output", str(tmp_path))
-    assert done.returncode == 0, done.stdout + done.stderr
-    run = Path(next(line for line in done.stdout.splitlines() if line.startswith("run:")).split()[-1])
-    assert run.parent.parent == tmp_path
-    folder, config = RunFolder.open(run)
-    assert folder.read_status()["status"] == "finished"
-    assert config.name == "away"
-    assert load_policy(folder.policy).spec.name == "away-ppo"
-    assert folder.report.is_file()
-    assert not folder.checkpoints.exists()
-
-
-def test_an_environment_that_only_this_machine_has_trains_on_both_nodes(away: Away, repo: Path, tmp_path: Path):
+def test_submit_brings_the_run_of_an_environment_that_only_this_machine_has(away: Away, repo: Path, tmp_path: Path):
     mine = tmp_path / "mine"
     mine.mkdir()
     text = (repo / "tests" / "data" / "field_envs.py").read_text()
@@ -136,7 +123,12 @@ def test_an_environment_that_only_this_machine_has_trains_on_both_nodes(away: Aw
     done = client.run("scalepilot.cli", "submit", str(path), "--address", away.address, "--output", str(tmp_path / "runs"))
     assert done.returncode == 0, done.stdout + done.stderr
     run = Path(next(line for line in done.stdout.splitlines() if line.startswith("run:")).split()[-1])
+    assert run.parent.parent == tmp_path / "runs"
+    assert RunFolder(run).read_status()["status"] == "finished"
+    assert RunFolder(run).report.is_file()
+    assert not RunFolder(run).checkpoints.exists()
     spec = load_policy(run).spec
+    assert spec.name == "away-ppo"
     assert spec.env_id == "only_here:DiscreteStart-v0"
     assert [action.value for action in spec.actions] == [-1, 0, 1]
 

@@ -176,7 +176,7 @@ def driver(tmp_path: Path, cli_env: dict[str, str]) -> Iterator[Callable[..., tu
 def test_a_driver_killed_outright_is_resumed_with_at_most_one_interval_lost(
     tmp_path: Path, cli_env: dict[str, str], driver: Callable[..., Any]
 ):
-    share, total = 0.05, 100
+    share, total = 0.1, 60
     experiment = config(
         tmp_path / "runs", ppo={"total_env_steps": 256 * total, "num_epochs": 20}, checkpoints={"every_share": share}
     )

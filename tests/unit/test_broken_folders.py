@@ -237,7 +237,7 @@ def test_a_label_with_a_quotation_mark_is_served_like_any_other(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("restored_log")
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(2))
 def test_thousands_of_broken_folders_are_loaded_or_refused_in_a_line(
     tmp_path: Path, good_folders: list[Path], capsys: pytest.CaptureFixture[str], part: int
 ) -> None:
