@@ -5,13 +5,14 @@ SEED ?= 0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo demo-seeds test test-slow check learn bench images clean help
+.PHONY: setup demo demo-seeds test test-slow check learn bench docs images clean help
 
 help:
 	@echo "make demo    set up .venv, train on tune_configs/demo.yaml, judge it, say where the report is  (SEED=0)"
 	@echo "make test    every capability, minutes make check   ruff, mypy, import-linter"
 	@echo "make test-slow   faults, sweeps and long runs: what make test leaves out"
 	@echo "make learn   learning regressions      make bench   published numbers, as JSON in benchmarks/results"
+	@echo "make docs    writes docs/configuration.md from the code"
 	@echo "make images  builds both images and tries them, with Docker or Podman"
 
 setup: $(STAMP)
@@ -45,6 +46,9 @@ learn: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+docs: $(STAMP)
+	$(BIN)/python -c 'from scalepilot.config import json_schema; from scalepilot.config.schema import reference; print(reference(json_schema()), end="")' > docs/configuration.md
 
 images:
 	docker/check.sh

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from scalepilot.config import (
+    ALGORITHMS,
     EnvConfig,
     EvaluationConfig,
     ExperimentConfig,
@@ -20,6 +23,7 @@ from scalepilot.config import (
     load_config,
     with_trace,
 )
+from scalepilot.config.schema import reference
 from scalepilot.config.strict_yaml import parse_yaml
 from scalepilot.errors import ConfigError
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -354,3 +358,45 @@ def test_every_key_is_described_in_its_docstring():
     for section in (ExperimentConfig, EnvConfig, PPOConfig, ResourcesConfig, EvaluationConfig, AutoscaleParams, DiurnalWorkload):
         for f in fields(section):
             assert f.name == "kind" or f"{f.name}:" in section.__doc__, f"{section.__name__}.{f.name}"
+
+
+def test_every_key_is_described_and_the_documentation_is_that_of_the_code(repo: Path):
+    schema = json_schema()
+    sections = {"": schema, **schema["$defs"]}
+    keys = {f"{name}.{key}": value for name, section in sections.items() for key, value in section["properties"].items()}
+    assert len(keys) > 200
+    assert not [name for name, value in keys.items() if not value.get("description")]
+    assert keys["PPOConfig.gamma"]["minimum"] == 0
+    assert keys["PPOConfig.gamma"]["maximum"] == 1
+    assert keys["DQNConfig.tau"]["exclusiveMinimum"] == 0
+    assert keys[".algorithm"]["enum"] == list(ALGORITHMS)
+    # `make docs` writes it.
+    assert (repo / "docs" / "configuration.md").read_text(encoding="utf-8") == reference(schema)
+
+
+def numbers_of_the_platform() -> list[tuple[str, str, dict[str, Any]]]:
+    """(section, key, schema) of every number in the platform's own sections."""
+    schema = json_schema()
+    sections = {"": schema, **{name: s for name, s in schema["$defs"].items() if name.endswith("Config")}}
+    found = []
+    for name, section in sections.items():
+        for key, value in section["properties"].items():
+            for each in value.get("anyOf", [value]):
+                if each.get("type") in ("integer", "number"):
+                    found.append((name, key, each))
+    return found
+
+
+@pytest.mark.parametrize(("section", "key", "number"), numbers_of_the_platform())
+def test_every_number_has_bounds_which_are_refused_when_crossed(section: str, key: str, number: dict[str, Any]):
+    where = {"PPOConfig": "ppo", "DQNConfig": "dqn", "TabularConfig": "tabular"}.get(
+        section, section.removesuffix("Config").lower()
+    )
+    where = {"env": "env", "otherenv": "env"}.get(where, where)
+    low = number.get("minimum", number.get("exclusiveMinimum"))
+    beyond = [number["maximum"] * 2 + 1, low - 1]
+    for value in beyond:
+        text = f"{where}.{key}" if where else key
+        values = {key: int(value)} if not where else {where: {key: value if number["type"] == "number" else int(value)}}
+        with pytest.raises(ConfigError, match=re.escape(text)):
+            config_from_mapping(values)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
-from scalepilot.config.checks import STRICT, check_allowed, check_between
+from scalepilot.config.checks import Between, Count, OneOf, PositiveShare, Section, Share
 
 # Convolutions over images: (filters, kernel, stride) of each layer.
 CNNS = {"nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)), "small": ((16, 8, 4), (32, 4, 2))}
 
 
-class _Budgeted:
+class _Budgeted(Section):
     """A budget of environment steps, used up a rollout at a time."""
 
     total_env_steps: int
@@ -33,16 +33,12 @@ class _Budgeted:
         return math.ceil(self.total_env_steps / self.rollout_size)
 
 
-# What is allocated or made at once has a bound: nobody means a million million environments.
-_LARGEST = {"num_envs": 65_536, "rollout_steps": 100_000, "num_epochs": 1000, "n_step": 10_000, "buffer_size": 100_000_000}
 _LARGEST_ROLLOUT, _MOST_LAYERS = 2**25, 64
+Positive = Annotated[float, Between(0, 1e12, above=True)]
 
 
-def _check_sizes(config: _Budgeted) -> None:
-    """Refuse sizes that no machine has the memory for."""
-    for name, most in _LARGEST.items():
-        if hasattr(config, name):
-            check_between(config, name, 1, most)
+def _check_rollout(config: _Budgeted) -> None:
+    """Refuse a size that no machine has the memory for."""
     if config.rollout_size > _LARGEST_ROLLOUT:
         raise ValueError(
             f"num_envs: {config.num_envs} environments collect {config.rollout_size} transitions an iteration; allowed: up to"
@@ -51,18 +47,11 @@ def _check_sizes(config: _Budgeted) -> None:
 
 
 def _check_network(config: PPOConfig | DQNConfig) -> None:
-    check_allowed("cnn", config.cnn, list(CNNS))
     if not config.hidden:
         raise ValueError("hidden: is empty; allowed: at least one layer, such as [64, 64]")
     if len(config.hidden) > _MOST_LAYERS:
         raise ValueError(f"hidden: {len(config.hidden)} layers; allowed: up to {_MOST_LAYERS}")
-    _check_sizes(config)
-
-
-def _check_rewards(config: PPOConfig | DQNConfig) -> None:
-    for name in ("reward_clip", "reward_scale"):
-        if getattr(config, name) is not None:
-            check_between(config, name, 0, 1e12, above=True)
+    _check_rollout(config)
 
 
 @dataclass(frozen=True)
@@ -95,52 +84,36 @@ class PPOConfig(_Budgeted):
         cnn: convolutions over images: nature (Mnih et al. 2015) or small (2013).
     """
 
-    total_env_steps: int = 4_000_000
-    num_envs: int = 128
-    rollout_steps: int = 64
-    num_epochs: int = 4
-    minibatch_size: int = 1024
-    lr: float = 1e-3
-    lr_final_share: float = 0.0
-    gamma: float = 0.98
-    gae_lambda: float = 0.95
-    clip: float = 0.2
-    clip_final_share: float = 1.0
-    target_kl: float | None = None
-    entropy_coefficient: float = 0.005
-    value_coefficient: float = 0.5
-    value_clip: float = 1e6
-    grad_clip: float = 0.5
-    reward_clip: float | None = None
-    reward_scale: float | None = None
-    envs_per_input: int = 8
+    total_env_steps: Count = 4_000_000
+    num_envs: Annotated[int, Between(1, 65_536)] = 128
+    rollout_steps: Annotated[int, Between(1, 100_000)] = 64
+    num_epochs: Annotated[int, Between(1, 1000)] = 4
+    minibatch_size: Count = 1024
+    lr: PositiveShare = 1e-3
+    lr_final_share: Share = 0.0
+    gamma: Share = 0.98
+    gae_lambda: Share = 0.95
+    clip: Annotated[float, Between(0, 10, above=True)] = 0.2
+    clip_final_share: Share = 1.0
+    target_kl: Annotated[float, Between(0, 1000, above=True)] | None = None
+    entropy_coefficient: Annotated[float, Between(0, 10)] = 0.005
+    value_coefficient: Annotated[float, Between(0, 1000)] = 0.5
+    value_clip: Positive = 1e6
+    grad_clip: Positive = 0.5
+    reward_clip: Positive | None = None
+    reward_scale: Positive | None = None
+    envs_per_input: Annotated[int, Between(1, 65_536)] = 8
     hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
-    cnn: str = "nature"
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    cnn: Annotated[str, OneOf(tuple(CNNS))] = "nature"
 
     def __post_init__(self) -> None:
-        for name in ("total_env_steps", "num_envs", "rollout_steps", "num_epochs", "minibatch_size"):
-            check_between(self, name, 1, 1e12)
-        check_between(self, "lr", 0, 1, above=True)
-        check_between(self, "lr_final_share", 0, 1)
-        check_between(self, "gamma", 0, 1)
-        check_between(self, "gae_lambda", 0, 1)
-        check_between(self, "clip", 0, 10, above=True)
-        check_between(self, "clip_final_share", 0, 1)
-        if self.target_kl is not None:
-            check_between(self, "target_kl", 0, 1000, above=True)
-        check_between(self, "entropy_coefficient", 0, 10)
-        check_between(self, "value_coefficient", 0, 1000)
-        for name in ("value_clip", "grad_clip"):
-            check_between(self, name, 0, 1e12, above=True)
-        _check_rewards(self)
+        super().__post_init__()
         if self.minibatch_size > self.batch_size:
             raise ValueError(
                 f"minibatch_size: {self.minibatch_size} is larger than the batch, num_envs × rollout_steps ="
                 f" {self.batch_size}; allowed: 1 to {self.batch_size}"
             )
-        if self.envs_per_input < 1 or self.num_envs % self.envs_per_input:
+        if self.num_envs % self.envs_per_input:
             raise ValueError(
                 f"envs_per_input: {self.envs_per_input} does not divide num_envs {self.num_envs}; allowed: its divisors"
             )
@@ -188,58 +161,36 @@ class DQNConfig(_Budgeted):
         cnn: convolutions over images: nature (Mnih et al. 2015) or small (2013).
     """
 
-    total_env_steps: int = 100_000
-    num_envs: int = 8
-    rollout_steps: int = 4
-    updates_per_step: float = 0.25
-    batch_size: int = 64
-    buffer_size: int = 100_000
-    learning_starts: int = 1000
+    total_env_steps: Count = 100_000
+    num_envs: Annotated[int, Between(1, 65_536)] = 8
+    rollout_steps: Annotated[int, Between(1, 100_000)] = 4
+    updates_per_step: Annotated[float, Between(0, 1000, above=True)] = 0.25
+    batch_size: Count = 64
+    buffer_size: Annotated[int, Between(1, 100_000_000)] = 100_000
+    learning_starts: Annotated[int, Between(0, 1e12)] = 1000
     save_replay: bool = True
-    lr: float = 1e-3
-    lr_final_share: float = 1.0
-    gamma: float = 0.99
-    n_step: int = 1
+    lr: PositiveShare = 1e-3
+    lr_final_share: Share = 1.0
+    gamma: Share = 0.99
+    n_step: Annotated[int, Between(1, 10_000)] = 1
     double: bool = True
     dueling: bool = False
-    target_update_steps: int = 250
-    tau: float = 1.0
-    epsilon_start: float = 1.0
-    epsilon_end: float = 0.05
-    epsilon_decay_share: float = 0.3
-    epsilon_decay_per_episode: float | None = None
-    prioritised_alpha: float = 0.0
-    prioritised_beta: float = 0.4
-    grad_clip: float = 10.0
-    reward_clip: float | None = None
-    reward_scale: float | None = None
+    target_update_steps: Count = 250
+    tau: PositiveShare = 1.0
+    epsilon_start: Share = 1.0
+    epsilon_end: Share = 0.05
+    epsilon_decay_share: Share = 0.3
+    epsilon_decay_per_episode: Share | None = None
+    prioritised_alpha: Share = 0.0
+    prioritised_beta: Share = 0.4
+    grad_clip: Positive = 10.0
+    reward_clip: Positive | None = None
+    reward_scale: Positive | None = None
     hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
-    cnn: str = "nature"
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    cnn: Annotated[str, OneOf(tuple(CNNS))] = "nature"
 
     def __post_init__(self) -> None:
-        for name in (
-            "total_env_steps",
-            "num_envs",
-            "rollout_steps",
-            "batch_size",
-            "buffer_size",
-            "n_step",
-            "target_update_steps",
-        ):
-            check_between(self, name, 1, 1e12)
-        check_between(self, "learning_starts", 0, 1e12)
-        check_between(self, "lr", 0, 1, above=True)
-        check_between(self, "lr_final_share", 0, 1)
-        check_between(self, "tau", 0, 1, above=True)
-        check_between(self, "updates_per_step", 0, 1000, above=True)
-        for name in ("gamma", "epsilon_start", "epsilon_end", "epsilon_decay_share", "prioritised_alpha", "prioritised_beta"):
-            check_between(self, name, 0, 1)
-        if self.epsilon_decay_per_episode is not None:
-            check_between(self, "epsilon_decay_per_episode", 0, 1)
-        check_between(self, "grad_clip", 0, 1e12, above=True)
-        _check_rewards(self)
+        super().__post_init__()
         if self.batch_size > self.buffer_size:
             raise ValueError(
                 f"batch_size: {self.batch_size} is larger than buffer_size {self.buffer_size}; allowed: 1 to {self.buffer_size}"
@@ -266,30 +217,22 @@ class TabularConfig(_Budgeted):
         edges: observation field → rising edges, instead of bins.
     """
 
-    total_env_steps: int = 200_000
-    num_envs: int = 16
-    alpha: float = 0.1
-    gamma: float = 0.99
-    trace_decay: float = 0.6
-    trace_threshold: float = 1e-3
-    epsilon_start: float = 1.0
-    epsilon_end: float = 0.01
-    epsilon_decay: float = 0.9995
-    initial_q: float = 0.0
+    total_env_steps: Count = 200_000
+    num_envs: Annotated[int, Between(1, 65_536)] = 16
+    alpha: PositiveShare = 0.1
+    gamma: Share = 0.99
+    trace_decay: Share = 0.6
+    trace_threshold: Share = 1e-3
+    epsilon_start: Share = 1.0
+    epsilon_end: Share = 0.01
+    epsilon_decay: Share = 0.9995
+    initial_q: Annotated[float, Between(-1e12, 1e12)] = 0.0
     bins: dict[str, int] = field(default_factory=dict)
     edges: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
     def __post_init__(self) -> None:
-        for name in ("total_env_steps", "num_envs"):
-            check_between(self, name, 1, 1e12)
-        _check_sizes(self)
-        check_between(self, "alpha", 0, 1, above=True)
-        for name in ("gamma", "trace_decay", "epsilon_start", "epsilon_end", "epsilon_decay"):
-            check_between(self, name, 0, 1)
-        check_between(self, "trace_threshold", 0, 1)
-        check_between(self, "initial_q", -1e12, 1e12)
+        super().__post_init__()
+        _check_rollout(self)
         for name, count in self.bins.items():
             if not 1 <= count <= 1000:
                 raise ValueError(f"bins.{name}: {count} is not allowed; allowed: 1 to 1000")

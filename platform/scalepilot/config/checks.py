@@ -1,14 +1,75 @@
-"""Checks that the sections share: field, value and what is allowed."""
+"""What a key may be, written where it is declared: `Annotated[float, Between(0, 1)]` is checked, and told in the JSON Schema."""
 
 from __future__ import annotations
 
 import difflib
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 # Of every section, for pydantic: an unknown key is refused.
 STRICT: dict[str, Any] = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class Between:
+    """A number in [low, high], or in (low, high] with `above`."""
+
+    low: float
+    high: float
+    above: bool = False
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        """The schema of the number, with its bounds."""
+        return {**handler(core), "exclusiveMinimum" if self.above else "minimum": self.low, "maximum": self.high}
+
+    def check(self, owner: object, name: str) -> None:
+        """Refuse a field outside."""
+        check_between(owner, name, self.low, self.high, above=self.above)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A text that is one of some."""
+
+    choices: tuple[str, ...]
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        """The schema of the text, with what it may be."""
+        return {**handler(core), "enum": list(self.choices)}
+
+    def check(self, owner: object, name: str) -> None:
+        """Refuse any other."""
+        check_allowed(name, getattr(owner, name), self.choices)
+
+
+Share = Annotated[float, Between(0, 1)]
+PositiveShare = Annotated[float, Between(0, 1, above=True)]
+Count = Annotated[int, Between(1, 1e12)]
+
+
+class Section:
+    """A frozen dataclass of the configuration: unknown keys are refused, and every key is within what its annotation allows."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+
+    def __post_init__(self) -> None:
+        for name, bound in _bounds(type(self)):
+            if getattr(self, name) is not None:
+                bound.check(self, name)
+
+
+@cache
+def _bounds(section: Any) -> tuple[tuple[str, Between | OneOf], ...]:
+    hints = get_type_hints(section, include_extras=True)
+    found = []
+    for key in fields(section):
+        for part in (hints[key.name], *get_args(hints[key.name])):
+            if get_origin(part) is Annotated:
+                found += [(key.name, bound) for bound in part.__metadata__ if isinstance(bound, Between | OneOf)]
+    return tuple(found)
 
 
 def check_allowed(name: str, value: object, choices: Sequence[str]) -> None:

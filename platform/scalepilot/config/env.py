@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
-from scalepilot.config.checks import STRICT, check_between
+from scalepilot.config.checks import Between, Section
 from scalepilot.files.ownership import check_listed_modules, check_module
 from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
 from scalepilot_envs.description import EnvDescription
@@ -17,7 +17,7 @@ AUTOSCALE = "Autoscale-v0"
 
 
 @dataclass(frozen=True)
-class EnvConfig:
+class EnvConfig(Section):
     """Autoscale-v0, and its physical constants.
 
     Attributes:
@@ -30,18 +30,16 @@ class EnvConfig:
     id: str = AUTOSCALE
     params: AutoscaleParams = field(default_factory=AutoscaleParams)
     randomisation: Randomisation = field(default_factory=Randomisation)
-    episode_steps: int = 1920
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    episode_steps: Annotated[int, Between(1, 10_000_000)] = 1920
 
     def __post_init__(self) -> None:
         if not is_autoscale(self.id):
             raise ValueError(f"id: {self.id!r} is not allowed here; allowed: {AUTOSCALE}")
-        check_between(self, "episode_steps", 1, 10_000_000)
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
-class OtherEnvConfig:
+class OtherEnvConfig(Section):
     """Any other environment: one of ours (`scalepilot env list`) or one that gymnasium knows.
 
     Attributes:
@@ -56,8 +54,6 @@ class OtherEnvConfig:
     params: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     wrappers: tuple[str | dict[str, Any], ...] = ()
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
         _check_modules(self.id, *wrapper_names(self.wrappers))

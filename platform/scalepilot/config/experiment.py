@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Discriminator, Field, Tag, TypeAdapter
 
 from scalepilot.config.algorithms import DQNConfig, PPOConfig, TabularConfig
-from scalepilot.config.checks import check_allowed, check_between
+from scalepilot.config.checks import Between, OneOf, Section
 from scalepilot.config.env import EnvConfig, OtherEnvConfig, env_tag
 from scalepilot.config.running import CheckpointsConfig, EvaluationConfig, ResourcesConfig, TrackingConfig
 from scalepilot.config.trainable import check_trainable
 from scalepilot.errors import ConfigError
 from scalepilot_envs.workloads import AnyWorkload, DiurnalWorkload
 
-_STRICT: dict[str, Any] = {"extra": "forbid"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Algorithm → its section; Stable-Baselines3 takes the same hyperparameters as ours, so that both can be compared.
 SECTIONS = {"ppo": "ppo", "dqn": "dqn", "q_learning": "tabular", "sarsa": "tabular", "sb3_ppo": "ppo", "sb3_dqn": "dqn"}
@@ -29,7 +28,7 @@ ENGINES = ("rllib", "rllib-stock")
 
 
 @dataclass(frozen=True)
-class ExperimentConfig:
+class ExperimentConfig(Section):
     """Train, evaluate, report.
 
     Attributes:
@@ -50,9 +49,9 @@ class ExperimentConfig:
     """
 
     name: str = "experiment"
-    algorithm: str = "ppo"
-    engine: str = "rllib"
-    seed: int = 0
+    algorithm: Annotated[str, OneOf(ALGORITHMS)] = "ppo"
+    engine: Annotated[str, OneOf(ENGINES)] = "rllib"
+    seed: Annotated[int, Between(0, 2**31 - 1)] = 0
     env: Annotated[Annotated[EnvConfig, Tag("autoscale")] | Annotated[OtherEnvConfig, Tag("other")], Discriminator(env_tag)] = (
         field(default_factory=EnvConfig)
     )
@@ -66,16 +65,12 @@ class ExperimentConfig:
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
-
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"name: {self.name!r} is not allowed; allowed: 1–64 letters, digits, '.', '_', '-'")
-        check_allowed("algorithm", self.algorithm, ALGORITHMS)
-        check_allowed("engine", self.engine, ENGINES)
+        super().__post_init__()
         if self.engine == "rllib-stock" and self.algorithm != "ppo":
             raise ValueError(f"engine: rllib-stock is not allowed for algorithm {self.algorithm}; allowed: rllib")
-        check_between(self, "seed", 0, 2**31 - 1)
         if isinstance(self.env, OtherEnvConfig):
             check_trainable(self.algorithm, self.engine, self.env.description, getattr(self.learning, "cnn", None))
         self._check_shares()

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from scalepilot.config.env import AUTOSCALE, ENV_TAGS, EnvConfig
 from scalepilot.config.experiment import ADAPTER, SECTIONS, ExperimentConfig
+from scalepilot.config.schema import Described
 from scalepilot.config.strict_yaml import MAX_YAML_CHARACTERS, parse_yaml
 from scalepilot.config.used import unused_key
 from scalepilot.errors import ConfigError
@@ -329,4 +330,4 @@ def with_workload(config: ExperimentConfig, kind: str, peak_rps: float | None = 
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of an experiment's YAML."""
-    return ADAPTER.json_schema()
+    return ADAPTER.json_schema(schema_generator=Described)

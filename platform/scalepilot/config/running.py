@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
-from scalepilot.config.checks import STRICT, check_allowed, check_between
+from scalepilot.config.checks import Between, OneOf, PositiveShare, Section
 
 _MOST_PROCESSES_HERE = 1024
 DEVICES = ("auto", "cuda", "mps", "cpu")
 
 
 @dataclass(frozen=True)
-class ResourcesConfig:
+class ResourcesConfig(Section):
     """Where training runs.
 
     Attributes:
@@ -31,40 +31,32 @@ class ResourcesConfig:
         dashboard: start Ray's dashboard with a local Ray; its address is printed, as a cluster's is.
     """
 
-    num_env_runners: int = 0
+    num_env_runners: Annotated[int, Between(0, 100_000)] = 0
     address: str | None = None
-    num_learners: int = 0
-    device: str = "auto"
-    num_gpus_per_learner: float = 0
-    env_timeout_seconds: float = 300.0
-    torch_threads: int | None = 1
+    num_learners: Annotated[int, Between(0, 1000)] = 0
+    device: Annotated[str, OneOf(DEVICES)] = "auto"
+    num_gpus_per_learner: Annotated[float, Between(0, 64)] = 0
+    env_timeout_seconds: Annotated[float, Between(0, 1e6, above=True)] = 300.0
+    torch_threads: Annotated[int, Between(1, 1024)] | None = 1
     dashboard: bool = False
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
     def __post_init__(self) -> None:
-        check_between(self, "num_env_runners", 0, 100_000)
-        check_between(self, "num_learners", 0, 1000)
+        super().__post_init__()
         if self.address is None and self.num_env_runners + self.num_learners > _MOST_PROCESSES_HERE:
             raise ValueError(
                 f"num_env_runners: {self.num_env_runners} and num_learners: {self.num_learners} are more processes than one"
                 f" machine runs; allowed: up to {_MOST_PROCESSES_HERE} without address"
             )
-        check_allowed("device", self.device, DEVICES)
-        check_between(self, "num_gpus_per_learner", 0, 64)
-        check_between(self, "env_timeout_seconds", 0, 1e6, above=True)
         if self.num_gpus_per_learner and self.device in ("cpu", "mps"):
             raise ValueError(
                 f"num_gpus_per_learner: {self.num_gpus_per_learner:g} does not go with device {self.device}; allowed: 0"
             )
         if self.device == "mps" and self.num_learners > 1:
             raise ValueError(f"num_learners: {self.num_learners} does not go with device mps; allowed: 0 or 1")
-        if self.torch_threads is not None:
-            check_between(self, "torch_threads", 1, 1024)
 
 
 @dataclass(frozen=True)
-class CheckpointsConfig:
+class CheckpointsConfig(Section):
     """What a stopped or killed run goes on from.
 
     Attributes:
@@ -72,18 +64,12 @@ class CheckpointsConfig:
         num_to_keep: the newest stay, older ones are removed.
     """
 
-    every_share: float = 0.1
-    num_to_keep: int = 2
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    def __post_init__(self) -> None:
-        check_between(self, "every_share", 0, 1, above=True)
-        check_between(self, "num_to_keep", 1, 10_000)
+    every_share: PositiveShare = 0.1
+    num_to_keep: Annotated[int, Between(1, 10_000)] = 2
 
 
 @dataclass(frozen=True)
-class TrackingConfig:
+class TrackingConfig(Section):
     """Services that keep metrics of many runs, beside TensorBoard.
 
     Attributes:
@@ -94,11 +80,9 @@ class TrackingConfig:
     wandb_project: str | None = None
     mlflow_experiment: str | None = None
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(Section):
     """Protocol v1 and what is compared under it.
 
     Attributes:
@@ -119,30 +103,20 @@ class EvaluationConfig:
             kept policy comes on top, and 0 makes none at all.
     """
 
-    window_steps: int = 1920
-    drawn_windows: int = 24
+    window_steps: Annotated[int, Between(2, 1_000_000)] = 1920
+    drawn_windows: Annotated[int, Between(1, 10_000)] = 24
     test_seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0, 1, 2)
     baselines: tuple[str, ...] = ("hpa-tuned",)
-    tuning_evaluations: int = 400
-    validate_every_share: float = 0.02
-    bootstrap_samples: int = 2000
+    tuning_evaluations: Annotated[int, Between(2, 1_000_000)] = 400
+    validate_every_share: PositiveShare = 0.02
+    bootstrap_samples: Annotated[int, Between(10, 1_000_000)] = 2000
     optimum: bool = True
-    validation_episodes: int = 64
-    test_episodes: int = 200
-    max_episode_steps: int = 10_000
-    videos: int = 3
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    validation_episodes: Annotated[int, Between(1, 100_000)] = 64
+    test_episodes: Annotated[int, Between(2, 100_000)] = 200
+    max_episode_steps: Annotated[int, Between(1, 1e9)] = 10_000
+    videos: Annotated[int, Between(0, 1000)] = 3
 
     def __post_init__(self) -> None:
-        check_between(self, "window_steps", 2, 1_000_000)
-        check_between(self, "drawn_windows", 1, 10_000)
-        check_between(self, "tuning_evaluations", 2, 1_000_000)
-        check_between(self, "validate_every_share", 0, 1, above=True)
-        check_between(self, "bootstrap_samples", 10, 1_000_000)
-        check_between(self, "validation_episodes", 1, 100_000)
-        check_between(self, "test_episodes", 2, 100_000)
-        check_between(self, "max_episode_steps", 1, 1e9)
-        check_between(self, "videos", 0, 1000)
+        super().__post_init__()
         if not self.test_seeds:
             raise ValueError("test_seeds: is empty; allowed: at least one seed")

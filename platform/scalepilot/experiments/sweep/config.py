@@ -15,6 +15,7 @@ from scalepilot.config import (
     slug,
 )
 from scalepilot.config.checks import STRICT, check_allowed, check_between
+from scalepilot.config.schema import Described
 from scalepilot.errors import ConfigError
 
 SEARCHES = ("grid", "random", "asha", "pbt", "optuna")
@@ -219,7 +220,7 @@ def checked_sweep(values: Mapping[str, Any], source: str) -> SweepConfig:
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of a sweep's YAML."""
-    return _ADAPTER.json_schema()
+    return _ADAPTER.json_schema(schema_generator=Described)
 
 
 def _check_space(space: Any, source: str) -> None:
