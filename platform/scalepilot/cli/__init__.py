@@ -17,6 +17,7 @@ from scalepilot.files.ownership import check_listed_modules
 
 # name → module; each has HELP, add_arguments(parser) and run(arguments) → exit code.
 COMMANDS = {
+    "init": "scalepilot.cli.init",
     "train": "scalepilot.cli.train",
     "evaluate": "scalepilot.cli.evaluate",
     "compare": "scalepilot.cli.compare",

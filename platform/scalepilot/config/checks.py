@@ -56,7 +56,8 @@ class Section:
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
-        for name, bound in _bounds(type(self)):
+        section: Any = type(self)
+        for name, bound in _bounds(section):
             if getattr(self, name) is not None:
                 bound.check(self, name)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, TypeAdapter
@@ -14,7 +14,7 @@ from scalepilot.config import (
     checked,
     slug,
 )
-from scalepilot.config.checks import STRICT, check_allowed, check_between
+from scalepilot.config.checks import Between, OneOf, PositiveShare, Section, Share, check_between
 from scalepilot.config.schema import Described
 from scalepilot.errors import ConfigError
 
@@ -41,7 +41,7 @@ MOST_TRIALS = 10_000
 
 
 @dataclass(frozen=True)
-class RangeConfig:
+class RangeConfig(Section):
     """Numbers from `low` to `high`.
 
     Attributes:
@@ -55,8 +55,6 @@ class RangeConfig:
     high: float
     log: bool = False
     integer: bool = False
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
@@ -77,7 +75,7 @@ class RangeConfig:
 
 
 @dataclass(frozen=True)
-class SearchConfig:
+class SearchConfig(Section):
     """How points of the space are chosen, and which of them train to the end.
 
     Attributes:
@@ -92,35 +90,27 @@ class SearchConfig:
         resample_probability: pbt: of a new draw for a key, instead of 0.8 or 1.2 times the copied value.
     """
 
-    kind: str = "grid"
-    num_samples: int | None = None
-    seed: int = 0
-    grace_share: float = 0.1
-    reduction_factor: int = 3
-    perturb_share: float = 0.1
-    quantile: float = 0.25
-    resample_probability: float = 0.25
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    kind: Annotated[str, OneOf(SEARCHES)] = "grid"
+    num_samples: Annotated[int, Between(1, MOST_TRIALS)] | None = None
+    seed: Annotated[int, Between(0, 2**31 - 1)] = 0
+    grace_share: PositiveShare = 0.1
+    reduction_factor: Annotated[int, Between(2, 100)] = 3
+    perturb_share: PositiveShare = 0.1
+    quantile: Annotated[float, Between(0, 0.5)] = 0.25
+    resample_probability: Share = 0.25
 
     def __post_init__(self) -> None:
-        check_allowed("kind", self.kind, SEARCHES)
+        super().__post_init__()
         if self.kind == "grid" and self.num_samples is not None:
             raise ValueError(f"num_samples: {self.num_samples} does not go with kind grid, which takes every combination")
         if self.kind in ("random", "pbt", "optuna") and self.num_samples is None:
             raise ValueError(f"num_samples: is missing; allowed with kind {self.kind}: 1 to {MOST_TRIALS}")
-        if self.num_samples is not None:
-            check_between(self, "num_samples", 2 if self.kind == "pbt" else 1, MOST_TRIALS)
-        check_between(self, "seed", 0, 2**31 - 1)
-        check_between(self, "grace_share", 0, 1, above=True)
-        check_between(self, "reduction_factor", 2, 100)
-        check_between(self, "perturb_share", 0, 1, above=True)
-        check_between(self, "quantile", 0, 0.5)
-        check_between(self, "resample_probability", 0, 1)
+        if self.kind == "pbt":
+            check_between(self, "num_samples", 2, MOST_TRIALS)
 
 
 @dataclass(frozen=True)
-class SweepConfig:
+class SweepConfig(Section):
     """A sweep over an experiment.
 
     Attributes:
@@ -144,14 +134,13 @@ class SweepConfig:
     set: dict[str, Any] = field(default_factory=dict)
     search: SearchConfig = field(default_factory=SearchConfig)
     seeds: tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...] = (0,)
-    confirm_top: int | None = None
-    concurrency: int | None = None
-    retries: int = 2
+    confirm_top: Annotated[int, Between(1, MOST_TRIALS)] | None = None
+    concurrency: Annotated[int, Between(1, MOST_TRIALS)] | None = None
+    retries: Annotated[int, Between(0, 100)] = 2
     output: str = "runs"
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.name or slug(self.name) != self.name or not self.name[0].isalnum():
             raise ValueError(f"name: {self.name!r} is not allowed; allowed: 1–64 letters, digits, '.', '_', '-'")
         if not self.space:
@@ -172,11 +161,6 @@ class SweepConfig:
                 f"seeds: {list(self.seeds)} does not go with kind pbt, whose result is a schedule that no other seed repeats;"
                 " allowed: one"
             )
-        if self.confirm_top is not None:
-            check_between(self, "confirm_top", 1, MOST_TRIALS)
-        if self.concurrency is not None:
-            check_between(self, "concurrency", 1, MOST_TRIALS)
-        check_between(self, "retries", 0, 100)
 
     @property
     def seeds_of_search(self) -> tuple[int, ...]:
