@@ -90,7 +90,7 @@ def test_ctrl_c_ends_the_runs_in_order_and_reuse_resumes_them(tmp_path: Path, cl
     running.send_signal(signal.SIGINT)
     stdout, _ = running.communicate(timeout=120)
     assert running.returncode == 130
-    assert "stopped; go on:" in stdout
+    assert "Stopped. Resume:" in stdout
     assert not _children_of(running.pid), "no worker is left"
     status = [json.loads(path.read_text())["status"] for path in tmp_path.glob("out/runs/*/*/run.json")]
     assert "interrupted" in status

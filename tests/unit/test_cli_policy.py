@@ -79,7 +79,7 @@ def test_a_damaged_policy_is_listed_with_what_is_wrong(capsys: Capture, run: Pat
 
 def test_folders_without_policies_are_refused(capsys: Capture, tmp_path: Path) -> None:
     assert "holds no policy" in said(capsys, "policy", "list", tmp_path, code=2)
-    assert "is no folder" in said(capsys, "policy", "list", tmp_path / "absent", code=2)
+    assert "is not a directory" in said(capsys, "policy", "list", tmp_path / "absent", code=2)
     assert "no such folder" in said(capsys, "policy", "show", tmp_path / "absent", code=2)
     assert "holds no policy.json" in said(capsys, "policy", "show", tmp_path, code=2)
 

@@ -117,4 +117,4 @@ def test_a_run_that_was_not_judged_says_how_to_finish_it(run_folder, capsys):
         file.unlink()
     (run_folder / "evaluation").rmdir()
     assert main(["report", str(run_folder)]) == 2
-    assert "was not judged yet" in capsys.readouterr().err
+    assert "has not been evaluated yet" in capsys.readouterr().err

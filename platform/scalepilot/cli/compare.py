@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--baseline",
         action="append",
         metavar="NAME",
-        help="who is to be beaten: hpa-default, hpa-tuned, kpa-tuned, forecast_mpc-default …, all or none; repeatable"
+        help="baselines to compare against: hpa-default, hpa-tuned, kpa-tuned, forecast_mpc-default …, all or none; repeatable"
         " (default: hpa-default and hpa-tuned)",
     )
     parser.add_argument(

@@ -120,7 +120,7 @@ def _watch(flight: AutoscaleFlight | EnvFlight, delay: float) -> None:
 def _fly(flight: AutoscaleFlight | EnvFlight) -> None:
     from scalepilot.progress import Progress
 
-    progress = Progress("flying")
+    progress = Progress("evaluating")
     progress.begin(flight.num_steps)
     while flight.advance():
         progress.update(flight.step_index)

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ingress", choices=("auto", "haproxy", "plain"), help="HAProxy, or Serve's own proxy (default: auto)")
     parser.add_argument("--require-signature", metavar="FILE", help="public keys; a policy none of them signed is refused")
     parser.add_argument("--log-file", metavar="FILE", help="JSON lines go there (default: standard error)")
-    parser.add_argument("--rollback", metavar="NAME[@VERSION]", help="with --watch: make another version the default, and end")
+    parser.add_argument("--rollback", metavar="NAME[@VERSION]", help="with --watch: make another version the default and exit")
     parser.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster (default: a private one for this command)")
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="of `status` (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="say where it listens as one line of JSON")

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             runs = run_study(study, tasks, folder, jobs=arguments.jobs)
         except KeyboardInterrupt:
-            print(f"\nstopped; go on:  scalepilot study {arguments.study} --reuse --out {folder}")
+            print(f"\nStopped. Resume: scalepilot study {arguments.study} --reuse --out {folder}")
             raise
         write_study(study, runs, arguments.study)
     if arguments.json:

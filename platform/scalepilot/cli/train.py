@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--storage", metavar="URI", help="take a copy of the finished run there (s3://…, file:///…)")
     parser.add_argument("--no-evaluation", action="store_true", help="end with the exported policy: no test episodes, no report")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of the config and end")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of the config and exit")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -94,8 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
     evaluate, resume = not arguments.no_evaluation, arguments.resume is not None
     result = run_experiment(config, folder, resume=resume, evaluate=evaluate, init=arguments.init)
     if not result.finished:
-        print(f"stopped; what there is: {folder.policy}")
-        print(f"go on:  scalepilot train --resume {folder.path}")
+        print(f"Stopped. Latest policy: {folder.policy}")
+        print(f"Resume: scalepilot train --resume {folder.path}")
         return 130
     stored = store(folder.path, arguments.storage) if arguments.storage else None
     if arguments.json:

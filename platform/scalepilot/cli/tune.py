@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "sweep", nargs="?", type=Path, metavar="SWEEP", help="sweep YAML, such as tune_configs/sweeps/resource-manager.yaml"
     )
-    parser.add_argument("--resume", type=Path, metavar="FOLDER", help="go on with a stopped sweep; nothing is trained twice")
+    parser.add_argument("--resume", type=Path, metavar="FOLDER", help="resume a stopped sweep; nothing is trained twice")
     parser.add_argument("--concurrency", type=int, metavar="N", help="trials at once (default: as many as the cores hold)")
     parser.add_argument(
         "--set",
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--address", help="Ray cluster to train on (auto, ray://…); a local Ray by default")
     parser.add_argument("--storage", metavar="URI", help="take a copy of the finished sweep there (s3://…, file:///…)")
     parser.add_argument("--json", action="store_true", help="print summary.json instead of the leaderboard")
-    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a sweep and end")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a sweep and exit")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     with locked(folder, "the sweep"):
         finished, board = _search(plan, folder, own)
     if not finished or board is None:
-        print(f"stopped; what there is: {folder}\n{_go_on(folder)}")
+        print(f"Stopped. What it has so far: {folder}\n{_go_on(folder)}")
         return 130
     stored = store(folder, arguments.storage) if arguments.storage else None
     if arguments.json:
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _go_on(folder: Path) -> str:
-    return f"go on:  scalepilot tune --resume {folder}"
+    return f"Resume: scalepilot tune --resume {folder}"
 
 
 def _search(plan: PlannedSweep, folder: Path, own: RunFolder) -> tuple[bool, SweepBoard | None]:

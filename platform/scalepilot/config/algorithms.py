@@ -240,7 +240,7 @@ class TabularConfig(_Budgeted):
             if not edges or not all(math.isfinite(e) for e in edges) or any(b <= a for a, b in pairwise(edges)):
                 raise ValueError(f"edges.{name}: {list(edges)} is not allowed; allowed: finite numbers that rise")
             if name in self.bins:
-                raise ValueError(f"edges.{name}: has bins, too; allowed: one of both")
+                raise ValueError(f"set either bins or edges for {name}, not both")
 
     @property
     def rollout_size(self) -> int:

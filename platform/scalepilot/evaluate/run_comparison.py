@@ -171,7 +171,7 @@ def judge_fields(
             for trained in entrant.trained:
                 where = (field.data.test, field.params)
                 cells.append(Cell.of(trained.name, trained.actor, *where, playback_of=shown, step_log=step_log))
-    progress = Progress("flying", "episodes")
+    progress = Progress("evaluating", "episodes")
     progress.begin(sum(len(cell.episodes) for cell in cells))
     flown = fly_cells(cells, executor, store=store, progress=progress.update)
     progress.end()
@@ -188,7 +188,7 @@ def judge_fields(
             if good:
                 contestants.append(_contestant(entrant, good))
         if not contestants:
-            raise InputError(f"policies: none can be flown; the first: {next(iter(failed.values()))}")
+            raise InputError(f"policies: no policy could be evaluated; the first: {next(iter(failed.values()))}")
         comparisons.append(
             compare(
                 field.data.test.workload,

@@ -183,7 +183,7 @@ def compete_by_return(
         for t in row.trained
         if isinstance(t.actor, Policy)
     ]
-    progress, flown = Progress("flying", "policies"), {}
+    progress, flown = Progress("evaluating", "policies"), {}
     progress.begin(len(jobs))
     for index, outcome in executor.run(fly_returns, jobs):
         flown[index] = outcome
@@ -206,5 +206,5 @@ def compete_by_return(
             role: Literal["policy", "baseline"] = "policy" if row.role == "policy" else "baseline"
             collected.append(Collected(row.name, role, row.detail, results, {}, members))
     if not collected:
-        raise InputError(f"policies: none can be flown; the first: {next(iter(failed.values()))}")
+        raise InputError(f"policies: no policy could be evaluated; the first: {next(iter(failed.values()))}")
     return replace(compare_collected(spec.env_id, collected, arguments=arguments), failed=failed)

@@ -56,7 +56,9 @@ def find_policies(folders: Sequence[Path]) -> list[PolicyEntry]:
     """
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f"{folder}: is no folder; allowed: run or policy folders, or folders that hold some, such as runs")
+            raise InputError(
+                f"{folder}: is not a directory; allowed: run or policy folders, or folders that hold some, such as runs"
+            )
     found = {path.resolve(): path for folder in folders for path in _policy_folders(folder)}
     if not found:
         raise InputError(f"{', '.join(map(str, folders))}: holds no policy; allowed: run or policy folders, or folders of them")

@@ -112,7 +112,7 @@ def find_runs(folders: Sequence[Path]) -> list[RunEntry]:
     """
     for folder in folders:
         if not folder.is_dir():
-            raise InputError(f"{folder}: is no folder; allowed: run folders, or folders that hold some, such as runs")
+            raise InputError(f"{folder}: is not a directory; allowed: run folders, or folders that hold some, such as runs")
     seen: set[tuple[int, int]] = set()
     found = {path.resolve(): path for folder in folders for path in _run_folders(folder, seen)}
     if not found:

@@ -47,7 +47,9 @@ def write_run_report(folder: RunFolder, config: ExperimentConfig, path: Path | N
         InputError: the run was not judged, or its evaluation is damaged.
     """
     if not folder.evaluation.is_dir():
-        raise InputError(f"{folder.path}: was not judged yet; allowed: a finished run (scalepilot train --resume finishes one)")
+        raise InputError(
+            f"{folder.path}: has not been evaluated yet; allowed: a finished run (scalepilot train --resume finishes one)"
+        )
     comparison = read_judged(folder.evaluation)
     path = path or folder.report
     spec = _spec_of(folder)

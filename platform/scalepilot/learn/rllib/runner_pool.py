@@ -176,7 +176,7 @@ class RunnerPool:
         state = self._runners[runner]
         state.deaths += 1
         if state.deaths > _DEATHS_IN_A_ROW:
-            raise RunError(f"env runner {runner}: {state.deaths} times in a row it {reason}")
+            raise RunError(f"env runner {runner} {reason} {state.deaths} times in a row")
 
     def _end_hangs(self, busy: set[int]) -> None:
         """Kill the runners whose environment does not come back; Ray starts them anew."""

@@ -15,7 +15,7 @@ from scalepilot.report.words.tables import money, percent
 
 _WORDS = {
     "cheaper": "Cheaper than the best baseline",
-    "dearer": "Dearer than the best baseline",
+    "dearer": "More expensive than the best baseline",
     "undecided": "Not distinguishable from the best baseline",
     "alone": "Nothing to compare with",
 }

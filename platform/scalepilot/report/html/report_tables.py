@@ -14,7 +14,7 @@ from scalepilot.report.words.tables import describe_intervals, describe_scope, m
 
 OUTCOME_WORDS = {
     "cheaper": "Cheaper than the best baseline",
-    "dearer": "Dearer than the best baseline",
+    "dearer": "More expensive than the best baseline",
     "undecided": "Not distinguishable from the best baseline",
     "unknown": "No interval",
     "alone": "Nothing to compare with",

