@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+def did_you_mean(given: object, allowed: Iterable[str], cutoff: float = 0.6) -> str:
+    """The end of a message: "; did you mean kpa?" where a name comes near, else nothing."""
+    near = difflib.get_close_matches(str(given), list(allowed), n=1, cutoff=cutoff)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def is_number(value: Any, low: float, high: float, *, above: bool = False, whole: bool = False) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -10,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scalepilot_envs.checks import did_you_mean
 
 # What says which actions are valid, wherever: a key of the observation or of `info`, of a request; and its fields' first word.
 MASK_KEY = "action_mask"
@@ -215,7 +216,6 @@ def params_from_mapping(params_type: type[Any], values: Mapping[str, Any] | Any 
     given = dict(values or {})
     unknown = set(given) - set(names)
     if unknown:
-        near = difflib.get_close_matches(str(min(unknown)), names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(str(min(unknown)), names)
         raise ValueError(f"params.{min(unknown)}: unknown key; allowed: {', '.join(names) or 'none'}{hint}")
     return params_type(**given)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
@@ -12,6 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from scalepilot_envs.checks import did_you_mean
 from scalepilot_envs.description import EnvDescription
 
 NAMESPACE = "scalepilot"
@@ -118,8 +118,7 @@ def find_env(name: str) -> EnvEntry:
         return ForeignEntry(_with_module(wanted), "", "", f"{wanted}, registered with gymnasium")
     short = {env_id.removeprefix(f"{NAMESPACE}/"): env_id for env_id in ENVS}
     known = [*short, *gym.registry]
-    near = difflib.get_close_matches(wanted.removeprefix(f"{NAMESPACE}/"), known, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(wanted.removeprefix(f"{NAMESPACE}/"), known, cutoff=0.4)
     raise ValueError(f"env: {name!r} is not allowed; allowed: {', '.join(sorted(short))}{hint}")
 
 

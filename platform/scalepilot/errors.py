@@ -85,7 +85,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def did_you_mean(given: str, allowed: Iterable[str]) -> str:
+def did_you_mean(given: object, allowed: Iterable[str], cutoff: float = 0.6) -> str:
     """The end of a message: "; did you mean kpa?" where a name comes near, else nothing."""
-    near = difflib.get_close_matches(given, list(allowed), n=1)
+    near = difflib.get_close_matches(str(given), list(allowed), n=1, cutoff=cutoff)
     return f"; did you mean {near[0]}?" if near else ""

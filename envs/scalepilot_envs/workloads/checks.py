@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from scalepilot_envs.checks import is_number
+from scalepilot_envs.checks import did_you_mean, is_number
 
 MAX_STEPS = 20_000_000
 _T = TypeVar("_T")
@@ -57,7 +56,7 @@ def check_choice(owner: object, name: str, choices: Sequence[str], *, prefix: st
     """
     value = getattr(owner, name)
     if value not in choices:
-        raise ValueError(f"{prefix}{name}: {value!r} is not allowed; allowed: {', '.join(choices)}{nearest(value, choices)}")
+        raise ValueError(f"{prefix}{name}: {value!r} is not allowed; allowed: {', '.join(choices)}{did_you_mean(value, choices)}")
 
 
 def check_grid(owner: object) -> None:
@@ -65,12 +64,6 @@ def check_grid(owner: object) -> None:
     check_number(owner, "num_steps", 2, MAX_STEPS, whole=True)
     check_number(owner, "interval_seconds", 0, 1e7, above=True)
     check_number(owner, "peak_rps", above=True, optional=True)
-
-
-def nearest(value: object, choices: Sequence[str]) -> str:
-    """The hint `; did you mean …?` where one of the choices is near."""
-    near = difflib.get_close_matches(str(value), choices, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def build(kind: type[_T], values: Mapping[str, Any], prefix: str) -> _T:
@@ -87,7 +80,7 @@ def build(kind: type[_T], values: Mapping[str, Any], prefix: str) -> _T:
     allowed = [f.name for f in fields(kind)]  # type: ignore[arg-type]
     for name in values:
         if name not in allowed:
-            raise ValueError(f"{prefix}{name}: unknown key; allowed: {', '.join(allowed)}{nearest(name, allowed)}")
+            raise ValueError(f"{prefix}{name}: unknown key; allowed: {', '.join(allowed)}{did_you_mean(name, allowed)}")
     return kind(**values)
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 
-from scalepilot_envs.workloads.checks import build, check_number, nearest, parts_of
+from scalepilot_envs.checks import did_you_mean
+from scalepilot_envs.workloads.checks import build, check_number, parts_of
 from scalepilot_envs.workloads.diurnal import DiurnalWorkload
 from scalepilot_envs.workloads.draws import PoissonWorkload, RandomWalkWorkload, RandomWorkload
 from scalepilot_envs.workloads.patterns import SineCurveWorkload, SinusoidalWorkload, SpikeWorkload, SteadyWorkload
@@ -45,7 +46,7 @@ def workload_of(values: Any, kinds: Mapping[str, Any], prefix: str = "workload."
         return values
     kind = values.get("kind") if isinstance(values, Mapping) else getattr(values, "kind", values)
     if not isinstance(values, Mapping) or not isinstance(kind, str) or kind not in kinds:
-        raise ValueError(f"{prefix}kind: {kind!r} is not allowed; allowed: {', '.join(kinds)}{nearest(kind, list(kinds))}")
+        raise ValueError(f"{prefix}kind: {kind!r} is not allowed; allowed: {', '.join(kinds)}{did_you_mean(kind, list(kinds))}")
     return build(kinds[kind], values, prefix)
 
 

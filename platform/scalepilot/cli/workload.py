@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalepilot.cli import output
+from scalepilot.errors import did_you_mean
 
 if TYPE_CHECKING:
     from scalepilot_envs.workloads import AnyWorkload, Imported, Part, RateSeries
@@ -184,14 +185,12 @@ def _described(source: str, settings: Sequence[str]) -> AnyWorkload | None:
         if settings:
             raise InputError(f"--set {settings[0]}: {source} is a trace's file; allowed: with a kind or an experiment's YAML")
         return None
-    import difflib
 
     from scalepilot.config import config_from_mapping
     from scalepilot_envs.workloads import WORKLOADS
 
     if source not in WORKLOADS:
-        near = difflib.get_close_matches(source, WORKLOADS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(source, WORKLOADS)
         raise InputError(f"{source}: is no file and no kind; allowed: a file, or {', '.join(WORKLOADS)}{hint}")
     for setting in settings:
         if "=" not in setting:

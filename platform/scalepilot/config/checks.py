@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+
+from scalepilot.errors import did_you_mean
 
 # Of every section, for pydantic: an unknown key is refused.
 STRICT: dict[str, Any] = {"extra": "forbid"}
@@ -76,8 +77,7 @@ def _bounds(section: Any) -> tuple[tuple[str, Between | OneOf], ...]:
 def check_allowed(name: str, value: object, choices: Sequence[str]) -> None:
     """Refuse a value that is none of the choices, naming the nearest."""
     if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(str(value), choices)
         raise ValueError(f"{name}: {value!r} is not allowed; allowed: {', '.join(choices)}{hint}")
 
 

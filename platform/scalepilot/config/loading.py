@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from scalepilot.config.experiment import ADAPTER, SECTIONS, ExperimentConfig
 from scalepilot.config.schema import Described
 from scalepilot.config.strict_yaml import MAX_YAML_CHARACTERS, parse_yaml
 from scalepilot.config.used import unused_key
-from scalepilot.errors import ConfigError
+from scalepilot.errors import ConfigError, did_you_mean
 from scalepilot.files.env_modules import find_in_current_folder
 from scalepilot.files.stored import read_text, shown
 from scalepilot_envs.workloads import WORKLOADS, TraceWorkload
@@ -94,8 +93,7 @@ def resumed_with(config: ExperimentConfig, overrides: Sequence[str]) -> Experime
     for override in overrides:
         key = override.partition("=")[0].strip()
         if key not in allowed:
-            near = difflib.get_close_matches(key, allowed, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(key, allowed)
             raise ConfigError(
                 f"--set {key}: cannot change in a resumed run; allowed: {', '.join(allowed)}{hint}; train CONFIG --init"
                 " RUN starts a new run from this one's policy"
@@ -239,14 +237,12 @@ def _first_problem(error: ValidationError, root: type) -> str:
     where = ".".join(str(part) for part in _without_kinds(problem["loc"]))
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         names = _keys_at(problem["loc"][:-1], root)
-        near = difflib.get_close_matches(str(problem["loc"][-1]), names, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(str(problem["loc"][-1]), names, cutoff=0.5)
         return f"{where}: unknown key; allowed: {', '.join(names)}{hint}"
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
         kinds = [kind for kind in WORKLOADS if where == "workload" or kind != "mixture"]
         kind = problem["input"].get("kind") if isinstance(problem["input"], Mapping) else problem["input"]
-        near = difflib.get_close_matches(str(kind), kinds, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(str(kind), kinds)
         return f"{where}.kind: {_shown(kind)} is not allowed; allowed: {', '.join(kinds)}{hint}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in ("missing", "missing_argument"):

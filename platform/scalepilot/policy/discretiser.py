@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalepilot.errors import did_you_mean
 from scalepilot.policy.spec import FieldEntry, unmasked
 
 MAX_ENTRIES = 10_000_000
@@ -110,8 +110,7 @@ class Discretiser:
 
 def _check_name(key: str, name: str, names: Sequence[str]) -> None:
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, names)
         raise ValueError(f"{key}: unknown field; allowed: {', '.join(names)}{hint}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.errors import ArtifactError, ObservationError
+from scalepilot.errors import ArtifactError, ObservationError, did_you_mean
 from scalepilot.policy.spec import FieldEntry, PolicySpec
 from scalepilot_envs.description import MASK_KEY, Signal, is_mask
 
@@ -98,8 +97,7 @@ def observation_row(
     names = [f.name for f in fields]
     for name in values:
         if name not in names:
-            near = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            hint = did_you_mean(name, names)
             problems.append(
                 {"field": name[:80], "problem": f"{name[:80]}: unknown field{hint}", "unit": None, "low": None, "high": None}
             )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
-from scalepilot.errors import ArtifactError
+from scalepilot.errors import ArtifactError, did_you_mean
 from scalepilot.policy.rules.base import MoveRule, Rule, parameters_from_json
 from scalepilot.policy.rules.forecast import Forecast, fit_forecast
 from scalepilot.policy.rules.forecast_mpc import ForecastMpc, ForecastMpcParameters
@@ -73,8 +72,7 @@ def make_rule(
         ArtifactError: unknown rule, unfit parameters, or an environment that does not show what the rule reads.
     """
     if rule_name not in RULES:
-        near = difflib.get_close_matches(rule_name, RULES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(rule_name, RULES)
         raise ArtifactError(f"rule: {rule_name!r} is not allowed; allowed: {', '.join(RULES)}{hint}")
     rule = RULES[rule_name]
     description = env if isinstance(env, EnvDescription) else describe_autoscale(env)

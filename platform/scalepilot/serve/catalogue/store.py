@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 import time
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.errors import ArtifactError, ConfigError
+from scalepilot.errors import ArtifactError, ConfigError, did_you_mean
 from scalepilot.files.ownership import check_own_tree
 from scalepilot.policy import (
     ActionEntry,
@@ -371,9 +370,8 @@ def version_order(version: str) -> list[tuple[int, int, str]]:
 
 def _not_found(wanted: str, known: list[str]) -> str:
     shown = repr(wanted[:_SHOWN_CHARACTERS])
-    near = difflib.get_close_matches(wanted[:_SHOWN_CHARACTERS], known, n=1)
     listed = ", ".join(known[:_SHOWN_NAMES]) + (f" and {len(known) - _SHOWN_NAMES} more" if len(known) > _SHOWN_NAMES else "")
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(wanted[:_SHOWN_CHARACTERS], known)
     return f"{shown} is not served; allowed: {listed or 'nothing yet'}{hint}"
 
 
