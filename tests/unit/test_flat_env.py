@@ -19,7 +19,7 @@ from scalepilot.learn.preflight import check_environment
 from scalepilot.policy import load_policy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.runs.folder import RunFolder
-from scalepilot.serve.catalogue.store import ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
 from scalepilot.serve.decide.strict import decide, parse_request
 from scalepilot.simulate import run_returns
 from scalepilot_envs.registration import find_env

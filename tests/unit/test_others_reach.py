@@ -19,7 +19,7 @@ from scalepilot.errors import InputError
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import PolicyStore, load_serve_config, serve_config
-from scalepilot.serve.catalogue.store import ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
 from scalepilot.serve.catalogue.watch import PolicyWatcher
 from scalepilot.serve.http.keys import ApiKeys, read_keys
 from scalepilot.serve.ingress.ingress import choose_ingress, set_environment

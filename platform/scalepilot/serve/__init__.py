@@ -1,6 +1,7 @@
 """Policies over HTTP: stateless, named fields, errors that say what to send instead. Ray is in `scalepilot.serve.app` alone."""
 
-from scalepilot.serve.catalogue.store import Catalogue, PolicyStore, ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
+from scalepilot.serve.catalogue.store import Catalogue, PolicyStore
 from scalepilot.serve.config import ServeConfig, load_serve_config, serve_config
 from scalepilot.serve.decide.fast import MAX_OBSERVATIONS
 from scalepilot.serve.http.asgi import PolicyApi

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from scalepilot.policy.signature import PublicKeys
-from scalepilot.serve.catalogue.store import Catalogue, PolicyStore, ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
+from scalepilot.serve.catalogue.store import Catalogue, PolicyStore
 from scalepilot.serve.catalogue.watch import PolicyWatcher, check_watched
 from scalepilot.serve.config import ROUTES_FILE, ServeConfig
 from scalepilot.serve.http.metrics import Metrics

@@ -15,7 +15,8 @@ from scalepilot.files.ownership import check_own, check_own_tree
 from scalepilot.policy import read_spec
 from scalepilot.policy.artifact import SPEC_FILE
 from scalepilot.policy.signature import PublicKeys
-from scalepilot.serve.catalogue.store import Catalogue, PolicyStore, ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
+from scalepilot.serve.catalogue.store import Catalogue, PolicyStore
 from scalepilot.serve.config import ROUTES_FILE, RouteConfig, ServeConfig, load_routes
 from scalepilot.serve.http.logs import LOGGER
 from scalepilot.serve.http.metrics import Metrics

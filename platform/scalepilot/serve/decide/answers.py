@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.serve.catalogue.store import ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
 from scalepilot.serve.decide.decisions import Outcome
 from scalepilot.serve.decide.shown import DIGITS, rounded, shown_scores
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.policy import State
-from scalepilot.serve.catalogue.store import ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
 
 
 @dataclass(frozen=True)

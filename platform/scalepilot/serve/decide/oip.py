@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot import __version__
-from scalepilot.serve.catalogue.store import ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
 from scalepilot.serve.decide.answers import Clipped
 from scalepilot.serve.decide.decisions import Outcome, decide_rows
 from scalepilot.serve.decide.fast import MAX_OBSERVATIONS

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from scalepilot.errors import ObservationError
 from scalepilot.policy import State, observation_row, state_from_json
-from scalepilot.serve.catalogue.store import ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
 from scalepilot.serve.decide.answers import Clipped, answer_rows
 from scalepilot.serve.decide.decisions import Outcome, decide_rows
 from scalepilot.serve.decide.fast import MAX_OBSERVATIONS

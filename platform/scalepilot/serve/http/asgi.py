@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from scalepilot.serve.catalogue.store import PolicyStore, ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
+from scalepilot.serve.catalogue.store import PolicyStore
 from scalepilot.serve.config import ServeConfig
 from scalepilot.serve.decide import oip
 from scalepilot.serve.decide.decisions import Outcome, decide_rows

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from scalepilot.serve.catalogue.store import Catalogue, ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
+from scalepilot.serve.catalogue.store import Catalogue
 from scalepilot.serve.decide.answers import finite
 from scalepilot.serve.decide.strict import DecideRequest, decide
 

@@ -21,7 +21,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from scalepilot import __version__
-from scalepilot.serve.catalogue.store import Catalogue, ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
+from scalepilot.serve.catalogue.store import Catalogue
 from scalepilot.serve.decide.answers import Clipped
 from scalepilot.serve.decide.decisions import Outcome
 from scalepilot.serve.ingress.proxy_counts import proxy_families, proxy_socket

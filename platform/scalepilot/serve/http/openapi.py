@@ -10,7 +10,8 @@ import json
 from typing import Any
 
 from scalepilot import __version__
-from scalepilot.serve.catalogue.store import Catalogue, ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
+from scalepilot.serve.catalogue.store import Catalogue
 from scalepilot.serve.decide import oip
 from scalepilot.serve.decide.strict import DecideRequest, check_observations, parse_json
 from scalepilot.serve.http.describe import decide_path, describe_all, describe_one, example_answer

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from scalepilot.serve.catalogue.store import Catalogue, ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
+from scalepilot.serve.catalogue.store import Catalogue
 from scalepilot.serve.decide.fast import MAX_OBSERVATIONS
 from scalepilot.serve.decide.oip import DATATYPES
 from scalepilot_envs.description import MASK_KEY, is_mask

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from scalepilot.policy.artifact import refused_in_a_line
-from scalepilot.serve.catalogue.store import Catalogue, ServedPolicy
+from scalepilot.serve.catalogue.served import ServedPolicy
+from scalepilot.serve.catalogue.store import Catalogue
 from scalepilot.serve.decide import oip
 from scalepilot.serve.http.describe import describe_all, describe_one
 from scalepilot.serve.http.docs_page import docs_files
