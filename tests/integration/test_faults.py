@@ -23,10 +23,11 @@ from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import EnvironmentFailedError, LearnerLostError, RunError
 from scalepilot.experiments.run import make_task
 from scalepilot.learn.algorithms import make_trainer, policy_spec
+from scalepilot.learn.loop import TrainingLoop
 from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 from scalepilot.learn.rllib.transitions import NStepBuilder
-from scalepilot.learn.trainer import TrainingLoop, TrainingOutcome
+from scalepilot.learn.trainer import TrainingOutcome
 from scalepilot.progress import Progress
 from scalepilot.runs.checkpoints import Checkpoints
 from scalepilot.runs.folder import RunFolder

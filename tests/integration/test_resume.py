@@ -238,8 +238,8 @@ def test_rllibs_checkpoint_on_a_full_disk_leaves_the_one_before(tmp_path: Path):
     import io
 
     from scalepilot.learn.algorithms import policy_spec
+    from scalepilot.learn.loop import TrainingLoop
     from scalepilot.learn.rllib.trainer import RLlibTrainer
-    from scalepilot.learn.trainer import TrainingLoop
     from scalepilot.progress import Progress
 
     disk = tmp_path / "disk"

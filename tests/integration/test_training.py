@@ -195,8 +195,8 @@ def test_a_stopped_run_goes_on_where_it_was_and_keeps_its_metrics(tmp_path: Path
 def run_until(config: ExperimentConfig, folder: RunFolder, iterations: int) -> int:
     """Train some iterations and stop as Ctrl-C does; returns the iterations logged."""
     from scalepilot.learn.algorithms import policy_spec
+    from scalepilot.learn.loop import TrainingLoop
     from scalepilot.learn.rllib.trainer import RLlibTrainer
-    from scalepilot.learn.trainer import TrainingLoop
     from scalepilot.progress import Progress
 
     folder.start_logging()

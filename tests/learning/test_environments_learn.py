@@ -15,8 +15,8 @@ from scalepilot.config import load_config
 from scalepilot.evaluate.statistics.intervals import block_bootstrap
 from scalepilot.experiments.run import make_task
 from scalepilot.learn.algorithms import make_trainer, policy_spec
+from scalepilot.learn.loop import TrainingLoop
 from scalepilot.learn.task import TEST_SEED
-from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.policy import Policy, load_policy
 from scalepilot.policy.rules import make_rule, rules_for
 from scalepilot.progress import Progress

@@ -131,8 +131,8 @@ def test_ppo_swings_the_pendulum_up_and_holds_it(tmp_path: Path, repo: Path):
 def test_ppo_beats_the_default_hpa_on_the_demo_over_three_seeds(tmp_path: Path, repo: Path):
     from scalepilot.experiments.run import make_task
     from scalepilot.learn.algorithms import policy_spec
+    from scalepilot.learn.loop import TrainingLoop
     from scalepilot.learn.rllib.trainer import RLlibTrainer
-    from scalepilot.learn.trainer import TrainingLoop
     from scalepilot.policy import load_policy
     from scalepilot.progress import Progress
     from scalepilot.runs.folder import RunFolder

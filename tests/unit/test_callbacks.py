@@ -16,7 +16,7 @@ from scalepilot.errors import ConfigError, RunError
 from scalepilot.experiments.run import make_task
 from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.callbacks import Callback, Guarded, TensorBoard, Videos, check_tracking, trackers
-from scalepilot.learn.trainer import TrainingLoop
+from scalepilot.learn.loop import TrainingLoop
 from scalepilot.progress import Progress
 from scalepilot.runs.folder import RunFolder
 

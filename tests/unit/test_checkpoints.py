@@ -18,7 +18,7 @@ from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import InputError, RunError
 from scalepilot.experiments.run import make_task, run_experiment
 from scalepilot.learn.algorithms import make_trainer, policy_spec
-from scalepilot.learn.trainer import TrainingLoop
+from scalepilot.learn.loop import TrainingLoop
 from scalepilot.policy import load_policy
 from scalepilot.progress import Progress
 from scalepilot.runs.checkpoints import LAST_FILE, Checkpoints

@@ -13,7 +13,7 @@ from scalepilot.config import config_from_mapping
 from scalepilot.evaluate import Comparison
 from scalepilot.experiments.run import make_task, run_experiment
 from scalepilot.learn.algorithms import make_trainer, policy_spec
-from scalepilot.learn.trainer import TrainingLoop
+from scalepilot.learn.loop import TrainingLoop
 from scalepilot.progress import Progress
 from scalepilot.runs.folder import RunFolder
 from scalepilot.runs.stored_metrics import LOGGED, logged_metrics, stored_metrics

@@ -17,8 +17,8 @@ from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.experiments.run import make_task, run_experiment
 from scalepilot.learn.algorithms import make_trainer, policy_spec
+from scalepilot.learn.loop import TrainingLoop
 from scalepilot.learn.task import TEST_SEED, VALIDATION_SEED
-from scalepilot.learn.trainer import TrainingLoop
 from scalepilot.policy import Decision, Policy
 from scalepilot.progress import Progress
 from scalepilot.report.charts.action_chart import action_chart

@@ -120,7 +120,7 @@ def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate:
                 rivals = tuned_baselines(config, data, folder)
         trained = json_outcome = None
         with connected(config.resources) if config.algorithm in RAY_ALGORITHMS else contextlib.nullcontext():
-            from scalepilot.learn.trainer import TrainingLoop
+            from scalepilot.learn.loop import TrainingLoop
 
             loop: TrainingLoop | None = None
             trainer = make_trainer(config, task)

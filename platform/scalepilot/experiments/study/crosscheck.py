@@ -142,7 +142,7 @@ def crosscheck(config: ExperimentConfig, seeds: Sequence[int]) -> CrossCheck:
 
 def _train(config: ExperimentConfig, data: ProtocolData | None, label: str, stop: StopFlag) -> tuple[RunFolder, float]:
     """One run folder with its policies; (folder, seconds of training)."""
-    from scalepilot.learn.trainer import TrainingLoop
+    from scalepilot.learn.loop import TrainingLoop
 
     folder = RunFolder.create(config)
     folder.start_logging()

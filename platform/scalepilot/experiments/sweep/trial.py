@@ -31,7 +31,7 @@ from scalepilot.experiments.sweep.plan import PLAN, SEED, PlannedSweep, Point
 from scalepilot.experiments.sweep.space import decode
 from scalepilot.files.atomic import write_bytes
 from scalepilot.learn.algorithms import make_trainer, policy_spec
-from scalepilot.learn.trainer import TrainingLoop
+from scalepilot.learn.loop import TrainingLoop
 from scalepilot.progress import Progress
 from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate.workload_data import load_data
