@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import yaml
+
 from scalepilot.experiments.sweep.plan import load_sweep
 
 SWEEP = Path(__file__).parents[1] / "tune_configs" / "sweeps" / "resource-manager.yaml"

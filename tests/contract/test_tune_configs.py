@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from scalepilot.experiments.sweep.plan import load_sweep
 
 from scalepilot.config import EnvConfig, config_from_mapping, load_config
 from scalepilot.experiments.study import load_study
+from scalepilot.experiments.sweep.plan import load_sweep
 from scalepilot.simulate import protocol_v1
 from scalepilot_envs.registration import find_env
 

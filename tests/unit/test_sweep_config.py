@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from scalepilot.experiments.sweep.config import RangeConfig
-from scalepilot.experiments.sweep.plan import label, load_sweep, trial_folder, whole_mapping
-from scalepilot.experiments.sweep.space import clipped, decode, domains
 
 from scalepilot.config import load_config
 from scalepilot.errors import ConfigError
+from scalepilot.experiments.sweep.config import RangeConfig
+from scalepilot.experiments.sweep.plan import label, load_sweep, trial_folder, whole_mapping
+from scalepilot.experiments.sweep.space import clipped, decode, domains
 
 EXPERIMENT = {
     "env": {"id": "CartPole-v1"},

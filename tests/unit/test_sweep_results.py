@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from scalepilot.experiments.sweep.board import Judged, TrialEntry, ranked
 from scalepilot.experiments.sweep.charts import importance_bars, leaders, parallel_coordinates
 from scalepilot.experiments.sweep.config import RangeConfig
