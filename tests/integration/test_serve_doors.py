@@ -59,7 +59,14 @@ def held(server: Doors, kind: str, count: int, key: str, seconds: float) -> list
     return own_loop.run(hold())
 
 
-@pytest.mark.parametrize("key", ["", "not-a-key-of-this-server", KEY], ids=["no key", "wrong key", "key"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param("", id="no key"),
+        pytest.param("not-a-key-of-this-server", id="wrong key", marks=pytest.mark.slow),
+        pytest.param(KEY, id="key"),
+    ],
+)
 def test_sixty_four_stalled_bodies_hold_nobody_up(server: Doors, key: str) -> None:
     closed = held(server, "stalled", 64, key, 3.5)
     assert len(closed) == 64

@@ -14,7 +14,7 @@ from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
 from scalepilot.serve.http.listen import free_port
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 # Without RLlib, which a job that trains on Ray imports: what is looked at is the way there and back.
 CONFIG = """
 name: away
