@@ -1,7 +1,6 @@
 """An experiment's configuration: one frozen dataclass a section, every key documented and checked."""
 
 from scalepilot.config.algorithms import CNNS, DQNConfig, PPOConfig, TabularConfig
-from scalepilot.config.checks import check_allowed, check_between
 from scalepilot.config.env import AUTOSCALE, ENV_TAGS, EnvConfig, OtherEnvConfig, env_tag, is_autoscale
 from scalepilot.config.experiment import ALGORITHMS, ENGINES, SECTIONS, ExperimentConfig
 from scalepilot.config.loading import (
@@ -41,8 +40,6 @@ __all__ = [
     "ResourcesConfig",
     "TabularConfig",
     "TrackingConfig",
-    "check_allowed",
-    "check_between",
     "check_trainable",
     "checked",
     "config_from_mapping",

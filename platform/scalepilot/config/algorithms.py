@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from scalepilot.config.checks import Between, Count, OneOf, PositiveShare, Section, Share
+from scalepilot.config.checks import Between, Count, OneOf, Positive, PositiveShare, Section, Share
 
 # Convolutions over images: (filters, kernel, stride) of each layer.
 CNNS = {"nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)), "small": ((16, 8, 4), (32, 4, 2))}
@@ -34,7 +34,6 @@ class _Budgeted(Section):
 
 
 _LARGEST_ROLLOUT, _MOST_LAYERS = 2**25, 64
-Positive = Annotated[float, Between(0, 1e12, above=True)]
 
 
 def _check_rollout(config: _Budgeted) -> None:

@@ -10,9 +10,6 @@ from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hint
 
 from scalepilot.errors import did_you_mean
 
-# Of every section, for pydantic: an unknown key is refused.
-STRICT: dict[str, Any] = {"extra": "forbid"}
-
 
 @dataclass(frozen=True)
 class Between:
@@ -48,13 +45,14 @@ class OneOf:
 
 Share = Annotated[float, Between(0, 1)]
 PositiveShare = Annotated[float, Between(0, 1, above=True)]
+Positive = Annotated[float, Between(0, 1e12, above=True)]
 Count = Annotated[int, Between(1, 1e12)]
 
 
 class Section:
     """A frozen dataclass of the configuration: unknown keys are refused, and every key is within what its annotation allows."""
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
         section: Any = type(self)

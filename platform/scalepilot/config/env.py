@@ -56,6 +56,7 @@ class OtherEnvConfig(Section):
     wrappers: tuple[str | dict[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_modules(self.id, *wrapper_names(self.wrappers))
         try:
             entry = find_env(self.id)

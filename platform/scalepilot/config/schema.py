@@ -91,14 +91,7 @@ def _allowed(value: Mapping[str, Any]) -> str:
         return ", ".join(f"`{each}`" for each in value.get("enum", [value.get("const")]))
     if value.get("type") == "array":
         return f"list of: {_allowed(value['items'])}" if "items" in value else "list"
-    words = {
-        "integer": "whole number",
-        "number": "number",
-        "string": "text",
-        "boolean": "true or false",
-        "object": "keys and values",
-    }
-    said = words.get(value.get("type", ""), value.get("type", "any"))
+    said = _KINDS.get(value.get("type", ""), value.get("type", "any"))
     low = f"above {value['exclusiveMinimum']:g}" if "exclusiveMinimum" in value else ""
     low = f"from {value['minimum']:,}" if "minimum" in value else low
     high = f"to {value['maximum']:,}" if "maximum" in value else ""

@@ -241,7 +241,7 @@ class TrainingLoop:
         self._tell(lambda callback: callback.on_validation(self.env_steps, measured.value, kept))
 
     def _rebuild(self, error: LearnerLostError) -> None:
-        """Go on from the newest checkpoint with an algorithm made anew.
+        """Resume from the newest checkpoint with a new trainer.
 
         Raises:
             LearnerLostError: this did not help three times in a row.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import TypeAdapter
 
 from scalepilot.config import checked, read_yaml
-from scalepilot.config.checks import STRICT, check_allowed, check_between
+from scalepilot.config.checks import Between, OneOf, Section, Share, check_allowed
 from scalepilot.errors import ConfigError
 from scalepilot.files.ownership import check_own
 
@@ -30,7 +30,7 @@ def check_reference(name: str, value: str) -> None:
 
 
 @dataclass(frozen=True)
-class CanaryConfig:
+class CanaryConfig(Section):
     """A share of a policy's requests, answered by another.
 
     Attributes:
@@ -39,17 +39,15 @@ class CanaryConfig:
     """
 
     policy: str
-    share: float
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
+    share: Share
 
     def __post_init__(self) -> None:
         check_reference("policy", self.policy)
-        check_between(self, "share", 0, 1)
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
-class RouteConfig:
+class RouteConfig(Section):
     """Who answers requests for a policy's name.
 
     Attributes:
@@ -62,15 +60,14 @@ class RouteConfig:
     canary: CanaryConfig | None = None
     shadow: str | None = None
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.shadow is not None:
             check_reference("shadow", self.shadow)
 
 
 @dataclass(frozen=True)
-class LimitsConfig:
+class LimitsConfig(Section):
     """What one client, or all together, may take.
 
     Attributes:
@@ -84,30 +81,18 @@ class LimitsConfig:
         notice_seconds: a stopping server is not ready, but still answers, so that load balancers can turn away first.
     """
 
-    body_bytes: int = _MIB
-    request_seconds: float = 10.0
-    body_bytes_per_second: int = 4096
-    requests_per_replica: int = 64
-    queue_milliseconds: int = 50
-    queued_requests: int = 256
-    drain_seconds: float = 10.0
-    notice_seconds: float = 1.0
-
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
-    def __post_init__(self) -> None:
-        check_between(self, "body_bytes", 1024, 1 << 30)
-        check_between(self, "request_seconds", 0, 3600, above=True)
-        check_between(self, "body_bytes_per_second", 0, 1 << 30)
-        check_between(self, "requests_per_replica", 1, 100_000)
-        check_between(self, "queue_milliseconds", 1, 3_600_000)
-        check_between(self, "queued_requests", 1, 1_000_000)
-        check_between(self, "drain_seconds", 0, 3600)
-        check_between(self, "notice_seconds", 0, 3600)
+    body_bytes: Annotated[int, Between(1024, 1 << 30)] = _MIB
+    request_seconds: Annotated[float, Between(0, 3600, above=True)] = 10.0
+    body_bytes_per_second: Annotated[int, Between(0, 1 << 30)] = 4096
+    requests_per_replica: Annotated[int, Between(1, 100_000)] = 64
+    queue_milliseconds: Annotated[int, Between(1, 3_600_000)] = 50
+    queued_requests: Annotated[int, Between(1, 1_000_000)] = 256
+    drain_seconds: Annotated[float, Between(0, 3600)] = 10.0
+    notice_seconds: Annotated[float, Between(0, 3600)] = 1.0
 
 
 @dataclass(frozen=True)
-class ServeConfig:
+class ServeConfig(Section):
     """What is served, how, and to whom.
 
     Attributes:
@@ -137,13 +122,13 @@ class ServeConfig:
 
     policies: tuple[str, ...] = ()
     watch: str | None = None
-    watch_seconds: float = 1.0
+    watch_seconds: Annotated[float, Between(0.05, 3600)] = 1.0
     routes: dict[str, RouteConfig] = field(default_factory=dict)
-    fallback: str = "hpa"
-    replicas: int = 1
+    fallback: Annotated[str, OneOf(("hpa", "hold"))] = "hpa"
+    replicas: Annotated[int, Between(1, 1000)] = 1
     ingress: Ingress = "auto"
     host: str = "127.0.0.1"
-    port: int = 8000
+    port: Annotated[int, Between(0, 65_535)] = 8000
     api_key_file: str | None = None
     without_keys: bool = False
     open: tuple[str, ...] = ()
@@ -154,13 +139,8 @@ class ServeConfig:
     log_requests: Literal["errors", "all", "none"] = "errors"
     log_file: str | None = None
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
     def __post_init__(self) -> None:
-        check_between(self, "watch_seconds", 0.05, 3600)
-        check_allowed("fallback", self.fallback, ("hpa", "hold"))
-        check_between(self, "replicas", 1, 1000)
-        check_between(self, "port", 0, 65_535)
+        super().__post_init__()
         for name in self.open:
             check_allowed("open", name, OPENABLE)
         for origin in self.cors_origins:

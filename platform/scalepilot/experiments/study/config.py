@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import TypeAdapter
 
@@ -24,7 +24,7 @@ from scalepilot.config import (
     short_value,
     slug,
 )
-from scalepilot.config.checks import STRICT, check_allowed
+from scalepilot.config.checks import OneOf, Section
 from scalepilot.config.used import unused_key
 from scalepilot.errors import ConfigError
 from scalepilot.files.env_modules import find_in_current_folder
@@ -35,7 +35,7 @@ _MOST_ARMS = 64
 
 
 @dataclass(frozen=True)
-class ArmConfig:
+class ArmConfig(Section):
     """One contestant: an experiment, and what is changed in it.
 
     Attributes:
@@ -48,16 +48,15 @@ class ArmConfig:
     set: dict[str, Any] = field(default_factory=dict)
     grid: dict[str, list[Any]] = field(default_factory=dict)
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key, values in self.grid.items():
             if not values:
                 raise ValueError(f"grid.{key}: is empty; allowed: at least one value")
 
 
 @dataclass(frozen=True)
-class TaskConfig:
+class TaskConfig(Section):
     """One environment and who learns on it.
 
     Attributes:
@@ -72,9 +71,8 @@ class TaskConfig:
     map_fields: tuple[str, ...] = ()
     set: dict[str, Any] = field(default_factory=dict)
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_names("arms", self.arms)
         if self.success_return is not None and not math.isfinite(self.success_return):
             raise ValueError(f"success_return: {self.success_return} is not allowed; allowed: a finite number")
@@ -83,7 +81,7 @@ class TaskConfig:
 
 
 @dataclass(frozen=True)
-class StudyConfig:
+class StudyConfig(Section):
     """A study: tasks × arms × seeds.
 
     Attributes:
@@ -98,16 +96,14 @@ class StudyConfig:
     tasks: dict[str, TaskConfig]
     name: str = "study"
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    axis: str = "env_steps"
+    axis: Annotated[str, OneOf(AXES)] = "env_steps"
     set: dict[str, Any] = field(default_factory=dict)
     output: str = "runs"
 
-    __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
-
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_names("name", [self.name])
         _check_names("tasks", self.tasks)
-        check_allowed("axis", self.axis, AXES)
         check_seeds("seeds", self.seeds)
 
 

@@ -57,6 +57,7 @@ class RangeConfig(Section):
     integer: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise ValueError(f"low, high: {self.low:g}, {self.high:g} is not allowed; allowed: two numbers, low below high")
         if self.log and self.low <= 0:
