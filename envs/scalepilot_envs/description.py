@@ -216,6 +216,6 @@ def params_from_mapping(params_type: type[Any], values: Mapping[str, Any] | Any 
     given = dict(values or {})
     unknown = set(given) - set(names)
     if unknown:
-        hint = did_you_mean(str(min(unknown)), names)
+        hint = did_you_mean(min(unknown), names)
         raise ValueError(f"params.{min(unknown)}: unknown key; allowed: {', '.join(names) or 'none'}{hint}")
     return params_type(**given)

@@ -75,7 +75,7 @@ def _bounds(section: Any) -> tuple[tuple[str, Between | OneOf], ...]:
 def check_allowed(name: str, value: object, choices: Sequence[str]) -> None:
     """Refuse a value that is none of the choices, naming the nearest."""
     if value not in choices:
-        hint = did_you_mean(str(value), choices)
+        hint = did_you_mean(value, choices)
         raise ValueError(f"{name}: {value!r} is not allowed; allowed: {', '.join(choices)}{hint}")
 
 

@@ -237,12 +237,12 @@ def _first_problem(error: ValidationError, root: type) -> str:
     where = ".".join(str(part) for part in _without_kinds(problem["loc"]))
     if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         names = _keys_at(problem["loc"][:-1], root)
-        hint = did_you_mean(str(problem["loc"][-1]), names, cutoff=0.5)
+        hint = did_you_mean(problem["loc"][-1], names, cutoff=0.5)
         return f"{where}: unknown key; allowed: {', '.join(names)}{hint}"
     if problem["type"] in ("union_tag_invalid", "union_tag_not_found"):
         kinds = [kind for kind in WORKLOADS if where == "workload" or kind != "mixture"]
         kind = problem["input"].get("kind") if isinstance(problem["input"], Mapping) else problem["input"]
-        hint = did_you_mean(str(kind), kinds)
+        hint = did_you_mean(kind, kinds)
         return f"{where}.kind: {_shown(kind)} is not allowed; allowed: {', '.join(kinds)}{hint}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in ("missing", "missing_argument"):
