@@ -16,6 +16,7 @@ from scalepilot.runs.metrics import METRICS, TABLE
 from scalepilot.verify.finding import Finding, error, warning
 
 _SHARES = tuple(metric.name for metric in TABLE if metric.unit == "share")
+_COUNTERS = ("iteration", "env_steps")
 _MOST_SHOWN = 3
 
 
@@ -35,7 +36,9 @@ def metric_findings(folder: RunFolder, *, finished: bool) -> Iterator[Finding]:
     except (InputError, csv.Error) as problem:
         yield error("progress.csv", str(problem).removeprefix(f"{folder.progress_csv}: "), again)
         return
-    if not table or tuple(table[0]) != METRICS:
+    # An earlier version wrote fewer columns: what is there must be documented, and say which iteration it is.
+    columns = table[0] if table else []
+    if not {*_COUNTERS} <= {*columns} <= {*METRICS} or len({*columns}) < len(columns):
         yield error("progress.csv", "its columns are not the documented ones", "verify with the version that trained it")
         return
     if lines and not lines[-1].endswith("\n"):
@@ -44,7 +47,7 @@ def metric_findings(folder: RunFolder, *, finished: bool) -> Iterator[Finding]:
         table = table[:-1]
     rows, bad = [], 0
     for number, cells in enumerate(table[1:], start=2):
-        problem_text, row = _row(cells)
+        problem_text, row = _row(columns, cells)
         if problem_text is None:
             rows.append(row)
         elif (bad := bad + 1) <= _MOST_SHOWN:
@@ -53,7 +56,7 @@ def metric_findings(folder: RunFolder, *, finished: bool) -> Iterator[Finding]:
         yield error("progress.csv", f"{bad - _MOST_SHOWN} more lines like these", again)
     if not rows and not bad:
         yield warning("progress.csv", "holds no row yet", "verify again later")
-    for name in ("iteration", "env_steps"):
+    for name in _COUNTERS:
         for before, after in pairwise(rows):
             if (after[name] or 0) <= (before[name] or 0):
                 yield error("progress.csv", f"{name} does not rise: {after[name]:g} after {before[name]:g}", again)
@@ -62,11 +65,11 @@ def metric_findings(folder: RunFolder, *, finished: bool) -> Iterator[Finding]:
         yield from _parquet_findings(folder, rows if not bad else None, finished=finished)
 
 
-def _row(cells: list[str]) -> tuple[str | None, dict[str, float | None]]:
-    if len(cells) != len(METRICS):
-        return f"{len(cells)} values, {len(METRICS)} columns", {}
+def _row(columns: list[str], cells: list[str]) -> tuple[str | None, dict[str, float | None]]:
+    if len(cells) != len(columns):
+        return f"{len(cells)} values, {len(columns)} columns", {}
     row: dict[str, float | None] = {}
-    for name, text in zip(METRICS, cells, strict=True):
+    for name, text in zip(columns, cells, strict=True):
         try:
             row[name] = float(text) if text else None
         except ValueError:
