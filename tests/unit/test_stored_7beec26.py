@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tests.commands import said
 
 from scalepilot.serve import PolicyStore
-from tests.commands import said
 
 STORED = Path(__file__).parent.parent / "data/7beec26"
 RUNS = ("run-autoscale", "run-queue")
