@@ -14,11 +14,12 @@ import ray
 import torch
 from ray import cloudpickle
 
-from scalepilot.config import config_from_mapping
+from scalepilot.config import DQNConfig, config_from_mapping
 from scalepilot.errors import RunError
 from scalepilot.experiments.run import make_task
 from scalepilot.learn.rllib.learner import RolloutsLostError
 from scalepilot.learn.rllib.rollout import Rollout
+from scalepilot.learn.rllib.settings import EngineSettings
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 
 # Learners that wait for each other in vain would wait for half an hour.
@@ -56,7 +57,7 @@ def pair(request: pytest.FixtureRequest, ray_session: None) -> Iterator[RLlibTra
 
 
 def algorithm_of(trainer: RLlibTrainer) -> str:
-    return "dqn" if "dqn" in trainer.algorithm.config.learner_config_dict else "ppo"
+    return "dqn" if isinstance(EngineSettings.of(trainer.algorithm.config).learning, DQNConfig) else "ppo"
 
 
 def of_each(trainer: RLlibTrainer, function: Any) -> list[Any]:

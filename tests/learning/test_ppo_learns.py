@@ -67,9 +67,12 @@ def learnt_value(*, terminates: bool, autoreset: AutoresetMode, finals: bool = T
     from ray.rllib.core import DEFAULT_MODULE_ID
     from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+    from scalepilot.config import PPOConfig as Settings
+    from scalepilot.config import ResourcesConfig
     from scalepilot.learn.rllib.env_runner import VectorEnvRunner
     from scalepilot.learn.rllib.module import ActorCriticModule
     from scalepilot.learn.rllib.ppo import RolloutPPO, RolloutPPOLearner
+    from scalepilot.learn.rllib.settings import EngineSettings
 
     class Forgetful(VectorEnvRunner):
         def sample(self, **kwargs: Any) -> Any:
@@ -88,7 +91,8 @@ def learnt_value(*, terminates: bool, autoreset: AutoresetMode, finals: bool = T
     )  # fmt: skip
     model = {"field_names": ["x", "y", "z"], "num_states": None, "interval_seconds": 1.0, "max_replicas": 1, "hidden": [16]}
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=ActorCriticModule, model_config=model))
-    config.learners(num_learners=0).debugging(seed=0, log_level="ERROR")
+    settings = EngineSettings(Settings(envs_per_input=1, clip=0.3), ResourcesConfig(), "cpu")
+    config.learners(num_learners=0, learner_config_dict=settings.to_rllib()).debugging(seed=0, log_level="ERROR")
     algorithm = config.build_algo()
     try:
         for _ in range(150):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from ray.rllib.core.columns import Columns
 
-from scalepilot.config.algorithms import DQNConfig
+from scalepilot.config import DQNConfig
 from scalepilot.learn import export
 from scalepilot.learn.encoder import INVALID_SCORE, masked
 from scalepilot.learn.rllib.distributions import Categorical

@@ -15,10 +15,13 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 
+from scalepilot.config import DQNConfig, ResourcesConfig
+from scalepilot.config import PPOConfig as Settings
 from scalepilot.errors import ConfigError
 from scalepilot.learn.rllib.env_runner import VectorEnvRunner
 from scalepilot.learn.rllib.module import ActorCriticModule
 from scalepilot.learn.rllib.rollout import Rollout
+from scalepilot.learn.rllib.settings import EngineSettings, learning_of
 from scalepilot.learn.rllib.transitions import NStepBuilder
 from scalepilot_envs import BatchEnv, BatchStep, BatchVectorEnv, SingleEnv
 
@@ -84,6 +87,7 @@ def runner_of(env: gym.vector.VectorEnv[Any, Any, Any]) -> VectorEnvRunner:
         env_runner_cls=VectorEnvRunner, num_env_runners=0, num_envs_per_env_runner=ENVS, rollout_fragment_length=FRAGMENT
     )
     config.rl_module(rl_module_spec=RLModuleSpec(module_class=ActorCriticModule, model_config=model))
+    config.learners(learner_config_dict=EngineSettings(Settings(envs_per_input=1), ResourcesConfig(), "cpu").to_rllib())
     single = (env.single_observation_space, env.single_action_space)
     spaces = {INPUT_ENV_SPACES: (env.observation_space, env.action_space), INPUT_ENV_SINGLE_SPACES: single}
     return VectorEnvRunner(config=config, worker_index=0, spaces={**spaces, DEFAULT_MODULE_ID: single})
@@ -140,3 +144,17 @@ def test_final_observations_of_several_runners_stay_with_their_environments():
 def test_an_environment_that_does_not_reset_itself_is_refused():
     with pytest.raises(ConfigError, match="autoreset_mode Disabled is not allowed; allowed: NextStep, SameStep"):
         runner_of(native(AutoresetMode.DISABLED))
+
+
+def test_settings_that_are_missing_unknown_or_another_algorithms_are_refused():
+    config = PPOConfig()
+    with pytest.raises(TypeError, match=r"learner_config_dict: \[\] is not allowed"):
+        EngineSettings.of(config)
+    settings = EngineSettings(Settings(), ResourcesConfig(), "cpu")
+    config.learners(learner_config_dict={**settings.to_rllib(), "reward_clip": 1.0})
+    with pytest.raises(TypeError, match="reward_clip"):
+        EngineSettings.of(config)
+    config = PPOConfig().learners(learner_config_dict=settings.to_rllib())
+    assert learning_of(config, Settings) == Settings()
+    with pytest.raises(TypeError, match="PPOConfig is not allowed; allowed: DQNConfig"):
+        learning_of(config, DQNConfig)

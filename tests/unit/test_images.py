@@ -14,8 +14,7 @@ import torch
 from gymnasium import spaces
 from tests.image_env import SHAPE, Blob
 
-from scalepilot.config import config_from_mapping
-from scalepilot.config.algorithms import CNNS
+from scalepilot.config import CNNS, config_from_mapping
 from scalepilot.config.trainable import smallest_side
 from scalepilot.errors import ArtifactError, ConfigError
 from scalepilot.learn.encoder import ScoresNetwork, Unchanged, make_encoder, mlp

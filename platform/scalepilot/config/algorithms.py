@@ -1,247 +1,144 @@
-"""Hyperparameters, a section an algorithm."""
+"""The registry of algorithms: one record each, which everything that differs between them is asked of.
+
+A record names what trains instead of importing it: Ray and torch are loaded when training begins, and the configuration lies
+below what it configures. Packages of others add theirs with an entry point of the group `scalepilot.algorithms`
+(docs/develop/add-an-algorithm.md).
+"""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Annotated
+import importlib.metadata
+from collections.abc import Iterator, Mapping
 
-from pydantic import Field
+from scalepilot.config.algorithm import Algorithm
+from scalepilot.config.sections import DQNConfig, PPOConfig, TabularConfig
+from scalepilot.errors import ConfigError
 
-from scalepilot.config.checks import Between, Count, OneOf, Positive, PositiveShare, Section, Share
+GROUP = "scalepilot.algorithms"
+_TIMES = ("sample_seconds", "learn_seconds")
+_ON_RAY = ("env_runner_restarts", "lost_rollouts", *_TIMES, "transfer_seconds", "sync_seconds")
+_PPO = ("policy_loss", "value_loss", "explained_variance", "entropy", "kl", "reward_scale", "learning_rate")
+_CUT = ("value_clipped_share", "grad_clipped_share", "features_clamped_share")
+_DQN = ("q_loss", "epsilon", "reward_scale", "gradient_updates", "learning_rate")
+_TABLE = ("q_loss", "q_mean", "epsilon", *_TIMES)
 
-# Convolutions over images: (filters, kernel, stride) of each layer.
-CNNS = {"nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)), "small": ((16, 8, 4), (32, 4, 2))}
+# One line an algorithm.
+_BUILT_IN = (
+    Algorithm(
+        "ppo",
+        "ppo",
+        PPOConfig,
+        "scalepilot.learn.rllib.trainer:RLlibTrainer",
+        "network",
+        "argmax_p",
+        needs_ray=True,
+        takes=frozenset({"masks", "images", "continuous"}),
+        engines=("rllib", "rllib-stock"),
+        starts_from_policy=True,
+        changeable=(
+            *("lr", "gamma", "gae_lambda", "clip", "target_kl", "entropy_coefficient", "value_coefficient", "value_clip"),
+            *("grad_clip", "reward_clip", "num_epochs", "minibatch_size"),
+        ),
+        metrics=(*_PPO, "clip", "epochs", *_CUT, *_ON_RAY),
+    ),
+    Algorithm(
+        "dqn",
+        "dqn",
+        DQNConfig,
+        "scalepilot.learn.rllib.trainer:RLlibTrainer",
+        "network",
+        "argmax_q",
+        needs_ray=True,
+        takes=frozenset({"masks", "images"}),
+        starts_from_policy=True,
+        changeable=("lr", "gamma", "grad_clip", "reward_clip", "batch_size"),
+        metrics=(*_DQN, "q_mean", *_ON_RAY),
+    ),
+    Algorithm(
+        "q_learning",
+        "tabular",
+        TabularConfig,
+        "scalepilot.learn.tabular:QLearningTrainer",
+        "table",
+        "argmax_q",
+        takes=frozenset({"masks"}),
+        starts_from_policy=True,
+        ignored=("trace_decay", "trace_threshold"),
+        metrics=_TABLE,
+    ),
+    Algorithm(
+        "sarsa",
+        "tabular",
+        TabularConfig,
+        "scalepilot.learn.tabular:SarsaTrainer",
+        "table",
+        "argmax_q",
+        takes=frozenset({"masks"}),
+        starts_from_policy=True,
+        metrics=(*_TABLE, "active_traces", "largest_trace"),
+    ),
+    # Stable-Baselines3 takes the same hyperparameters as ours, so that both can be compared.
+    Algorithm(
+        "sb3_ppo",
+        "ppo",
+        PPOConfig,
+        "scalepilot.learn.sb3.trainer:Sb3Ppo",
+        "network",
+        "argmax_p",
+        extra="sb3",
+        counterpart="ppo",
+        metrics=_PPO,
+    ),
+    Algorithm(
+        "sb3_dqn",
+        "dqn",
+        DQNConfig,
+        "scalepilot.learn.sb3.trainer:Sb3Dqn",
+        "network",
+        "argmax_q",
+        extra="sb3",
+        counterpart="dqn",
+        metrics=_DQN,
+    ),
+)
 
 
-class _Budgeted(Section):
-    """A budget of environment steps, used up a rollout at a time."""
-
-    total_env_steps: int
-    num_envs: int
-    rollout_steps: int
-
-    @property
-    def rollout_size(self) -> int:
-        """Transitions of one iteration."""
-        return self.num_envs * self.rollout_steps
-
-    @property
-    def num_iterations(self) -> int:
-        """Iterations that use up the budget, the last one whole."""
-        return math.ceil(self.total_env_steps / self.rollout_size)
+def _registered() -> Iterator[Algorithm]:
+    yield from _BUILT_IN
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        try:
+            found = entry.load()
+        except Exception as error:
+            raise ConfigError(f"{GROUP}: {entry.value} cannot be imported ({type(error).__name__}: {error})") from error
+        if not isinstance(found, Algorithm):
+            raise ConfigError(f"{GROUP}: {entry.value} is a {type(found).__name__}; allowed: an Algorithm")
+        yield found
 
 
-_LARGEST_ROLLOUT, _MOST_LAYERS = 2**25, 64
+def _by_name(algorithms: Iterator[Algorithm]) -> dict[str, Algorithm]:
+    """The registry.
 
-
-def _check_rollout(config: _Budgeted) -> None:
-    """Refuse a size that no machine has the memory for."""
-    if config.rollout_size > _LARGEST_ROLLOUT:
-        raise ValueError(
-            f"num_envs: {config.num_envs} environments collect {config.rollout_size} transitions an iteration; allowed: up to"
-            f" {_LARGEST_ROLLOUT}"
-        )
-
-
-def _check_network(config: PPOConfig | DQNConfig) -> None:
-    if not config.hidden:
-        raise ValueError("hidden: is empty; allowed: at least one layer, such as [64, 64]")
-    if len(config.hidden) > _MOST_LAYERS:
-        raise ValueError(f"hidden: {len(config.hidden)} layers; allowed: up to {_MOST_LAYERS}")
-    _check_rollout(config)
-
-
-@dataclass(frozen=True)
-class PPOConfig(_Budgeted):
-    """Proximal Policy Optimisation (Schulman et al. 2017) on batch-native rollouts.
-
-    Attributes:
-        total_env_steps: training budget.
-        num_envs: environments stepped together, over all env runners.
-        rollout_steps: steps of each environment between two updates.
-        num_epochs: passes over each rollout.
-        minibatch_size: transitions of one gradient step; at most num_envs × rollout_steps.
-        lr: Adam's learning rate at the start.
-        lr_final_share: learning rate at the end as a share of `lr`, linear in between.
-        gamma: discount.
-        gae_lambda: λ of generalised advantage estimation.
-        clip: of the probability ratio at the start.
-        clip_final_share: clip at the end as a share of `clip`, linear in between.
-        target_kl: an update ends after the epoch in which the policy's mean KL divergence from the one that sampled exceeds this;
-            null: never early.
-        entropy_coefficient: weight of the entropy bonus, decayed linearly to 0.
-        value_coefficient: weight of the value loss.
-        value_clip: the squared value error is cut here.
-        grad_clip: global norm of the gradient.
-        reward_clip: rewards are cut at ± this before learning (never in results), counted and said; null cuts none.
-        reward_scale: rewards are divided by this before learning (never in results); null: 1 while their root mean square is at
-            most 100, else a power of two of about that size.
-        envs_per_input: environments that meet the same traffic, so that luck with it cancels in their advantages; 1 is plain PPO.
-        hidden: units of the hidden layers, policy and value apart; on images shared, behind the convolutions.
-        cnn: convolutions over images: nature (Mnih et al. 2015) or small (2013).
+    Raises:
+        ConfigError: two of one name, or one section with two classes.
     """
-
-    total_env_steps: Count = 4_000_000
-    num_envs: Annotated[int, Between(1, 65_536)] = 128
-    rollout_steps: Annotated[int, Between(1, 100_000)] = 64
-    num_epochs: Annotated[int, Between(1, 1000)] = 4
-    minibatch_size: Count = 1024
-    lr: PositiveShare = 1e-3
-    lr_final_share: Share = 0.0
-    gamma: Share = 0.98
-    gae_lambda: Share = 0.95
-    clip: Annotated[float, Between(0, 10, above=True)] = 0.2
-    clip_final_share: Share = 1.0
-    target_kl: Annotated[float, Between(0, 1000, above=True)] | None = None
-    entropy_coefficient: Annotated[float, Between(0, 10)] = 0.005
-    value_coefficient: Annotated[float, Between(0, 1000)] = 0.5
-    value_clip: Positive = 1e6
-    grad_clip: Positive = 0.5
-    reward_clip: Positive | None = None
-    reward_scale: Positive | None = None
-    envs_per_input: Annotated[int, Between(1, 65_536)] = 8
-    hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
-    cnn: Annotated[str, OneOf(tuple(CNNS))] = "nature"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.minibatch_size > self.batch_size:
-            raise ValueError(
-                f"minibatch_size: {self.minibatch_size} is larger than the batch, num_envs × rollout_steps ="
-                f" {self.batch_size}; allowed: 1 to {self.batch_size}"
-            )
-        if self.num_envs % self.envs_per_input:
-            raise ValueError(
-                f"envs_per_input: {self.envs_per_input} does not divide num_envs {self.num_envs}; allowed: its divisors"
-            )
-        _check_network(self)
-
-    @property
-    def batch_size(self) -> int:
-        """Transitions of one iteration, all of which are learnt from."""
-        return self.rollout_size
+    found: dict[str, Algorithm] = {}
+    for algorithm in algorithms:
+        if algorithm.name in found:
+            raise ConfigError(f"algorithm: {algorithm.name} is registered twice; allowed: once")
+        for other in found.values():
+            if other.section == algorithm.section and other.settings is not algorithm.settings:
+                raise ConfigError(f"algorithm: {algorithm.name} and {other.name} read {other.section} as different classes")
+        found[algorithm.name] = algorithm
+    return found
 
 
-@dataclass(frozen=True)
-class DQNConfig(_Budgeted):
-    """Deep Q-learning (Mnih et al. 2015; double: van Hasselt et al. 2016) on batch-native rollouts.
-
-    Attributes:
-        total_env_steps: training budget.
-        num_envs: environments stepped together, over all env runners.
-        rollout_steps: steps of each environment between two updates.
-        updates_per_step: gradient steps for each environment step.
-        batch_size: transitions of one gradient step.
-        buffer_size: transitions remembered.
-        learning_starts: transitions sampled before the first gradient step.
-        save_replay: keep the remembered transitions in checkpoints, so that a resumed run learns on as if never stopped; false
-            writes small checkpoints, and a resumed run first samples `learning_starts` transitions anew.
-        lr: Adam's learning rate at the start.
-        lr_final_share: learning rate at the end as a share of `lr`, linear in between.
-        gamma: discount.
-        n_step: rewards summed before bootstrapping.
-        double: the online network chooses the next action, the target network values it.
-        dueling: state value and advantages apart.
-        target_update_steps: gradient steps between two updates of the target network.
-        tau: share of the online network taken over at each of them; 1 copies it.
-        epsilon_start: share of random actions in the beginning.
-        epsilon_end: in the end.
-        epsilon_decay_share: of the budget, over which it falls linearly.
-        epsilon_decay_per_episode: instead, the factor by which each finished episode multiplies it; null for the linear fall.
-        prioritised_alpha: exponent of the priorities (Schaul et al. 2016); 0 draws uniformly.
-        prioritised_beta: exponent of the weights that make up for it, rising to 1.
-        grad_clip: global norm of the gradient.
-        reward_clip: rewards are cut at ± this before learning (never in results), counted and said; null cuts none.
-        reward_scale: rewards are divided by this before learning (never in results); null: 1 while their root mean square is at
-            most 100, else a power of two of about that size.
-        hidden: units of the hidden layers.
-        cnn: convolutions over images: nature (Mnih et al. 2015) or small (2013).
-    """
-
-    total_env_steps: Count = 100_000
-    num_envs: Annotated[int, Between(1, 65_536)] = 8
-    rollout_steps: Annotated[int, Between(1, 100_000)] = 4
-    updates_per_step: Annotated[float, Between(0, 1000, above=True)] = 0.25
-    batch_size: Count = 64
-    buffer_size: Annotated[int, Between(1, 100_000_000)] = 100_000
-    learning_starts: Annotated[int, Between(0, 1e12)] = 1000
-    save_replay: bool = True
-    lr: PositiveShare = 1e-3
-    lr_final_share: Share = 1.0
-    gamma: Share = 0.99
-    n_step: Annotated[int, Between(1, 10_000)] = 1
-    double: bool = True
-    dueling: bool = False
-    target_update_steps: Count = 250
-    tau: PositiveShare = 1.0
-    epsilon_start: Share = 1.0
-    epsilon_end: Share = 0.05
-    epsilon_decay_share: Share = 0.3
-    epsilon_decay_per_episode: Share | None = None
-    prioritised_alpha: Share = 0.0
-    prioritised_beta: Share = 0.4
-    grad_clip: Positive = 10.0
-    reward_clip: Positive | None = None
-    reward_scale: Positive | None = None
-    hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
-    cnn: Annotated[str, OneOf(tuple(CNNS))] = "nature"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_size > self.buffer_size:
-            raise ValueError(
-                f"batch_size: {self.batch_size} is larger than buffer_size {self.buffer_size}; allowed: 1 to {self.buffer_size}"
-            )
-        _check_network(self)
+ALGORITHMS = _by_name(_registered())
+# Section → its class.
+SECTIONS = {algorithm.section: algorithm.settings for algorithm in ALGORITHMS.values()}
+ENGINES = tuple(dict.fromkeys(engine for algorithm in ALGORITHMS.values() for engine in algorithm.engines))
 
 
-@dataclass(frozen=True)
-class TabularConfig(_Budgeted):
-    """Q-learning (Watkins 1989) and SARSA(λ) (Sutton and Barto, 2nd ed., 12.7) on a discretised observation.
-
-    Attributes:
-        total_env_steps: training budget.
-        num_envs: environments stepped together, all on one table.
-        alpha: step size.
-        gamma: discount.
-        trace_decay: λ of SARSA(λ); Q-learning has none.
-        trace_threshold: traces smaller than this are dropped.
-        epsilon_start: share of random actions in the first episode.
-        epsilon_end: never fewer.
-        epsilon_decay: factor an episode.
-        initial_q: of every entry.
-        bins: observation field → equal bins between its bounds; fields left out are not seen. Empty: numbered states.
-        edges: observation field → rising edges, instead of bins.
-    """
-
-    total_env_steps: Count = 200_000
-    num_envs: Annotated[int, Between(1, 65_536)] = 16
-    alpha: PositiveShare = 0.1
-    gamma: Share = 0.99
-    trace_decay: Share = 0.6
-    trace_threshold: Share = 1e-3
-    epsilon_start: Share = 1.0
-    epsilon_end: Share = 0.01
-    epsilon_decay: Share = 0.9995
-    initial_q: Annotated[float, Between(-1e12, 1e12)] = 0.0
-    bins: dict[str, int] = field(default_factory=dict)
-    edges: dict[str, tuple[float, ...]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_rollout(self)
-        for name, count in self.bins.items():
-            if not 1 <= count <= 1000:
-                raise ValueError(f"bins.{name}: {count} is not allowed; allowed: 1 to 1000")
-        for name, edges in self.edges.items():
-            if not edges or not all(math.isfinite(e) for e in edges) or any(b <= a for a, b in pairwise(edges)):
-                raise ValueError(f"edges.{name}: {list(edges)} is not allowed; allowed: finite numbers that rise")
-            if name in self.bins:
-                raise ValueError(f"set either bins or edges for {name}, not both")
-
-    @property
-    def rollout_size(self) -> int:
-        """Transitions of one iteration: a hundred steps of every environment."""
-        return 100 * self.num_envs
+def names(having: Mapping[str, Algorithm] | None = None, **facts: object) -> list[str]:
+    """Names of the algorithms whose records hold these facts."""
+    algorithms = ALGORITHMS if having is None else having
+    return [a.name for a in algorithms.values() if all(getattr(a, key) == value for key, value in facts.items())]

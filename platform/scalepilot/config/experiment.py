@@ -7,27 +7,42 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import yaml
 from pydantic import Discriminator, Field, Tag, TypeAdapter
 
-from scalepilot.config.algorithms import DQNConfig, PPOConfig, TabularConfig
+from scalepilot.config.algorithms import ALGORITHMS, ENGINES, SECTIONS, names
 from scalepilot.config.checks import Between, OneOf, Section
 from scalepilot.config.env import EnvConfig, OtherEnvConfig, env_tag
 from scalepilot.config.running import CheckpointsConfig, EvaluationConfig, ResourcesConfig, TrackingConfig
+from scalepilot.config.sections import LearningConfig
 from scalepilot.config.trainable import check_trainable
 from scalepilot.errors import ConfigError
 from scalepilot_envs.workloads import AnyWorkload, DiurnalWorkload
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# Algorithm → its section; Stable-Baselines3 takes the same hyperparameters as ours, so that both can be compared.
-SECTIONS = {"ppo": "ppo", "dqn": "dqn", "q_learning": "tabular", "sarsa": "tabular", "sb3_ppo": "ppo", "sb3_dqn": "dqn"}
-ALGORITHMS = tuple(SECTIONS)
-ENGINES = ("rllib", "rllib-stock")
+_Config = TypeVar("_Config")
 
 
-@dataclass(frozen=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def _with_sections(kind: type[_Config]) -> type[_Config]:
+    """A frozen dataclass with the sections of all algorithms before `resources`: the registry decides which there are."""
+    given, attributes = kind.__annotations__, []
+    merged: dict[str, Any] = {}
+    for name, hint in given.items():
+        if name == "resources":
+            for section, settings in SECTIONS.items():
+                merged[section] = settings
+                setattr(kind, section, field(default_factory=settings))
+                attributes.append(f"        {section}: hyperparameters of `algorithm: {'` and `'.join(names(section=section))}`.")
+        merged[name] = hint
+    kind.__annotations__ = merged
+    kind.__doc__ = "\n".join([(kind.__doc__ or "").rstrip(), *attributes])
+    return dataclass(frozen=True)(kind)
+
+
+@_with_sections
 class ExperimentConfig(Section):
     """Train, evaluate, report.
 
@@ -38,9 +53,6 @@ class ExperimentConfig(Section):
         seed: of everything random in training.
         env: the environment.
         workload: what Autoscale serves: one of the kinds of `scalepilot_envs.workloads.WORKLOADS`.
-        ppo: hyperparameters of `algorithm: ppo`.
-        dqn: hyperparameters of `algorithm: dqn`.
-        tabular: hyperparameters of `algorithm: q_learning` and `sarsa`.
         resources: where it runs.
         evaluation: how it is judged.
         output: folder that collects runs.
@@ -49,16 +61,13 @@ class ExperimentConfig(Section):
     """
 
     name: str = "experiment"
-    algorithm: Annotated[str, OneOf(ALGORITHMS)] = "ppo"
+    algorithm: Annotated[str, OneOf(tuple(ALGORITHMS))] = "ppo"
     engine: Annotated[str, OneOf(ENGINES)] = "rllib"
     seed: Annotated[int, Between(0, 2**31 - 1)] = 0
     env: Annotated[Annotated[EnvConfig, Tag("autoscale")] | Annotated[OtherEnvConfig, Tag("other")], Discriminator(env_tag)] = (
         field(default_factory=EnvConfig)
     )
     workload: Annotated[AnyWorkload, Field(discriminator="kind")] = field(default_factory=DiurnalWorkload)
-    ppo: PPOConfig = field(default_factory=PPOConfig)
-    dqn: DQNConfig = field(default_factory=DQNConfig)
-    tabular: TabularConfig = field(default_factory=TabularConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     output: str = "runs"
@@ -69,15 +78,17 @@ class ExperimentConfig(Section):
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"name: {self.name!r} is not allowed; allowed: 1–64 letters, digits, '.', '_', '-'")
         super().__post_init__()
-        if self.engine == "rllib-stock" and self.algorithm != "ppo":
-            raise ValueError(f"engine: rllib-stock is not allowed for algorithm {self.algorithm}; allowed: rllib")
+        engines = ALGORITHMS[self.algorithm].engines
+        if self.engine not in engines:
+            allowed = ", ".join(engines)
+            raise ValueError(f"engine: {self.engine} is not allowed for algorithm {self.algorithm}; allowed: {allowed}")
         if isinstance(self.env, OtherEnvConfig):
             check_trainable(self.algorithm, self.engine, self.env.description, getattr(self.learning, "cnn", None))
         self._check_shares()
 
     def _check_shares(self) -> None:
         """Refuse what env runners and learners cannot share equally."""
-        learning, section = self.learning, SECTIONS[self.algorithm]
+        learning, section = self.learning, ALGORITHMS[self.algorithm].section
         runners, learners = max(1, self.resources.num_env_runners), max(1, self.resources.num_learners)
         group = getattr(learning, "envs_per_input", 1)
         if runners * learners > 1 and learning.num_envs % (runners * learners * group):
@@ -86,15 +97,15 @@ class ExperimentConfig(Section):
                 f" groups of {group}; allowed: multiples of resources.num_env_runners × resources.num_learners ×"
                 f" {section}.envs_per_input = {runners * learners * group}"
             )
-        for name in ("minibatch_size",) if section == "ppo" else ("batch_size", "buffer_size") if section == "dqn" else ():
+        for name in learning.shared_by_learners:
             size = getattr(learning, name)
             if size % learners:
                 raise ValueError(f"{section}.{name}: {size} cannot be shared by {learners} learners; allowed: its multiples")
 
     @property
-    def learning(self) -> PPOConfig | DQNConfig | TabularConfig:
+    def learning(self) -> LearningConfig:
         """The section of the algorithm that trains."""
-        section: PPOConfig | DQNConfig | TabularConfig = getattr(self, SECTIONS[self.algorithm])
+        section: LearningConfig = getattr(self, ALGORITHMS[self.algorithm].section)
         return section
 
     @property

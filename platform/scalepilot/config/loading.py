@@ -12,8 +12,9 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from scalepilot.config.algorithms import ALGORITHMS
 from scalepilot.config.env import AUTOSCALE, ENV_TAGS, EnvConfig
-from scalepilot.config.experiment import ADAPTER, SECTIONS, ExperimentConfig
+from scalepilot.config.experiment import ADAPTER, ExperimentConfig
 from scalepilot.config.schema import Described
 from scalepilot.config.strict_yaml import MAX_YAML_CHARACTERS, parse_yaml
 from scalepilot.config.used import unused_key
@@ -46,12 +47,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
     changed = with_overrides({}, overrides)
     find_in_current_folder(env_section(values, overrides))
     config = config_from_mapping(values, overrides, source=str(path))
-    problem = unused_key(changed, config, SECTIONS, strict=True)
+    problem = unused_key(changed, config, strict=True)
     if problem:
         raise ConfigError(f"--set {problem}")
     # Whoever changes the algorithm, the environment or a section means what the file says there to make way.
     kept = {} if {*changed} & {"algorithm", "env"} else {k: v for k, v in values.items() if k not in changed}
-    problem = unused_key(kept, config, SECTIONS)
+    problem = unused_key(kept, config)
     if problem:
         raise ConfigError(f"{path}: {problem}")
     return config
@@ -88,7 +89,7 @@ def resumed_with(config: ExperimentConfig, overrides: Sequence[str]) -> Experime
     """
     if not overrides:
         return config
-    budget = f"{SECTIONS[config.algorithm]}.total_env_steps"
+    budget = f"{ALGORITHMS[config.algorithm].section}.total_env_steps"
     allowed = (budget, *_CHANGEABLE)
     for override in overrides:
         key = override.partition("=")[0].strip()

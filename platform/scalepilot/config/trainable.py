@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from scalepilot.config.algorithms import CNNS
+from scalepilot.config.algorithm import Trait
+from scalepilot.config.algorithms import ALGORITHMS
+from scalepilot.config.sections import CNNS
 from scalepilot_envs.description import EnvDescription
 
 
@@ -20,12 +22,12 @@ def check_trainable(algorithm: str, engine: str, env: EnvDescription, cnn: str |
     """
     if env.num_masked:
         # Stable-Baselines3 knows no action masks, and would choose actions that are not valid.
-        _allow(algorithm, ("ppo", "dqn", "q_learning", "sarsa"), env, "says which actions are valid", None)
+        _allow(algorithm, "masks", env, "says which actions are valid", None)
     if env.components:
-        _allow(algorithm, ("ppo",), env, "takes continuous actions", engine)
+        _allow(algorithm, "continuous", env, "takes continuous actions", engine)
     if env.image is None:
         return
-    _allow(algorithm, ("ppo", "dqn"), env, "shows images", engine)
+    _allow(algorithm, "images", env, "shows images", engine)
     assert cnn is not None
     smallest = smallest_side(cnn)
     sides = [n for n, axis in zip(env.image.shape, env.image.axes, strict=True) if axis in ("height", "width")]
@@ -36,9 +38,9 @@ def check_trainable(algorithm: str, engine: str, env: EnvDescription, cnn: str |
         )
 
 
-def _allow(algorithm: str, algorithms: tuple[str, ...], env: EnvDescription, why: str, engine: str | None) -> None:
-    if algorithm not in algorithms:
-        allowed = ", ".join(algorithms)
+def _allow(algorithm: str, trait: Trait, env: EnvDescription, why: str, engine: str | None) -> None:
+    if trait not in ALGORITHMS[algorithm].takes:
+        allowed = ", ".join(name for name, other in ALGORITHMS.items() if trait in other.takes)
         raise ValueError(f"algorithm: {algorithm} is not allowed on {env.env_id}, which {why}; allowed: {allowed}")
     if engine not in (None, "rllib"):
         raise ValueError(f"engine: {engine} is not allowed on {env.env_id}, which {why}; allowed: rllib")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from scalepilot.cluster.connection import connected
-from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
+from scalepilot.config import ALGORITHMS, EnvConfig, ExperimentConfig, OtherEnvConfig
 from scalepilot.evaluate.compare import Comparison, write_evaluation
 from scalepilot.evaluate.returns import ReturnComparison, compare_returns, returns_summary, write_returns
 from scalepilot.evaluate.run_comparison import (
@@ -29,7 +29,7 @@ from scalepilot.evaluate.store import summary
 from scalepilot.files.atomic import write_bytes
 from scalepilot.files.lock import locked
 from scalepilot.files.stop import StopFlag, Stopped, at_once
-from scalepilot.learn.algorithms import RAY_ALGORITHMS, make_trainer, policy_spec
+from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.callbacks import Callback, Videos, check_tracking, trackers
 from scalepilot.learn.initial_weights import check_fits, load_parent, parent_of, weights_of
 from scalepilot.learn.preflight import check_environment
@@ -119,7 +119,7 @@ def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate:
             with at_once():
                 rivals = tuned_baselines(config, data, folder)
         trained = json_outcome = None
-        with connected(config.resources) if config.algorithm in RAY_ALGORITHMS else contextlib.nullcontext():
+        with connected(config.resources) if ALGORITHMS[config.algorithm].needs_ray else contextlib.nullcontext():
             from scalepilot.learn.loop import TrainingLoop
 
             loop: TrainingLoop | None = None
@@ -214,13 +214,12 @@ def start_from(trainer: Trainer, parent: Policy) -> None:
 def make_callbacks(config: ExperimentConfig, folder: RunFolder, task: Task) -> list[Callback]:
     """What watches a run beside progress.csv and TensorBoard."""
     callbacks = trackers(config, folder.path)
-    if config.algorithm in RAY_ALGORITHMS:
+    if ALGORITHMS[config.algorithm].needs_ray:
         from scalepilot.learn.rllib.prometheus import RayMetrics
 
         callbacks.append(RayMetrics(folder.run_id, config.name, config.algorithm))
     if config.evaluation.videos and can_be_filmed(task):
-        total_env_steps = config.learning.num_iterations * config.learning.rollout_size
-        callbacks.append(Videos(folder.videos, config.evaluation.videos, total_env_steps, partial(film, task)))
+        callbacks.append(Videos(folder.videos, config.evaluation.videos, config.learning.env_steps, partial(film, task)))
     return callbacks
 
 

@@ -1,64 +1,50 @@
-"""The algorithms: what trains each, and what the policy is that comes out."""
+"""What trains an algorithm of the registry, and what the policy is that comes out."""
 
 from __future__ import annotations
 
 import datetime as dt
+import importlib
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
-from scalepilot.config import ExperimentConfig
+from scalepilot.config import ALGORITHMS, ExperimentConfig
 from scalepilot.errors import ConfigError
 from scalepilot.learn.task import Task
-from scalepilot.policy import DecisionRule, PolicySpec, env_actions, env_components, env_fields
+from scalepilot.learn.trainer import Trainer
+from scalepilot.policy import PolicySpec, env_actions, env_components, env_fields
 from scalepilot.runs.folder import RunFolder, git_sha, library_versions
-from scalepilot_envs.description import EnvDescription
-
-if TYPE_CHECKING:
-    from scalepilot.learn.trainer import Trainer
-
-RAY_ALGORITHMS = ("ppo", "dqn")
-TABULAR_ALGORITHMS = ("q_learning", "sarsa")
-SB3_ALGORITHMS = ("sb3_ppo", "sb3_dqn")
 
 
 def make_trainer(config: ExperimentConfig, task: Task) -> Trainer:
-    """The algorithm in training; for Ray's, Ray must be up.
+    """The algorithm in training; for Ray's, Ray must be up. What it needs is imported here: Ray and torch take seconds.
 
     Raises:
-        ConfigError: the algorithm does not train on this environment.
+        ConfigError: the algorithm does not train on this environment, or what it needs is not installed.
     """
-    trainer: Trainer
-    if config.algorithm in RAY_ALGORITHMS:
-        from scalepilot.learn.rllib.trainer import RLlibTrainer
-
-        trainer = RLlibTrainer(config, task)
-    elif config.algorithm in SB3_ALGORITHMS:
-        try:
-            from scalepilot.learn.sb3.trainer import make_sb3_trainer
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"algorithm: {config.algorithm} needs {error.name}: pip install 'scalepilot[sb3]'") from None
-        trainer = make_sb3_trainer(config, task)
-    else:
-        from scalepilot.learn.tabular import TabularTrainer
-
-        trainer = TabularTrainer(config, task)
+    algorithm = ALGORITHMS[config.algorithm]
+    module, _, name = algorithm.trainer.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        how = f": pip install 'scalepilot[{algorithm.extra}]'" if algorithm.extra else ""
+        raise ConfigError(f"algorithm: {config.algorithm} needs {error.name}{how}") from None
+    trainer: Trainer = make(config, task)
     return trainer
 
 
 def policy_spec(config: ExperimentConfig, folder: RunFolder, task: Task) -> PolicySpec:
     """Description of the policy this run will export."""
-    env = task.description
+    env, algorithm = task.description, ALGORITHMS[config.algorithm]
     return PolicySpec(
         name=f"{config.name}-{config.algorithm}"[:64],
         version=folder.run_id,
-        kind="table" if config.algorithm in TABULAR_ALGORITHMS else "network",
+        kind=algorithm.policy_kind,
         env_id=env.env_id,
         env_params=asdict(env.params),
         env_options=dict(env.options),
         observation_fields=env_fields(env),
         actions=env_actions(env),
         components=env_components(env),
-        decision_rule=_decision_rule(config, env),
+        decision_rule="box" if env.components else algorithm.decision_rule,
         provenance={
             "algorithm": config.algorithm,
             "engine": config.engine,
@@ -70,9 +56,3 @@ def policy_spec(config: ExperimentConfig, folder: RunFolder, task: Task) -> Poli
             **({"init": init} if (init := folder.read_status().get("init")) else {}),
         },
     )
-
-
-def _decision_rule(config: ExperimentConfig, env: EnvDescription) -> DecisionRule:
-    if env.components:
-        return "box"
-    return "argmax_q" if config.algorithm in ("dqn", "sb3_dqn", *TABULAR_ALGORITHMS) else "argmax_p"

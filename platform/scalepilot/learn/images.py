@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from scalepilot.config.algorithms import CNNS
+from scalepilot.config.sections import CNNS
 from scalepilot.policy.spec import IMAGE_SCALE
 
 

@@ -9,18 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scalepilot.config.algorithms import ALGORITHMS, names
 from scalepilot.errors import InputError
 from scalepilot.files.ownership import check_own_tree
 from scalepilot.policy import NetworkPolicy, Policy, PolicySpec, TablePolicy, load_policy
 
 Arrays = dict[str, NDArray[Any]]
-# Algorithm → what a policy must be to start it.
-_KINDS = {
-    "ppo": ("network", ("argmax_p", "sample", "box")),
-    "dqn": ("network", ("argmax_q",)),
-    "q_learning": ("table", ("argmax_q",)),
-    "sarsa": ("table", ("argmax_q",)),
-}
 _VARIANCE_FLOOR = 1e-6
 REWARD_SCALE = "reward_scale"
 
@@ -31,11 +25,13 @@ def load_parent(path: Path, algorithm: str) -> Policy:
     Raises:
         InputError: it cannot start this algorithm, or others can write to it.
     """
-    if algorithm not in _KINDS:
-        raise InputError(f"--init: algorithm {algorithm} cannot start from a policy; allowed: {', '.join(_KINDS)}")
+    record = ALGORITHMS[algorithm]
+    if not record.starts_from_policy:
+        allowed = ", ".join(names(starts_from_policy=True))
+        raise InputError(f"--init: algorithm {algorithm} cannot start from a policy; allowed: {allowed}")
     folder = path / "policy" if (path / "policy" / "policy.json").is_file() else path
     policy = load_policy(check_own_tree(folder, "init"))
-    kind, rules = _KINDS[algorithm]
+    kind, rules = record.policy_kind, record.starting_rules
     if policy.spec.kind != kind or policy.spec.decision_rule not in rules:
         given = f"a {policy.spec.kind} with decision rule {policy.spec.decision_rule}"
         raise InputError(f"--init {path}: {given} cannot start {algorithm}; allowed: a {kind} with {' or '.join(rules)}")

@@ -351,7 +351,7 @@ class TrainingLoop:
             # In a budget that was raised, what was late is early.
             self.best_score = not self._late(self.best_env_steps / self.learning.rollout_size), float(loop.best_score[1])
         self.folder.truncate_metrics(self.iteration)
-        refilled = self.config.algorithm in ("dqn", "sb3_dqn") and not self.config.dqn.save_replay
+        refilled = self.learning.refills_replay
         self.folder.mark_resumed(self.iteration, replay_refilled=refilled)
         logger.info("resumed at iteration %d%s", self.iteration, ", with an empty replay buffer" if refilled else "")
 

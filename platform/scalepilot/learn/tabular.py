@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from scalepilot.config import ExperimentConfig
+from scalepilot.config import ExperimentConfig, TabularConfig
 from scalepilot.errors import ConfigError, InputError, RunError
 from scalepilot.files.stored import read_arrays, read_mapping
 from scalepilot.learn.initial_weights import completed
@@ -67,7 +67,7 @@ class TableSnapshot:
 
 
 class TabularTrainer:
-    """One table shared by `num_envs` environments; `algorithm` q_learning or sarsa.
+    """One table shared by `num_envs` environments.
 
     Episodes are numbered over all environments as they begin; episode k explores with probability
     max(epsilon_end, epsilon_start · epsilon_decay^k) a step. With one environment this is the textbook's loop.
@@ -83,15 +83,19 @@ class TabularTrainer:
         Watkins (1989); Sutton and Barto, Reinforcement Learning, 2nd ed. (2018), 6.5 and 12.7.
     """
 
+    # SARSA(λ) has them, Q-learning has none.
+    has_traces: bool
+
     def __init__(self, config: ExperimentConfig, task: Task) -> None:
-        self.config, self.settings = config, config.tabular
+        assert isinstance(config.learning, TabularConfig)
+        self.config, self.settings = config, config.learning
         s, fields = self.settings, env_fields(task.description)
         self.num_envs, self.num_actions = s.num_envs, len(task.description.actions)
         self._num_masked = task.description.num_masked
         numbered = task.network_inputs()["num_states"] is not None
         try:
             self.discretiser = Discretiser.of_bins(fields, s.bins, s.edges, self.num_actions, numbered=numbered)
-            self.traces = Traces(s.num_envs, s.gamma * s.trace_decay, s.trace_threshold) if config.algorithm == "sarsa" else None
+            self.traces = Traces(s.num_envs, s.gamma * s.trace_decay, s.trace_threshold) if self.has_traces else None
         except ValueError as error:
             raise ConfigError(f"tabular.{error}") from None
         env = find_env(task.description.env_id).vector_maker()(num_envs=s.num_envs, **task.training_arguments())
@@ -284,3 +288,15 @@ class TabularTrainer:
     def close(self) -> None:
         """Close the environments."""
         self.env.close()
+
+
+class QLearningTrainer(TabularTrainer):
+    """Q-learning: the successor is worth its best action."""
+
+    has_traces = False
+
+
+class SarsaTrainer(TabularTrainer):
+    """SARSA(λ): the successor is worth the action that is taken there, and errors reach back along traces."""
+
+    has_traces = True

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scalepilot.config import ExperimentConfig
+from scalepilot.config import ALGORITHMS, ExperimentConfig
 from scalepilot.config.env import EnvConfig
 from scalepilot.errors import EnvironmentFailedError, InputError, ScalepilotError
 from scalepilot.evaluate.compare import Comparison
@@ -137,7 +137,7 @@ class RunPictures:
             "action_shares.svg": self.action_shares,
             "policy_map.svg": self.policy_map,
         }
-        if self.config.algorithm in ("q_learning", "sarsa"):
+        if ALGORITHMS[self.config.algorithm].policy_kind == "table":
             drawings["q_table.svg"] = self.q_table
         if isinstance(self.config.env, EnvConfig):
             drawings["playback.svg"] = self.playback

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from scalepilot.config.algorithms import ALGORITHMS
 from scalepilot_envs.episode_metrics import MEANINGS
 
 ALL = "all"
@@ -49,7 +50,12 @@ def episode_column(name: str) -> str:
     return f"episode_{name}_mean"
 
 
-_PPO, _DQN, _Q = "ppo, sb3_ppo", "dqn, sb3_dqn", "dqn, sb3_dqn, q_learning, sarsa"
+def _learnt(name: str, unit: str, meaning: str, where: str = "", *, repeatable: bool = True) -> Metric:
+    """A column that some algorithms have: those whose records name it."""
+    found = ", ".join(a.name for a in ALGORITHMS.values() if name in (*a.metrics, *a.own_metrics))
+    return Metric(name, unit, meaning, found + where, repeatable)
+
+
 TABLE = (
     Metric("iteration", "1", "rounds of sampling and learning so far"),
     Metric("env_steps", "transitions", "transitions sampled so far"),
@@ -63,25 +69,25 @@ TABLE = (
     Metric("episode_return_mean", "reward", "mean return of the training episodes that ended in this iteration"),
     Metric("episode_length_mean", "steps", "their mean length"),
     *(Metric(episode_column(name), unit, meaning, environments) for name, (unit, meaning, environments) in MEANINGS.items()),
-    Metric("policy_loss", "1", "clipped surrogate of the last minibatch", _PPO),
-    Metric("value_loss", "1", "squared error of the value network on the last minibatch", _PPO),
-    Metric("explained_variance", "1", "share of the returns' variance that the value network explains", _PPO),
-    Metric("entropy", "nat", "of the policy's distribution over actions", _PPO),
-    Metric("kl", "nat", "divergence of the policy from the one that sampled", _PPO),
-    Metric("clip", "1", "of the probability ratio, by its schedule", "ppo"),
-    Metric("epochs", "1", "passes over the rollout; fewer than asked for where the divergence ended them", "ppo"),
-    Metric("q_loss", "1", "mean error of the Q-values over this iteration's updates (tabular: absolute TD error)", _Q),
-    Metric("q_mean", "reward", "mean Q-value of what was last learnt from", "dqn, q_learning, sarsa"),
-    Metric("epsilon", "share", "of random actions", _Q),
-    Metric("reward_scale", "reward", "rewards are divided by this before learning", f"{_PPO}, {_DQN}"),
-    Metric("value_clipped_share", "share", "of this iteration's value errors, those cut by value_clip", "ppo"),
-    Metric("grad_clipped_share", "share", "of this iteration's gradients, those cut by grad_clip", "ppo"),
-    Metric("features_clamped_share", "share", "of this iteration's normalised features, those cut at 8 in size", "ppo"),
-    Metric("active_traces", "1", "traces above the threshold, mean over steps and environments", "sarsa"),
-    Metric("largest_trace", "1", "largest trace of the iteration", "sarsa"),
-    Metric("gradient_updates", "1", "gradient steps so far", _DQN),
-    Metric("learning_rate", "1", "of the optimiser", "ppo, dqn, sb3_ppo, sb3_dqn"),
-    Metric("env_runner_restarts", "1", "env runners that came back in this iteration", "ppo, dqn"),
+    _learnt("policy_loss", "1", "clipped surrogate of the last minibatch"),
+    _learnt("value_loss", "1", "squared error of the value network on the last minibatch"),
+    _learnt("explained_variance", "1", "share of the returns' variance that the value network explains"),
+    _learnt("entropy", "nat", "of the policy's distribution over actions"),
+    _learnt("kl", "nat", "divergence of the policy from the one that sampled"),
+    _learnt("clip", "1", "of the probability ratio, by its schedule"),
+    _learnt("epochs", "1", "passes over the rollout; fewer than asked for where the divergence ended them"),
+    _learnt("q_loss", "1", "mean error of the Q-values over this iteration's updates (tabular: absolute TD error)"),
+    _learnt("q_mean", "reward", "mean Q-value of what was last learnt from"),
+    _learnt("epsilon", "share", "of random actions"),
+    _learnt("reward_scale", "reward", "rewards are divided by this before learning"),
+    _learnt("value_clipped_share", "share", "of this iteration's value errors, those cut by value_clip"),
+    _learnt("grad_clipped_share", "share", "of this iteration's gradients, those cut by grad_clip"),
+    _learnt("features_clamped_share", "share", "of this iteration's normalised features, those cut at 8 in size"),
+    _learnt("active_traces", "1", "traces above the threshold, mean over steps and environments"),
+    _learnt("largest_trace", "1", "largest trace of the iteration"),
+    _learnt("gradient_updates", "1", "gradient steps so far"),
+    _learnt("learning_rate", "1", "of the optimiser"),
+    _learnt("env_runner_restarts", "1", "env runners that came back in this iteration"),
     Metric("env_failures", "1", "episodes that failed in this iteration: the environment raised, or gave what is no number"),
     Metric(
         "observations_outside_share",
@@ -89,25 +95,26 @@ TABLE = (
         "of this iteration's observations outside the declared bounds, of the field with most",
     ),
     Metric("rewards_clipped_share", "share", "of this iteration's rewards, those cut by reward_clip before learning"),
-    Metric("lost_rollouts", "1", "rollouts lost with their process or node in this iteration and sampled again", "ppo, dqn"),
+    _learnt("lost_rollouts", "1", "rollouts lost with their process or node in this iteration and sampled again"),
     Metric("learner_restarts", "1", "times a learner died and training went on from the newest checkpoint, since the last row"),
-    Metric("sample_seconds", "s", "of this iteration spent sampling", "ppo, dqn, q_learning, sarsa", repeatable=False),
-    Metric("learn_seconds", "s", "of this iteration spent learning", "ppo, dqn, q_learning, sarsa", repeatable=False),
-    Metric(
+    _learnt("sample_seconds", "s", "of this iteration spent sampling", repeatable=False),
+    _learnt("learn_seconds", "s", "of this iteration spent learning", repeatable=False),
+    _learnt(
         "transfer_seconds",
         "s",
         "of this iteration spent moving rollouts: into the object store of the slowest env runner's node, and out of it to the"
         " learner",
-        "ppo, dqn, with env runners or learners apart",
+        ", with env runners or learners apart",
         repeatable=False,
     ),
-    Metric("sync_seconds", "s", "of this iteration spent handing the weights to the env runners", "ppo, dqn", repeatable=False),
+    _learnt("sync_seconds", "s", "of this iteration spent handing the weights to the env runners", repeatable=False),
     Metric("cpu_percent", "%", "CPU time of the process tree since the last value; 100 is one core", repeatable=False),
     Metric(
         "memory_megabytes", "MB", "resident memory of the process tree, shared pages counted in each process", repeatable=False
     ),
     Metric("gpu_percent", "%", "utilisation of the busiest GPU, where nvidia-ml-py is installed", repeatable=False),
     Metric("gpu_memory_megabytes", "MB", "memory in use on all GPUs together, likewise", repeatable=False),
+    *(_learnt(name, *about) for name, about in {k: v for a in ALGORITHMS.values() for k, v in a.own_metrics.items()}.items()),
 )
 METRICS = tuple(metric.name for metric in TABLE)
 # Name → TensorBoard's tag.

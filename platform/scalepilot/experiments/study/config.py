@@ -14,7 +14,6 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter
 
 from scalepilot.config import (
-    SECTIONS,
     ExperimentConfig,
     OtherEnvConfig,
     checked,
@@ -176,7 +175,7 @@ def _planned(study: StudyConfig, name: str, task: TaskConfig, path: Path) -> Pla
                     " environment (scalepilot compare judges Autoscale's policies by what they cost)"
                 )
             kept = merged if "algorithm" not in changes else {}
-            problem = unused_key(kept, config, SECTIONS)
+            problem = unused_key(kept, config)
             if problem:
                 raise ConfigError(f"{source}: {problem}")
             arms[full_name] = config

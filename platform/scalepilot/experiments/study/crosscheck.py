@@ -203,13 +203,12 @@ def _result(
 
 def summary(check: CrossCheck) -> dict[str, Any]:
     """The machine-readable result."""
-    learning = check.config.learning
     return {
         "name": check.config.name,
         "env": check.config.env.id,
         "algorithm": check.config.algorithm.removeprefix(ENGINES["sb3"]),
         "seeds": list(check.seeds),
-        "env_steps": learning.num_iterations * learning.rollout_size,
+        "env_steps": check.config.learning.env_steps,
         "metric": check.metric,
         "lower_is_better": check.lower_is_better,
         "episodes": int(check.engines["rllib"].values.shape[1]),

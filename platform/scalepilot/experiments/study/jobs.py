@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scalepilot.cluster.connection import connected
-from scalepilot.config import ExperimentConfig, config_from_mapping
+from scalepilot.config import ALGORITHMS, ExperimentConfig, config_from_mapping
 from scalepilot.errors import ScalepilotError
 from scalepilot.experiments.run import run_experiment
 from scalepilot.files.stop import StopFlag
-from scalepilot.learn.algorithms import RAY_ALGORITHMS
 from scalepilot.runs.folder import RunFolder
 
 Outcome = Literal["finished", "interrupted", "failed"]
@@ -156,7 +155,7 @@ def _work(connection: Connection[Any, Any], log: str) -> None:
             mapping, folder, resume = connection.recv()
             config = config_from_mapping(mapping)
             try:
-                if config.algorithm in RAY_ALGORITHMS and not is_connected:
+                if ALGORITHMS[config.algorithm].needs_ray and not is_connected:
                     stack.enter_context(connected(config.resources))
                     is_connected = True
                 result = run_experiment(config, RunFolder(Path(folder)), resume=resume)

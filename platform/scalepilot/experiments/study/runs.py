@@ -208,7 +208,7 @@ def _measured(
             recorded[name].append((policy, recordings))
             test, random = _test_returns(run)
             read.append(_read(run, seed, test, recordings, len(description.actions), folder))
-        budget = config.learning.num_iterations * config.learning.rollout_size
+        budget = config.learning.env_steps
         arms.append(measure_arm(name, _detail(config), budget, read, task.success_return, samples, bounds))
     labels = [entry.label for entry in description.actions]
     result = compare_arms(task.name, description.env_id, task.success_return, labels, random, arms, samples, bounds)

@@ -19,24 +19,6 @@ from scalepilot.config.schema import Described
 from scalepilot.errors import ConfigError
 
 SEARCHES = ("grid", "random", "asha", "pbt", "optuna")
-# Population-based training changes these while it trains; anything else would need other networks, rollouts or budgets.
-CHANGEABLE = {
-    "ppo": (
-        "lr",
-        "gamma",
-        "gae_lambda",
-        "clip",
-        "target_kl",
-        "entropy_coefficient",
-        "value_coefficient",
-        "value_clip",
-        "grad_clip",
-        "reward_clip",
-        "num_epochs",
-        "minibatch_size",
-    ),
-    "dqn": ("lr", "gamma", "grad_clip", "reward_clip", "batch_size"),
-}
 MOST_TRIALS = 10_000
 
 
@@ -222,4 +204,4 @@ def _check_space(space: Any, source: str) -> None:
             )
 
 
-__all__ = ["CHANGEABLE", "MOST_TRIALS", "SEARCHES", "RangeConfig", "SearchConfig", "SweepConfig", "checked_sweep", "json_schema"]
+__all__ = ["MOST_TRIALS", "SEARCHES", "RangeConfig", "SearchConfig", "SweepConfig", "checked_sweep", "json_schema"]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from scalepilot.config import (
-    SECTIONS,
+    ALGORITHMS,
     ExperimentConfig,
     OtherEnvConfig,
     config_from_mapping,
@@ -26,7 +26,7 @@ from scalepilot.config import (
 )
 from scalepilot.config.used import unused_key
 from scalepilot.errors import ConfigError
-from scalepilot.experiments.sweep.config import CHANGEABLE, MOST_TRIALS, RangeConfig, SweepConfig, checked_sweep
+from scalepilot.experiments.sweep.config import MOST_TRIALS, RangeConfig, SweepConfig, checked_sweep
 from scalepilot.files.env_modules import find_in_current_folder
 
 # Keys that every trial has from its sweep.
@@ -125,7 +125,7 @@ def _check_used(plan: PlannedSweep, path: Path) -> None:
         put_key(searched, key, choices, str(path))
     for given, where in ((searched, "space"), (plan.base, "experiment")):
         # Ray Tune itself uses the resources, whatever trains.
-        problem = unused_key(given, plan.example, SECTIONS, ignored=("resources",))
+        problem = unused_key(given, plan.example, ignored=("resources",))
         if problem:
             raise ConfigError(f"{path}: {where}: {problem}")
 
@@ -229,13 +229,15 @@ def _drawn(sweep: SweepConfig, base: Mapping[str, Any], source: str) -> list[Poi
 
 
 def _check_changeable(sweep: SweepConfig, base: Mapping[str, Any], source: str) -> None:
-    section = SECTIONS.get(str(base.get("algorithm", "ppo")), "")
-    if str(base.get("algorithm", "ppo")) not in CHANGEABLE:
-        raise ConfigError(f"{source}: search.kind: pbt trains {' and '.join(CHANGEABLE)} only, not {base.get('algorithm')}")
-    allowed = [f"{section}.{name}" for name in CHANGEABLE[section]]
+    """Refuse what a population cannot change while it trains: it would need other networks, rollouts or budgets."""
+    name = str(base.get("algorithm", ExperimentConfig.algorithm))
+    changeable = {a.name: [f"{a.section}.{key}" for key in a.changeable] for a in ALGORITHMS.values() if a.changeable}
+    if name not in changeable:
+        raise ConfigError(f"{source}: search.kind: pbt trains {' and '.join(changeable)} only, not {name}")
     for key in sweep.space:
-        if key not in allowed:
-            raise ConfigError(f"{source}: space.{key}: cannot change while training; allowed with kind pbt: {', '.join(allowed)}")
+        if key not in changeable[name]:
+            allowed = ", ".join(changeable[name])
+            raise ConfigError(f"{source}: space.{key}: cannot change while training; allowed with kind pbt: {allowed}")
 
 
 __all__ = ["PlannedSweep", "Point", "label", "load_sweep", "planned", "trial_folder", "whole_mapping"]

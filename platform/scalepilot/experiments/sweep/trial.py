@@ -151,8 +151,7 @@ class Trial(Trainable):
         spec = policy_spec(config, folder, task)
         remake = partial(make_trainer, config, task)
         self._config, self._task = config, task
-        budget = config.learning.num_iterations * config.learning.rollout_size
-        folder.write_status("running", sweep=folder.read_status()["sweep"] | {"total_env_steps": budget})
+        folder.write_status("running", sweep=folder.read_status()["sweep"] | {"total_env_steps": config.learning.env_steps})
         callbacks = make_callbacks(config, folder, task)
         self._loop = TrainingLoop(config, remake(), folder, task, spec, progress, callbacks, remake)
         if checkpoint is None:

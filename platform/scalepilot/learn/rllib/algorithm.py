@@ -19,9 +19,9 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from scalepilot.config.running import ResourcesConfig
 from scalepilot.learn.rllib.learner import LearnerCalls, RolloutsLostError
 from scalepilot.learn.rllib.runner_pool import RunnerPool
+from scalepilot.learn.rllib.settings import EngineSettings
 from scalepilot.learn.rllib.watchdog import Watchdog
 from scalepilot.simulate.env_notes import EnvNotes
 
@@ -30,8 +30,6 @@ logger = logging.getLogger("scalepilot.training")
 ENV_RUNNER_RESTARTS, LOST_ROLLOUTS = "env_runner_restarts", "lost_rollouts"
 # Of the slowest env runner.
 PUT_SECONDS = "put_seconds"
-# In `learner_config_dict`, which is where RLlib keeps settings it does not know.
-ENV_TIMEOUT_SECONDS = "env_timeout_seconds"
 
 
 class NoHomeFolder:
@@ -59,10 +57,9 @@ class RolloutAlgorithm(NoHomeFolder):
     def setup(self, config: Any) -> None:
         """Start the env runners and learners."""
         super().setup(config)  # type: ignore[misc]
-        settings = self.config.learner_config_dict
         self.notes = EnvNotes()
         self.learners, self._pieces = LearnerCalls(self.learner_group), max(1, self.config.num_learners)
-        self._time_limit_seconds = float(settings.get(ENV_TIMEOUT_SECONDS, ResourcesConfig.env_timeout_seconds))
+        self._time_limit_seconds = EngineSettings.of(self.config).resources.env_timeout_seconds
         self._watchdog = Watchdog(f"env {self.config.env}", "resources.env_timeout_seconds")
         if self.env_runner_group.num_remote_workers():
             self._pool = RunnerPool(self.env_runner_group, self.config.env, self._time_limit_seconds, self._pieces)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from typing import Any
 
 import gymnasium as gym
@@ -14,16 +13,15 @@ from ray.rllib.algorithms.dqn import DQNConfig as RLlibDQNConfig
 from ray.rllib.algorithms.ppo import PPOConfig as RLlibPPOConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-from scalepilot.config import ExperimentConfig, TabularConfig
+from scalepilot.config import DQNConfig, ExperimentConfig, PPOConfig
 from scalepilot.learn.devices import choose_device
-from scalepilot.learn.rllib.algorithm import ENV_TIMEOUT_SECONDS
 from scalepilot.learn.rllib.dqn import RolloutDQN, RolloutDQNLearner
 from scalepilot.learn.rllib.env_runner import VectorEnvRunner
 from scalepilot.learn.rllib.exploration import EpsilonGreedyRunner
-from scalepilot.learn.rllib.learner import DEVICE, TORCH_THREADS
 from scalepilot.learn.rllib.module import ActorCriticModule
 from scalepilot.learn.rllib.ppo import RolloutPPO, RolloutPPOLearner, StockPPO
 from scalepilot.learn.rllib.q_module import QModule
+from scalepilot.learn.rllib.settings import EngineSettings
 from scalepilot.learn.task import Task
 from scalepilot_envs.registration import find_env, split_id
 
@@ -54,11 +52,10 @@ def algorithm_config(config: ExperimentConfig, task: Task) -> AlgorithmConfig:
         InputError: GPUs asked for and none there.
     """
     resources, learning = config.resources, config.learning
-    assert not isinstance(learning, TabularConfig)
-    learners = max(1, resources.num_learners)
+    assert isinstance(learning, PPOConfig | DQNConfig)
     device = choose_device(resources, ray.cluster_resources().get("GPU", 0.0))
     logger.info("%s", device.reason)
-    rllib = _dqn(config, task, learners) if config.algorithm == "dqn" else _ppo(config, task, learners)
+    rllib = _dqn(learning, task) if isinstance(learning, DQNConfig) else _ppo(learning, config, task)
     rllib.env_runners(
         num_env_runners=resources.num_env_runners,
         num_envs_per_env_runner=learning.num_envs // max(1, resources.num_env_runners),
@@ -68,12 +65,7 @@ def algorithm_config(config: ExperimentConfig, task: Task) -> AlgorithmConfig:
     rllib.learners(
         num_learners=resources.num_learners,
         num_gpus_per_learner=device.num_gpus,
-        learner_config_dict={
-            **rllib.learner_config_dict,
-            DEVICE: device.name,
-            TORCH_THREADS: resources.torch_threads,
-            ENV_TIMEOUT_SECONDS: resources.env_timeout_seconds,
-        },
+        learner_config_dict=EngineSettings(learning, resources, device.name).to_rllib(),
     )
     rllib.environment(register_with_ray(config.env.id), env_config=task.training_arguments())
     rllib.debugging(seed=config.seed, log_level="ERROR")
@@ -86,16 +78,15 @@ def algorithm_config(config: ExperimentConfig, task: Task) -> AlgorithmConfig:
     return rllib
 
 
-def _ppo(config: ExperimentConfig, task: Task, learners: int) -> RLlibPPOConfig:
-    ppo, stock = config.ppo, config.engine == "rllib-stock"
+def _ppo(ppo: PPOConfig, config: ExperimentConfig, task: Task) -> RLlibPPOConfig:
+    stock, learners = config.engine == "rllib-stock", max(1, config.resources.num_learners)
     model = {**task.network_inputs(), "cnn": ppo.cnn, "hidden": list(ppo.hidden)}
-    horizon = ppo.num_iterations * ppo.batch_size
     rllib = RLlibPPOConfig(algo_class=StockPPO if stock else RolloutPPO)
     if not stock:
         rllib.env_runners(env_runner_cls=VectorEnvRunner)
     rllib.training(
-        lr=[[0, ppo.lr], [horizon, ppo.lr * ppo.lr_final_share]],
-        entropy_coeff=[[0, ppo.entropy_coefficient], [horizon, 0.0]],
+        lr=[[0, ppo.lr], [ppo.env_steps, ppo.lr * ppo.lr_final_share]],
+        entropy_coeff=[[0, ppo.entropy_coefficient], [ppo.env_steps, 0.0]],
         train_batch_size_per_learner=ppo.batch_size // learners,
         minibatch_size=ppo.minibatch_size // learners,
         num_epochs=ppo.num_epochs,
@@ -109,33 +100,22 @@ def _ppo(config: ExperimentConfig, task: Task, learners: int) -> RLlibPPOConfig:
         grad_clip_by="global_norm",
         **({} if stock else {"learner_class": RolloutPPOLearner}),
     )
-    rllib.learners(
-        learner_config_dict={
-            "reward_clip": math.inf if ppo.reward_clip is None else ppo.reward_clip,
-            "reward_scale": ppo.reward_scale,
-            "envs_per_input": ppo.envs_per_input,
-            "clip_schedule": [[0, ppo.clip], [horizon, ppo.clip * ppo.clip_final_share]],
-            "target_kl": ppo.target_kl,
-        },
-    )
     rllib.rl_module(rl_module_spec=RLModuleSpec(module_class=ActorCriticModule, model_config=model))
     return rllib
 
 
-def _dqn(config: ExperimentConfig, task: Task, learners: int) -> RLlibDQNConfig:
-    dqn = config.dqn
+def _dqn(dqn: DQNConfig, task: Task) -> RLlibDQNConfig:
     rllib = RLlibDQNConfig(algo_class=RolloutDQN)
     rllib.env_runners(env_runner_cls=EpsilonGreedyRunner)
     # Replay, n steps, target and loss are the learner's own: RLlib's settings for them are out of use.
     rllib.training(
-        lr=[[0, dqn.lr], [dqn.num_iterations * dqn.rollout_size, dqn.lr * dqn.lr_final_share]],
+        lr=[[0, dqn.lr], [dqn.env_steps, dqn.lr * dqn.lr_final_share]],
         gamma=dqn.gamma,
         learner_class=RolloutDQNLearner,
         replay_buffer_config={"no_local_replay_buffer": True},
     )
     # RLlib's DQN would repeat training steps until it has 1,000 environment steps.
     rllib.reporting(min_sample_timesteps_per_iteration=0, min_time_s_per_iteration=None)
-    rllib.learners(learner_config_dict={"dqn": dqn})
     model = {**task.network_inputs(), "cnn": dqn.cnn, "hidden": list(dqn.hidden), "dueling": dqn.dueling}
     rllib.rl_module(rl_module_spec=RLModuleSpec(module_class=QModule, model_config=model))
     return rllib

@@ -20,14 +20,9 @@ from scalepilot.learn.rllib.algorithm import RolloutAlgorithm
 from scalepilot.learn.rllib.exploration import EpsilonSchedule
 from scalepilot.learn.rllib.learner import JointLearner
 from scalepilot.learn.rllib.q_learning import QLearner
+from scalepilot.learn.rllib.settings import learning_of
 
 EPSILON = "epsilon"
-
-
-def settings_of(config: Any) -> DQNConfig:
-    """The experiment's hyperparameters, which travel in `learner_config_dict`."""
-    settings: DQNConfig = config.learner_config_dict["dqn"]
-    return settings
 
 
 class RolloutDQNLearner(JointLearner, DQNTorchLearner):
@@ -48,7 +43,7 @@ class RolloutDQNLearner(JointLearner, DQNTorchLearner):
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Adam over the Q-network as one vector."""
         module = self.module[module_id].unwrapped()
-        self.q = QLearner(module, settings_of(self.config), self._device, int(self.config.seed or 0))
+        self.q = QLearner(module, learning_of(self.config, DQNConfig), self._device, int(self.config.seed or 0))
         self.register_optimizer(
             module_id=module_id, optimizer=self.q.optimizer, params=[self.q.online.vector], lr_or_lr_schedule=config.lr
         )
@@ -88,7 +83,7 @@ class RolloutDQN(RolloutAlgorithm, RLlibDQN):
 
     def sample_arguments(self) -> dict[str, Any]:
         """ε by the steps and episodes sampled so far; it stays for one rollout."""
-        settings = settings_of(self.config)
+        settings = learning_of(self.config, DQNConfig)
         schedule = EpsilonSchedule(
             settings.epsilon_start,
             settings.epsilon_end,

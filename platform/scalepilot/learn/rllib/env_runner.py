@@ -16,10 +16,12 @@ from ray.rllib.env.env_context import EnvContext
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.tune.registry import ENV_CREATOR, _global_registry
 
+from scalepilot.config import PPOConfig
 from scalepilot.errors import ConfigError, EnvironmentFailedError
 from scalepilot.files.stop import check_stop
 from scalepilot.learn.rllib.distributions import distribution_of
 from scalepilot.learn.rllib.rollout import Rollout
+from scalepilot.learn.rllib.settings import learning_of
 from scalepilot.simulate.env_notes import EnvNotes, SeenRange
 from scalepilot_envs.batch_env import reset_seeded
 from scalepilot_envs.episode_metrics import EpisodeMeter
@@ -76,13 +78,18 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         self._needs_initial_reset = True
         self._seen = SeenRange(self.env.single_observation_space)
 
+    @property
+    def envs_per_input(self) -> int:
+        """Environments that meet the same traffic."""
+        return learning_of(self.config, PPOConfig).envs_per_input
+
     def _start(self) -> None:
         # seed + worker index would give runner 1's second environment the stream of runner 2's first. A runner that starts
         # later, after a failure or a resumption, has weights of later: it must not see the same traffic again.
         entropy = (self.config.seed or 0, self.worker_index or 0, self._weights_seq_no)
         streams = np.random.SeedSequence(entropy).spawn(2)
         # Environments with the same seed meet the same traffic, whatever they do: the learner compares them.
-        group = int(self.config.learner_config_dict.get("envs_per_input", 1))
+        group = self.envs_per_input
         self._env_seeds = (np.repeat(s.generate_state(self.num_envs // group), group) for s in _spawned(streams[0]))
         self._generator = torch.Generator().manual_seed(int(streams[_ACTION_STREAM].generate_state(1)[0]))
         self._failures_in_a_row = self._failures = 0

@@ -42,6 +42,8 @@ class EpsilonSchedule:
 class EpsilonGreedyRunner(VectorEnvRunner):
     """Samples with ε-greedy actions; `sample(epsilon=…)` says how random."""
 
+    envs_per_input = 1
+
     def _prepare_actions(self, num_steps: int, epsilon: float = 0.0, **kwargs: Any) -> Rollout:
         shape = (num_steps, self.num_envs)
         self._random: NDArray[np.bool_] = (torch.rand(shape, generator=self._generator) < epsilon).numpy()

@@ -16,9 +16,8 @@ from scalepilot.errors import RunError, ScalepilotError
 from scalepilot.learn.reward_scale import RewardScale
 from scalepilot.learn.rllib import joint
 from scalepilot.learn.rllib.rollout import Rollout
+from scalepilot.learn.rllib.settings import EngineSettings
 
-# What learners must know of the experiment's resources, in `learner_config_dict`.
-DEVICE, TORCH_THREADS = "device", "torch_threads"
 _FETCH_TIMEOUT_SECONDS, _DEATH_SHOWS_SECONDS = 60.0, 10.0
 # Among a learner's results: time to fetch the rollouts of an iteration.
 FETCH_SECONDS = "fetch_seconds"
@@ -102,12 +101,12 @@ class JointLearner:
 
     @_device.setter
     def _device(self, device: Any) -> None:
-        by_choice = device is not None and self.config.learner_config_dict.get(DEVICE) == "mps"
+        by_choice = device is not None and EngineSettings.of(self.config).device == "mps"
         self._chosen_device = torch.device("mps") if by_choice else device
 
     def build(self) -> None:
         """Build with the weights of the first learner."""
-        threads = self.config.learner_config_dict.get(TORCH_THREADS)
+        threads = EngineSettings.of(self.config).resources.torch_threads
         if threads is not None:
             torch.set_num_threads(threads)
         super().build()  # type: ignore[misc]

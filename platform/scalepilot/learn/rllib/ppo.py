@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_MODULE_STEPS_TRAINED_LIFETIME
 from ray.rllib.utils.schedules.scheduler import Scheduler
 
+from scalepilot.config import PPOConfig
 from scalepilot.files.stop import stop_asked
 from scalepilot.learn.encoder import MAX_NORMALISED, valid_of
 from scalepilot.learn.reward_scale import RewardScale
@@ -27,6 +29,7 @@ from scalepilot.learn.rllib.learner import REWARD_SCALE, JointLearner, clipped_r
 from scalepilot.learn.rllib.loss import PPOLoss, ppo_loss
 from scalepilot.learn.rllib.module import FEATURES, VALID_ACTIONS, ActorCriticModule
 from scalepilot.learn.rllib.rollout import Rollout
+from scalepilot.learn.rllib.settings import learning_of
 
 logger = logging.getLogger(__name__)
 _MIN_VALUE_SCALE = 1e-3
@@ -38,9 +41,8 @@ _CLIP_EPSILON = 1e-6
 class RolloutPPOLearner(JointLearner, PPOTorchLearner):
     """PPO's learner over `Rollout`s.
 
-    `config.learner_config_dict`: {"reward_clip": …, "reward_scale": … or None, "envs_per_input": …, "clip_schedule":
-    [[env steps, clip], …] (without it the configuration's `clip_param`), "target_kl": … or None}. Rewards are scaled by 1 − γ so
-    that values stay near the size of one reward whatever the horizon; advantages are normalised, so the policy does not notice.
+    Rewards are scaled by 1 − γ so that values stay near the size of one reward whatever the horizon; advantages are normalised,
+    so the policy does not notice.
     """
 
     own_state_name = "shuffle"
@@ -55,11 +57,11 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         self._value_cut: list[torch.Tensor] = []
         self._grad_cut: list[torch.Tensor] = []
         self._skipped_minibatches = 0
-        settings = self.config.learner_config_dict
-        self._reward_scale = RewardScale(settings.get("reward_scale"))
-        self._clip_schedule = Scheduler(settings.get("clip_schedule", self.config.clip_param), framework="torch")
-        self._clip = float(self.config.clip_param)
-        self._target_kl: float | None = settings.get("target_kl")
+        ppo = self._ppo = learning_of(self.config, PPOConfig)
+        self._reward_scale = RewardScale(ppo.reward_scale)
+        schedule = [[0, ppo.clip], [ppo.env_steps, ppo.clip * ppo.clip_final_share]]
+        self._clip_schedule = Scheduler(schedule, framework="torch")
+        self._clip = ppo.clip
         self._distribution = distribution_of(self._module_of_learner().action_space)
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -128,11 +130,11 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
                     # Fewer passes, as where the divergence ends them: what was learnt is whole.
                     break
                 self._learn_from({name: column[first : first + size] for name, column in shuffled.items()})
-                if self._target_kl is not None and self._last_loss is not None:
+                if self._ppo.target_kl is not None and self._last_loss is not None:
                     divergences.append(self._last_loss.kl())
             if epochs > 1 and stop_asked():
                 break
-            if self._target_kl is not None and joint.mean(torch.stack(divergences).mean()) > self._target_kl:
+            if self._ppo.target_kl is not None and joint.mean(torch.stack(divergences).mean()) > self._ppo.target_kl:
                 break
         self._module_of_learner().normaliser.update(raw_features)
         self._log_update(epochs, num_rows)
@@ -232,8 +234,8 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
             at, last = tensor("final_index"), tensor("final_observation")
             next_value[at[:, 0], at[:, 1]] = self._values({Columns.OBS: last})
         valid = tensor("valid")
-        settings = config.learner_config_dict
-        reward, self._cut = clipped_rewards(tensor("reward"), valid, float(settings.get("reward_clip", float("inf"))))
+        clip = math.inf if self._ppo.reward_clip is None else self._ppo.reward_clip
+        reward, self._cut = clipped_rewards(tensor("reward"), valid, clip)
         scale = followed_scale(self._reward_scale, reward, valid)
         self._cut[REWARD_SCALE] = scale
         if not module.learns_features:
@@ -248,7 +250,7 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
             gamma=config.gamma,
             gae_lambda=config.lambda_,
         )
-        compared = without_shared_luck(advantage, valid, int(settings.get("envs_per_input", 1)))
+        compared = without_shared_luck(advantage, valid, self._ppo.envs_per_input)
         rows = steps * envs
         if module.num_masked:
             inputs[VALID_ACTIONS] = valid_of(observation, module.num_masked)

@@ -37,7 +37,8 @@ from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 
-from scalepilot.config import ExperimentConfig
+from scalepilot.config import DQNConfig, ExperimentConfig, PPOConfig
+from scalepilot.config.sections import NetworkConfig
 from scalepilot.errors import InputError
 from scalepilot.files.atomic import write_bytes, write_json
 from scalepilot.files.stop import Stopped
@@ -61,9 +62,11 @@ _RANDOMNESS, _SCALE = "randomness.json", "reward_scale.json"
 
 def unmatched(config: ExperimentConfig) -> list[str]:
     """Settings in use that Stable-Baselines3 knows nothing of, as "key=value"."""
-    if config.algorithm in ("ppo", "sb3_ppo"):
-        return [f"ppo.envs_per_input={config.ppo.envs_per_input}"] if config.ppo.envs_per_input > 1 else []
-    dqn = config.dqn
+    learning = config.learning
+    if isinstance(learning, PPOConfig):
+        return [f"ppo.envs_per_input={learning.envs_per_input}"] if learning.envs_per_input > 1 else []
+    assert isinstance(learning, DQNConfig)
+    dqn = learning
     used = {"double": dqn.double, "dueling": dqn.dueling, "prioritised_alpha": dqn.prioritised_alpha}
     return [f"dqn.{name}={value}" for name, value in used.items() if value]
 
@@ -84,7 +87,8 @@ class Sb3Trainer(ABC):
         for setting in unmatched(config):
             logger.info("%s has no counterpart in Stable-Baselines3 and is left out", setting)
         self.config = config
-        section = config.ppo if config.algorithm == "sb3_ppo" else config.dqn
+        section = config.learning
+        assert isinstance(section, NetworkConfig)
         env = make_same_step_env(task.description.env_id, config.learning.num_envs, task.training_arguments())
         self.env = RowsVecEnv(
             env,
@@ -92,7 +96,7 @@ class Sb3Trainer(ABC):
             seed=config.seed,
             reward_clip=section.reward_clip,
             size=RewardScale(section.reward_scale),
-            reward_scale=self.reward_scale_of(config),
+            reward_scale=self.reward_factor,
             env_id=config.env.id,
             step_seconds=config.resources.env_timeout_seconds,
         )
@@ -111,13 +115,12 @@ class Sb3Trainer(ABC):
             warnings.filterwarnings("ignore", category=UserWarning, module="stable_baselines3")
             self.model = self.make_model()
         self.model.set_logger(Logger(folder=None, output_formats=[]))
-        total = config.learning.num_iterations * config.learning.rollout_size
         with self.env.watched.limited():
-            self.total_env_steps, self._callback = self.model._setup_learn(total, callback=None)
+            self.total_env_steps, self._callback = self.model._setup_learn(config.learning.env_steps, callback=None)
 
-    @staticmethod
-    def reward_scale_of(config: ExperimentConfig) -> float:
-        """Factor on rewards before learning."""
+    @property
+    def reward_factor(self) -> float:
+        """On rewards before learning."""
         return 1.0
 
     @abstractmethod
@@ -197,14 +200,20 @@ class Sb3Trainer(ABC):
 class Sb3Ppo(Sb3Trainer):
     """Stable-Baselines3's PPO."""
 
-    @staticmethod
-    def reward_scale_of(config: ExperimentConfig) -> float:
+    @property
+    def settings(self) -> PPOConfig:
+        """The experiment's hyperparameters."""
+        assert isinstance(self.config.learning, PPOConfig)
+        return self.config.learning
+
+    @property
+    def reward_factor(self) -> float:
         """1 − γ, as in our learner."""
-        return max(1.0 - config.ppo.gamma, _MIN_VALUE_SCALE)
+        return max(1.0 - self.settings.gamma, _MIN_VALUE_SCALE)
 
     def make_model(self) -> Any:
         """PPO from the `ppo` section."""
-        ppo = self.config.ppo
+        ppo = self.settings
         return PPO(
             "MlpPolicy",
             self.env,
@@ -231,7 +240,7 @@ class Sb3Ppo(Sb3Trainer):
         model = self.model
         self.collect(model.rollout_buffer, model.n_steps)
         model._update_current_progress_remaining(model.num_timesteps, self.total_env_steps)
-        model.ent_coef = self.config.ppo.entropy_coefficient * max(0.0, model._current_progress_remaining)
+        model.ent_coef = self.settings.entropy_coefficient * max(0.0, model._current_progress_remaining)
         model.train()
         buffer = model.rollout_buffer
         rows = torch.from_numpy(buffer.observations.reshape(-1, *self.env.observation_space.shape))
@@ -265,9 +274,15 @@ class Sb3Dqn(Sb3Trainer):
     # Those before a resumption without the replay buffer.
     _forgotten_env_steps = 0
 
+    @property
+    def settings(self) -> DQNConfig:
+        """The experiment's hyperparameters."""
+        assert isinstance(self.config.learning, DQNConfig)
+        return self.config.learning
+
     def make_model(self) -> Any:
         """DQN from the `dqn` section."""
-        dqn = self.config.dqn
+        dqn = self.settings
         return DQN(
             "MlpPolicy",
             self.env,
@@ -290,7 +305,7 @@ class Sb3Dqn(Sb3Trainer):
 
     def iterate(self) -> dict[str, float]:
         """Some steps of every environment, then the gradient steps they are worth."""
-        model, dqn = self.model, self.config.dqn
+        model, dqn = self.model, self.settings
         self.collect(
             TrainFreq(dqn.rollout_steps, TrainFrequencyUnit.STEP),
             replay_buffer=model.replay_buffer,
@@ -319,7 +334,7 @@ class Sb3Dqn(Sb3Trainer):
     def save(self, folder: Path) -> None:
         """Also the replay buffer, unless the configuration does without."""
         super().save(folder)
-        if self.config.dqn.save_replay:
+        if self.settings.save_replay:
             save_replay(self.model.replay_buffer, folder / _REPLAY)
 
     def restore(self, folder: Path) -> None:
@@ -329,8 +344,3 @@ class Sb3Dqn(Sb3Trainer):
             load_replay(self.model.replay_buffer, folder / _REPLAY)
         else:
             self._forgotten_env_steps = self.model.num_timesteps
-
-
-def make_sb3_trainer(config: ExperimentConfig, task: Task) -> Sb3Trainer:
-    """The trainer of `algorithm: sb3_ppo` or `sb3_dqn`."""
-    return Sb3Ppo(config, task) if config.algorithm == "sb3_ppo" else Sb3Dqn(config, task)
