@@ -8,7 +8,7 @@ below what it configures. Packages of others add theirs with an entry point of t
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from scalepilot.config.algorithm import Algorithm
 from scalepilot.config.sections import DQNConfig, PPOConfig, TabularConfig
@@ -115,7 +115,7 @@ def _registered() -> Iterator[Algorithm]:
         yield found
 
 
-def _by_name(algorithms: Iterator[Algorithm]) -> dict[str, Algorithm]:
+def by_name(algorithms: Iterable[Algorithm]) -> dict[str, Algorithm]:
     """The registry.
 
     Raises:
@@ -132,7 +132,7 @@ def _by_name(algorithms: Iterator[Algorithm]) -> dict[str, Algorithm]:
     return found
 
 
-ALGORITHMS = _by_name(_registered())
+ALGORITHMS = by_name(_registered())
 # Section → its class.
 SECTIONS = {algorithm.section: algorithm.settings for algorithm in ALGORITHMS.values()}
 ENGINES = tuple(dict.fromkeys(engine for algorithm in ALGORITHMS.values() for engine in algorithm.engines))
