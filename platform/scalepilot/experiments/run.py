@@ -23,9 +23,9 @@ from scalepilot.evaluate.run_comparison import (
     describe_policy,
     judge,
     judge_fields,
-    tuned_rivals,
 )
 from scalepilot.evaluate.store import summary
+from scalepilot.experiments.beside import prepared, tuned_baselines
 from scalepilot.files.atomic import write_bytes
 from scalepilot.files.lock import locked
 from scalepilot.files.stop import StopFlag, Stopped, at_once
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("scalepilot.training")
 INTERRUPTED = "interrupted"
-_EVALUATIONS_PER_PROCESS = 25
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # A row of a comparison by return: name, role, detail, policy.
 Entry = tuple[str, Literal["policy", "baseline"], str, Policy]
@@ -114,10 +113,9 @@ def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate:
     listening = contextlib.ExitStack()
     try:
         listening.enter_context(stop.listening())
-        rivals = []
+        beside = None
         if data is not None and evaluate:
-            with at_once():
-                rivals = tuned_baselines(config, data, folder)
+            beside = listening.enter_context(prepared(config, data, folder))
         trained = json_outcome = None
         with connected(config.resources) if ALGORITHMS[config.algorithm].needs_ray else contextlib.nullcontext():
             from scalepilot.learn.loop import TrainingLoop
@@ -136,7 +134,7 @@ def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate:
                         write_bytes(folder.config_file, config.to_yaml().encode())
                 elif parent is not None:
                     start_from(trainer, parent)
-                trained = loop.run(stop)
+                trained = loop.run(stop if beside is None else beside.or_stop(stop))
                 json_outcome = asdict(trained)
             finally:
                 (trainer if loop is None else loop.trainer).close()
@@ -153,9 +151,12 @@ def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate:
         folder.write_status("evaluating", training=json_outcome)
         comparison: Comparison | ReturnComparison
         with at_once():
-            comparison = (
-                evaluate_run(config, folder, data, rivals) if data is not None else evaluate_returns(config, folder, task)
-            )
+            if data is not None and beside is not None:
+                beside.wait()
+                rivals = tuned_baselines(config, data, folder)
+                comparison = evaluate_run(config, folder, data, rivals, beside.optima)
+            else:
+                comparison = evaluate_returns(config, folder, task)
             draw_run(config, folder, task, comparison)
             write_run_report(folder, config)
         folder.write_status("finished", training=json_outcome)
@@ -190,16 +191,6 @@ def _check_stored(folder: RunFolder, config: ExperimentConfig) -> None:
         read_loop(newest)
 
 
-def tuned_baselines(config: ExperimentConfig, data: ProtocolData, folder: RunFolder) -> list[Rule[Any]]:
-    """The rules that the run's policy is compared against, tuned on the training windows and stored beside the run."""
-    evaluation = config.evaluation
-    # A small search is over before another process has started.
-    with ProcessExecutor(min(usable_cores(), max(1, evaluation.tuning_evaluations // _EVALUATIONS_PER_PROCESS))) as executor:
-        return tuned_rivals(
-            data, config.autoscale.params, evaluation.tuning_evaluations, folder.baselines, executor, evaluation.baselines
-        )
-
-
 def start_from(trainer: Trainer, parent: Policy) -> None:
     """Give a trainer a policy's weights.
 
@@ -223,8 +214,18 @@ def make_callbacks(config: ExperimentConfig, folder: RunFolder, task: Task) -> l
     return callbacks
 
 
-def evaluate_run(config: ExperimentConfig, folder: RunFolder, data: ProtocolData, rivals: list[Rule[Any]]) -> Comparison:
-    """Judge the run's policy on the test windows, write evaluation/."""
+def evaluate_run(
+    config: ExperimentConfig, folder: RunFolder, data: ProtocolData, rivals: list[Rule[Any]], optima: Path | None = None
+) -> Comparison:
+    """Judge the run's policy on the test windows, write evaluation/.
+
+    Args:
+        config: the experiment.
+        folder: the run.
+        data: the protocol's episodes.
+        rivals: baselines beside the default HPA.
+        optima: folder of plans of the optimum made before.
+    """
     policy = load_policy(folder.policy)
     with ProcessExecutor(usable_cores()) as executor:
         comparison = judge(
@@ -233,7 +234,7 @@ def evaluate_run(config: ExperimentConfig, folder: RunFolder, data: ProtocolData
             [(policy.spec.name, policy)],
             rivals,
             bootstrap_samples=config.evaluation.bootstrap_samples,
-            optimum=OptimumOptions() if config.evaluation.optimum else None,
+            optimum=OptimumOptions(optima) if config.evaluation.optimum else None,
             executor=executor,
         )
     write_evaluation(comparison, folder.evaluation)

@@ -12,7 +12,8 @@ from scalepilot.config import EnvConfig, ExperimentConfig, short_value
 from scalepilot.errors import RunError
 from scalepilot.evaluate.statistics.intervals import FROM_ZERO, Bounds
 from scalepilot.evaluate.store import interval_json, json_number
-from scalepilot.experiments.run import evaluate_returns, evaluate_run, make_task, tuned_baselines
+from scalepilot.experiments.beside import tuned_baselines
+from scalepilot.experiments.run import evaluate_returns, evaluate_run, make_task
 from scalepilot.experiments.sweep.board import Standing, TrialEntry, ranked, read_trials
 from scalepilot.experiments.sweep.charts import importance_bars, leaders, parallel_coordinates
 from scalepilot.experiments.sweep.importance import importance
