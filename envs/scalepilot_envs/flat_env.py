@@ -11,8 +11,9 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from scalepilot_envs.adapters.flat_actions import FlatActions
+from scalepilot_envs.adapters.flat_observation import FlatObservation
 from scalepilot_envs.description import MASK_KEY
-from scalepilot_envs.flat_spaces import FlatActions, FlatObservation
 
 _METHOD = "action_masks"
 _WRAPPER_SHAPE = "module:Class, or {module:Class: {argument: value}}"

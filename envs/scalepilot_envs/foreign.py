@@ -15,9 +15,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from scalepilot_envs.adapters.flat_actions import FlatActions
+from scalepilot_envs.adapters.flat_observation import FlatObservation, mask_in
 from scalepilot_envs.description import EnvDescription, params_from_mapping
 from scalepilot_envs.flat_env import FlatSpaces, gives_mask, with_wrappers
-from scalepilot_envs.flat_spaces import FlatActions, FlatObservation, mask_in
 from scalepilot_envs.registration import EnvEntry, split_id
 from scalepilot_envs.restarting import RestartingEnv
 

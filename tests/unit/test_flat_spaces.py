@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from scalepilot_envs.flat_spaces import MAX_COMBINATIONS, FlatActions, FlatObservation
+from scalepilot_envs.adapters.flat_actions import MAX_COMBINATIONS, FlatActions
+from scalepilot_envs.adapters.flat_observation import FlatObservation
 
 
 def axes(shape):

@@ -1,14 +1,12 @@
 """FunctionWorkflow-v0, workers of a function queue: see `scalepilot_envs.function_workflow.env`."""
 
+from scalepilot_envs.function_workflow.description import ENV_ID, describe, observation_fields
 from scalepilot_envs.function_workflow.env import (
-    ENV_ID,
     FunctionWorkflowBatch,
     FunctionWorkflowEnv,
     FunctionWorkflowVectorEnv,
-    describe,
     make_env,
     make_vector_env,
-    observation_fields,
 )
 from scalepilot_envs.function_workflow.params import FunctionWorkflowParams
 

@@ -39,7 +39,6 @@ History: v0, the first version.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -48,9 +47,10 @@ from numpy.typing import NDArray
 
 from scalepilot_envs.batch_env import BatchStep, BoolArray, entry_points
 from scalepilot_envs.checks import check_count, check_options
-from scalepilot_envs.description import Action, Columns, EnvDescription, ObservationField, params_from_mapping
+from scalepilot_envs.description import params_from_mapping
 from scalepilot_envs.drawing import Canvas, Chart, History, Series, draw_charts
 from scalepilot_envs.episode_metrics import METADATA_KEY, EpisodeMetric, of_moves
+from scalepilot_envs.function_workflow.description import ACTIONS, EPISODE_STEPS, observation_fields
 from scalepilot_envs.function_workflow.params import MEAN_SERVICE_SECONDS, FunctionWorkflowParams
 from scalepilot_envs.function_workflow.queue import WorkerQueues
 from scalepilot_envs.function_workflow.tasks import Tasks, checked_tasks
@@ -58,13 +58,8 @@ from scalepilot_envs.scaling import ScalingEnv, ScalingVectorEnv, UnitMoveBatch,
 from scalepilot_envs.workloads import Phase, PhasesWorkload
 from scalepilot_envs.workloads.phases import DEFAULT_PHASES
 
-ENV_ID = "scalepilot/FunctionWorkflow-v0"
-EPISODE_STEPS = 30
-_ACTIONS = (Action("absolute", -1, "−1"), Action("absolute", 0, "hold"), Action("absolute", 1, "+1"))
 _EMPTY_SOJOURN_SECONDS, _EMPTY_QOS = MEAN_SERVICE_SECONDS, 1.0
 _GOOD_QOS, _FULL_QUEUE, _SHORT_QUEUE, _AMPLE_WORKERS, _MOST_PENDING = 0.95, 30.0, 8, 14, 30
-# The ranges of the observation belong to this rate.
-_USUAL_TASKS_PER_MINUTE = 300.0
 _EPISODE_METRICS = {
     "on_time_share": EpisodeMetric("final_qos", "last"),
     "queue_requests": EpisodeMetric("queue"),
@@ -121,7 +116,7 @@ class FunctionWorkflowBatch(UnitMoveBatch):
         self._highest = np.array([f.high for f in self.fields], dtype=np.float32)
         lowest = np.array([f.low for f in self.fields], dtype=np.float32)
         self.single_observation_space = gym.spaces.Box(lowest, self._highest, dtype=np.float32)
-        self.single_action_space: gym.spaces.Discrete[np.int64] = gym.spaces.Discrete(len(_ACTIONS))
+        self.single_action_space: gym.spaces.Discrete[np.int64] = gym.spaces.Discrete(len(ACTIONS))
         self._envs = np.arange(num_envs)
         self.step_index, self.serving, self.ordered, self.completed, self.on_time, self.queue = np.zeros(
             (6, num_envs), dtype=np.int64
@@ -195,7 +190,7 @@ class FunctionWorkflowBatch(UnitMoveBatch):
             shared specification `golden/function_workflow.py`, replayed by the tests to 1e-9.
         """
         p = self.params
-        actions = check_actions(actions, self.num_envs, len(_ACTIONS))
+        actions = check_actions(actions, self.num_envs, len(ACTIONS))
         # An ended episode may be stepped once more before its reset (NEXT_STEP): it repeats its last step.
         step_index = np.minimum(self.step_index, self.episode_steps - 1)
         change = self._scale(self.move_of_action[actions], step_index * p.step_seconds)
@@ -311,93 +306,6 @@ class FunctionWorkflowBatch(UnitMoveBatch):
         ]
         draw_charts(canvas, charts, num_steps=self.episode_steps, step=int(self.step_index[index]))
         return canvas.array()
-
-
-def observation_fields(params: FunctionWorkflowParams) -> tuple[ObservationField, ...]:
-    """The fields in the order of the observation vector."""
-    p = params
-    scale = p.base_tasks_per_minute / _USUAL_TASKS_PER_MINUTE
-    return (
-        ObservationField("input_queue", "tasks", 0.0, 3.0, "tasks between emitter and queue; handed over at once, always 0"),
-        ObservationField("worker_queue", "tasks", 0.0, 800.0 * scale, "tasks that wait for a worker; clipped"),
-        ObservationField("result_queue", "tasks", 0.0, 10.0, "tasks between worker and collector; handed over at once, always 0"),
-        ObservationField("output_queue", "tasks", 0.0, 1140.0 * scale, "tasks completed since the start; clipped"),
-        ObservationField(
-            "workers", "workers", float(p.min_workers), float(p.max_workers), "workers that serve, and one that serves next step"
-        ),
-        ObservationField(
-            "sojourn_mean_seconds",
-            "s",
-            0.0,
-            150.0,
-            f"mean time from arrival to completion of the tasks completed in the step; {_EMPTY_SOJOURN_SECONDS:g} without one",
-        ),
-        ObservationField(
-            "sojourn_max_seconds",
-            "s",
-            0.0,
-            160.0,
-            f"longest time from arrival to completion of the tasks completed in the step; {_EMPTY_SOJOURN_SECONDS:g} without one",
-        ),
-        ObservationField("arrival_rate_per_second", "tasks/s", 0.0, 12.0 * scale, "tasks that arrived in the step; clipped"),
-        ObservationField("qos", "share", 0.0, 1.0, "share of the tasks completed in the step that met their deadline"),
-    )
-
-
-def _workers(columns: Columns) -> NDArray[np.float64]:
-    return np.asarray(np.rint(columns("workers")), dtype=np.float64)
-
-
-def _backlog(columns: Columns) -> NDArray[np.float64]:
-    return np.asarray(np.rint(columns("worker_queue")), dtype=np.float64)
-
-
-def _demand(p: FunctionWorkflowParams, columns: Columns) -> NDArray[np.float64]:
-    return columns("arrival_rate_per_second") * p.step_seconds
-
-
-def _utilisation(columns: Columns) -> NDArray[np.float64]:
-    return columns("arrival_rate_per_second") * MEAN_SERVICE_SECONDS / columns("workers")
-
-
-_REWARDS = {
-    "source": (
-        "36 (qos − 0.95), less for a queue above 30 tasks, for workers beyond 14 while all is well and for changes; more for"
-        " adding under overload, removing without it and a step with qos from 0.95 and a queue up to 15; at the end +8 when"
-        " all is done early, or −2 for each of up to 30 pending tasks. worker_price × workers is taken off."
-    ),
-    "late_tasks": "−1 for each task that was late, and in the end for each that is pending; worker_price × workers is taken off.",
-}
-
-
-def describe(params: FunctionWorkflowParams | Mapping[str, Any] | None = None) -> EnvDescription:
-    """Fields, actions, reward and parameters of FunctionWorkflow-v0.
-
-    Raises:
-        ValueError: a parameter is unknown or out of range.
-    """
-    p: FunctionWorkflowParams = params_from_mapping(FunctionWorkflowParams, params)
-    return EnvDescription(
-        env_id=ENV_ID,
-        params=p,
-        fields=observation_fields(p),
-        actions=_ACTIONS,
-        reward=_REWARDS[p.reward],
-        end=(
-            "Terminates when every task of the episode is complete before its last step; truncated after"
-            f" {EPISODE_STEPS} steps of {p.step_seconds:g} s unless episode_steps says otherwise."
-        ),
-        signals={
-            "total_replicas": _workers,
-            "backlog_requests": _backlog,
-            "demand": partial(_demand, p),
-            "utilisation": _utilisation,
-        },
-        rule_defaults={
-            "threshold": {"upper": 0.75, "lower": 0.35, "upper_backlog": 8.0, "lower_backlog": 0.0, "cooldown_seconds": 0.0}
-        },
-        episode_steps=EPISODE_STEPS,
-    )
 
 
 class FunctionWorkflowVectorEnv(ScalingVectorEnv[FunctionWorkflowBatch]):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from scalepilot_envs.workloads.traces.grid import TraceError
 from scalepilot_envs.workloads.traces.meaning import hint_of
 from scalepilot_envs.workloads.traces.parsed import Said
+from scalepilot_envs.workloads.traces.rows import TraceError
 
 # "stamp" is a number that could be a time as well.
 Content = Literal["time", "date", "clock", "number", "stamp", "text", "empty"]

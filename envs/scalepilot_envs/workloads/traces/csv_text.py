@@ -11,7 +11,6 @@ from datetime import date, datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot_envs.workloads.traces.grid import Rows, TraceError
 from scalepilot_envs.workloads.traces.layout import Layout, find_head, index_of, layout_of
 from scalepilot_envs.workloads.traces.meaning import Meaning
 from scalepilot_envs.workloads.traces.numbers import (
@@ -19,6 +18,7 @@ from scalepilot_envs.workloads.traces.numbers import (
     read_or_refuse,
 )
 from scalepilot_envs.workloads.traces.parsed import Parsed, Said
+from scalepilot_envs.workloads.traces.rows import Rows, TraceError
 from scalepilot_envs.workloads.traces.source import CHUNK_BYTES, Source
 from scalepilot_envs.workloads.traces.times import LocalClock, TimeFormat, zone_of
 

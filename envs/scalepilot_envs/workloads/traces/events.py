@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot_envs.workloads.series import RateSeries
-from scalepilot_envs.workloads.traces.grid import MAX_POINTS, Rows, TraceError
+from scalepilot_envs.workloads.traces.means import MAX_POINTS
+from scalepilot_envs.workloads.traces.rows import Rows, TraceError
 
 # A recording of hours or more is kept by the minute, a shorter one by this.
 _SHORT_SECONDS, _LONG_SECONDS = 15.0, 60.0

@@ -3,75 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot_envs.workloads.series import RateSeries
+from scalepilot_envs.workloads.traces.means import CLOCK_SECONDS, FILLED_AT_ONCE, Grid, Means, Points
+from scalepilot_envs.workloads.traces.rows import CounterResets, Gaps, Kind, Rows, TraceError, joined
 
-Gaps = Literal["error", "linear", "previous", "zero"]
-CounterResets = Literal["error", "restart"]
-Kind = Literal["rate", "count", "counter"]
-GAPS: tuple[Gaps, ...] = get_args(Gaps)
-COUNTER_RESETS: tuple[CounterResets, ...] = get_args(CounterResets)
-MAX_POINTS = 100_000_000
 # The grid is the median step of at least so many rows, or of all where there are fewer.
 ROWS_TO_LEARN_GRID = 10_000
-_FILLED_AT_ONCE = 1 << 18
-_CLOCK_SECONDS = 1e-6
 # A row this near to its point of the grid stands on it: scrapes and timers are a little early or late.
 _JITTER = 0.2
 # Rows further apart than this leave something out.
 _GAP = 1.4
 _FILL = "--gaps linear | previous | zero (gaps: in YAML)"
-
-
-class TraceError(ValueError):
-    """A trace file that cannot be used; the message names file, line, value and what is allowed."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A block of rows.
-
-    Attributes:
-        stamps: (n,) Unix seconds.
-        values: (n,) finite, from 0, or NaN where nothing was measured: requests/s, or requests counted.
-        lines: (n,) places in the file, as the reader counts them.
-        missing: what the first NaN looks like, such as "value ''"; only there where there is one.
-    """
-
-    stamps: NDArray[np.float64]
-    values: NDArray[np.float64]
-    lines: NDArray[np.int64]
-    missing: str = ""
-
-    def where(self, chosen: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Rows:
-        """Some of the rows."""
-        return Rows(self.stamps[chosen], self.values[chosen], self.lines[chosen], self.missing)
-
-
-def joined(rows: list[Rows]) -> Rows:
-    """Blocks as one; the first missing one's words are kept."""
-    stamps, values = np.concatenate([r.stamps for r in rows]), np.concatenate([r.values for r in rows])
-    lines = np.concatenate([r.lines for r in rows])
-    return Rows(stamps, values, lines, next((r.missing for r in rows if r.missing), ""))
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where intervals begin.
-
-    Attributes:
-        start: Unix seconds of the first.
-        seconds: length.
-    """
-
-    start: float
-    seconds: float
 
 
 def learn_grid(stamps: NDArray[np.float64], kind: Kind = "rate", period: float | None = None) -> Grid:
@@ -89,7 +36,7 @@ def learn_grid(stamps: NDArray[np.float64], kind: Kind = "rate", period: float |
         multiples = shortest * np.rint(steps / shortest)
         if (np.abs(steps - multiples) <= 0.03 * multiples).all():
             rough = shortest
-    if np.abs(steps - rough).max() <= 1e-6 * rough + _CLOCK_SECONDS and period is None:
+    if np.abs(steps - rough).max() <= 1e-6 * rough + CLOCK_SECONDS and period is None:
         return Grid(float(stamps[0]), _nice(float((stamps[-1] - stamps[0]) / len(steps)), rough, 1e-7))
     numbers = np.maximum(np.rint(steps / rough), 1)
     near = np.abs(steps - numbers * rough) <= 1.25 * _JITTER * rough
@@ -164,7 +111,7 @@ class GridBuilder:
         self._waiting: list[Rows] = []
         self._last: Rows | None = None
         self._first_gap = self._first_missing = ""
-        self._means: _Means | None = None
+        self._means: Means | None = None
 
     def add(self, rows: Rows) -> None:
         """Take the next rows.
@@ -232,7 +179,7 @@ class GridBuilder:
                 )
         if self._is_irregular(rows, grid):
             self._jitter = 0.0
-        self._means = _Means(grid, _Points(self.name, grid.seconds, factor, self.expected_rows))
+        self._means = Means(grid, Points(self.name, grid.seconds, factor, self.expected_rows))
         self._take(rows)
 
     def _is_irregular(self, rows: Rows, grid: Grid) -> bool:
@@ -264,7 +211,7 @@ class GridBuilder:
         numbers = np.rint((rows.stamps - start) / seconds)
         points = start + numbers * seconds
         off = np.abs(rows.stamps - points)
-        exact = 1e-6 * seconds + _CLOCK_SECONDS
+        exact = 1e-6 * seconds + CLOCK_SECONDS
         near = off <= max(self._jitter * seconds, exact)
         # Two rows at one point: neither is moved, but for one that stands right there.
         twice = np.concatenate([[self._number_of_last], numbers[:-1]]) == numbers
@@ -333,114 +280,10 @@ class GridBuilder:
             done = int(i) + 1
             (start, end), (before, after) = every.stamps[i : i + 2], every.values[i : i + 2]
             missing = int(np.ceil((end - start) / seconds - 0.5)) - 1
-            for first in range(1, missing + 1, _FILLED_AT_ONCE):
-                ahead = np.arange(first, min(first + _FILLED_AT_ONCE, missing + 1)) * seconds
+            for first in range(1, missing + 1, FILLED_AT_ONCE):
+                ahead = np.arange(first, min(first + FILLED_AT_ONCE, missing + 1)) * seconds
                 filled = np.full(len(ahead), before if self.gaps == "previous" else 0.0)
                 if self.gaps == "linear":
                     filled = before + (after - before) * (ahead / (end - start))
                 self._means.add(start + ahead, filled)
         self._means.add(every.stamps[done:], every.values[done:])
-
-
-class _Means:
-    """Rates that each hold until the next → their means over the intervals of a grid."""
-
-    def __init__(self, grid: Grid, points: _Points) -> None:
-        self.start, self.seconds, self.points = grid.start, grid.seconds, points
-        # The interval that is being filled, and what was asked for in it up to the open rate's beginning.
-        self._number, self._sum = 0, 0.0
-        self._open: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
-
-    def after(self, stamp: float) -> float:
-        """The end of the interval that a stamp lies in."""
-        return float(self.start + (np.floor((stamp - self.start) / self.seconds + 1e-6) + 1) * self.seconds)
-
-    def add(self, starts: NDArray[np.float64], rates: NDArray[np.float64]) -> None:
-        """Rates that begin at rising moments; the last one stays open."""
-        if not len(starts):
-            return
-        if self._open is not None:
-            starts, rates = np.concatenate([self._open[0], starts]), np.concatenate([self._open[1], rates])
-        self._close(starts, rates[:-1])
-        self._open = starts[-1:], rates[-1:]
-
-    def finish(self, end: float) -> None:
-        """The open rate ends here."""
-        if self._open is not None and end > self._open[0][0]:
-            self._close(np.append(self._open[0], end), self._open[1])
-        if end - self._edge(self._number) > 1e-6 * self.seconds:
-            self.points.put(np.array([self._sum / self.seconds]))
-
-    def _edge(self, number: int) -> float:
-        return self.start + number * self.seconds
-
-    def _close(self, moments: NDArray[np.float64], rates: NDArray[np.float64]) -> None:
-        if not len(rates):
-            return
-        edges = self._edge(self._number) + np.arange(len(moments)) * self.seconds
-        if not self._sum and np.abs(moments - edges).max() <= 1e-6 * self.seconds + _CLOCK_SECONDS:
-            self.points.put(rates)
-            self._number += len(rates)
-            return
-        sums = np.concatenate([[0.0], np.cumsum(rates * np.diff(moments))])
-        upto = int(np.floor((moments[-1] - self.start) / self.seconds + 1e-9))
-        before, carried = 0.0, self._sum
-        for first in range(self._number + 1, upto + 1, _FILLED_AT_ONCE):
-            numbers = np.arange(first, min(first + _FILLED_AT_ONCE, upto + 1))
-            at = np.interp(self.start + numbers * self.seconds, moments, sums)
-            counted = np.diff(at, prepend=before)
-            counted[0] += carried
-            self.points.put(counted / self.seconds)
-            before, carried = float(at[-1]), 0.0
-        self._number = max(self._number, upto)
-        self._sum = carried + max(0.0, float(sums[-1]) - before)
-
-
-class _Points:
-    """A growing array of means over `factor` points each."""
-
-    def __init__(self, name: str, interval_seconds: float, factor: int, expected_points: int) -> None:
-        self.name, self.recorded_seconds, self.factor = name, interval_seconds, factor
-        self.interval_seconds = factor * interval_seconds
-        self.count = 0
-        # Untouched memory costs nothing: the system hands it out page by page as it is written.
-        self._kept = np.empty(min(expected_points // factor, MAX_POINTS) + 16)
-        self._num_kept = 0
-        self._rest = np.empty(0)
-
-    @property
-    def num_left_out(self) -> int:
-        """Points of a last interval that is not complete."""
-        return len(self._rest)
-
-    def put(self, points: NDArray[np.float64]) -> None:
-        self.count += len(points)
-        if self.factor > 1:
-            points = np.concatenate([self._rest, points])
-            whole = len(points) // self.factor * self.factor
-            self._rest, points = points[whole:], points[:whole].reshape(-1, self.factor).mean(axis=1)
-        upto = self._num_kept + len(points)
-        if upto > MAX_POINTS:
-            self.refuse_too_many(self.count)
-        if upto > len(self._kept):
-            # In place where the allocator can: no second copy of a long recording.
-            self._kept.resize(upto + upto // 8, refcheck=False)
-        self._kept[self._num_kept : upto] = points
-        self._num_kept = upto
-
-    def finish(self) -> NDArray[np.float64]:
-        """The means; a last interval that is not complete is left out."""
-        if not self._num_kept:
-            raise TraceError(
-                f"{self.name}: spans {self.count} intervals of {self.recorded_seconds:g} s;"
-                f" allowed: at least {self.interval_seconds:g} s, or a shorter interval_seconds"
-            )
-        self._kept.resize(self._num_kept, refcheck=False)
-        return self._kept
-
-    def refuse_too_many(self, points: float) -> None:
-        if points / self.factor > MAX_POINTS:
-            raise TraceError(
-                f"{self.name}: spans {points:.0f} intervals of {self.recorded_seconds:g} s;"
-                f" allowed: up to {MAX_POINTS}, or a coarser interval_seconds"
-            )

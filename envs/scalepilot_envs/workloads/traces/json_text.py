@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from scalepilot_envs.workloads.traces.grid import Rows, TraceError
+from scalepilot_envs.workloads.traces.json_samples import metric_name, parsed_of, rows_of, unique
 from scalepilot_envs.workloads.traces.meaning import Meaning
 from scalepilot_envs.workloads.traces.numbers import per_seconds
 from scalepilot_envs.workloads.traces.parsed import Parsed
+from scalepilot_envs.workloads.traces.rows import Rows, TraceError
 from scalepilot_envs.workloads.traces.source import Source
-from scalepilot_envs.workloads.traces.times import TimeFormat, number_kind
 
 # Prometheus itself answers at most 11,000 samples a series: about 350 kB.
 MAX_JSON_BYTES = 50_000_000
-_COUNT = Meaning("count", "")
 
 
 @dataclass(frozen=True)
@@ -67,63 +65,6 @@ def parse_json(value: Any, name: str) -> Parsed | None:
         raise TraceError(f"{name}: looks like {dialect.name}, but is laid out otherwise ({str(error)[:80]})") from None
 
 
-def _rows(samples: Iterable[tuple[Any, Any]], name: str, what: str = "sample") -> Rows:
-    stamps, values, missing = [], [], ""
-    for i, (stamp, value) in enumerate(samples):
-        place = f"{name}: {what} {i + 1}"
-        stamps.append(_seconds(stamp, place))
-        values.append(_value(value, place))
-        if math.isnan(values[-1]) and not missing:
-            missing = f"value {value!r}"
-    return Rows(np.array(stamps), np.array(values), 1 + np.arange(len(values)), missing)
-
-
-def _seconds(stamp: Any, place: str) -> float:
-    if isinstance(stamp, str) and not re.fullmatch(r"[\d.eE+]+", stamp.strip()):
-        try:
-            return TimeFormat("text").read(stamp, place)[0]
-        except TraceError:
-            raise TraceError(f"{place}: time {stamp[:80]!r} is not allowed; allowed: Unix seconds, or ISO-8601") from None
-    try:
-        number = math.nan if isinstance(stamp, bool) else float(stamp)
-    except (TypeError, ValueError):
-        number = math.nan
-    kind = number_kind(number) if number >= 1e11 else "seconds"
-    if not 0 <= number < 1e20 or kind in (None, "excel"):
-        raise TraceError(f"{place}: time {stamp!r} is not allowed; allowed: Unix seconds") from None
-    return TimeFormat(str(kind)).seconds(number)
-
-
-def _value(value: Any, place: str) -> float:
-    if value is None or value == "":
-        return math.nan
-    try:
-        number = math.inf if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.inf
-    if number < 0 or math.isinf(number):
-        raise TraceError(f"{place}: value {str(value)[:80]!r} is not allowed; allowed: finite numbers from 0")
-    return number
-
-
-def _each(series: list[tuple[str, Rows]]) -> Iterator[tuple[str, Rows]]:
-    yield from (pair for pair in series if len(pair[1].stamps))
-
-
-def _parsed(dialect: str, name: str, series: list[tuple[str, Rows]], **others: Any) -> Parsed:
-    if not any(len(rows.stamps) for _, rows in series):
-        raise TraceError(f"{name}: holds no values ({dialect}); allowed: at least two")
-    place = others.pop("place", lambda sample: f"{name}: sample {sample}")
-    unordered = others.pop("unordered", True)
-    return Parsed(dialect, _each(series), place, unordered=unordered, **others)
-
-
-def metric_name(metric: Mapping[str, Any]) -> str:
-    """A series as Prometheus writes it: name{label="value"}."""
-    labels = ",".join(f'{key}="{value}"' for key, value in sorted(metric.items()) if key != "__name__")
-    return f"{metric.get('__name__', '')}{{{labels}}}" if labels else str(metric.get("__name__", ""))
-
-
 def prometheus(results: Any, name: str, dialect: str, told: list[str] | None = None) -> Parsed:
     """The series of a matrix: [{"metric": {…}, "values": [[unix, "1.5"], …]}, …]."""
     if not results:
@@ -150,7 +91,7 @@ def prometheus(results: Any, name: str, dialect: str, told: list[str] | None = N
                         f'{name}: sample {i + 1}: {str(sample)[:80]} is not allowed; allowed: [unix seconds, "value"]'
                     ) from None
         label = metric_name(result.get("metric") or {}) or f"series {n + 1}"
-        series.append((label, _rows(values, name)))
+        series.append((label, rows_of(values, name)))
     named = [str((result.get("metric") or {}).get("__name__", "")) for result in results]
     for bucket in named:
         if bucket.endswith(("_bucket", "_sum")):
@@ -158,20 +99,7 @@ def prometheus(results: Any, name: str, dialect: str, told: list[str] | None = N
     names = {label: metric for (label, _), metric in zip(series, named, strict=True)}
     raw = any(named)
     told = told or []
-    return _parsed(dialect, name, _unique(series), names=names, raw_metric=raw, expression=not raw, told=told, unordered=False)
-
-
-def _unique(series: list[tuple[str, Rows]]) -> list[tuple[str, Rows]]:
-    seen: dict[str, list[Rows]] = {}
-    for label, rows in series:
-        seen.setdefault(label, []).append(rows)
-    repeated = [label for label, many in seen.items() if len(many) > 1]
-    counts: dict[str, int] = {}
-    out = []
-    for label, rows in series:
-        counts[label] = counts.get(label, 0) + 1
-        out.append((f"{label} ({counts[label]})" if label in repeated else label, rows))
-    return out
+    return parsed_of(dialect, name, unique(series), names=names, raw_metric=raw, expression=not raw, told=told, unordered=False)
 
 
 def _prometheus_answer(value: Any, name: str, dialect: str) -> Parsed:
@@ -204,9 +132,9 @@ def _statistics(value: Any, name: str, dialect: str) -> Parsed:
             f"{name}: {label!r} is an Average, which is no number of requests ({dialect}); allowed: --statistics Sum"
         )
     unit: Any = "rps" if units == {"Count/Second"} and statistic == "Average" else "count"
-    rows = _rows(((point["Timestamp"], point.get(statistic)) for point in points), name, "data point")
+    rows = rows_of(((point["Timestamp"], point.get(statistic)) for point in points), name, "data point")
     meaning = Meaning(unit, f"as its statistic {statistic} says")
-    return _parsed(dialect, name, [(label, rows)], stated=meaning, place=lambda i: f"{name}: data point {i}")
+    return parsed_of(dialect, name, [(label, rows)], stated=meaning, place=lambda i: f"{name}: data point {i}")
 
 
 def _metric_data(value: Any, name: str, dialect: str) -> Parsed:
@@ -218,7 +146,7 @@ def _metric_data(value: Any, name: str, dialect: str) -> Parsed:
                 f"{name}: {len(result['Timestamps'])} times, {len(result['Values'])} values; allowed: as many of both"
             )
         label = str(result.get("Label") or result.get("Id") or f"series {len(series) + 1}")
-        series.append((label, _rows(zip(result["Timestamps"], result["Values"], strict=True), name, "value")))
+        series.append((label, rows_of(zip(result["Timestamps"], result["Values"], strict=True), name, "value")))
         if result.get("StatusCode") == "PartialData":
             told.append(f"{label}: CloudWatch says PartialData: it is not all")
     if value.get("NextToken"):
@@ -230,7 +158,7 @@ def _metric_data(value: Any, name: str, dialect: str) -> Parsed:
     counted = r"(?i)request|count|invocations|sum\b|hits"
     if whole and all(re.search(counted, label) and not re.search(r"(?i)latency|cpu|percent|/s", label) for label, _ in series):
         stated = Meaning("count", "whole numbers of a metric that counts, as its statistic Sum gives them", sure=False)
-    return _parsed(dialect, name, _unique(series), stated=stated, told=told)
+    return parsed_of(dialect, name, unique(series), stated=stated, told=told)
 
 
 def _datadog(value: Any, name: str, dialect: str) -> Parsed:
@@ -242,12 +170,12 @@ def _datadog(value: Any, name: str, dialect: str) -> Parsed:
         raise TraceError(f"{name}: holds no series ({dialect}); allowed: one; check the query and its time range")
     for one in value["series"]:
         label = str(one.get("expression") or one.get("display_name") or one.get("metric") or f"series {len(series) + 1}")
-        series.append((label, _rows(one["pointlist"], name, "point")))
+        series.append((label, rows_of(one["pointlist"], name, "point")))
         names[label] = str(one.get("metric") or label)
         period = float(one["interval"]) if one.get("interval") else period
         stated = _datadog_unit(str(one.get("expression", "")), one.get("unit")) or stated
-    unique = _unique(series)
-    return _parsed(dialect, name, unique, stated=stated, period=period, names=names, place=lambda i: f"{name}: point {i}")
+    series = unique(series)
+    return parsed_of(dialect, name, series, stated=stated, period=period, names=names, place=lambda i: f"{name}: point {i}")
 
 
 def _datadog_unit(expression: str, unit: Any) -> Meaning | None:
@@ -271,9 +199,9 @@ def _datadog_timeseries(value: Any, name: str, dialect: str) -> Parsed:
     stated = None
     for one, values in zip(attributes["series"], attributes["values"], strict=True):
         label = ", ".join(one.get("group_tags") or []) or f"query {one.get('query_index', len(series))}"
-        series.append((label, _rows(zip(attributes["times"], values, strict=True), name, "point")))
+        series.append((label, rows_of(zip(attributes["times"], values, strict=True), name, "point")))
         stated = _datadog_unit("", one.get("unit")) or stated
-    return _parsed(dialect, name, _unique(series), stated=stated)
+    return parsed_of(dialect, name, unique(series), stated=stated)
 
 
 def _azure(value: Any, name: str, dialect: str) -> Parsed:
@@ -290,13 +218,13 @@ def _azure(value: Any, name: str, dialect: str) -> Parsed:
             if aggregation == "average" and unit != "CountPerSecond":
                 raise TraceError(f"{name}: {named!r} is an average, which is no number of requests; allowed: --aggregation Total")
             labels = [f"{m['name']['value']}={m['value']}" for m in one.get("metadatavalues") or []]
-            rows = _rows(((point["timeStamp"], point.get(aggregation)) for point in data), name, "data point")
+            rows = rows_of(((point["timeStamp"], point.get(aggregation)) for point in data), name, "data point")
             series.append((" ".join([named, *labels]), rows))
             meanings.append((unit, aggregation))
     unit, aggregation = meanings[0] if meanings else ("Count", "total")
     known: Any = "rps" if unit == "CountPerSecond" and aggregation == "average" else "count"
     stated = Meaning(known, f"as its unit {unit or 'Count'} and aggregation {aggregation} say")
-    return _parsed(dialect, name, _unique(series), stated=stated, period=interval)
+    return parsed_of(dialect, name, unique(series), stated=stated, period=interval)
 
 
 def _iso_duration(text: str) -> float | None:
@@ -306,8 +234,8 @@ def _iso_duration(text: str) -> float | None:
 
 
 def _graphite(value: Any, name: str, dialect: str) -> Parsed:
-    series = [(str(one["target"]), _rows(((t, v) for v, t in one["datapoints"]), name, "point")) for one in value]
-    return _parsed(dialect, name, _unique(series))
+    series = [(str(one["target"]), rows_of(((t, v) for v, t in one["datapoints"]), name, "point")) for one in value]
+    return parsed_of(dialect, name, unique(series))
 
 
 def _google(value: Any, name: str, dialect: str) -> Parsed:
@@ -318,10 +246,10 @@ def _google(value: Any, name: str, dialect: str) -> Parsed:
         ends = [(p["interval"]["startTime" if kind == "DELTA" else "endTime"], p["value"]) for p in one["points"]]
         numbers = [(t, next(iter(v.values()))) for t, v in ends]
         kinds.add(kind)
-        series.append((metric_name({"__name__": one["metric"]["type"], **labels}), _rows(numbers, name, "point")))
+        series.append((metric_name({"__name__": one["metric"]["type"], **labels}), rows_of(numbers, name, "point")))
     known: Any = {"DELTA": "count", "CUMULATIVE": "counter"}.get(next(iter(kinds)) if len(kinds) == 1 else "")
     stated = Meaning(known, f"as its metricKind {next(iter(kinds))} says") if known else None
-    return _parsed(dialect, name, _unique(series), stated=stated)
+    return parsed_of(dialect, name, unique(series), stated=stated)
 
 
 def _influx(value: Any, name: str, dialect: str) -> Parsed:
@@ -336,15 +264,15 @@ def _influx(value: Any, name: str, dialect: str) -> Parsed:
             for i in columns:
                 label = " ".join(filter(None, (one.get("name", ""), one["columns"][i], *(one.get("tags") or {}).values())))
                 names[label] = f"{one.get('name', '')} {one['columns'][i]}"
-                series.append((label, _rows(((row[at], row[i]) for row in one["values"]), name, "row")))
-    return _parsed(dialect, name, _unique(series), names=names)
+                series.append((label, rows_of(((row[at], row[i]) for row in one["values"]), name, "row")))
+    return parsed_of(dialect, name, unique(series), names=names)
 
 
 def _elastic(value: Any, name: str, dialect: str) -> Parsed:
     aggregations = value.get("aggregations") or value["aggs"]
     label, found = next((key, a) for key, a in aggregations.items() if isinstance(a, Mapping) and "buckets" in a)
-    rows = _rows(((b["key"], b["doc_count"]) for b in found["buckets"]), name, "bucket")
-    return _parsed(dialect, name, [(str(label), rows)], stated=Meaning("count", "as its doc_count says"))
+    rows = rows_of(((b["key"], b["doc_count"]) for b in found["buckets"]), name, "bucket")
+    return parsed_of(dialect, name, [(str(label), rows)], stated=Meaning("count", "as its doc_count says"))
 
 
 def _has(*keys: str) -> Callable[[Any], bool]:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scalepilot_envs.workloads.traces.columns import Chosen, Content, choose, is_time_name, labels
-from scalepilot_envs.workloads.traces.grid import TraceError
 from scalepilot_envs.workloads.traces.meaning import Meaning
 from scalepilot_envs.workloads.traces.numbers import NumberFormat, foreign_unit, is_missing, learn_numbers
 from scalepilot_envs.workloads.traces.parsed import Said
+from scalepilot_envs.workloads.traces.rows import TraceError
 from scalepilot_envs.workloads.traces.source import Source
 from scalepilot_envs.workloads.traces.times import TimeFormat, learn_format, number_kind
 

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 
-from scalepilot_envs.workloads.traces.grid import Rows, TraceError
-from scalepilot_envs.workloads.traces.json_text import metric_name
+from scalepilot_envs.workloads.traces.json_samples import metric_name
 from scalepilot_envs.workloads.traces.meaning import Meaning
 from scalepilot_envs.workloads.traces.parsed import Parsed
+from scalepilot_envs.workloads.traces.rows import Rows, TraceError
 from scalepilot_envs.workloads.traces.source import Source
 from scalepilot_envs.workloads.traces.times import TimeFormat, number_kind
 

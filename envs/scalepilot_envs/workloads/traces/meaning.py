@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot_envs.workloads.traces.grid import Kind, TraceError
+from scalepilot_envs.workloads.traces.rows import Kind, TraceError
 
 Unit = Literal["rps", "rpm", "rph", "rpd", "count", "counter", "events"]
 UNITS: tuple[Unit, ...] = get_args(Unit)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scalepilot_envs.workloads.traces.grid import TraceError
+from scalepilot_envs.workloads.traces.rows import TraceError
 
 MISSING = frozenset(("", "nan", "null", "none", "n/a", "na", "#n/a", "-", "–", "undefined", "nil", "(null)", "nodata", "no data"))
 _PREFIXES = {"k": 1e3, "K": 1e3, "M": 1e6, "Mil": 1e6, "mil": 1e6, "G": 1e9, "B": 1e9, "Bil": 1e9, "bil": 1e9}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from scalepilot_envs.workloads.traces.grid import CounterResets, Gaps, Rows
 from scalepilot_envs.workloads.traces.meaning import Meaning, Unit
+from scalepilot_envs.workloads.traces.rows import CounterResets, Gaps, Rows
 from scalepilot_envs.workloads.traces.times import DateOrder
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from scalepilot_envs.workloads.traces.columns import Content, choose, is_time_name
 from scalepilot_envs.workloads.traces.csv_text import parse_csv
-from scalepilot_envs.workloads.traces.grid import Rows, TraceError
 from scalepilot_envs.workloads.traces.json_text import MAX_JSON_BYTES
 from scalepilot_envs.workloads.traces.meaning import Meaning
 from scalepilot_envs.workloads.traces.parsed import Parsed, Said
+from scalepilot_envs.workloads.traces.rows import Rows, TraceError
 from scalepilot_envs.workloads.traces.source import Source
 from scalepilot_envs.workloads.traces.times import LocalClock, TimeFormat, learn_format, number_kind, zone_of
 

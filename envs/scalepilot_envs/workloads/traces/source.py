@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from scalepilot_envs.workloads.traces.grid import TraceError
+from scalepilot_envs.workloads.traces.rows import TraceError
 
 CHUNK_BYTES = 2_000_000
 HEAD_BYTES = 256_000

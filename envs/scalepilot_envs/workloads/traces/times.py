@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot_envs.workloads.traces.grid import TraceError
+from scalepilot_envs.workloads.traces.rows import TraceError
 
 DateOrder = Literal["ymd", "dmy", "mdy"]
 _ALLOWED = "ISO-8601, such as 1995-07-01T04:00:00Z"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot_envs.workloads.series import RateSeries
-from scalepilot_envs.workloads.traces.grid import TraceError
+from scalepilot_envs.workloads.traces.rows import TraceError
 
 _ROWS_AT_ONCE = 1 << 16
 
