@@ -9,8 +9,8 @@ from scalepilot.serve.catalogue.served import ServedPolicy
 from scalepilot.serve.catalogue.store import Catalogue, PolicyStore
 from scalepilot.serve.catalogue.watch import PolicyWatcher, check_watched
 from scalepilot.serve.config import ROUTES_FILE, ServeConfig
+from scalepilot.serve.http.asgi import check_pages
 from scalepilot.serve.http.metrics import Metrics
-from scalepilot.serve.http.surface import check_pages
 
 
 def open_store(config: ServeConfig, metrics: Metrics | None = None) -> tuple[PolicyStore, PolicyWatcher | None]:

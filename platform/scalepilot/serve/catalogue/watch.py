@@ -18,9 +18,9 @@ from scalepilot.policy.signature import PublicKeys
 from scalepilot.serve.catalogue.served import ServedPolicy
 from scalepilot.serve.catalogue.store import Catalogue, PolicyStore
 from scalepilot.serve.config import ROUTES_FILE, RouteConfig, ServeConfig, load_routes
+from scalepilot.serve.http.asgi import check_pages
 from scalepilot.serve.http.logs import LOGGER
 from scalepilot.serve.http.metrics import Metrics
-from scalepilot.serve.http.surface import check_pages
 
 _logger = logging.getLogger(LOGGER)
 # Name, time, size, mode and owner of every file of a folder, and of the folders it is in: whatever changes, it is another one.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -25,37 +25,58 @@ HEADER_LENGTH = b"inference-header-content-length"
 INPUT = "observation"
 _PLATFORMS = {"network": "onnx_onnxv1", "table": "scalepilot_table", "rule": "scalepilot_rule"}
 _SHOWN_CHARACTERS = 60
-_NUMPY = {
+# Datatypes of numbers, as numpy writes them.
+NUMPY = {
     "BOOL": "|b1",
     **{f"{kind}{8 * size}": f"<{kind[0].lower()}{size}" for kind in ("UINT", "INT") for size in (1, 2, 4, 8)},
     **{f"FP{8 * size}": f"<f{size}" for size in (2, 4, 8)},
 }
-DATATYPES = tuple(_NUMPY)
+DATATYPES = tuple(NUMPY)
 # Up to here a 64-bit float holds every whole number.
 _EXACT = 2**53
+# What the document says of a tensor's numbers, and no more: they are read by datatype, below.
+_NUMBER = {"oneOf": [{"type": "number"}, {"type": "boolean"}]}
+_NUMBERS = {"type": "array", "items": {"oneOf": [*_NUMBER["oneOf"], {"type": "array", "items": _NUMBER}]}}
 
 
-class _Tensor(msgspec.Struct, gc=False):
-    name: str
+def _shown_as(**schema: Any) -> msgspec.Meta:
+    """What the document says beyond the type: our own words say what is wrong with a value."""
+    return msgspec.Meta(extra_json_schema=schema)
+
+
+class InferTensor(msgspec.Struct, gc=False):
+    """The observation of an `InferRequest`: numbers in JSON, or behind it."""
+
+    name: Annotated[str, _shown_as(enum=[INPUT])]
     shape: list[int]
-    datatype: str
-    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    datatype: Annotated[str, _shown_as(enum=list(DATATYPES))]
+    data: Annotated[msgspec.Raw, _shown_as(**_NUMBERS)] | msgspec.UnsetType = msgspec.UNSET
     parameters: dict[str, Any] | None = None
 
 
-class _Wanted(msgspec.Struct, gc=False):
+class InferOutput(msgspec.Struct, gc=False):
+    """An output that an `InferRequest` wants."""
+
     name: str
     parameters: dict[str, Any] | None = None
 
 
-class _Infer(msgspec.Struct, gc=False):
-    inputs: list[_Tensor]
+class InferRequest(msgspec.Struct, gc=False):
+    """A request. Clients may send more keys than are listed here; they do not matter."""
+
+    inputs: Annotated[list[InferTensor], _shown_as(minItems=1, maxItems=1)]
     id: str | None = None
     parameters: dict[str, Any] | None = None
-    outputs: list[_Wanted] | None = None
+    outputs: list[InferOutput] | None = None
 
 
-_REQUEST = msgspec.json.Decoder(_Infer)
+_METADATA = {"name": str, "datatype": str, "shape": list[int]}
+# Keys and types of answers.
+SERVER_METADATA = {"name": str, "version": str, "extensions": list[str]}
+MODEL_METADATA = {"name": str, "versions": list[str], "platform": str, "inputs": [_METADATA], "outputs": [_METADATA]}
+_OUTPUT = _METADATA | {"data?": list[float], "parameters?": dict[str, Any]}
+INFERRED = {"model_name": str, "model_version": str, "outputs": [_OUTPUT], "id?": str, "parameters?": dict[str, Any]}
+_REQUEST = msgspec.json.Decoder(InferRequest)
 # By numpy's kind: flat, and row by row. Whole numbers are read as such, as a float would round those of 64 bits.
 _DATA: dict[str, tuple[msgspec.json.Decoder[list[Any]], msgspec.json.Decoder[list[list[Any]]]]] = {
     "f": (msgspec.json.Decoder(list[float]), msgspec.json.Decoder(list[list[float]])),
@@ -154,7 +175,7 @@ def infer(served: ServedPolicy, body: bytes, header_length: bytes | None = None)
             values = served.whole_actions(values)
         entry: dict[str, Any] = {"name": name, "shape": [len(rows), *shape[1:]], "datatype": kind}
         if wanted[name]:
-            blob = values.astype(_NUMPY[kind]).tobytes()
+            blob = values.astype(NUMPY[kind]).tobytes()
             entry["parameters"] = {"binary_data_size": len(blob)}
             blobs.append(blob)
         else:
@@ -182,7 +203,7 @@ def _split(body: bytes, header_length: bytes | None) -> tuple[bytes, bytes]:
     return body[:length], body[length:]
 
 
-def _parsed(head: bytes) -> _Infer:
+def _parsed(head: bytes) -> InferRequest:
     try:
         return _REQUEST.decode(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -192,7 +213,7 @@ def _parsed(head: bytes) -> _Infer:
         ) from None
 
 
-def _only_input(request: _Infer) -> _Tensor:
+def _only_input(request: InferRequest) -> InferTensor:
     names = [tensor.name for tensor in request.inputs]
     if names != [INPUT]:
         if names.count(INPUT) > 1:
@@ -203,13 +224,13 @@ def _only_input(request: _Infer) -> _Tensor:
     return request.inputs[0]
 
 
-def _rows(served: ServedPolicy, tensor: _Tensor, tail: bytes) -> NDArray[np.float64]:
+def _rows(served: ServedPolicy, tensor: InferTensor, tail: bytes) -> NDArray[np.float64]:
     """(n, num_fields) as given: of the right shape and type, otherwise unchecked."""
     width = len(served.spec.observation_fields)
-    if tensor.datatype not in _NUMPY:
+    if tensor.datatype not in NUMPY:
         shown = tensor.datatype[:_SHOWN_CHARACTERS]
         raise _wrong(f"{INPUT}.datatype: {shown!r} is not allowed; allowed: {', '.join(DATATYPES)}")
-    dtype: np.dtype[Any] = np.dtype(_NUMPY[tensor.datatype])
+    dtype: np.dtype[Any] = np.dtype(NUMPY[tensor.datatype])
     shape = tensor.shape
     if len(shape) != 2 or shape[1] != width or not 1 <= shape[0] <= MAX_OBSERVATIONS:
         raise _wrong(f"{INPUT}.shape: {shape[:8]} is not allowed; allowed: [n, {width}], n from 1 to {MAX_OBSERVATIONS}")
@@ -231,7 +252,7 @@ def _rows(served: ServedPolicy, tensor: _Tensor, tail: bytes) -> NDArray[np.floa
     return _numbers(tensor.data, tensor.datatype, dtype, shape)
 
 
-def _binary_size(tensor: _Tensor) -> int | None:
+def _binary_size(tensor: InferTensor) -> int | None:
     size = (tensor.parameters or {}).get("binary_data_size")
     if size is not None and (isinstance(size, bool) or not isinstance(size, int)):
         raise _wrong(f"{INPUT}.parameters.binary_data_size: {str(size)[:_SHOWN_CHARACTERS]} is not allowed; allowed: bytes")
@@ -323,7 +344,7 @@ def _within_bounds(
     return inside, clipped
 
 
-def _wanted_outputs(served: ServedPolicy, request: _Infer) -> dict[str, bool]:
+def _wanted_outputs(served: ServedPolicy, request: InferRequest) -> dict[str, bool]:
     """Name → whether as a binary tensor."""
     known = output_types(served)
     if not request.outputs:

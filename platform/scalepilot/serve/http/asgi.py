@@ -8,42 +8,32 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
-
+from scalepilot.policy.artifact import refused_in_a_line
 from scalepilot.serve.catalogue.served import ServedPolicy
-from scalepilot.serve.catalogue.store import PolicyStore
+from scalepilot.serve.catalogue.store import Catalogue, PolicyStore
 from scalepilot.serve.config import ServeConfig
-from scalepilot.serve.decide import oip
-from scalepilot.serve.decide.decisions import Outcome, decide_rows
-from scalepilot.serve.decide.strict import Decided, answer, decide, parse_request
-from scalepilot.serve.http.body import BodyReader, DisconnectedError, Headers, Receive, has_body
-from scalepilot.serve.http.docs_page import CONTENT_SECURITY_POLICY
+from scalepilot.serve.http.body import BodyReader, DisconnectedError, Headers, Receive
+from scalepilot.serve.http.deciding import Shadows
+from scalepilot.serve.http.endpoint import Call, Endpoint
 from scalepilot.serve.http.errors import RequestError
-from scalepilot.serve.http.gate import HEALTH, METRICS, Gate, path_of
+from scalepilot.serve.http.gate import Gate, path_of
 from scalepilot.serve.http.keys import ApiKeys
 from scalepilot.serve.http.logs import LOGGER
-from scalepilot.serve.http.metrics import CONTENT_TYPE, Metrics
-from scalepilot.serve.http.surface import Post, Surface, fixed_pages, to_bytes
+from scalepilot.serve.http.metrics import Metrics
+from scalepilot.serve.http.replies import JSON_TYPE, Reply, Scope, Send, refusal, refuse_websocket, send_reply, to_bytes
+from scalepilot.serve.http.surface import Surface, Target
+from scalepilot.serve.page import page_files
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-
-_READY = ("/health/ready", "/v2/health/ready")
+_LIVE = ("/health/live", "/v2/health/live")
 _RETRY = ("retry-after", "1")
 # As proxies count a client that left before it was answered.
 _CLIENT_LEFT = 499
 _SHOWN_CHARACTERS = 80
 _POLL_SECONDS = 0.02
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-_NOSNIFF = (b"x-content-type-options", b"nosniff")
-_JSON_TYPE, _BINARY_TYPE = (b"content-type", b"application/json"), (b"content-type", b"application/octet-stream")
-# Most shadow decisions that may wait; what comes beyond is not shadowed, so that a slow shadow slows nobody.
-_MAX_SHADOWS = 64
 _MAX_LOGGED_PER_SECOND = 50
 _logger = logging.getLogger(LOGGER)
 
@@ -68,26 +58,24 @@ class PolicyApi:
         metrics: Metrics | None = None,
         names_requests: bool = True,
     ) -> None:
-        self._config = config or ServeConfig()
-        self._store = store
-        self._with_keys = keys is not None
-        self._gate = Gate(self._config, keys)
+        self.config = config or ServeConfig()
+        self.with_keys = keys is not None
         self.metrics = metrics or Metrics()
+        self.shadows = Shadows(self.metrics)
+        self.ready, self._stopping = True, False
+        self._store = store
+        self._gate = Gate(self.config, keys)
         self._names_requests = names_requests
-        limits = self._config.limits
+        limits = self.config.limits
         self._bodies = BodyReader(limits.body_bytes, limits.request_seconds, limits.body_bytes_per_second)
-        self._origins = {origin.encode() for origin in self._config.cors_origins}
-        self._fixed = fixed_pages()
-        self._surface = self._made_surface()
-        self._ready, self._stopping = True, False
+        self._origins = {origin.encode() for origin in self.config.cors_origins}
+        self._surface = Surface(store.catalogue)
+        # Read now, as a package that is not installed is better missed now than by a person who opens a page.
+        page_files()
         self._in_flight = 0
-        self._shadows = 0
         self._prefix, self._numbers = os.urandom(6).hex().encode(), itertools.count(1)
         self._log_second, self._logged = 0, 0
-        self.metrics.follow(lambda: (self._ready, self._in_flight))
-
-    def _made_surface(self) -> Surface:
-        return Surface(self._store.catalogue, self._config.limits.body_bytes, self._fixed, with_keys=self._with_keys)
+        self.metrics.follow(lambda: (self.ready, self._in_flight))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -105,8 +93,8 @@ class PolicyApi:
 
     async def notice(self) -> None:
         """Be not ready, and still answer: load balancers turn away before anything is refused."""
-        self._ready = False
-        await asyncio.sleep(self._config.limits.notice_seconds)
+        self.ready = False
+        await asyncio.sleep(self.config.limits.notice_seconds)
 
     async def drain(self, timeout_seconds: float) -> None:
         """Be not ready, refuse what comes and wait for what has begun.
@@ -114,7 +102,7 @@ class PolicyApi:
         Args:
             timeout_seconds: wait no longer for clients that are slow to send their body.
         """
-        self._ready, self._stopping = False, True
+        self.ready, self._stopping = False, True
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         while self._in_flight and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_POLL_SECONDS)
@@ -123,7 +111,7 @@ class PolicyApi:
         began = time.perf_counter()
         surface = self._surface
         if surface.catalogue is not self._store.catalogue:
-            surface = self._surface = self._made_surface()
+            surface = self._surface = Surface(self._store.catalogue)
         exchange = _Exchange(scope)
         try:
             reply = await self._answer(surface, exchange, receive)
@@ -131,34 +119,28 @@ class PolicyApi:
             self._account(exchange, _CLIENT_LEFT, time.perf_counter() - began)
             return
         except RequestError as error:
-            headers = [(name.encode(), value.encode("latin-1")) for name, value in error.headers]
-            reply = error.status, [_JSON_TYPE, *headers], to_bytes(error.to_json())
+            reply = refusal(error)
             exchange.problem = str(error)
         except Exception:  # the last resort: no request may end the replica, and every answer is JSON
             _logger.exception("%s %s failed", scope["method"], scope["path"], extra={"event": "failed"})
-            reply = 500, [_JSON_TYPE], to_bytes({"error": "internal error; the server's log has the details"})
-        status, headers, body = reply
-        headers = [*headers, (b"content-length", str(len(body)).encode()), _NOSNIFF]
+            reply = refusal(RequestError(500, "internal error; the server's log has the details"))
+        more: Headers = []
         if self._names_requests:
-            headers.append((b"x-request-id", self._request_id(exchange.headers)))
+            more.append((b"x-request-id", self._request_id(exchange.headers)))
         if self._origins:
-            headers += self._cors(exchange.headers)
-        if not exchange.body_was_read and has_body(exchange.headers) and (b"connection", b"close") not in headers:
-            # Whoever was refused need not be listened to any longer.
-            headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
-        self._account(exchange, status, time.perf_counter() - began)
+            more += self._cors(exchange.headers)
+        await send_reply(scope, send, reply, more, body_was_read=exchange.body_was_read)
+        self._account(exchange, reply[0], time.perf_counter() - began)
 
     def _account(self, exchange: _Exchange, status: int, seconds: float) -> None:
-        metrics, endpoint = self.metrics, exchange.endpoint
+        metrics, label = self.metrics, exchange.label
         served = exchange.served
         name, version = ("", "") if served is None else (served.spec.name, served.spec.version)
-        metrics.count("requests", (endpoint, name, version, str(status)))
-        metrics.observe("request_duration_seconds", endpoint, seconds)
-        wanted = self._config.log_requests
+        metrics.count("requests", (label, name, version, str(status)))
+        metrics.observe("request_duration_seconds", label, seconds)
+        wanted = self.config.log_requests
         # Probes of a stopping server are answered 503 as they should be.
-        if wanted == "all" or (wanted == "errors" and status >= HTTPStatus.BAD_REQUEST and endpoint != "health"):
+        if wanted == "all" or (wanted == "errors" and status >= HTTPStatus.BAD_REQUEST and label != "health"):
             self._log(exchange, status, seconds)
 
     def _log(self, exchange: _Exchange, status: int, seconds: float) -> None:
@@ -170,7 +152,7 @@ class PolicyApi:
                 _logger.warning("requests not logged", extra={"event": "requests_not_logged", "count": dropped})
             self._log_second, self._logged = second, 0
         self._logged += 1
-        if self._logged > _MAX_LOGGED_PER_SECOND and self._config.log_requests != "all":
+        if self._logged > _MAX_LOGGED_PER_SECOND and self.config.log_requests != "all":
             return
         scope = exchange.scope
         extra = {
@@ -191,8 +173,8 @@ class PolicyApi:
                 return value
         return b"%s-%x" % (self._prefix, next(self._numbers))
 
-    async def _answer(self, surface: Surface, exchange: _Exchange, receive: Receive) -> tuple[int, Headers, bytes]:
-        """Route a request to (status, headers, body).
+    async def _answer(self, surface: Surface, exchange: _Exchange, receive: Receive) -> Reply:
+        """Answer a request.
 
         Raises:
             RequestError: every answer that is no success.
@@ -201,97 +183,37 @@ class PolicyApi:
         path, method = path_of(scope), scope["method"]
         self._gate.check(method, path, exchange.headers, scope.get("http_version", ""))
         if method == "OPTIONS" and self._origins:
-            return 204, [(b"allow", b"GET, HEAD, POST, OPTIONS")], b""
-        if self._stopping and path != "/health/live":
+            # Asked without a key: it must not tell which policies there are.
+            allowed = ", ".join([*surface.match(path)[0], "OPTIONS"])
+            return 204, [(b"allow", allowed.encode())], b""
+        if self._stopping and path not in _LIVE:
             raise RequestError(503, "the server is stopping; try again", headers=[("connection", "close"), _RETRY])
-        post = surface.posts.get(path) or surface.post(path)
-        if post is not None:
-            exchange.endpoint = post.endpoint
-            _allow(scope, "POST")
-            served = exchange.served = post.draw()
+        target = surface.find(path)
+        endpoint = target.methods.get(method)
+        exchange.label = (endpoint or next(iter(target.methods.values()))).label
+        if endpoint is None:
+            raise target.not_allowed(method)
+        if endpoint.method == "POST":
+            served = exchange.served = target.draw()
             body = await self._bodies.read(exchange.headers, receive)
             exchange.body_was_read = True
-            if post.endpoint == "decide":
-                return 200, [_JSON_TYPE], self._decide(post, served, body)
-            return self._infer(post, served, exchange, body)
-        return self._page(surface, exchange, path)
+            call = Call(self, surface.catalogue, endpoint, path, target.named, served, target.shadow, exchange.headers, body)
+            return _reply(endpoint.answer(call))
+        return self._page(surface, target, endpoint, path, exchange.headers)
 
-    def _page(self, surface: Surface, exchange: _Exchange, path: str) -> tuple[int, Headers, bytes]:
-        if path in _READY:
-            exchange.endpoint = "health"
-            _allow(exchange.scope, "GET", "HEAD")
-            return self._readiness(surface)
-        if path == METRICS:
-            exchange.endpoint = "metrics"
-            _allow(exchange.scope, "GET", "HEAD")
-            text = self.metrics.text(surface.catalogue, ready=self._ready, in_flight=self._in_flight)
-            return 200, [(b"content-type", CONTENT_TYPE.encode())], text
-        page = surface.page(path)
-        if page is None:
-            raise surface.unknown(path)
-        exchange.endpoint = "health" if path in HEALTH else "page"
-        _allow(exchange.scope, "GET", "HEAD")
-        kind, body = page
-        headers = [(b"content-type", kind.encode())]
-        if kind.startswith("text/html"):
-            headers.append((b"content-security-policy", CONTENT_SECURITY_POLICY.encode()))
-        return 200, headers, body
+    def _page(self, surface: Surface, target: Target, endpoint: Endpoint, path: str, headers: Headers) -> Reply:
+        kept = surface.kept.get(path)
+        if kept is not None:
+            return kept
+        call = Call(self, surface.catalogue, endpoint, path, target.named, target.served, headers=headers)
+        reply = _reply(endpoint.answer(call))
+        if endpoint.kept:
+            surface.kept[path] = reply
+        return reply
 
-    def _readiness(self, surface: Surface) -> tuple[int, Headers, bytes]:
-        count = len(surface.catalogue)
-        if not self._ready or not count:
-            why = "stopping" if not self._ready else "no policy is loaded yet"
-            raise RequestError(503, f"the server is not ready: {why}", headers=[_RETRY])
-        return 200, [_JSON_TYPE], to_bytes({"status": "ready", "ready": True, "policies": count})
-
-    def _decide(self, post: Post, served: ServedPolicy, body: bytes) -> bytes:
-        read = served.reader.read(body)
-        if read is None:
-            decided = decide(served, parse_request(body))
-        else:
-            rows, many = read
-            if not many and post.shadow is None and served.quick is not None:
-                one = served.quick.answer(rows[0])
-                if one is not None:
-                    self.metrics.decided_one(served, one.move, post.endpoint, one.desired_replicas)
-                    return msgspec.json.encode(one) + b"\n"
-            decided = answer(served, rows, many)
-        self._count(post, served, decided)
-        return msgspec.json.encode(decided.to_json()) + b"\n"
-
-    def _infer(self, post: Post, served: ServedPolicy, exchange: _Exchange, body: bytes) -> tuple[int, Headers, bytes]:
-        length = next((value for name, value in exchange.headers if name == oip.HEADER_LENGTH), None)
-        inferred = oip.infer(served, body, length)
-        self._count(post, served, inferred)
-        if inferred.header_length is None:
-            return 200, [_JSON_TYPE], inferred.body
-        return 200, [_BINARY_TYPE, (oip.HEADER_LENGTH, str(inferred.header_length).encode())], inferred.body
-
-    def _count(self, post: Post, served: ServedPolicy, decided: Decided | oip.Inferred) -> None:
-        self.metrics.decided(served, decided.outcome, len(decided.observation), post.endpoint, decided.clipped)
-        if post.shadow is None:
-            return
-        if self._shadows >= _MAX_SHADOWS:
-            self.metrics.count("shadow_decisions", (served.reference, post.shadow.reference, "skipped"), len(decided.observation))
-        else:
-            self._shadows += 1
-            # After the answer has gone out.
-            asyncio.get_running_loop().call_soon(self._decide_again, post.shadow, served, decided)
-
-    def _decide_again(self, shadow: ServedPolicy, served: ServedPolicy, decided: Decided | oip.Inferred) -> None:
-        self._shadows -= 1
-        labels = (served.reference, shadow.reference)
-        try:
-            again = decide_rows(shadow, decided.observation)
-        except Exception:  # a shadow may fail as it likes
-            _logger.exception("shadow failed", extra={"event": "shadow_failed", "policy": shadow.reference})
-            self.metrics.count("shadow_decisions", (*labels, "failed"), len(decided.observation))
-            return
-        same, difference = _agreement(decided.outcome, again)
-        count = len(decided.observation)
-        self.metrics.count("shadow_decisions", (*labels, "same"), same)
-        self.metrics.count("shadow_decisions", (*labels, "different"), count - same)
-        self.metrics.count("shadow_difference_replicas", labels, difference)
+    def metrics_text(self, catalogue: Catalogue) -> bytes:
+        """What Prometheus is told."""
+        return self.metrics.text(catalogue, ready=self.ready, in_flight=self._in_flight)
 
     def _cors(self, headers: Headers) -> Headers:
         origin = next((value for name, value in headers if name == b"origin"), b"")
@@ -308,44 +230,36 @@ class PolicyApi:
 class _Exchange:
     """A request on its way: what the metrics and the log say of it."""
 
-    __slots__ = ("body_was_read", "endpoint", "headers", "problem", "scope", "served")
+    __slots__ = ("body_was_read", "headers", "label", "problem", "scope", "served")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.headers: Headers = scope["headers"]
-        self.endpoint = "other"
+        self.label = "other"
         self.served: ServedPolicy | None = None
         self.problem = ""
         self.body_was_read = False
 
 
-def _agreement(outcome: Outcome, again: Outcome) -> tuple[int, float]:
-    """How many decisions are the same, and the sum of how far the others are apart in replicas."""
-    if outcome.desired_replicas is not None and again.desired_replicas is not None:
-        apart = abs(outcome.desired_replicas - again.desired_replicas)
-        return int((apart == 0).sum()), float(apart.sum())
-    if outcome.action is None or again.action is None or outcome.action.shape != again.action.shape:
-        return 0, 0.0
-    same = outcome.action == again.action
-    return int(same.reshape(len(same), -1).all(axis=1).sum()), 0.0
+def check_pages(served: ServedPolicy) -> None:
+    """Make every page that tells of a policy, before anybody asks for one.
+
+    Raises:
+        ArtifactError: one of them cannot be made of it.
+    """
+    api = PolicyApi(PolicyStore([served]))
+    with refused_in_a_line(str(served.folder)):
+        for path, target in api._surface.targets.items():
+            endpoint = target.methods.get("GET")
+            if endpoint is not None and (endpoint.kept or target.served is not None):
+                api._page(api._surface, target, endpoint, path, [])
 
 
-def _allow(scope: Scope, *methods: str) -> None:
-    if scope["method"] not in methods:
-        allowed = ", ".join(methods)
-        shown = str(scope["method"])[:_SHOWN_CHARACTERS]
-        raise RequestError(405, f"method: {shown} is not allowed here; allowed: {allowed}", headers=[("allow", allowed)])
-
-
-async def refuse_websocket(scope: Scope, send: Send) -> None:
-    """Answer a websocket's handshake as any other request that is not allowed, where the server in front lets us."""
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": 1003})
-        return
-    body = to_bytes({"error": "upgrade: websocket is not allowed; allowed: HTTP/1.1 requests"})
-    headers = [_JSON_TYPE, _NOSNIFF, (b"content-length", str(len(body)).encode())]
-    await send({"type": "websocket.http.response.start", "status": 400, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": body})
+def _reply(answer: Any) -> Reply:
+    """What a handler gave, as status, headers and body."""
+    if isinstance(answer, tuple):
+        return answer
+    return 200, [JSON_TYPE], answer if isinstance(answer, bytes) else to_bytes(answer)
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

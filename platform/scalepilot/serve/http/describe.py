@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
+from scalepilot.policy.spec import DecisionRule, Kind
 from scalepilot.serve.catalogue.served import ServedPolicy
 from scalepilot.serve.catalogue.store import Catalogue
 from scalepilot.serve.decide.answers import finite
-from scalepilot.serve.decide.strict import DecideRequest, decide
 
 # A served observation is numbers only: an image's keys have no place here.
-_FIELD_KEYS = ("name", "unit", "low", "high", "description", "promql")
+_FIELD = {"name": str, "unit": str, "low": float, "high": float, "description": str, "promql": str}
+_ACTION = {
+    "index": int,
+    "kind": Literal["absolute", "relative", "plain"],
+    "size": float,
+    "label": str,
+    "value?": (Any, "What the environment takes, where that is not the index"),
+}
+# Keys and types of what is said.
+POLICY = {
+    "name": str,
+    "version": str,
+    "default": (bool, "This version answers where a request names none"),
+    "versions": (list[str], "All that are served of this name"),
+    "route": (Any, "Default version, canary and shadow of this name; null where nothing is set"),
+    "kind": Kind,
+    "env_id": str,
+    "decide_url": str,
+    "observation_fields": [_FIELD],
+    "actions": ([_ACTION], "Empty for rules, which choose any number of replicas"),
+    "moves": (list[str], "Label of every action, each once"),
+    "components": ([{"name": str, "unit": str, "low": float, "high": float}], "Of a continuous action; empty for all others"),
+    "decision_rule": DecisionRule,
+    "replicas": (Any, "Fewest and most it may ask for, {min, max}; null where there are no replicas"),
+    "state": (Any, "Shape of every key a rule remembers; null where nothing is remembered"),
+    "evaluation": dict,
+}
 
 
 def describe(served: ServedPolicy, catalogue: Catalogue) -> dict[str, Any]:
     """One entry of `GET /v1/policies`."""
-    spec = served.spec
+    spec, bounds, shapes = served.spec, served.replica_bounds, served.state_shapes
     default = catalogue.get(spec.name)
     route = catalogue.routes.get(spec.name) if default is served else None
     return {
@@ -28,35 +54,17 @@ def describe(served: ServedPolicy, catalogue: Catalogue) -> dict[str, Any]:
         "kind": spec.kind,
         "env_id": spec.env_id,
         "decide_url": decide_path(spec.name if default is served else served.reference),
-        "observation_fields": [{name: getattr(field, name) for name in _FIELD_KEYS} for field in spec.observation_fields],
+        "observation_fields": [{key: getattr(field, key) for key in _FIELD} for field in spec.observation_fields],
         "actions": [{key: value for key, value in asdict(action).items() if value is not None} for action in spec.actions],
         "moves": list(served.move_labels),
         "components": [asdict(component) for component in served.components],
         "decision_rule": spec.decision_rule,
-        "replicas": None
-        if served.replica_bounds is None
-        else dict(zip(("min", "max"), map(finite, served.replica_bounds), strict=True)),
-        "state": None if served.state_shapes is None else {name: list(shape) for name, shape in served.state_shapes.items()},
+        "replicas": None if bounds is None else {"min": finite(bounds[0]), "max": finite(bounds[1])},
+        "state": None if shapes is None else {name: list(shape) for name, shape in shapes.items()},
         "evaluation": spec.evaluation,
     }
-
-
-def describe_one(served: ServedPolicy, catalogue: Catalogue) -> dict[str, Any]:
-    """The answer of `GET /v1/policies/{name}`: the same, how it was made, and an observation to try."""
-    return describe(served, catalogue) | {"provenance": served.spec.provenance, "example": served.example}
-
-
-def describe_all(catalogue: Catalogue) -> dict[str, Any]:
-    """The answer of `GET /v1/policies`: every version of every name."""
-    return {"policies": [describe(served, catalogue) for served in catalogue]}
 
 
 def decide_path(name: str) -> str:
     """Where a policy decides; names and name@version are URL-safe by their pattern."""
     return f"/v1/policies/{name}:decide"
-
-
-def example_answer(served: ServedPolicy) -> dict[str, Any]:
-    """What the policy really says to its example."""
-    answer: dict[str, Any] = decide(served, DecideRequest([served.example], [None], many=False)).answers[0]
-    return answer

@@ -7,6 +7,21 @@ from typing import Any
 
 from scalepilot.errors import InputError
 
+# Keys and types of the body that every error has.
+ERROR = {
+    "error": str,
+    "problems?": [
+        {
+            "field": str,
+            "problem": str,
+            "unit": (Any, "Of the field; null where it is none of the observation's"),
+            "low": (Any, "Smallest value allowed, or null"),
+            "high": (Any, "Largest value allowed, or null"),
+            "index?": (int, "Which observation of a list"),
+        }
+    ],
+}
+
 
 class RequestError(InputError):
     """A request that is not answered with a 200.
@@ -14,7 +29,7 @@ class RequestError(InputError):
     Args:
         status: HTTP status code.
         message: one line: field, value, what is allowed.
-        problems: one entry a field: {"field", "problem", "unit", "low", "high"}, and "index" within a list of observations.
+        problems: one entry a field, as in `ERROR`.
         headers: extra response headers.
     """
 
@@ -28,7 +43,7 @@ class RequestError(InputError):
         self.headers = list(headers)
 
     def to_json(self) -> dict[str, Any]:
-        """The body every error has."""
+        """The body of the answer."""
         body: dict[str, Any] = {"error": str(self)}
         if self.problems:
             body["problems"] = self.problems

@@ -6,17 +6,18 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from starlette.routing import compile_path
+
 from scalepilot.serve.config import ServeConfig
+from scalepilot.serve.http import endpoints
 from scalepilot.serve.http.body import Headers
 from scalepilot.serve.http.errors import RequestError
 from scalepilot.serve.http.keys import ApiKeys
 
-METRICS, PAGE, DOCS, OPENAPI = "/metrics", "/page", "/docs", "/openapi.json"
-HEALTH = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 # A server that answers on loopback without keys is asked under these names alone: a web page whose own name was made to point
 # here (DNS rebinding) sends its own.
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-METHODS = "GET, HEAD, POST"
+_METHODS = "GET, HEAD, POST"
 _PORT = re.compile(rb":\d{0,5}")
 _SHOWN_CHARACTERS = 80
 _OWN_PAGES = (b"same-origin", b"none")
@@ -28,11 +29,15 @@ class Gate:
     Args:
         config: what is open, which hosts and origins are allowed.
         keys: who may ask; None asks for none.
+
+    Attributes:
+        open_to_all: paths that need no key and are answered under every name: health.
     """
 
     def __init__(self, config: ServeConfig, keys: ApiKeys | None) -> None:
         self._keys = keys
-        self._open = config.open
+        self.open_to_all = frozenset(endpoint.path for endpoint in endpoints.ENDPOINTS if endpoint.key == "never")
+        self._opened = [compile_path(endpoint.path)[0] for endpoint in endpoints.ENDPOINTS if endpoint.key in config.open]
         self._hosts = frozenset(host.lower().encode() for host in config.allowed_hosts)
         self._origins = frozenset(origin.encode() for origin in config.cors_origins)
 
@@ -51,7 +56,7 @@ class Gate:
         if path == "*" or method in ("CONNECT", "TRACE"):
             shown = f"{method[:_SHOWN_CHARACTERS]} *" if path == "*" and method != "CONNECT" else method
             raise RequestError(
-                405, f"method: {shown} is not allowed here; allowed: {METHODS} of a path", headers=[("allow", METHODS)]
+                405, f"method: {shown} is not allowed here; allowed: {_METHODS} of a path", headers=[("allow", _METHODS)]
             )
         found: dict[bytes, bytes] = {}
         hosts = 0
@@ -62,29 +67,17 @@ class Gate:
             raise RequestError(400, f"host: is given {hosts} times; allowed: once")
         if b"upgrade" in found and b"websocket" in found[b"upgrade"].lower():
             raise RequestError(400, "upgrade: websocket is not allowed; allowed: HTTP/1.1 requests")
-        if path in HEALTH:
+        if path in self.open_to_all:
             return
         if self._hosts:
             self._check_host(found.get(b"host"))
         if method == "POST":
             self._check_origin(found)
-        if self._keys is not None and not (self.is_open(path) or self.is_preflight(method, found)):
+        # A browser that asks whether it may ask sends no key.
+        if self._keys is None or (method == "OPTIONS" and self._origins):
+            return
+        if not any(path_regex.fullmatch(path) for path_regex in self._opened):
             self._keys.check(headers)
-
-    def is_open(self, path: str) -> bool:
-        """Whether a path needs no key although keys are set."""
-        if path in HEALTH:
-            return True
-        opened = self._open
-        if path == "/" or path.startswith(PAGE + "/"):
-            return "page" in opened
-        if path in (DOCS, OPENAPI) or path.startswith(DOCS + "/"):
-            return "docs" in opened
-        return path == METRICS and "metrics" in opened
-
-    def is_preflight(self, method: str, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a browser asks if it may ask; it sends no key with that."""
-        return method == "OPTIONS" and bool(self._origins)
 
     def _check_host(self, host: bytes | None) -> None:
         # A client of HTTP/1.0 may name none; a browser always does.

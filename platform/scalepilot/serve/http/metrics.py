@@ -25,10 +25,10 @@ from scalepilot.serve.catalogue.served import ServedPolicy
 from scalepilot.serve.catalogue.store import Catalogue
 from scalepilot.serve.decide.answers import Clipped
 from scalepilot.serve.decide.decisions import Outcome
+from scalepilot.serve.http import endpoints
 from scalepilot.serve.ingress.proxy_counts import proxy_families, proxy_socket
 from scalepilot.serve.ingress.replica_counts import Counts, Labels, ReplicaFiles, Total
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "scalepilot_serve_"
 _SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 _OBSERVATIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -57,7 +57,6 @@ _GAUGES = {
     "ready": "1 while a replica is ready.",
     "in_flight_requests": "Requests a replica has begun, the one for these metrics among them.",
 }
-_POSTS = ("decide", "infer")
 
 
 class Metrics:
@@ -250,7 +249,8 @@ def _policy_info(catalogue: Catalogue) -> Metric:
 def _zeros(catalogue: Catalogue) -> Counts:
     """What alerts look for, at 0: a counter that first appears at 1 has not increased, as Prometheus sees it."""
     policies: list[Labels] = [(served.spec.name, served.spec.version) for served in catalogue]
-    posts: list[Labels] = [(endpoint, *policy) for endpoint in _POSTS for policy in policies]
+    labels = list(dict.fromkeys(e.label for e in endpoints.ENDPOINTS if e.method == "POST" and "{name}" in e.path))
+    posts: list[Labels] = [(label, *policy) for label in labels for policy in policies]
     pairs = _shadowed(catalogue)
     zeros: dict[str, list[Labels]] = {
         "requests": [(*post, status) for post in posts for status in ("200", "500")]
@@ -261,8 +261,8 @@ def _zeros(catalogue: Catalogue) -> Counts:
         "policy_loads": [("loaded",), ("refused",)],
     }
     none = [0] * (len(_SECONDS) + 1)
-    durations: list[tuple[Labels, list[int], float]] = [((endpoint,), none, 0.0) for endpoint in _POSTS]
-    counters = {name: [(labels, 0.0) for labels in found] for name, found in zeros.items()}
+    durations: list[tuple[Labels, list[int], float]] = [((label,), none, 0.0) for label in labels]
+    counters = {name: [(values, 0.0) for values in found] for name, found in zeros.items()}
     return Counts(counters, {"request_duration_seconds": durations})
 
 

@@ -1,22 +1,23 @@
-"""The OpenAPI 3.1 document of the loaded policies; every example is a real request or a real answer.
+"""The OpenAPI 3.1 document of the loaded policies, made of the endpoints' records; every example is a real request or answer.
 
-Written in what OpenAPI 3.0 and 3.1 share (no lists of types, no `const`): the Swagger UI in `swagger_ui_bundle` reads 3.0 only,
-so the page at /docs hands it this document as 3.0.
+Written in what OpenAPI 3.0 and 3.1 share (no `const`): the Swagger UI in `swagger_ui_bundle` reads 3.0 only, so the page at /docs
+hands it this document as 3.0.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from scalepilot import __version__
 from scalepilot.serve.catalogue.served import ServedPolicy
-from scalepilot.serve.catalogue.store import Catalogue
-from scalepilot.serve.decide import oip
-from scalepilot.serve.decide.strict import DecideRequest, check_observations, parse_json
-from scalepilot.serve.http.describe import decide_path, describe_all, describe_one, example_answer
+from scalepilot.serve.http.endpoint import Call, Endpoint
 from scalepilot.serve.http.errors import RequestError
-from scalepilot.serve.http.openapi_schemas import component_schemas, ref
+from scalepilot.serve.http.openapi_schemas import Schemas, ref
+from scalepilot.serve.http.unpack import Unpacker, too_large
 
 _DESCRIPTION = """Autoscaling policies over HTTP: send the named physical fields of one moment, get the number of replicas to run.
 
@@ -33,199 +34,62 @@ _KEYS = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
-_ANY_POLICY = "{name}"
+_JSON = "application/json"
+_PART = re.compile(r"{(\w+)}")
+# What may come of any body, beside what is wrong with what it says.
+_BODY_REFUSALS = (400, 408, 413, 415, 503)
 
 
-def openapi_document(catalogue: Catalogue, max_body_bytes: int, *, with_keys: bool = False) -> dict[str, Any]:
+def openapi_document(call: Call, endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     """Describe every endpoint.
 
     Args:
-        catalogue: paths, schemas and examples come from its policies.
-        max_body_bytes: said in the words of the 413.
-        with_keys: requests need an API key.
+        call: schemas and examples come from its policies, limits from its server.
+        endpoints: what is described.
 
     Raises:
         RequestError: 503 as long as nothing is served.
     """
-    defaults = catalogue.defaults()
+    defaults = call.catalogue.defaults()
     if not defaults:
         raise RequestError(503, "no policy is loaded yet; try again", headers=[("retry-after", "1")])
-    first = defaults[0]
-    paths: dict[str, dict[str, Any]] = {
-        decide_path(served.spec.name): {"post": _decide(served, max_body_bytes)} for served in defaults
-    }
-    paths[decide_path(_ANY_POLICY)] = {
-        "parameters": [_name_parameter(catalogue)],
-        "post": _decide_by_name(catalogue, first, max_body_bytes),
-    }
-    paths |= {
-        "/v1/policies": {"get": _get("policies", "list_policies", "All policies", "PolicyList", describe_all(catalogue))},
-        "/v1/policies/{name}": {
-            "parameters": [_name_parameter(catalogue)],
-            "get": _get(
-                "policies",
-                "get_policy",
-                "One policy, with an example",
-                "PolicyWithExample",
-                describe_one(first, catalogue),
-                _not_found(catalogue),
-            ),
-        },
-    }
-    paths |= _inference_paths(catalogue, first, max_body_bytes) | _other_paths(len(catalogue))
+    described = [endpoint for endpoint in endpoints if endpoint.tag]
+    schemas = Schemas(call.catalogue)
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in described:
+        # What the policies make different is there for each of them, too.
+        own = [(_of_policy(endpoint, served), served) for served in defaults if isinstance(endpoint.request, str)]
+        for record, served in [*own, (endpoint, defaults[0])]:
+            item = paths.setdefault(record.path, {})
+            if parts := _PART.findall(record.path):
+                item["parameters"] = [_parameter(part, call) for part in parts]
+            item[record.method.lower()] = _operation(record, replace(call, endpoint=record, served=served), schemas)
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": "Scalepilot", "version": __version__, "description": _DESCRIPTION},
         "tags": _TAGS,
         "paths": paths,
-        "components": {"schemas": component_schemas(catalogue)},
+        "components": {"schemas": schemas.components},
     }
-    if with_keys:
+    if call.server.with_keys:
         document["components"]["securitySchemes"] = _KEYS
         document["security"] = [{name: []} for name in _KEYS]
-        refused = _error("No API key, or a wrong one", {"error": "API key: is missing; allowed: Authorization: Bearer KEY, …"})
-        for path, operations in paths.items():
-            for method, operation in operations.items():
-                if method != "parameters" and "/health/" not in path:
-                    operation["responses"]["401"] = refused
-                elif method != "parameters":
-                    operation["security"] = []
     return document
 
 
-def _inference_paths(catalogue: Catalogue, first: ServedPolicy, max_body_bytes: int) -> dict[str, dict[str, Any]]:
-    """Open Inference Protocol v2; the example is that of a policy without memory, if there is one."""
-    stateless = next((served for served in catalogue.defaults() if served.state_shapes is None), None)
-    name, version = _name_parameter(catalogue), _version_parameter(catalogue)
-    gone = _not_found(catalogue)
-    ready = _get(
-        "inference", "model_ready", "Whether a model answers", "ModelReady", {"name": first.spec.name, "ready": True}, gone
-    )
-    metadata = oip.model_metadata(first, list(catalogue.versions[first.spec.name]))
-    described = _get("inference", "model_metadata", "Inputs and outputs of a model", "ModelMetadata", metadata, gone)
-    infer = _infer(stateless, max_body_bytes, gone)
-    paths: dict[str, dict[str, Any]] = {
-        "/v2": {"get": _get("inference", "server_metadata", "This server", "ServerMetadata", oip.server_metadata())},
-        "/v2/health/live": {"get": _get("health", "server_live", "The process answers", "ServerLive", {"live": True})},
-        "/v2/health/ready": {"get": _ready("server_ready", len(catalogue))},
-    }
-    for at, parameters, suffix in (("", [name], ""), ("/versions/{version}", [name, version], "_of_version")):
-        for rest, method, operation in (("", "get", described), ("/ready", "get", ready), ("/infer", "post", infer)):
-            named = operation | {"operationId": operation["operationId"] + suffix}
-            paths[f"/v2/models/{{name}}{at}{rest}"] = {"parameters": parameters, method: named}
-    return paths
-
-
-def _infer(served: ServedPolicy | None, max_body_bytes: int, gone: dict[str, Any]) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": ref("InferRequest")}
-    answer: dict[str, Any] = {"schema": ref("InferResponse")}
-    if served is not None:
-        row = list(served.example.values())
-        tensor = {"name": oip.INPUT, "shape": [1, len(row)], "datatype": "FP32", "data": row}
-        request = {"id": "1", "inputs": [tensor]}
-        content["example"] = request
-        answer["example"] = json.loads(oip.infer(served, json.dumps(request).encode()).body)
-    allowed = ", ".join(oip.DATATYPES)
-    told = {"error": f"observation.datatype: 'BYTES' is not allowed; allowed: {allowed}"}
-    wrong = _error("What the protocol does not allow", told)
-    return {
-        "tags": ["inference"],
-        "operationId": "infer",
-        "summary": "Decide for rows of observations",
-        "description": "One input, `observation`: the policy's fields in their order. Binary tensors are understood, too.",
-        "requestBody": {"required": True, "content": {"application/json": content}},
-        "responses": {"200": {"description": "Decided", "content": {"application/json": answer}}, "400": wrong}
-        | _body_refusals(max_body_bytes)
-        | gone,
-    }
-
-
-def _other_paths(count: int) -> dict[str, dict[str, Any]]:
-    return {
-        "/health/live": {"get": _get("health", "health_live", "The process answers", "Health", {"status": "live"})},
-        "/health/ready": {"get": _ready("health_ready", count)},
-        "/openapi.json": {"get": _get("documentation", "get_openapi", "This document as JSON", "AnyObject", None)},
-        "/metrics": {"get": _text("health", "get_metrics", "Counts and times, for Prometheus", "text/plain")},
-        "/docs": {"get": _text("documentation", "get_docs", "This document as a page", "text/html")},
-        "/": {"get": _text("documentation", "get_page", "A page to try the policies on", "text/html")},
-    }
-
-
-def _ready(operation_id: str, count: int) -> dict[str, Any]:
-    example = {"status": "ready", "ready": True, "policies": count}
-    return _get("health", operation_id, "Policies are loaded, and the server is not stopping", "Health", example, _busy())
-
-
-def _text(tag: str, operation_id: str, summary: str, kind: str) -> dict[str, Any]:
-    return {
-        "tags": [tag],
-        "operationId": operation_id,
-        "summary": summary,
-        "responses": {"200": {"description": "OK", "content": {kind: {"schema": {"type": "string"}}}}},
-    }
-
-
-def _get(
-    tag: str, operation_id: str, summary: str, schema: str, example: Any, errors: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    content = {"schema": ref(schema)} | ({} if example is None else {"example": example})
-    return {
-        "tags": [tag],
-        "operationId": operation_id,
-        "summary": summary,
-        "responses": {"200": {"description": "OK", "content": {"application/json": content}}} | (errors or {}),
-    }
-
-
-def _decide(served: ServedPolicy, max_body_bytes: int) -> dict[str, Any]:
+def _of_policy(endpoint: Endpoint, served: ServedPolicy) -> Endpoint:
+    """The record of one policy alone, with its own schemas."""
     spec = served.spec
     made_by = f"rule {spec.rule['name']}" if spec.rule else spec.kind
-    return _decide_operation(
-        operation_id=f"decide_{spec.name}",
+    return replace(
+        endpoint,
+        name=f"{endpoint.name}_{spec.name}",
+        path=endpoint.path.format(name=spec.name),
         summary=f"{spec.name} {spec.version}: {made_by} for {spec.env_id}",
         description=_field_table(served),
-        schemas=(f"Request.{spec.name}", f"Answers.{spec.name}"),
-        served=served,
-        errors=_refusals(served, max_body_bytes),
+        request=f"{endpoint.request}.{spec.name}",
+        response=f"{endpoint.response}.{spec.name}",
     )
-
-
-def _decide_by_name(catalogue: Catalogue, first: ServedPolicy, max_body_bytes: int) -> dict[str, Any]:
-    return _decide_operation(
-        operation_id="decide",
-        summary="Any policy, by name",
-        description="The same for every policy; its fields are in `GET /v1/policies/{name}`.",
-        schemas=("Request", "Answers"),
-        served=first,
-        errors=_refusals(first, max_body_bytes) | _not_found(catalogue),
-    )
-
-
-def _decide_operation(
-    *, operation_id: str, summary: str, description: str, schemas: tuple[str, str], served: ServedPolicy, errors: dict[str, Any]
-) -> dict[str, Any]:
-    answer = example_answer(served)
-    requests: dict[str, Any] = {"one": {"summary": "One observation", "value": {"observation": served.example}}}
-    answers: dict[str, Any] = {"one": {"summary": "One answer", "value": answer}}
-    if "state" in answer:
-        again = {"observation": served.example, "state": answer["state"]}
-        requests["next"] = {"summary": "The next observation, with the state of the last answer", "value": again}
-    requests["list"] = {
-        "summary": "A list: one answer each, in order",
-        "value": {"observation": [served.example, served.example]},
-    }
-    answers["list"] = {"summary": "Answers to a list", "value": [answer, answer]}
-    return {
-        "tags": ["decide"],
-        "operationId": operation_id,
-        "summary": summary,
-        "description": description,
-        "requestBody": {"required": True, "content": {"application/json": {"schema": ref(schemas[0]), "examples": requests}}},
-        "responses": {
-            "200": {"description": "Decided", "content": {"application/json": {"schema": ref(schemas[1]), "examples": answers}}}
-        }
-        | errors,
-    }
 
 
 def _field_table(served: ServedPolicy) -> str:
@@ -240,56 +104,91 @@ def _bound(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) else f"{value:.6g}"
 
 
-def _refusals(served: ServedPolicy, max_body_bytes: int) -> dict[str, Any]:
-    return {
-        "400": _error("Not JSON, or nested too deep", _refusal_of(lambda: parse_json(b'{"observation": {'))),
-        "422": _error("A field is missing, unknown or out of its range", _refusal_of(lambda: _wrong_observation(served))),
-    } | _body_refusals(max_body_bytes)
+def _parameter(part: str, call: Call) -> dict[str, Any]:
+    names = list(call.catalogue.versions)
+    known: dict[str, dict[str, Any]] = {
+        "name": {"schema": {"type": "string", "enum": names}, "example": names[0]},
+        "version": {"schema": {"type": "string"}, "example": min(served.spec.version for served in call.catalogue)},
+    }
+    return {"name": part, "in": "path", "required": True} | known.get(part, {"schema": {"type": "string"}})
 
 
-def _body_refusals(max_body_bytes: int) -> dict[str, Any]:
-    too_large = {"error": f"body: more than {max_body_bytes} bytes are not allowed; send fewer observations a request"}
-    compressed = {"error": "content-encoding: 'br' is not allowed; allowed: gzip, deflate, identity"}
-    return {
-        "408": _error("The body did not arrive in time", {"error": "body: did not arrive within 10 s; send it faster"}),
-        "413": _error(f"More than {max_body_bytes} bytes", too_large),
-        "415": _error("A compression other than gzip and deflate", compressed),
-    } | _busy()
+def _operation(endpoint: Endpoint, call: Call, schemas: Schemas) -> dict[str, Any]:
+    """What the document says of a record.
+
+    Args:
+        endpoint: the record.
+        call: with the policy that the examples are of.
+        schemas: of its types.
+    """
+    request, answer = _examples(endpoint, call)
+    operation: dict[str, Any] = {"tags": [endpoint.tag], "operationId": endpoint.name, "summary": endpoint.summary}
+    if endpoint.description:
+        operation["description"] = endpoint.description
+    if endpoint.request is not None:
+        operation["requestBody"] = {"required": True, "content": {_JSON: {"schema": schemas.of(endpoint.request)} | request}}
+    text = _is_text(endpoint)
+    kind, schema = (endpoint.response, {"type": "string"}) if text else (_JSON, schemas.of(endpoint.response))
+    operation["responses"] = {"200": {"description": "OK", "content": {kind: {"schema": schema} | answer}}}
+    statuses = {*endpoint.refusals, *((404,) if "{name}" in endpoint.path else ())}
+    statuses |= {*(_BODY_REFUSALS if endpoint.method == "POST" else ())}
+    if call.server.with_keys and endpoint.key == "never":
+        operation["security"] = []
+    elif call.server.with_keys:
+        statuses.add(401)
+    operation["responses"] |= {str(status): _refusal(status, endpoint, call) for status in sorted(statuses)}
+    return operation
 
 
-def _busy() -> dict[str, Any]:
-    example = {"error": "the server is stopping; try again"}
-    told = _error("Stopping, loading, or too many requests wait: try again; deciding twice does no harm", example)
-    return {"503": told | {"headers": {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}}}
+def _is_text(endpoint: Endpoint) -> bool:
+    return isinstance(endpoint.response, str) and "/" in endpoint.response
 
 
-def _wrong_observation(served: ServedPolicy) -> None:
-    field = served.spec.observation_fields[0]
-    check_observations(served, DecideRequest([served.example | {field.name: field.low - 5}], [None], many=False))
-
-
-def _not_found(catalogue: Catalogue) -> dict[str, Any]:
-    return {"404": _error("No policy of this name", _refusal_of(lambda: catalogue.get("unknown")))}
-
-
-def _refusal_of(wrong: Any) -> dict[str, Any]:
-    """What a request really is answered: the examples of errors are made by the code that makes them."""
+def _examples(endpoint: Endpoint, call: Call) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is sent and what is answered; the latter of a GET by asking for it."""
+    if endpoint.examples is not None:
+        return endpoint.examples(call)
+    parts = {"name": call.policy.spec.name, "version": call.policy.spec.version}
+    if endpoint.method == "POST" or _is_text(endpoint) or endpoint.response is dict:
+        return {}, {}
+    if not set(_PART.findall(endpoint.path)) <= set(parts):
+        return {}, {}
     try:
-        wrong()
+        answer = endpoint.answer(replace(call, path=endpoint.path.format(**parts), named=parts))
+    except RequestError:
+        # Of a server that is stopping.
+        return {}, {}
+    return {}, {"example": answer}
+
+
+def _refusal(status: int, endpoint: Endpoint, call: Call) -> dict[str, Any]:
+    """A status with what a request really is answered: the examples of errors are made by the code that makes them."""
+    limit = call.server.config.limits.body_bytes
+
+    def wrong_field() -> Any:
+        field = call.policy.spec.observation_fields[0]
+        observation = call.policy.example | {field.name: field.low - 5}
+        return endpoint.answer(replace(call, body=json.dumps({"observation": observation}).encode()))
+
+    said: dict[int, tuple[str, Callable[[], Any]]] = {
+        400: ("Not JSON, or not what is asked for", lambda: endpoint.answer(replace(call, body=b'{"observation": {'))),
+        401: ("No API key, or a wrong one", lambda: "API key: is missing; allowed: Authorization: Bearer KEY, …"),
+        404: ("No policy of this name", lambda: call.catalogue.get("unknown")),
+        408: ("The body did not arrive in time", lambda: "body: did not arrive within 10 s; send it faster"),
+        413: (f"More than {limit} bytes", lambda: str(too_large(limit))),
+        415: ("A compression other than gzip and deflate", lambda: Unpacker(b"br", limit)),
+        422: ("A field is missing, unknown or out of its range", wrong_field),
+        503: (
+            "Stopping, loading, or too many requests wait: try again; deciding twice does no harm",
+            lambda: "the server is stopping; try again",
+        ),
+    }
+    description, make = said[status]
+    try:
+        told: Any = {"error": make()}
     except RequestError as error:
-        return error.to_json()
-    raise AssertionError("an example of an error was accepted")
-
-
-def _error(description: str, example: dict[str, Any]) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": ref("Error"), "example": example}}}
-
-
-def _version_parameter(catalogue: Catalogue) -> dict[str, Any]:
-    versions = sorted({served.spec.version for served in catalogue})
-    return {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}, "example": versions[0]}
-
-
-def _name_parameter(catalogue: Catalogue) -> dict[str, Any]:
-    names = list(catalogue.versions)
-    return {"name": "name", "in": "path", "required": True, "schema": {"type": "string", "enum": names}, "example": names[0]}
+        told = error.to_json()
+    answer = {"description": description, "content": {_JSON: {"schema": ref("Error"), "example": told}}}
+    return answer | (
+        {"headers": {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}} if status == 503 else {}
+    )

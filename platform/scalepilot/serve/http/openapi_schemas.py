@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
+
+import msgspec
 
 from scalepilot.serve.catalogue.served import ServedPolicy
 from scalepilot.serve.catalogue.store import Catalogue
 from scalepilot.serve.decide.fast import MAX_OBSERVATIONS
-from scalepilot.serve.decide.oip import DATATYPES
+from scalepilot.serve.http.errors import ERROR
 from scalepilot_envs.description import MASK_KEY, is_mask
 
 Schema = dict[str, Any]
@@ -30,6 +33,16 @@ _LISTED_ACTIONS = 64
 _ANYTHING: Schema = {}
 _MOVE: Schema = _TEXT | {"description": "What changes, for a person: hold, +2, −25 %"}
 _REPLICAS: Schema = _WHOLE | {"description": "How many replicas to run"}
+_EXPLANATION = {
+    "words": str,
+    "observed_replicas?": (int, "Ready and starting, as observed"),
+    "change?": int,
+    "bounds?": {"min": Any, "max": Any},
+    "at_bound?": (Any, "min or max where the answer is a bound, else null"),
+    "scores?": (dict[str, float | None], "Logits or Q-values, by move; null where the action is not valid"),
+    "valid_actions?": (dict[str, bool], "By move"),
+    "runner_up?": {"move": str, "margin": float},
+}
 _CLIP = "Bring fields out of their range into it, and name them in the answer, instead of refusing"
 
 
@@ -38,17 +51,56 @@ def ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def component_schemas(catalogue: Catalogue) -> dict[str, Schema]:
-    """Every schema the document refers to, by name."""
-    schemas = _descriptions()
-    schemas["Request"] = _request(_NUMBERS, _NUMBERS, _ANY)
-    optional = {"action": _ANYTHING, "probabilities": _NUMBERS, "q_values": _SCORES, "state": _ANY}
-    schemas["Answer"] = _answer({"policy": _TEXT, "version": _TEXT}, optional | {"move": _MOVE, "desired_replicas": _REPLICAS})
-    schemas["Answers"] = _one_or_many("Answer")
-    schemas |= _inference_schemas()
-    for served in catalogue:
-        schemas |= _policy_schemas(served)
-    return schemas
+class Schemas:
+    """Schemas of what the endpoints' records say, and those that the policies make.
+
+    Args:
+        catalogue: whose policies have their own.
+
+    Attributes:
+        components: name → schema, of all that the document refers to.
+    """
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        optional = {"action": _ANYTHING, "probabilities": _NUMBERS, "q_values": _SCORES, "state": _ANY}
+        self.components: dict[str, Schema] = {}
+        self.components |= {
+            "Error": self.of(ERROR),
+            "Explanation": self.of(_EXPLANATION),
+            "Request": _request(_NUMBERS, _NUMBERS, _ANY),
+            "Answer": _answer({"policy": _TEXT, "version": _TEXT}, optional | {"move": _MOVE, "desired_replicas": _REPLICAS}),
+            "Answers": _one_or_many("Answer"),
+        }
+        for served in catalogue:
+            self.components |= _policy_schemas(served)
+
+    def of(self, kind: Any) -> Schema:
+        """The schema of what a record says.
+
+        Args:
+            kind: a type that msgspec knows; the name of a component; keys and what they hold, `?` behind those that may be
+                missing; a list of one kind; or a kind and words about it.
+        """
+        match kind:
+            case str():
+                return ref(kind)
+            case dict():
+                required = {key: self.of(value) for key, value in kind.items() if not key.endswith("?")}
+                return _object(required, {key[:-1]: self.of(value) for key, value in kind.items() if key.endswith("?")})
+            case [one]:
+                return {"type": "array", "items": self.of(one)}
+            case (one, words):
+                return self.of(one) | {"description": words}
+        schema, found = _of_type(kind)
+        self.components |= found
+        return schema
+
+
+@cache
+def _of_type(kind: Any) -> tuple[Schema, dict[str, Schema]]:
+    """A type's schema, and those that it refers to."""
+    (schema,), found = msgspec.json.schema_components((kind,), ref_template=ref("{name}")["$ref"])
+    return schema, found
 
 
 def _policy_schemas(served: ServedPolicy) -> dict[str, Schema]:
@@ -135,117 +187,8 @@ def _answer(required: dict[str, Schema], optional: dict[str, Schema]) -> Schema:
     return _object(required, optional | extra)
 
 
-def _inference_schemas() -> dict[str, Schema]:
-    """Of the Open Inference Protocol v2. Its clients may send more keys than are listed here; they do not matter."""
-    shape = {"type": "array", "items": _WHOLE}
-    parameters = {"type": "object"}
-    flag: Schema = {"type": "boolean"}
-    tensor: Schema = {
-        "type": "object",
-        "required": ["name", "shape", "datatype", "data"],
-        "properties": {
-            "name": _TEXT | {"enum": ["observation"]},
-            "shape": shape,
-            "datatype": _TEXT | {"enum": list(DATATYPES)},
-            "data": {
-                "type": "array",
-                "items": {"oneOf": [_NUMBER, flag, {"type": "array", "items": {"oneOf": [_NUMBER, flag]}}]},
-            },
-            "parameters": parameters,
-        },
-    }
-    wanted = {"type": "object", "required": ["name"], "properties": {"name": _TEXT, "parameters": parameters}}
-    request: Schema = {
-        "type": "object",
-        "required": ["inputs"],
-        "properties": {
-            "id": _TEXT,
-            "parameters": parameters,
-            "inputs": {"type": "array", "items": tensor, "minItems": 1, "maxItems": 1},
-            "outputs": {"type": "array", "items": wanted},
-        },
-    }
-    output = _object(
-        {"name": _TEXT, "shape": shape, "datatype": _TEXT},
-        {"data": {"type": "array", "items": _NUMBER}, "parameters": parameters},
-    )
-    response = _object(
-        {"model_name": _TEXT, "model_version": _TEXT, "outputs": {"type": "array", "items": output}},
-        {"id": _TEXT, "parameters": parameters},
-    )
-    described = {"type": "array", "items": _object({"name": _TEXT, "datatype": _TEXT, "shape": shape})}
-    texts = {"type": "array", "items": _TEXT}
-    return {
-        "InferRequest": request,
-        "InferResponse": response,
-        "ServerMetadata": _object({"name": _TEXT, "version": _TEXT, "extensions": texts}),
-        "ModelMetadata": _object(
-            {"name": _TEXT, "versions": texts, "platform": _TEXT, "inputs": described, "outputs": described}
-        ),
-        "ModelReady": _object({"name": _TEXT, "ready": _FLAG}),
-        "ServerLive": _object({"live": _FLAG}),
-    }
-
-
 def _one_or_many(name: str) -> Schema:
     return {"oneOf": [ref(name), {"type": "array", "items": ref(name)}]}
-
-
-def _descriptions() -> dict[str, Schema]:
-    field = _object({"name": _TEXT, "unit": _TEXT, "low": _NUMBER, "high": _NUMBER, "description": _TEXT, "promql": _TEXT})
-    component = _object({"name": _TEXT, "unit": _TEXT, "low": _NUMBER, "high": _NUMBER})
-    action = _object(
-        {"index": _WHOLE, "kind": _one_of("absolute", "relative", "plain"), "size": _NUMBER, "label": _TEXT},
-        {"value": {"description": "What the environment takes, where that is not the index"}},
-    )
-    policy: dict[str, Schema] = {
-        "name": _TEXT,
-        "version": _TEXT,
-        "default": _FLAG | {"description": "This version answers where a request names none"},
-        "versions": {"type": "array", "items": _TEXT, "description": "All that are served of this name"},
-        "route": {"description": "Default version, canary and shadow of this name; null where nothing is set"},
-        "kind": _one_of("network", "table", "rule"),
-        "env_id": _TEXT,
-        "decide_url": _TEXT,
-        "observation_fields": {"type": "array", "items": field},
-        "actions": {"type": "array", "items": action, "description": "Empty for rules, which choose any number of replicas"},
-        "moves": {"type": "array", "items": _TEXT, "description": "Label of every action, each once"},
-        "components": {"type": "array", "items": component, "description": "Of a continuous action; empty for all others"},
-        "decision_rule": _one_of("target", "argmax_p", "argmax_q", "sample", "box"),
-        "replicas": {"description": "Fewest and most it may ask for, {min, max}; null where there are no replicas"},
-        "state": {"description": "Shape of every key a rule remembers; null where nothing is remembered"},
-        "evaluation": _ANY,
-    }
-    problem = _object(
-        {
-            "field": _TEXT,
-            "problem": _TEXT,
-            "unit": {"description": "Of the field; null where it is none of the observation's"},
-            "low": {"description": "Smallest value allowed, or null"},
-            "high": {"description": "Largest value allowed, or null"},
-        },
-        {"index": _WHOLE | {"description": "Which observation of a list"}},
-    )
-    return {
-        "Policy": _object(policy),
-        "PolicyList": _object({"policies": {"type": "array", "items": ref("Policy")}}),
-        "PolicyWithExample": _object(policy | {"provenance": _ANY, "example": _NUMBERS}),
-        "Health": _object({"status": _TEXT}, {"policies": _WHOLE, "ready": _FLAG}),
-        "Explanation": _object(
-            {"words": _TEXT},
-            {
-                "observed_replicas": _WHOLE | {"description": "Ready and starting, as observed"},
-                "change": _WHOLE,
-                "bounds": _object({"min": _ANYTHING, "max": _ANYTHING}),
-                "at_bound": {"description": "min or max where the answer is a bound, else null"},
-                "scores": _SCORES | {"description": "Logits or Q-values, by move; null where the action is not valid"},
-                "valid_actions": {"type": "object", "additionalProperties": _FLAG, "description": "By move"},
-                "runner_up": _object({"move": _TEXT, "margin": _NUMBER}),
-            },
-        ),
-        "AnyObject": _ANY,
-        "Error": _object({"error": _TEXT}, {"problems": {"type": "array", "items": problem}}),
-    }
 
 
 def _object(required: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
@@ -257,7 +200,3 @@ def _array(shape: tuple[int, ...]) -> Schema:
     if not shape:
         return _NUMBER
     return {"type": "array", "items": _array(shape[1:]), "minItems": shape[0], "maxItems": shape[0]}
-
-
-def _one_of(*values: str) -> Schema:
-    return _TEXT | {"enum": list(values)}

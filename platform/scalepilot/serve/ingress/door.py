@@ -7,16 +7,14 @@ many are handed on as the replicas have places, and health always is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import MutableMapping
 from typing import Any
 
 from scalepilot.serve.config import ServeConfig
-from scalepilot.serve.http.asgi import Receive, Scope, Send, refuse_websocket
-from scalepilot.serve.http.body import BodyReader, DisconnectedError, has_body
+from scalepilot.serve.http.body import BodyReader, DisconnectedError, Receive, has_body
 from scalepilot.serve.http.errors import RequestError
-from scalepilot.serve.http.gate import HEALTH, Gate, path_of
+from scalepilot.serve.http.gate import Gate, path_of
 from scalepilot.serve.http.keys import ApiKeys
-from scalepilot.serve.http.surface import to_bytes
+from scalepilot.serve.http.replies import Message, Scope, Send, refusal, refuse_websocket, send_reply
 
 _RETRY = [("retry-after", "1")]
 
@@ -51,7 +49,7 @@ class Door:
         try:
             path = path_of(scope)
             self._gate.check(scope["method"], path, scope["headers"], scope.get("http_version", ""))
-            if path in HEALTH:
+            if path in self._gate.open_to_all:
                 await self._app(scope, _whole(b"", receive), send)
                 return
             body = await self._bodies.read_packed(scope["headers"], receive) if has_body(scope["headers"]) else b""
@@ -59,7 +57,7 @@ class Door:
         except DisconnectedError:
             return
         except RequestError as error:
-            await _refuse(scope, error, send)
+            await send_reply(scope, send, refusal(error))
             return
         held = True
 
@@ -69,7 +67,7 @@ class Door:
                 held = False
                 self._leave()
 
-        async def passed_on(message: MutableMapping[str, Any]) -> None:
+        async def passed_on(message: Message) -> None:
             # The replica is done; how fast the client reads is no longer its concern.
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 leave()
@@ -121,7 +119,7 @@ def _whole(body: bytes, receive: Receive) -> Receive:
     """A body that has arrived, then what the client does."""
     given = False
 
-    async def whole() -> MutableMapping[str, Any]:
+    async def whole() -> Message:
         nonlocal given
         if given:
             return await receive()
@@ -129,14 +127,3 @@ def _whole(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return whole
-
-
-async def _refuse(scope: Scope, error: RequestError, send: Send) -> None:
-    body = to_bytes(error.to_json())
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    headers += [(b"x-content-type-options", b"nosniff")]
-    headers += [(name.encode(), value.encode("latin-1")) for name, value in error.headers if name != "connection"]
-    if has_body(scope["headers"]):
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
