@@ -58,6 +58,12 @@ def test_both_engines_leave_runs_a_verdict_and_a_picture(tmp_path: Path):
             assert policy.spec.provenance["seed"] == seed
             assert json.loads((check.folder / run / "run.json").read_text())["status"] == "finished"
     ET.fromstring((check.folder / "plot.svg").read_text())
+    before = {path: path.stat().st_mtime_ns for path in (check.folder / "runs").rglob("run.json")}
+    assert len(before) == 4
+    assert all((path.parent / "report.html").is_file() for path in before)
+    again = crosscheck(config(tmp_path), [3, 4], check.folder)
+    assert {path: path.stat().st_mtime_ns for path in (check.folder / "runs").rglob("run.json")} == before, "none is repeated"
+    assert again.verdict == check.verdict
 
 
 @pytest.mark.slow
@@ -104,6 +110,7 @@ def test_a_bad_input_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.Captu
         ([config_file, "--seeds", "-1"], "--seeds: [-1] is not allowed"),
         ([config_file, "--set", "algorithm=sarsa"], "algorithm: sarsa is not allowed in a cross-check; allowed: ppo, dqn"),
         ([config_file, "--set", "ppo.lr=fast"], "ppo.lr: 'fast' is not allowed"),
+        ([config_file, "--resume", tmp_path], f"--resume: {tmp_path} holds no runs/; allowed: a cross-check's folder"),
     ):
         assert expected in refused(capsys, "crosscheck", *words), words
         assert not (tmp_path / "runs").exists(), words

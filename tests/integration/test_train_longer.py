@@ -10,7 +10,8 @@ import pytest
 from tests import failing_envs
 
 from scalepilot.config import config_from_mapping, resumed_with
-from scalepilot.experiments.run import make_task, run_experiment, start_from
+from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.experiments.training import start_from
 from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.initial_weights import load_parent
 from scalepilot.runs.folder import RunFolder

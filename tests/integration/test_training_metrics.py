@@ -18,7 +18,8 @@ from tests.serving_dashboard import Query, alert_queries, alerts, annotation_que
 from tests.training_dashboard import DASHBOARD, GPU_SERIES, KUBERNETES_SCRAPE, RULES, SCRAPE
 
 from scalepilot.config import config_from_mapping
-from scalepilot.experiments.run import make_callbacks, make_task
+from scalepilot.experiments.run import make_task
+from scalepilot.experiments.training import make_callbacks
 from scalepilot.runs.folder import RunFolder
 from scalepilot.serve.http.listen import free_port
 

@@ -15,12 +15,15 @@ HELP = "train with RLlib and with Stable-Baselines3 on the same budget and say w
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `crosscheck`."""
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="experiment YAML with algorithm ppo or dqn")
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="experiment YAML with an algorithm of both engines")
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=list(range(5)), metavar="SEED", help="training seeds (default: 0 1 2 3 4)"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as ppo.lr=3e-4; repeatable"
+    )
+    parser.add_argument(
+        "--resume", type=Path, metavar="FOLDER", help="resume a stopped cross-check: finished runs are not repeated"
     )
     parser.add_argument("--json", action="store_true", help="print summary.json instead of the table")
 
@@ -33,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.experiments.study.crosscheck import crosscheck
     from scalepilot.files.stored import read_text
 
-    check = crosscheck(config, arguments.seeds)
+    check = crosscheck(config, arguments.seeds, arguments.resume)
     if arguments.json:
         print(read_text(check.folder / "summary.json"))
     else:

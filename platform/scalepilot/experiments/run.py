@@ -7,12 +7,10 @@ import errno
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from scalepilot.cluster.connection import connected
-from scalepilot.config import ALGORITHMS, EnvConfig, ExperimentConfig, OtherEnvConfig
+from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
 from scalepilot.evaluate.compare import Comparison, write_evaluation
 from scalepilot.evaluate.returns import ReturnComparison, compare_returns, returns_summary, write_returns
 from scalepilot.evaluate.run_comparison import (
@@ -26,18 +24,17 @@ from scalepilot.evaluate.run_comparison import (
 )
 from scalepilot.evaluate.store import summary
 from scalepilot.experiments.beside import prepared, tuned_baselines
-from scalepilot.files.atomic import write_bytes
+from scalepilot.experiments.training import run_training
 from scalepilot.files.lock import locked
 from scalepilot.files.stop import StopFlag, Stopped, at_once
-from scalepilot.learn.algorithms import make_trainer, policy_spec
-from scalepilot.learn.callbacks import Callback, Videos, check_tracking, trackers
-from scalepilot.learn.initial_weights import check_fits, load_parent, parent_of, weights_of
+from scalepilot.learn.algorithms import policy_spec
+from scalepilot.learn.callbacks import check_tracking
+from scalepilot.learn.initial_weights import check_fits, load_parent, parent_of
 from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.task import TEST_SEED, AutoscaleTask, ReturnTask, Task, episode_limits
 from scalepilot.policy import Policy, load_policy, read_packed
 from scalepilot.policy.rules import Hpa, HpaParameters, Rule, make_rule, rules_for
-from scalepilot.progress import Progress
-from scalepilot.report.run_plots import can_be_filmed, draw_run, film
+from scalepilot.report.run_plots import draw_run
 from scalepilot.report.run_report import write_run_report
 from scalepilot.report.words.returns_text import returns_notes
 from scalepilot.runs.checkpoints import Checkpoints, read_loop
@@ -45,9 +42,6 @@ from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate import ProcessExecutor, ProtocolData, SerialExecutor, run_episodes, usable_cores
 from scalepilot.simulate.workload_data import load_data
 from scalepilot_envs.autoscale import AutoscaleParams
-
-if TYPE_CHECKING:
-    from scalepilot.learn.trainer import Trainer
 
 logger = logging.getLogger("scalepilot.training")
 INTERRUPTED = "interrupted"
@@ -78,7 +72,13 @@ def make_task(config: ExperimentConfig, data: ProtocolData | None = None) -> Tas
 
 
 def run_experiment(
-    config: ExperimentConfig, folder: RunFolder, *, resume: bool = False, evaluate: bool = True, init: Path | None = None
+    config: ExperimentConfig,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    evaluate: bool = True,
+    alone: bool = False,
+    init: Path | None = None,
 ) -> ExperimentResult:
     """Train (or go on training), then evaluate and report.
 
@@ -88,15 +88,18 @@ def run_experiment(
         resume: continue from the newest checkpoint.
         init: folder of a policy whose weights training starts from.
         evaluate: judge the policy on the test episodes and write the report.
+        alone: judge it beside nobody: what it is compared with comes later.
 
     Raises:
         InputError: the folder is another process's, or a file in it is damaged.
     """
     with locked(folder.path, "the run"):
-        return _run(config, folder, resume=resume, evaluate=evaluate, init=init)
+        return _run(config, folder, resume=resume, evaluate=evaluate, alone=alone, init=init)
 
 
-def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate: bool, init: Path | None) -> ExperimentResult:
+def _run(
+    config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate: bool, alone: bool, init: Path | None
+) -> ExperimentResult:
     if resume:
         _check_stored(folder, config)
     data = load_data(config) if isinstance(config.env, EnvConfig) else None
@@ -114,31 +117,11 @@ def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate:
     try:
         listening.enter_context(stop.listening())
         beside = None
-        if data is not None and evaluate:
+        if data is not None and evaluate and not alone:
             beside = listening.enter_context(prepared(config, data, folder))
-        trained = json_outcome = None
-        with connected(config.resources) if ALGORITHMS[config.algorithm].needs_ray else contextlib.nullcontext():
-            from scalepilot.learn.loop import TrainingLoop
-
-            loop: TrainingLoop | None = None
-            trainer = make_trainer(config, task)
-            try:
-                spec = policy_spec(config, folder, task)
-                progress = Progress(f"training {config.algorithm}", value_label=task.value_label)
-                callbacks = make_callbacks(config, folder, task)
-                remake = partial(make_trainer, config, task)
-                loop = TrainingLoop(config, trainer, folder, task, spec, progress, callbacks, remake)
-                if resume:
-                    loop.resume()
-                    if RunFolder.open(folder.path)[1] != config:
-                        write_bytes(folder.config_file, config.to_yaml().encode())
-                elif parent is not None:
-                    start_from(trainer, parent)
-                trained = loop.run(stop if beside is None else beside.or_stop(stop))
-                json_outcome = asdict(trained)
-            finally:
-                (trainer if loop is None else loop.trainer).close()
-        folder.write_metrics_parquet()
+        asked = stop if beside is None else beside.or_stop(stop)
+        trained = run_training(config, folder, task, asked, resume=resume, parent=parent)
+        json_outcome = asdict(trained)
         if not trained.finished:
             # What needs no step of an environment is drawn.
             with contextlib.suppress(Stopped):
@@ -151,7 +134,9 @@ def _run(config: ExperimentConfig, folder: RunFolder, *, resume: bool, evaluate:
         folder.write_status("evaluating", training=json_outcome)
         comparison: Comparison | ReturnComparison
         with at_once():
-            if data is not None and beside is not None:
+            if alone:
+                comparison = evaluate_alone(config, folder, task)
+            elif data is not None and beside is not None:
                 beside.wait()
                 rivals = tuned_baselines(config, data, folder)
                 comparison = evaluate_run(config, folder, data, rivals, beside.optima)
@@ -189,29 +174,6 @@ def _check_stored(folder: RunFolder, config: ExperimentConfig) -> None:
     newest = checkpoints.newest()
     if newest is not None:
         read_loop(newest)
-
-
-def start_from(trainer: Trainer, parent: Policy) -> None:
-    """Give a trainer a policy's weights.
-
-    Raises:
-        InputError: they do not fit.
-    """
-    # Reading a network's weights needs the onnx package, which training has.
-    trainer.start_from(weights_of(parent))
-    logger.info("starts from %s %s", parent.spec.name, parent.spec.version)
-
-
-def make_callbacks(config: ExperimentConfig, folder: RunFolder, task: Task) -> list[Callback]:
-    """What watches a run beside progress.csv and TensorBoard."""
-    callbacks = trackers(config, folder.path)
-    if ALGORITHMS[config.algorithm].needs_ray:
-        from scalepilot.learn.rllib.prometheus import RayMetrics
-
-        callbacks.append(RayMetrics(folder.run_id, config.name, config.algorithm))
-    if config.evaluation.videos and can_be_filmed(task):
-        callbacks.append(Videos(folder.videos, config.evaluation.videos, config.learning.env_steps, partial(film, task)))
-    return callbacks
 
 
 def evaluate_run(
@@ -259,7 +221,7 @@ def evaluate_returns(config: ExperimentConfig, folder: RunFolder, task: Task) ->
     return comparison
 
 
-def evaluate_alone(config: ExperimentConfig, folder: RunFolder, task: Task) -> None:
+def evaluate_alone(config: ExperimentConfig, folder: RunFolder, task: Task) -> Comparison | ReturnComparison:
     """Fly the run's policy, and nobody else, through the test episodes; write evaluation/."""
     policy = load_policy(folder.policy)
     if isinstance(task, AutoscaleTask):
@@ -267,10 +229,11 @@ def evaluate_alone(config: ExperimentConfig, folder: RunFolder, task: Task) -> N
         comparisons, _ = judge_fields([field], SerialExecutor(), bootstrap_samples=config.evaluation.bootstrap_samples)
         write_evaluation(comparisons[0], folder.evaluation)
         keep_summary(folder, summary(comparisons[0]))
-        return
+        return comparisons[0]
     comparison = _compare_returns(config, task, [(policy.spec.name, "policy", describe_policy(policy), policy)])
     write_returns(comparison, folder.evaluation)
     keep_summary(folder, returns_summary(comparison))
+    return comparison
 
 
 def _compare_returns(config: ExperimentConfig, task: Task, entries: Sequence[Entry]) -> ReturnComparison:

@@ -57,7 +57,7 @@ class SerialExecutor:
 
 
 @dataclass
-class _Worker:
+class Worker:
     """A process, the pipe to it, and what it is doing."""
 
     process: BaseProcess
@@ -77,12 +77,17 @@ class ProcessExecutor:
         note: told in one line when a worker died and its job is tried again.
     """
 
+    # Seconds between two looks at what is going on beside the jobs; None looks when one ends.
+    look_seconds: float | None = None
+    # Jobs that are worth processes; fewer are done here.
+    worth_processes = 2
+
     def __init__(self, processes: int, note: Callable[[str], None] | None = None) -> None:
         if processes < 1:
             raise InputError(f"processes: {processes} is not allowed; allowed: whole numbers from 1")
         self.processes = processes
         self._note = note or (lambda line: None)
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
 
     def __enter__(self) -> Self:
         return self
@@ -102,16 +107,17 @@ class ProcessExecutor:
 
     def run(self, work: Callable[[JobT], ResultT], jobs: Sequence[JobT]) -> Iterator[tuple[int, ResultT]]:
         """Do every job; see `Executor.run`."""
-        if min(self.processes, len(jobs)) < 2:
+        if not jobs or min(self.processes, len(jobs)) < self.worth_processes:
             yield from SerialExecutor().run(work, jobs)
             return
         waiting, attempts = deque(range(len(jobs))), [0] * len(jobs)
         finished = False
         try:
             while waiting or any(w.job is not None for w in self._workers):
+                self.look(waiting)
                 idle = [w for w in self._workers if w.job is None]
                 for _ in range(min(self.processes - len(self._workers), len(waiting) - len(idle))):
-                    self._workers.append(_start())
+                    self._workers.append(self.start_worker())
                 for worker in self._workers:
                     if worker.job is None and waiting:
                         worker.job = waiting.popleft()
@@ -120,7 +126,7 @@ class ProcessExecutor:
                         with contextlib.suppress(OSError):
                             worker.pipe.send((work, jobs[worker.job]))
                 busy = {w.pipe: w for w in self._workers if w.job is not None}
-                for pipe in connection.wait(list(busy)):
+                for pipe in connection.wait(list(busy), self.look_seconds):
                     worker = busy[pipe]  # type: ignore[index]
                     index, worker.job = worker.job, None
                     assert index is not None
@@ -128,9 +134,11 @@ class ProcessExecutor:
                         done, value = worker.pipe.recv()
                     except (EOFError, OSError):
                         self._workers.remove(worker)
-                        self._mourn(worker, str(jobs[index]), attempts[index])
-                        waiting.appendleft(index)
-                        continue
+                        value = self.died(worker, jobs[index], attempts[index])
+                        if value is None:
+                            waiting.appendleft(index)
+                            continue
+                        done = True
                     if not done:
                         raise value
                     yield index, value
@@ -140,8 +148,33 @@ class ProcessExecutor:
                 # Jobs nobody waits for any more must not be taken for the next ones.
                 self.close()
 
-    def _mourn(self, worker: _Worker, job: str, attempts: int) -> None:
+    def start_worker(self) -> Worker:
+        """A process that waits for jobs."""
+        context = get_context("spawn")
+        here, there = context.Pipe()
+        process = context.Process(target=_serve, args=(there,), daemon=True)
+        process.start()
+        # So that the pipe ends when the worker does.
+        there.close()
+        return Worker(process, here)
+
+    def look(self, waiting: deque[int]) -> None:
+        """Called before jobs are given out.
+
+        Args:
+            waiting: indices of the jobs that nobody has yet.
+        """
+
+    def died(self, worker: Worker, job: object, attempts: int) -> Any:
         """Say that a worker died, and what of.
+
+        Args:
+            worker: that died.
+            job: it was at.
+            attempts: at this job, this one included.
+
+        Returns:
+            What stands for the job's result; None has it tried again.
 
         Raises:
             RunError: it was not the first on this job.
@@ -152,21 +185,17 @@ class ProcessExecutor:
         if attempts >= _MOST_ATTEMPTS:
             raise RunError(f"{job}: its process died {attempts} times ({of}); memory must suffice for {self.processes} at once")
         self._note(f"{job}: its process died ({of}); it is tried again")
-
-
-def _start() -> _Worker:
-    context = get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there,), daemon=True)
-    process.start()
-    # So that the pipe ends when the worker does.
-    there.close()
-    return _Worker(process, here)
+        return None
 
 
 def _serve(pipe: connection.Connection) -> None:
-    """A worker's life: jobs until the pipe ends. Ctrl-C is for the process that started it."""
+    # Ctrl-C is for the process that started it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(pipe)
+
+
+def serve(pipe: connection.Connection) -> None:
+    """A worker's life: jobs until the pipe ends."""
     while True:
         try:
             work, job = pipe.recv()

@@ -1,11 +1,11 @@
-"""Training with both engines and flying what they learnt through the same test episodes."""
+"""A study of two arms, RLlib and Stable-Baselines3: do they agree on the same test episodes?"""
 
 from __future__ import annotations
 
 import importlib.util
 import statistics
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.cluster.connection import connected
-from scalepilot.config import EnvConfig, ExperimentConfig, OtherEnvConfig
-from scalepilot.errors import ConfigError, InputError
+from scalepilot.config import ALGORITHMS, EnvConfig, ExperimentConfig
+from scalepilot.errors import ConfigError, InputError, RunError
 from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.statistics.nested import nested_mean
-from scalepilot.experiments.run import INTERRUPTED, make_task
+from scalepilot.experiments.run import make_task
 from scalepilot.experiments.study.agreement import Agreement, agreement
-from scalepilot.files.atomic import write_json
-from scalepilot.files.stop import StopFlag
-from scalepilot.learn.algorithms import make_trainer, policy_spec
-from scalepilot.learn.task import TEST_SEED, Task
-from scalepilot.policy import load_policy
-from scalepilot.progress import Progress
+from scalepilot.experiments.study.jobs import RUNS, train_all
+from scalepilot.experiments.sweep.board import Judged, tested
+from scalepilot.files.atomic import write_bytes, write_json
+from scalepilot.files.lock import locked
 from scalepilot.report.charts.curves import curves_svg
 from scalepilot.runs.folder import RunFolder, git_sha, hardware, library_versions, new_folder
-from scalepilot.simulate import ProtocolData, run_episodes, run_returns
-from scalepilot.simulate.workload_data import load_data
 
-# Name → prefix of the algorithm.
-ENGINES = {"rllib": "", "sb3": "sb3_"}
-BOTH = ("ppo", "dqn")
-_SECONDS_PER_DAY = 86400
 # The first iterations load and compile.
 _WARM_UP = 2
 
@@ -66,7 +58,7 @@ class CrossCheck:
 
     Attributes:
         folder: where it is all written.
-        config: the experiment.
+        config: the experiment, with our algorithm.
         seeds: training seeds.
         metric: what was compared.
         lower_is_better: of the metric.
@@ -85,120 +77,116 @@ class CrossCheck:
     unmatched: tuple[str, ...]
 
 
-def crosscheck(config: ExperimentConfig, seeds: Sequence[int]) -> CrossCheck:
+def crosscheck(config: ExperimentConfig, seeds: Sequence[int], resume: Path | None = None) -> CrossCheck:
     """Train with both engines on every seed, in turns, and judge.
 
     Args:
-        config: the experiment; `algorithm` is ppo or dqn, of either engine.
+        config: the experiment; its algorithm is one that has a counterpart, or is one.
         seeds: training seeds.
+        resume: folder of a stopped cross-check, whose runs are gone on with; None begins a new one.
 
     Raises:
         InputError: seeds that are not allowed, or an algorithm that only one engine has.
         KeyboardInterrupt: stopped early; the runs so far stay.
     """
-    algorithm = config.algorithm.removeprefix(ENGINES["sb3"])
-    if algorithm not in BOTH:
-        raise ConfigError(f"algorithm: {config.algorithm} is not allowed in a cross-check; allowed: {', '.join(BOTH)}")
-    try:
-        replace(config, algorithm=ENGINES["sb3"] + algorithm)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    ours, theirs = _both(config)
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
         raise InputError(f"--seeds: {list(seeds)} is not allowed; allowed: whole numbers from 0, each once")
     if importlib.util.find_spec("stable_baselines3") is None:
         raise InputError("crosscheck: stable-baselines3 is not installed; pip install 'scalepilot[sb3]'")
     from scalepilot.learn.sb3.trainer import unmatched
 
-    data = load_data(config) if isinstance(config.env, EnvConfig) else None
-    task = make_task(config, data)
-    folder = new_folder(Path(config.output) / f"{config.name}-crosscheck", "", "cross-checks")
-    finished: dict[str, list[tuple[RunFolder, float]]] = {engine: [] for engine in ENGINES}
-    stop = StopFlag()
-    with connected(config.resources), stop.listening():
-        for seed in seeds:
-            for engine, prefix in ENGINES.items():
-                one = replace(config, algorithm=prefix + algorithm, seed=seed, output=str(folder / engine))
-                finished[engine].append(_train(one, data, f"{engine} seed {seed}", stop))
-    fly, blocks = _flights(config, task, data)
-    engines = {
-        engine: _result(runs, np.stack([fly(run.policy) for run, _ in runs]), blocks, task.value_metric)
-        for engine, runs in finished.items()
+    task = make_task(config)
+    if resume is not None and not (resume / RUNS).is_dir():
+        raise InputError(f"--resume: {resume} holds no {RUNS}/; allowed: a cross-check's folder")
+    folder = resume or new_folder(Path(config.output) / f"{config.name}-crosscheck", "", "cross-checks")
+    # A film of every run is more than anyone watches.
+    unfilmed = replace(config.evaluation, videos=0)
+    planned: dict[tuple[str, ...], ExperimentConfig] = {
+        (engine, f"seed {seed}"): replace(one, seed=seed, output=str(folder / RUNS), evaluation=unfilmed)
+        for seed in seeds
+        for engine, one in (("rllib", ours), ("sb3", theirs))
     }
+    with locked(folder, "the cross-check"), connected(config.resources):
+        # Here, so that no other process is measured beside it.
+        try:
+            runs = train_all(planned, folder, jobs=None, alone=True, resume=f"--resume {folder}", result=_test_mean)
+        except KeyboardInterrupt:
+            print(f"\nStopped. Resume: scalepilot crosscheck CONFIG --resume {folder}")
+            raise
+    engines = {
+        engine: _result([run for (name, _), run in runs.items() if name == engine], task.value_metric)
+        for engine in ("rllib", "sb3")
+    }
+    blocks = _tested(next(iter(runs.values()))).blocks
+    lower_is_better = isinstance(config.env, EnvConfig)
     verdict = agreement(
         engines["rllib"].values,
         engines["sb3"].values,
         blocks,
-        lower_is_better=data is not None,
+        lower_is_better=lower_is_better,
         samples=config.evaluation.bootstrap_samples,
     )
-    metric = "J per hour" if data is not None else "return"
-    check = CrossCheck(folder, config, tuple(seeds), metric, data is not None, engines, verdict, tuple(unmatched(config)))
+    metric, said = "J per hour" if lower_is_better else "return", tuple(unmatched(config))
+    check = CrossCheck(folder, ours, tuple(seeds), metric, lower_is_better, engines, verdict, said)
     write_json(folder / "summary.json", summary(check))
-    title = f"{config.name}: {algorithm} with both engines, {len(seeds)} seeds"
+    title = f"{config.name}: {ours.algorithm} with both engines, {len(seeds)} seeds"
     drawn = {engine: result.curves for engine, result in engines.items()}
-    (folder / "plot.svg").write_text(curves_svg(drawn, title=title, value_label=task.value_label), encoding="utf-8")
+    write_bytes(folder / "plot.svg", curves_svg(drawn, title=title, value_label=task.value_label).encode())
     return check
 
 
-def _train(config: ExperimentConfig, data: ProtocolData | None, label: str, stop: StopFlag) -> tuple[RunFolder, float]:
-    """One run folder with its policies; (folder, seconds of training)."""
-    from scalepilot.learn.loop import TrainingLoop
+def _both(config: ExperimentConfig) -> tuple[ExperimentConfig, ExperimentConfig]:
+    """The experiment with our algorithm, and with its counterpart of Stable-Baselines3.
 
-    folder = RunFolder.create(config)
-    folder.start_logging()
-    folder.write_status("running")
+    Raises:
+        ConfigError: there is no such pair, or one of them does not train on the environment.
+    """
+    pairs = {a.counterpart: a.name for a in ALGORITHMS.values() if a.counterpart}
+    ours = ALGORITHMS[config.algorithm].counterpart or config.algorithm
+    if ours not in pairs:
+        raise ConfigError(f"algorithm: {config.algorithm} is not allowed in a cross-check; allowed: {', '.join(pairs)}")
     try:
-        # Anew for each run: what an engine leaves in a task must not reach the next.
-        task = make_task(config, data)
-        trainer = make_trainer(config, task)
-        try:
-            progress = Progress(label, value_label=task.value_label)
-            outcome = TrainingLoop(config, trainer, folder, task, policy_spec(config, folder, task), progress).run(stop)
-        finally:
-            trainer.close()
-        folder.write_metrics_parquet()
-        folder.write_status("finished" if outcome.finished else INTERRUPTED, training=asdict(outcome))
-    except Exception as error:
-        folder.write_status("failed", error=str(error))
-        raise
-    finally:
-        folder.close()
-    if not outcome.finished:
-        raise KeyboardInterrupt
-    return folder, outcome.train_seconds
+        return replace(config, algorithm=ours), replace(config, algorithm=pairs[ours])
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
-def _flights(
-    config: ExperimentConfig, task: Task, data: ProtocolData | None
-) -> tuple[Callable[[Path], NDArray[np.float64]], NDArray[np.int64]]:
-    """How a policy is flown through the test episodes, (n,) values each, and the blocks (n,) of chance among them."""
-    if data is not None:
-        params, test = config.autoscale.params, data.test
-        day = np.floor(test.start_unix_seconds / _SECONDS_PER_DAY).astype(np.int64)
-        blocks = day if len(np.unique(day)) > 1 else test.window
-        return lambda folder: run_episodes(load_policy(folder), test, params)[0].J_per_hour, blocks
-    assert isinstance(config.env, OtherEnvConfig)
-    arguments, episodes, env_id = config.env.arguments, config.evaluation.test_episodes, task.description.env_id
+def _tested(run: RunFolder) -> Judged:
+    """What the run's policy came to on the test episodes.
 
-    def fly(folder: Path) -> NDArray[np.float64]:
-        return run_returns(load_policy(folder), env_id, episodes, arguments=arguments, first_seed=TEST_SEED).episode_return
-
-    return fly, np.arange(episodes)
+    Raises:
+        RunError: its evaluation is missing.
+    """
+    found = tested(run)
+    if found is None:
+        raise RunError(f"{run.evaluation}: is missing or damaged; remove it to evaluate the run again")
+    return found
 
 
-def _result(
-    runs: Sequence[tuple[RunFolder, float]], values: NDArray[np.float64], blocks: NDArray[np.int64], value_metric: str
-) -> EngineResult:
-    curves, rates = [], []
-    for folder, _ in runs:
-        rows = folder.read_metrics()
+def _test_mean(run: RunFolder) -> str:
+    return f"test {_tested(run).values.mean():,.2f}"
+
+
+def _result(runs: Sequence[RunFolder], value_metric: str) -> EngineResult:
+    curves, rates, seconds = [], [], []
+    for run in runs:
+        rows = run.read_metrics()
         validated = [(row["env_steps"], row[value_metric]) for row in rows if row[value_metric] is not None]
         curves.append(Curve(np.array([x for x, _ in validated]), np.array([y for _, y in validated])))
         per_iteration = [row["steps_per_second"] or 0.0 for row in rows]
         rates.append(statistics.median(per_iteration[_WARM_UP:] or per_iteration))
-    seconds = statistics.median(seconds for _, seconds in runs)
-    paths = tuple(folder.path for folder, _ in runs)
-    return EngineResult(values, nested_mean(values, blocks), tuple(curves), statistics.median(rates), seconds, paths)
+        seconds.append(rows[-1]["time_seconds"] or 0.0)
+    judged = [_tested(run) for run in runs]
+    values = np.stack([one.values for one in judged])
+    return EngineResult(
+        values=values,
+        interval=nested_mean(values, judged[0].blocks),
+        curves=tuple(curves),
+        steps_per_second=statistics.median(rates),
+        train_seconds=statistics.median(seconds),
+        runs=tuple(run.path for run in runs),
+    )
 
 
 def summary(check: CrossCheck) -> dict[str, Any]:
@@ -206,7 +194,7 @@ def summary(check: CrossCheck) -> dict[str, Any]:
     return {
         "name": check.config.name,
         "env": check.config.env.id,
-        "algorithm": check.config.algorithm.removeprefix(ENGINES["sb3"]),
+        "algorithm": check.config.algorithm,
         "seeds": list(check.seeds),
         "env_steps": check.config.learning.env_steps,
         "metric": check.metric,

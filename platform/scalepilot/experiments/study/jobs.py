@@ -1,8 +1,4 @@
-"""Runs of a study in worker processes: each starts Ray once and trains one run after the other.
-
-Workers have process groups of their own: a terminal's Ctrl-C reaches the study alone, which passes it on, so that a run is
-never asked twice by one key. What they print goes to a log file.
-"""
+"""The runs of a study: those that are there already found, the others trained, here or in worker processes."""
 
 from __future__ import annotations
 
@@ -12,23 +8,31 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
 from scalepilot.cluster.connection import connected
-from scalepilot.config import ALGORITHMS, ExperimentConfig, config_from_mapping
-from scalepilot.errors import ScalepilotError
+from scalepilot.config import ALGORITHMS, ExperimentConfig, config_from_mapping, read_yaml
+from scalepilot.errors import InputError, RunError, ScalepilotError
+from scalepilot.evaluate.store import EPISODES_FILE
 from scalepilot.experiments.run import run_experiment
-from scalepilot.files.stop import StopFlag
+from scalepilot.files.stop import StopFlag, stop_asked
+from scalepilot.progress import Progress
+from scalepilot.runs.checkpoints import Checkpoints
 from scalepilot.runs.folder import RunFolder
+from scalepilot.runs.status import read_run_status
+from scalepilot.simulate.executor import Executor, ProcessExecutor, SerialExecutor, Worker, serve
 
+RUNS, LOGS = "runs", "logs"
 Outcome = Literal["finished", "interrupted", "failed"]
-_POLL_SECONDS = 0.3
 # A run that is asked to stop ends its iteration, writes a checkpoint and exports what it has.
 _STOP_SECONDS = 60.0
+# Of a worker process: Ray, started with the first run that needs it, for all of them.
+_RAY = contextlib.ExitStack()
 
 
 @dataclass(frozen=True)
@@ -37,134 +41,214 @@ class Job:
 
     Attributes:
         label: for the person who watches.
-        config: the experiment.
+        values: the experiment as plain data.
         folder: its run folder, made already.
         resume: go on from its newest checkpoint.
+        alone: judge its policy beside nobody.
     """
 
     label: str
-    config: ExperimentConfig
+    values: Mapping[str, Any]
     folder: Path
     resume: bool = False
+    alone: bool = False
+
+    def __str__(self) -> str:
+        return self.label
 
 
 @dataclass(frozen=True)
 class Ended:
     """How a run ended, and why where it failed."""
 
-    job: Job
     outcome: Outcome
     reason: str = ""
 
 
-class _Worker:
-    def __init__(self, log: Path) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, str(log)), daemon=False)
-        self.process.start()
-        theirs.close()
-        self.job: Job | None = None
+class RunExecutor(ProcessExecutor):
+    """Runs shared among processes, each of which starts Ray once.
 
-    def give(self, job: Job) -> None:
-        self.job = job
-        self.connection.send((job.config.to_mapping(), str(job.folder), job.resume))
-
-    def answer(self) -> Ended:
-        assert self.job is not None
-        job, self.job = self.job, None
-        try:
-            outcome, reason = self.connection.recv()
-        except EOFError:
-            self.process.join()
-            return Ended(job, "failed", f"its process ended with exit code {self.process.exitcode}")
-        return Ended(job, outcome, reason)
-
-    def interrupt(self) -> None:
-        if self.process.is_alive() and self.process.pid is not None:
-            os.kill(self.process.pid, signal.SIGINT)
-
-    def end(self) -> None:
-        self.connection.close()
-        self.process.join(_STOP_SECONDS)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
-
-
-def run_jobs(jobs: Sequence[Job], num_workers: int, logs: Path, on_end: Callable[[Ended], None]) -> list[Ended]:
-    """Run them all, in order, as many at once as there are workers.
+    They have process groups of their own: a terminal's Ctrl-C reaches the study alone, which passes it on, so that a run is
+    never asked twice by one key. What they print goes to a log file. A run whose process dies has failed; the others go on.
 
     Args:
-        jobs: what to run.
-        num_workers: processes at most.
+        processes: runs at once.
         logs: folder of the workers' logs.
-        on_end: called with each run that ended.
-
-    Returns:
-        How each ended, in the order in which they did.
-
-    Raises:
-        KeyboardInterrupt: stopped early; the runs were asked to end in order and can be gone on with.
     """
-    logs.mkdir(parents=True, exist_ok=True)
-    waiting, ended, stop = list(jobs), list[Ended](), StopFlag()
-    workers = [_Worker(logs / f"worker-{i}.log") for i in range(min(num_workers, len(jobs)))]
-    try:
-        with stop.listening():
-            asked = False
-            for worker in workers:
-                worker.give(waiting.pop(0))
-            while busy := [worker for worker in workers if worker.job is not None]:
-                if stop.asked and not asked:
-                    asked = True
-                    for worker in busy:
-                        worker.interrupt()
-                ready = wait([worker.connection for worker in busy], timeout=_POLL_SECONDS)
-                for worker in busy:
-                    if worker.connection not in ready:
-                        continue
-                    ended.append(worker.answer())
-                    on_end(ended[-1])
-                    if waiting and not stop.asked:
-                        if not worker.process.is_alive():
-                            workers[workers.index(worker)] = worker = _Worker(logs / f"worker-{len(ended)}-again.log")
-                        worker.give(waiting.pop(0))
-    except KeyboardInterrupt:
+
+    look_seconds = 0.3
+    worth_processes = 1
+
+    def __init__(self, processes: int, logs: Path) -> None:
+        super().__init__(processes)
+        self._logs, self._started, self._told = logs, 0, False
+        logs.mkdir(parents=True, exist_ok=True)
+
+    def start_worker(self) -> Worker:
+        """A process with a log of its own."""
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        log = self._logs / f"worker-{self._started}.log"
+        process = context.Process(target=_serve_runs, args=(there, str(log)), daemon=False)
+        process.start()
+        there.close()
+        self._started += 1
+        return Worker(process, here)
+
+    def died(self, worker: Worker, job: object, attempts: int) -> Ended:
+        """A run whose process died has failed."""
+        worker.process.join()
+        return Ended("failed", f"its process ended with exit code {worker.process.exitcode}")
+
+    def look(self, waiting: deque[int]) -> None:
+        """Where a signal has asked for the end, pass it on and begin nothing new."""
+        if stop_asked():
+            waiting.clear()
+            if not self._told:
+                self._told = True
+                self._interrupt()
+
+    def close(self) -> None:
+        """End the processes; those that are still at a run are asked to end in order."""
+        self._interrupt()
+        workers, self._workers = self._workers, []
         for worker in workers:
-            worker.interrupt()
-        raise
-    finally:
+            worker.pipe.close()
         for worker in workers:
-            worker.end()
-    if stop.asked:
-        raise KeyboardInterrupt
-    return ended
+            worker.process.join(_STOP_SECONDS)
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+
+    def _interrupt(self) -> None:
+        for worker in self._workers:
+            if worker.job is not None and worker.process.is_alive() and worker.process.pid is not None:
+                os.kill(worker.process.pid, signal.SIGINT)
 
 
-def _work(connection: Connection[Any, Any], log: str) -> None:
+def _serve_runs(pipe: Connection[Any, Any], log: str) -> None:
     """A worker's life: runs until the study closes its end."""
     os.setpgrp()
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
         os.dup2(file, stream.fileno())
-    with contextlib.suppress(KeyboardInterrupt, EOFError, BrokenPipeError), contextlib.ExitStack() as stack:
-        is_connected = False
-        while True:
-            mapping, folder, resume = connection.recv()
-            config = config_from_mapping(mapping)
-            try:
-                if ALGORITHMS[config.algorithm].needs_ray and not is_connected:
-                    stack.enter_context(connected(config.resources))
-                    is_connected = True
-                result = run_experiment(config, RunFolder(Path(folder)), resume=resume)
-                connection.send(("finished" if result.finished else "interrupted", ""))
-            except KeyboardInterrupt:
-                connection.send(("interrupted", ""))
-                raise
-            except ScalepilotError as error:
-                connection.send(("failed", str(error)))
-            except Exception as error:  # noqa: BLE001 - one run that fails must not take the others with it
-                traceback.print_exc()
-                connection.send(("failed", f"{type(error).__name__}: {error}"))
+    with contextlib.suppress(KeyboardInterrupt), _RAY:
+        serve(pipe)
+
+
+def train(job: Job) -> Ended:
+    """Do one run; whatever becomes of it must not take the others with it."""
+    try:
+        config = config_from_mapping(job.values)
+        if ALGORITHMS[config.algorithm].needs_ray and multiprocessing.parent_process() is not None:
+            # Where Ray is up already this does nothing.
+            _RAY.enter_context(connected(config.resources))
+        result = run_experiment(config, RunFolder(job.folder), resume=job.resume, alone=job.alone)
+        return Ended("finished" if result.finished else "interrupted")
+    except KeyboardInterrupt:
+        return Ended("interrupted")
+    except ScalepilotError as error:
+        return Ended("failed", str(error))
+    except Exception as error:  # noqa: BLE001 - it is told, and the others go on
+        traceback.print_exc()
+        return Ended("failed", f"{type(error).__name__}: {error}")
+
+
+def train_all(
+    planned: Mapping[tuple[str, ...], ExperimentConfig],
+    folder: Path,
+    *,
+    jobs: int | None,
+    alone: bool = False,
+    resume: str,
+    result: Callable[[RunFolder], str],
+) -> dict[tuple[str, ...], RunFolder]:
+    """Train what is not finished yet.
+
+    Args:
+        planned: words that name a run → its experiment.
+        folder: of the study; finished runs of the same settings in it are used, others gone on with.
+        jobs: worker processes at most; None trains here, one run after the other.
+        alone: judge policies beside nobody.
+        resume: command that goes on, for an error.
+        result: what a finished run came to, in a few words.
+
+    Returns:
+        The finished run of each.
+
+    Raises:
+        RunError: a run failed; the others stay.
+        KeyboardInterrupt: stopped early; the runs so far stay.
+    """
+    known = _known_runs(folder / RUNS)
+    found = {key: _run_of(config, known, alone=alone, label=" · ".join(key)) for key, config in planned.items()}
+    waiting = [job for job, finished in found.values() if not finished]
+    progress, count = Progress("study", unit="runs"), len(planned) - len(waiting)
+    progress.begin(len(planned), count)
+    if count:
+        progress.note(f"study: {count} of {len(planned)} runs are finished already")
+    failed, interrupted = list[tuple[Job, Ended]](), False
+    with contextlib.ExitStack() as stack:
+        executor: Executor = SerialExecutor()
+        if jobs is not None:
+            executor = stack.enter_context(RunExecutor(jobs, folder / LOGS))
+            stop = StopFlag()
+            stack.enter_context(stop.listening())
+        for index, ended in executor.run(train, waiting):
+            job, count = waiting[index], count + 1
+            said = result(RunFolder(job.folder)) if ended.outcome == "finished" else ended.outcome
+            progress.note(f"{count} of {len(planned)} · {job.label}: {said}")
+            progress.update(count)
+            failed += [(job, ended)] if ended.outcome == "failed" else []
+            interrupted = interrupted or ended.outcome == "interrupted"
+            if interrupted and jobs is None:
+                break
+        interrupted = interrupted or stop_asked()
+    progress.end()
+    if interrupted:
+        raise KeyboardInterrupt
+    if failed:
+        job, ended = failed[0]
+        logs = f"; logs in {folder / LOGS}" if jobs is not None else ""
+        raise RunError(
+            f"{len(failed)} of {len(planned)} runs failed, first {job.label}: {ended.reason}{logs}, go on with: {resume}"
+        )
+    return {key: RunFolder(job.folder) for key, (job, _) in found.items()}
+
+
+def _known_runs(runs: Path) -> list[tuple[dict[str, Any], RunFolder, str]]:
+    """(config without its output folder, folder, status) of every run there is."""
+    known: list[tuple[dict[str, Any], RunFolder, str]] = []
+    for file in sorted(runs.glob("*/*/config.yaml")):
+        folder = RunFolder(file.parent)
+        try:
+            values, status = read_yaml(file), read_run_status(folder.path)
+        except InputError as error:
+            # It is trained again in a new folder; why is worth a line.
+            print(f"scalepilot study: left out: {error}", file=sys.stderr)
+            continue
+        # Without a status: a run killed in its first moments.
+        if isinstance(values, dict) and status is not None:
+            known.append((_comparable(values), folder, status.status))
+    return known
+
+
+def _comparable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide a run's result: not where it is written."""
+    return {key: value for key, value in values.items() if key != "output"}
+
+
+def _run_of(
+    config: ExperimentConfig, known: Sequence[tuple[dict[str, Any], RunFolder, str]], *, alone: bool, label: str
+) -> tuple[Job, bool]:
+    """The run of an experiment, one to go on with or a new one, and whether it is finished."""
+    wanted = config.to_mapping()
+    same = [(folder, status) for values, folder, status in known if values == _comparable(wanted)]
+    for folder, status in same:
+        if status == "finished" and (folder.evaluation / EPISODES_FILE).is_file():
+            return Job(label, wanted, folder.path), True
+    for folder, status in same:
+        if status != "failed" and Checkpoints(folder.checkpoints, 1).newest() is not None:
+            return Job(label, wanted, folder.path, resume=True, alone=alone), False
+    return Job(label, wanted, RunFolder.create(config).path, alone=alone), False

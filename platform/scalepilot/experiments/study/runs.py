@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,17 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from scalepilot.config import ExperimentConfig, read_yaml
+from scalepilot.config import ExperimentConfig
 from scalepilot.config.env import OtherEnvConfig
-from scalepilot.errors import InputError, RunError
+from scalepilot.errors import InputError
 from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.store import EPISODES_FILE, read_summary
 from scalepilot.evaluate.study_metrics import Arm, SeedRun, TaskResult, compare_arms, measure_arm
 from scalepilot.experiments.study.config import PlannedTask, StudyConfig
-from scalepilot.experiments.study.jobs import Ended, Job, run_jobs
+from scalepilot.experiments.study.jobs import RUNS, train_all
 from scalepilot.files.stored import read_table
 from scalepilot.learn.task import TEST_SEED
 from scalepilot.policy import Policy, load_policy
-from scalepilot.progress import Progress
 from scalepilot.report.charts.policy_map import (
     observed_ranges,
     policy_map,
@@ -31,11 +29,10 @@ from scalepilot.report.charts.policy_map import (
     typical_observation,
 )
 from scalepilot.report.replay.recording import Recording, record_episode
-from scalepilot.runs.checkpoints import Checkpoints
 from scalepilot.runs.folder import RunFolder, new_folder
 from scalepilot.runs.status import STATUS_FILE, read_run_status
 
-RUNS, LOGS, PLOTS = "runs", "logs", "plots"
+PLOTS = "plots"
 # Decisions are counted over so many of the test episodes of each run.
 _RECORDED_EPISODES = 10
 # More maps than this nobody looks at: those of the best arms.
@@ -95,15 +92,13 @@ def run_study(study: StudyConfig, tasks: Sequence[PlannedTask], folder: Path, *,
         RunError: a run failed; the others stay.
         KeyboardInterrupt: stopped early; the runs so far stay.
     """
-    planned = {
-        (task.name, arm, seed): replace(config, seed=seed, output=str(folder / RUNS))
+    planned: dict[tuple[str, ...], ExperimentConfig] = {
+        (task.name, arm, f"seed {seed}"): replace(config, seed=seed, output=str(folder / RUNS))
         for task in tasks
         for seed in study.seeds
         for arm, config in task.arms.items()
     }
-    known = _known_runs(folder / RUNS)
-    runs = {key: _run_of(config, known) for key, config in planned.items()}
-    _train(planned, runs, folder, jobs)
+    runs = train_all(planned, folder, jobs=jobs, resume=f"--reuse --out {folder}", result=_test_return)
     measured, maps = [], {}
     for task in tasks:
         result, pictures = _measured(study, task, runs, folder, samples)
@@ -112,88 +107,14 @@ def run_study(study: StudyConfig, tasks: Sequence[PlannedTask], folder: Path, *,
     return StudyRuns(folder, tuple(measured), maps)
 
 
-@dataclass(frozen=True)
-class _Run:
-    folder: RunFolder
-    finished: bool
-    resume: bool
-
-
-def _known_runs(runs: Path) -> list[tuple[dict[str, Any], RunFolder, str]]:
-    """(config without its output folder, folder, status) of every run there is."""
-    known: list[tuple[dict[str, Any], RunFolder, str]] = []
-    for file in sorted(runs.glob("*/*/config.yaml")):
-        folder = RunFolder(file.parent)
-        try:
-            values, status = read_yaml(file), read_run_status(folder.path)
-        except InputError as error:
-            # It is trained again in a new folder; why is worth a line.
-            print(f"scalepilot study: left out: {error}", file=sys.stderr)
-            continue
-        # Without a status: a run killed in its first moments.
-        if isinstance(values, dict) and status is not None:
-            known.append((_comparable(values), folder, status.status))
-    return known
-
-
-def _comparable(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings that decide a run's result: not where it is written."""
-    return {key: value for key, value in values.items() if key != "output"}
-
-
-def _run_of(config: ExperimentConfig, known: Sequence[tuple[dict[str, Any], RunFolder, str]]) -> _Run:
-    """The run of an experiment: finished, one to go on with, or a new one."""
-    wanted = _comparable(config.to_mapping())
-    same = [(folder, status) for values, folder, status in known if values == wanted]
-    for folder, status in same:
-        if status == "finished" and (folder.evaluation / EPISODES_FILE).is_file():
-            return _Run(folder, True, False)
-    for folder, status in same:
-        if status != "failed" and Checkpoints(folder.checkpoints, 1).newest() is not None:
-            return _Run(folder, False, True)
-    return _Run(RunFolder.create(config), False, False)
-
-
-def _train(
-    planned: dict[tuple[str, str, int], ExperimentConfig], runs: dict[tuple[str, str, int], _Run], folder: Path, num_workers: int
-) -> None:
-    waiting = [
-        Job(f"{task} · {arm} · seed {seed}", planned[key], runs[key].folder.path, runs[key].resume)
-        for key in planned
-        if not runs[key].finished
-        for task, arm, seed in [key]
-    ]
-    progress = Progress("study", unit="runs")
-    done = len(planned) - len(waiting)
-    progress.begin(len(planned), done)
-    if done:
-        progress.note(f"study: {done} of {len(planned)} runs are finished already")
-    count = done
-
-    def on_end(ended: Ended) -> None:
-        nonlocal count
-        count += 1
-        if ended.outcome == "finished":
-            summary = read_summary(RunFolder(ended.job.folder).evaluation)
-            name = next(name for name, role in summary.roles.items() if role == "policy")
-            mean = summary.policies[name]["return"].mean
-            progress.note(f"{count} of {len(planned)} · {ended.job.label}: test return {mean:,.2f}")
-        else:
-            progress.note(f"{count} of {len(planned)} · {ended.job.label}: {ended.outcome}")
-        progress.update(count)
-
-    failed = [ended for ended in run_jobs(waiting, num_workers, folder / LOGS, on_end) if ended.outcome == "failed"]
-    progress.end()
-    if failed:
-        first = failed[0]
-        raise RunError(
-            f"{len(failed)} of {len(planned)} runs failed, first {first.job.label}: {first.reason}; logs in {folder / LOGS},"
-            f" go on with: --reuse --out {folder}"
-        )
+def _test_return(run: RunFolder) -> str:
+    summary = read_summary(run.evaluation)
+    name = next(name for name, role in summary.roles.items() if role == "policy")
+    return f"test return {summary.policies[name]['return'].mean:,.2f}"
 
 
 def _measured(
-    study: StudyConfig, task: PlannedTask, runs: dict[tuple[str, str, int], _Run], folder: Path, samples: int
+    study: StudyConfig, task: PlannedTask, runs: Mapping[tuple[str, ...], RunFolder], folder: Path, samples: int
 ) -> tuple[TaskResult, dict[str, str]]:
     """A task's result, and a map an arm."""
     description, random = task.env.description, np.zeros(0)
@@ -202,7 +123,7 @@ def _measured(
     for name, config in task.arms.items():
         read, recorded[name] = [], []
         for seed in study.seeds:
-            run = runs[task.name, name, seed].folder
+            run = runs[task.name, name, f"seed {seed}"]
             policy = load_policy(run.policy)
             recordings = _record(policy, task.env)
             recorded[name].append((policy, recordings))

@@ -129,7 +129,7 @@ def read_trial(path: Path) -> TrialEntry | None:
         train_seconds=float(training.get("train_seconds", 0.0)),
         error=str(status.get("error", "")) if status.get("status") == "failed" else "",
         changes=changes,
-        tested=_tested(folder),
+        tested=tested(folder),
     )
 
 
@@ -171,7 +171,8 @@ def _interval(tested: Sequence[Judged], bounds: Bounds) -> Interval:
     return nested_mean(values, blocks, bounds=bounds)
 
 
-def _tested(folder: RunFolder) -> Judged | None:
+def tested(folder: RunFolder) -> Judged | None:
+    """What a run's policy came to; None where it was not evaluated, or that cannot be read."""
     if not folder.evaluation.is_dir():
         return None
     try:

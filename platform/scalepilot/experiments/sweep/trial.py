@@ -17,7 +17,6 @@ import platform
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,11 @@ from ray.tune import Trainable
 
 from scalepilot.config import EnvConfig
 from scalepilot.errors import InputError, ScalepilotError
-from scalepilot.experiments.run import evaluate_alone, make_callbacks, make_task
+from scalepilot.experiments.run import evaluate_alone, make_task
 from scalepilot.experiments.sweep.plan import PLAN, SEED, PlannedSweep, Point
 from scalepilot.experiments.sweep.space import decode
+from scalepilot.experiments.training import open_loop
 from scalepilot.files.atomic import write_bytes
-from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.loop import TrainingLoop
 from scalepilot.progress import Progress
 from scalepilot.runs.folder import RunFolder
@@ -148,16 +147,10 @@ class Trial(Trainable):
         folder.start_logging()
         task = make_task(config, load_data(config) if isinstance(config.env, EnvConfig) else None)
         progress = Progress("trial", stream=io.StringIO(), value_label=task.value_label)
-        spec = policy_spec(config, folder, task)
-        remake = partial(make_trainer, config, task)
         self._config, self._task = config, task
         folder.write_status("running", sweep=folder.read_status()["sweep"] | {"total_env_steps": config.learning.env_steps})
-        callbacks = make_callbacks(config, folder, task)
-        self._loop = TrainingLoop(config, remake(), folder, task, spec, progress, callbacks, remake)
-        if checkpoint is None:
-            self._loop.resume()
-        else:
-            self._loop.resume_from(checkpoint)
+        self._loop = open_loop(config, folder, task, progress, resume=checkpoint or True)
+        if checkpoint is not None:
             changes = folder.read_status().get("changes", [])
             now = {"env_steps": self._loop.env_steps, "point": dict(self._point)}
             folder.write_status("running", changes=[*changes, now])
