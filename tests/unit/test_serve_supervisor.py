@@ -72,7 +72,6 @@ def test_a_process_is_known_by_its_command_line() -> None:
     assert role_of(["/x/gcs/gcs_server", "--log"]) == "Ray's control service (gcs_server)"
     assert role_of(["/x/raylet/raylet", "--agent=/x/python /x/log_monitor.py"]) == "Ray's node service (raylet)"
     assert role_of(["ray::ServeReplica:scalepilot:policies"]) == REPLICA
-    assert role_of(["/x/bin/python", "-u", "/x/ray/_private/log_monitor.py", "--gcs-address"]) == "Ray's log monitor"
     for haproxy in ("/x/bin/haproxy", "/x/ha/node/haproxy-json"):
         assert role_of([haproxy, "-db", "-f", "/x/haproxy.cfg"]) == HAPROXY
     for other in (
@@ -159,17 +158,6 @@ def test_what_does_not_come_back_ends_the_server_if_nothing_is_served(start: Sta
     looked.up = False
     with pytest.raises(ServerLostError, match="a replica did not come back within 0 s, nothing is served: the reason"):
         looked.look_at_all()
-
-
-def test_a_spare_part_is_told_and_not_missed(start: Start, tmp_path: Path) -> None:
-    script = tmp_path / "log_monitor.py"
-    script.write_text("import time; time.sleep(600)")
-    process = subprocess.Popen([sys.executable, str(script)])
-    looked = Looked()
-    looked.look_at_all()
-    end(process)
-    looked.look_at_all()
-    assert looked.said == [f"Ray's log monitor (process {process.pid}) ended; nothing that is served depends on it"]
 
 
 def test_haproxy_is_bridged_until_serves_own_is_there(start: Start, tmp_path: Path) -> None:

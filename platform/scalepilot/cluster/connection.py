@@ -11,7 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from scalepilot.cluster.ray_internals import check_token, cluster_address, make_token, on_loopback, ray_folder, session_folder
+from scalepilot.cluster.ray_internals import (
+    check_token,
+    cluster_address,
+    make_token,
+    on_loopback,
+    ray_folder,
+    session_folder,
+    without_helpers,
+)
 from scalepilot.config import ResourcesConfig
 from scalepilot.errors import InputError, RunError
 
@@ -174,7 +182,7 @@ def connected(resources: ResourcesConfig, *, num_cpus: int | None = None) -> Ite
         else:
             make_token()
             folder = ray_folder()
-            with on_loopback():
+            with on_loopback(), contextlib.nullcontext() if resources.dashboard else without_helpers():
                 context = ray.init(
                     num_cpus=cpus_of(resources) if num_cpus is None else num_cpus,
                     include_dashboard=resources.dashboard,

@@ -87,6 +87,26 @@ def on_loopback() -> Iterator[None]:
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
+@contextlib.contextmanager
+def without_helpers() -> Iterator[None]:
+    """Within the block `ray.init` starts a node without three processes that take longer to start than all the others.
+
+    In a cluster that one command starts for itself the autoscaler's monitor has no node to add, the log monitor no driver to
+    print to, and without a dashboard nobody asks the API server.
+    """
+    from ray._private.node import Node
+
+    names = ("start_monitor", "start_log_monitor", "start_api_server")
+    before = {name: getattr(Node, name) for name in names}
+    for name in names:
+        setattr(Node, name, lambda _node, **_options: None)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Node, name, method)
+
+
 def close_replica_port() -> None:
     """Have the replica of this process open no port for requests from Serve's own handles; before it is initialised.
 

@@ -21,7 +21,15 @@ from ray.serve.config import BackpressureConfig
 from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
-from scalepilot.cluster.ray_internals import check_token, close_replica_port, cluster_address, make_token, on_loopback, ray_folder
+from scalepilot.cluster.ray_internals import (
+    check_token,
+    close_replica_port,
+    cluster_address,
+    make_token,
+    on_loopback,
+    ray_folder,
+    without_helpers,
+)
 from scalepilot.errors import ConfigError, InputError, RunError, ScalepilotError
 from scalepilot.files.atomic import write_bytes
 from scalepilot.serve.catalogue.opening import open_store
@@ -303,7 +311,7 @@ def _start_private_cluster(folder: Path, replicas: int) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Read when Serve was imported: meant for this process alone, whose handle has no loop of its own to run in.
     os.environ.pop(SEPARATE_LOOP, None)
-    with on_loopback():
+    with on_loopback(), without_helpers():
         ray.init(
             address="local",
             num_cpus=replicas,

@@ -35,8 +35,6 @@ _RESTARTED = {
     "ray::HAProxyManager": MANAGER,
     "ray::ProxyActor": PROXY,
 }
-# Nothing that is served depends on them.
-_SPARE = {"log_monitor.py": "Ray's log monitor", "monitor.py": "Ray's autoscaler monitor", "dashboard.py": "Ray's dashboard"}
 _LOOK_SECONDS, _RESCAN_SECONDS, _PROBE_SECONDS, _PROBE_TIMEOUT_SECONDS = 0.25, 1.0, 1.0, 2.0
 # A process that is started anew imports for long on a busy machine.
 _GIVE_UP_SECONDS = 90.0
@@ -62,9 +60,6 @@ def role_of(command: list[str]) -> str | None:
     # Also our private copy, which is called haproxy-json.
     if program.startswith("haproxy") and "-db" in command:
         return HAPROXY
-    if program.startswith("python"):
-        script = next((Path(word).name for word in command[1:] if word.endswith(".py")), "")
-        return _SPARE.get(script)
     for name, role in {**_CLUSTER, **_RESTARTED}.items():
         if program == name or (name.startswith("ray::") and program.startswith(name)):
             return role
@@ -151,9 +146,7 @@ class Supervisor:
         return len(pids)
 
     def _tell_end(self, pid: int, role: str | None, now: float) -> None:
-        if role in _SPARE.values():
-            self.say(f"{role} (process {pid}) ended; nothing that is served depends on it")
-        elif role is not None and self._here(role) < self.expected.get(role, 0):
+        if role is not None and self._here(role) < self.expected.get(role, 0):
             self._lost.setdefault(role, now)
             what = "is being restarted"
             if role == HAPROXY and self.bridge is not None and self.bridge.start():
