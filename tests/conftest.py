@@ -33,6 +33,9 @@ os.environ |= {
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+# Compiled once, not by each of the processes that the tests start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Commands do their jobs one after the other here: a process that is spawned imports everything anew, and executors of
 # several have tests of their own. Whoever takes the name from there later gets this.
 scalepilot.simulate.usable_cores = lambda: 1
@@ -162,15 +165,18 @@ def ray_session(ray_tmpdir: Path) -> Iterator[None]:
     """The session's one local cluster."""
     import ray
 
-    ray.init(
-        num_cpus=3,
-        include_dashboard=False,
-        object_store_memory=200 * 1024**2,
-        logging_level="ERROR",
-        log_to_driver=False,
-        # Of its own: Ray opens the folder that it gets to everybody, and the commands then refuse it as RAY_TMPDIR.
-        _temp_dir=str(ray_tmpdir / "s"),
-    )
+    from scalepilot.cluster.ray_internals import without_helpers
+
+    with without_helpers():
+        ray.init(
+            num_cpus=3,
+            include_dashboard=False,
+            object_store_memory=200 * 1024**2,
+            logging_level="ERROR",
+            log_to_driver=False,
+            # Of its own: Ray opens the folder that it gets to everybody, and the commands then refuse it as RAY_TMPDIR.
+            _temp_dir=str(ray_tmpdir / "s"),
+        )
     yield
     ray.shutdown()
 
