@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,41 +28,51 @@ evaluation: {{validation_episodes: 4, test_episodes: 4, videos: 0, validate_ever
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", PHASES)
-def test_one_signal_ends_a_run_in_every_phase(tmp_path: Path, phase: str):
-    at = PHASES[phase]
-    fault = ("hangs", 30) if phase == "training" else ("hangs_in", at)
-    (tmp_path / "config.yaml").write_text(CONFIG.format(output=tmp_path, fault=fault[0], at=fault[1]))
-    environment = {**os.environ, "SCALEPILOT_ENV_MODULES": "tests.failing_envs", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "scalepilot.cli", "train", str(tmp_path / "config.yaml")]
-    with subprocess.Popen(
-        command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as run:
-        try:
-            log = wait_for_log(tmp_path, "training begins")
-            # Into the step that hangs.
-            time.sleep(8)
-            assert run.poll() is None, run.stdout.read() if run.stdout else ""
+def test_one_signal_ends_a_run_in_every_phase(tmp_path: Path):
+    # Side by side: what they do most of the time is to hang.
+    with contextlib.ExitStack() as stack:
+        runs = {phase: stack.enter_context(started(tmp_path / phase, phase)) for phase in PHASES}
+        logs = {phase: wait_for_log(tmp_path / phase, "training begins") for phase in PHASES}
+        # Into the step that hangs.
+        time.sleep(8)
+        for phase, run in runs.items():
+            assert run.poll() is None, (phase, run.stdout.read() if run.stdout else "")
             began = time.monotonic()
             run.send_signal(signal.SIGTERM)
             output, _ = run.communicate(timeout=60)
             seconds = time.monotonic() - began
+            # On a machine with more to do than it has cores everything takes longer.
+            assert seconds < 5 * max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1)), (phase, output)
+            assert run.returncode == 130, (phase, output)
+            assert "Traceback" not in output, phase
+            folder = logs[phase].parents[1]
+            assert json.loads((folder / "run.json").read_text())["status"] == "interrupted", phase
+            if phase != "training":
+                assert list((folder / "checkpoints").iterdir()), phase
+                assert (folder / "policy" / "policy.json").exists(), phase
+
+
+@contextlib.contextmanager
+def started(folder: Path, phase: str) -> Iterator[subprocess.Popen[str]]:
+    """A run whose environment hangs in a phase; killed in the end."""
+    folder.mkdir()
+    at = PHASES[phase]
+    fault = ("hangs", 30) if phase == "training" else ("hangs_in", at)
+    (folder / "config.yaml").write_text(CONFIG.format(output=folder, fault=fault[0], at=fault[1]))
+    environment = {**os.environ, "SCALEPILOT_ENV_MODULES": "tests.failing_envs", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "scalepilot.cli", "train", str(folder / "config.yaml")]
+    with subprocess.Popen(
+        command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as run:
+        try:
+            yield run
         finally:
             run.kill()
-    # On a machine with more to do than it has cores everything takes longer.
-    assert seconds < 5 * max(1.0, 2 * os.getloadavg()[0] / (os.cpu_count() or 1)), output
-    assert run.returncode == 130, output
-    assert "Traceback" not in output
-    folder = log.parents[1]
-    assert json.loads((folder / "run.json").read_text())["status"] == "interrupted"
-    if phase != "training":
-        assert list((folder / "checkpoints").iterdir())
-        assert (folder / "policy" / "policy.json").exists()
 
 
-def wait_for_log(tmp_path: Path, text: str) -> Path:
+def wait_for_log(folder: Path, text: str) -> Path:
     for _ in range(600):
-        for log in tmp_path.glob("stopped/*/logs/training.log"):
+        for log in folder.glob("stopped/*/logs/training.log"):
             if text in log.read_text():
                 return log
         time.sleep(0.1)

@@ -12,8 +12,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from tests.commands import refused
+from tests.commands import refused, said
 
+from scalepilot.cli import main
 from scalepilot.policy import load_policy
 
 Q = "tabular: {num_envs: 8, alpha: 0.3, epsilon_decay: 0.99, total_env_steps: 4000}"
@@ -38,11 +39,12 @@ def study(folder: Path, env: dict[str, str], *arguments: str) -> subprocess.Comp
     return subprocess.run(command(folder, *arguments), capture_output=True, text=True, env=env, cwd=folder, check=False)
 
 
-def test_a_study_trains_measures_writes_and_goes_on_where_it_was(tmp_path: Path, cli_env: dict[str, str]):
+def test_a_study_trains_measures_writes_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     (tmp_path / "study.yaml").write_text(STUDY)
-    done = study(tmp_path, cli_env, "--jobs", "2", "--out", "out", "--json")
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    monkeypatch.chdir(tmp_path)
+    summary = json.loads(said(capsys, "study", "study.yaml", "--jobs", 2, "--out", "out", "--json"))
     out = tmp_path / "out"
     assert json.loads((out / "summary.json").read_text()) == summary
     arms = summary["tasks"]["Grid"]["arms"]
@@ -61,14 +63,11 @@ def test_a_study_trains_measures_writes_and_goes_on_where_it_was(tmp_path: Path,
     assert summary["tasks"]["Grid"]["verdict"] in page
     assert summary["tasks"]["Grid"]["analysis"]["Final performance"] in (out / "analysis.md").read_text()
 
-    refused = study(tmp_path, cli_env, "--out", "out")
-    assert refused.returncode == 2
-    assert "--out: out holds runs; allowed: a new folder, or --reuse" in refused.stderr
+    assert "--out: out holds runs; allowed: a new folder, or --reuse" in refused(capsys, "study", "study.yaml", "--out", "out")
 
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("run.json")}
-    more = study(tmp_path, cli_env, "--out", "out", "--reuse", "--seeds", "0", "1", "2", "--jobs", "2")
-    assert more.returncode == 0, more.stderr
-    assert "4 of 6 runs are finished already" in more.stderr
+    assert main(["study", "study.yaml", "--out", "out", "--reuse", "--seeds", "0", "1", "2", "--jobs", "2"]) == 0
+    assert "4 of 6 runs are finished already" in capsys.readouterr().err
     after = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("run.json")}
     assert len(after) == 6
     assert {path: after[path] for path in before} == before, "finished runs are not touched"
