@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, fields
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +20,77 @@ def did_you_mean(given: object, allowed: Iterable[str], cutoff: float = 0.6) -> 
     return f"; did you mean {near[0]}?" if near else ""
 
 
+@dataclass(frozen=True)
+class Between:
+    """A number in [low, high], or in (low, high] with `above`.
+
+    `Annotated[float, Between(0, 1)]` on a field is what `check_declared` checks and what a configuration's JSON Schema says.
+    """
+
+    low: float = 0.0
+    high: float = math.inf
+    above: bool = False
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        """The schema of the number, with its bounds."""
+        upper = {} if math.isinf(self.high) else {"maximum": self.high}
+        return {**handler(core), "exclusiveMinimum" if self.above else "minimum": self.low, **upper}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A field with bounds.
+
+    Attributes:
+        name: of the field.
+        bound: of the number, or of both numbers of a (low, high).
+        whole: it is a whole number.
+        optional: None is allowed.
+        pair: it is (low, high).
+    """
+
+    name: str
+    bound: Between
+    whole: bool
+    optional: bool
+    pair: bool
+
+
+@cache
+def declared(kind: Any) -> tuple[Declared, ...]:
+    """The fields of a dataclass whose annotations hold a `Between`."""
+    found = []
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        hint = hints[field.name]
+        members = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        for member in members:
+            pair = get_origin(member) is tuple
+            number = get_args(member)[0] if pair else member
+            if get_origin(number) is Annotated and isinstance(bound := number.__metadata__[0], Between):
+                found.append(Declared(field.name, bound, get_args(number)[0] is int, type(None) in members, pair))
+    return tuple(found)
+
+
+def check_declared(owner: object) -> None:
+    """Refuse fields outside the bounds that their annotations declare.
+
+    Raises:
+        ValueError: naming the field, its value and what is allowed.
+    """
+    kind: Any = type(owner)
+    for field in declared(kind):
+        bound, value = field.bound, getattr(owner, field.name)
+        if field.optional and value is None:
+            continue
+        if not field.pair:
+            check_number(owner, field.name, bound.low, bound.high, above=bound.above, whole=field.whole)
+        elif not (is_number(value[0], bound.low, bound.high, above=bound.above) and is_number(value[1], value[0], bound.high)):
+            upper = ", finite" if math.isinf(bound.high) else f" <= {bound.high:.15g}"
+            below = "<" if bound.above else "<="
+            raise ValueError(f"{field.name}: {list(value)} is not allowed; allowed: {bound.low:g} {below} low <= high{upper}")
+
+
 def is_number(value: Any, low: float, high: float, *, above: bool = False, whole: bool = False) -> bool:
     """Whether a value is a finite number in [low, high], or in (low, high] with `above`; true and false are none."""
     kind = int if whole else int | float
@@ -25,7 +99,9 @@ def is_number(value: Any, low: float, high: float, *, above: bool = False, whole
     return low <= value <= high and not (above and value == low)
 
 
-def check_number(owner: object, name: str, low: float = 0.0, high: float = math.inf, *, whole: bool = False) -> None:
+def check_number(
+    owner: object, name: str, low: float = 0.0, high: float = math.inf, *, above: bool = False, whole: bool = False
+) -> None:
     """Refuse a field that is no finite number in [low, high].
 
     Args:
@@ -33,16 +109,17 @@ def check_number(owner: object, name: str, low: float = 0.0, high: float = math.
         name: of the field.
         low: smallest allowed value.
         high: largest allowed value.
+        above: `low` itself is refused.
         whole: only integers.
 
     Raises:
         ValueError: naming the field, its value and what is allowed.
     """
     value = getattr(owner, name)
-    if not is_number(value, low, high, whole=whole):
+    if not is_number(value, low, high, above=above, whole=whole):
         numbers = "whole numbers" if whole else "finite numbers"
-        above = "" if high == math.inf else f" to {high:g}"
-        raise ValueError(f"{name}: {value!r} is not allowed; allowed: {numbers} from {low:g}{above}")
+        upper = "" if high == math.inf else f" to {high:.15g}"
+        raise ValueError(f"{name}: {value!r} is not allowed; allowed: {numbers} {'above' if above else 'from'} {low:g}{upper}")
 
 
 def check_count(name: str, value: Any, low: int = 1) -> int:

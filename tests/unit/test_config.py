@@ -360,6 +360,12 @@ def test_every_key_is_described_in_its_docstring():
             assert f.name == "kind" or described_keys(section)[1].get(f.name), f"{section.__name__}.{f.name}"
 
 
+def parts_of(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """A value's schema, with those that it is made of."""
+    parts = [part for key in ("anyOf", "prefixItems") for part in value.get(key, [])]
+    return [value, *(part for each in parts for part in parts_of(each))]
+
+
 def test_every_key_is_described_and_the_documentation_is_that_of_the_code(repo: Path):
     schema = json_schema()
     sections = {"": schema, **schema["$defs"]}
@@ -370,6 +376,8 @@ def test_every_key_is_described_and_the_documentation_is_that_of_the_code(repo: 
     assert keys["PPOConfig.gamma"]["maximum"] == 1
     assert keys["DQNConfig.tau"]["exclusiveMinimum"] == 0
     assert keys[".algorithm"]["enum"] == list(ALGORITHMS)
+    numbers = [(n, part) for n, value in keys.items() for part in parts_of(value) if part.get("type") in ("integer", "number")]
+    assert not [name for name, part in numbers if not {"minimum", "exclusiveMinimum"} & {*part}]
     # `make docs` writes it.
     assert (repo / "docs" / "configuration.md").read_text(encoding="utf-8") == reference(schema)
 

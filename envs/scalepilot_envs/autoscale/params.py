@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
+from scalepilot_envs.checks import Between, check_declared
 from scalepilot_envs.description import params_from_mapping
 
 # An artifact or a config may come from anywhere: what is allocated by them has a bound.
@@ -14,31 +15,18 @@ MAX_REPLICAS, MAX_STEPS = 1_000_000, 10_000
 _FORBID_UNKNOWN_KEYS = {"extra": "forbid"}
 
 # Of what is drawn for an episode: a longer pipeline, or more crowds, would be allocated.
-_LARGEST = {
-    "workload_scale": 1e6,
-    "capacity_scale": 1e6,
-    "startup_scale": 100.0,
-    "surges_per_hour": 3600.0,
-    "surge_factor": 1e6,
-    "surge_minutes": 10_080.0,
-    "smoothing_minutes": 10_080.0,
-    "measurement_noise": 100.0,
-}
+Factor = Annotated[float, Between(0, 1e6, above=True)]
+StartupFactor = Annotated[float, Between(0, 100, above=True)]
+Noise = Annotated[float, Between(0, 100)]
+SurgeMinutes = Annotated[float, Between(0, 10_080, above=True)]
+Minutes = Annotated[float, Between(0, 10_080)]
 
 LoadBalancing = Literal["central", "random"]
 WaitingProbability = Literal["sakasegawa", "erlang_c"]
 
 
-def check_positive(owner: object, *names: str, allow_zero: bool = False) -> None:
-    """Refuse fields that are not finite and positive.
-
-    Raises:
-        ValueError: naming the field, its value and what is allowed.
-    """
-    for name in names:
-        value = getattr(owner, name)
-        if not math.isfinite(value) or value < 0 or (value == 0 and not allow_zero):
-            raise ValueError(f"{name}: {value!r} is not allowed; allowed: finite numbers {'from 0' if allow_zero else 'above 0'}")
+Positive = Annotated[float, Between(0, above=True)]
+NotNegative = Annotated[float, Between(0)]
 
 
 @dataclass(frozen=True)
@@ -69,70 +57,43 @@ class AutoscaleParams:
         metric_lag_steps: steps by which everything measured is shown late (a scrape delay); replica counts are current.
     """
 
-    interval_seconds: float = 15.0
-    replica_capacity_rps: float = 20.0
-    service_time_seconds: float = 0.05
-    startup_seconds: float = 60.0
-    min_replicas: int = 1
-    max_replicas: int = 60
-    wait_slo_seconds: float = 0.2
-    max_wait_seconds: float = 30.0
-    price_per_replica_hour: float = 1.0
-    price_per_late_request: float = 0.001
-    price_per_move: float = 0.0
-    history_steps: int = 8
-    window_steps: int = 40
+    interval_seconds: Positive = 15.0
+    replica_capacity_rps: Positive = 20.0
+    service_time_seconds: Positive = 0.05
+    startup_seconds: Positive = 60.0
+    min_replicas: Annotated[int, Between(0, MAX_REPLICAS)] = 1
+    max_replicas: Annotated[int, Between(1, MAX_REPLICAS)] = 60
+    wait_slo_seconds: NotNegative = 0.2
+    max_wait_seconds: NotNegative = 30.0
+    price_per_replica_hour: NotNegative = 1.0
+    price_per_late_request: NotNegative = 0.001
+    price_per_move: NotNegative = 0.0
+    history_steps: Annotated[int, Between(1, MAX_STEPS)] = 8
+    window_steps: Annotated[int, Between(1, MAX_STEPS)] = 40
     observe_clock: bool = False
     observe_hour: bool = False
-    reward_per_currency: float = 24.0
+    reward_per_currency: Positive = 24.0
     load_balancing: LoadBalancing = "central"
     waiting_probability: WaitingProbability = "sakasegawa"
-    metric_lag_steps: int = 0
+    metric_lag_steps: Annotated[int, Between(0, MAX_STEPS)] = 0
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
 
     def __post_init__(self) -> None:
-        check_positive(
-            self, "interval_seconds", "replica_capacity_rps", "service_time_seconds", "startup_seconds", "reward_per_currency"
-        )
-        check_positive(
-            self,
-            "wait_slo_seconds",
-            "max_wait_seconds",
-            "price_per_replica_hour",
-            "price_per_late_request",
-            "price_per_move",
-            allow_zero=True,
-        )
-        for name in ("min_replicas", "max_replicas", "history_steps", "window_steps", "metric_lag_steps"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise ValueError(f"{name}: {value!r} is not allowed; allowed: whole numbers")
+        check_declared(self)
         for name, allowed in (("load_balancing", LoadBalancing), ("waiting_probability", WaitingProbability)):
             if getattr(self, name) not in get_args(allowed):
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not allowed; allowed: {', '.join(get_args(allowed))}")
-        if not 0 <= self.metric_lag_steps <= MAX_STEPS:
-            raise ValueError(
-                f"metric_lag_steps: {self.metric_lag_steps} is not allowed; allowed: whole numbers from 0 to {MAX_STEPS}"
-            )
-        if self.min_replicas < 0:
-            raise ValueError(f"min_replicas: {self.min_replicas} is not allowed; allowed: whole numbers from 0")
         if self.max_replicas < self.min_replicas:
             raise ValueError(
                 f"max_replicas: {self.max_replicas} is below min_replicas {self.min_replicas}; allowed: from {self.min_replicas}"
             )
-        if self.max_replicas < 1:
-            raise ValueError(f"max_replicas: {self.max_replicas} is not allowed; allowed: whole numbers from 1")
-        if self.max_replicas > MAX_REPLICAS:
-            raise ValueError(f"max_replicas: {self.max_replicas} is not allowed; allowed: up to {MAX_REPLICAS}")
-        if self.window_steps > MAX_STEPS:
-            raise ValueError(f"window_steps: {self.window_steps} is not allowed; allowed: up to {MAX_STEPS}")
         if self.startup_seconds > MAX_STEPS * self.interval_seconds:
             raise ValueError(
                 f"startup_seconds: {self.startup_seconds!r} is not allowed; allowed: up to {MAX_STEPS} intervals of"
                 f" {self.interval_seconds:g} s"
             )
-        if not 1 <= self.history_steps <= self.window_steps:
+        if self.history_steps > self.window_steps:
             raise ValueError(
                 f"history_steps: {self.history_steps} is not allowed; allowed: 1 to window_steps ({self.window_steps})"
             )
@@ -179,32 +140,18 @@ class Randomisation:
             factors (mean 1) on each measured rate, CPU utilisation and latency; costs and replica counts stay exact.
     """
 
-    workload_scale: tuple[float, float] = (1.0, 1.0)
-    peak_rps: tuple[float, float] | None = None
-    peak_share: float = 0.5
-    smoothing_minutes: tuple[float, float] = (0.0, 0.0)
-    capacity_scale: tuple[float, float] = (1.0, 1.0)
-    startup_scale: tuple[float, float] = (1.0, 1.0)
-    surges_per_hour: float = 0.0
-    surge_factor: tuple[float, float] = (1.5, 2.5)
-    surge_minutes: tuple[float, float] = (5.0, 15.0)
-    measurement_noise: tuple[float, float] = (0.0, 0.0)
+    workload_scale: tuple[Factor, Factor] = (1.0, 1.0)
+    peak_rps: tuple[Positive, Positive] | None = None
+    peak_share: Annotated[float, Between(0, 1)] = 0.5
+    smoothing_minutes: tuple[Minutes, Minutes] = (0.0, 0.0)
+    capacity_scale: tuple[Factor, Factor] = (1.0, 1.0)
+    startup_scale: tuple[StartupFactor, StartupFactor] = (1.0, 1.0)
+    surges_per_hour: Annotated[float, Between(0, 3600)] = 0.0
+    surge_factor: tuple[Factor, Factor] = (1.5, 2.5)
+    surge_minutes: tuple[SurgeMinutes, SurgeMinutes] = (5.0, 15.0)
+    measurement_noise: tuple[Noise, Noise] = (0.0, 0.0)
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
 
     def __post_init__(self) -> None:
-        check_positive(self, "surges_per_hour", allow_zero=True)
-        if not 0 <= self.peak_share <= 1:
-            raise ValueError(f"peak_share: {self.peak_share} is not allowed; allowed: 0 to 1")
-        for name in ("workload_scale", "peak_rps", "capacity_scale", "startup_scale", "surge_factor", "surge_minutes"):
-            low, high = getattr(self, name) or (1.0, 1.0)
-            if not (math.isfinite(high) and 0 < low <= high):
-                raise ValueError(f"{name}: [{low}, {high}] is not allowed; allowed: 0 < low <= high, finite")
-        for name, most in _LARGEST.items():
-            value = getattr(self, name)
-            if (value[1] if isinstance(value, tuple) else value) > most:
-                raise ValueError(f"{name}: {value} is not allowed; allowed: up to {most:g}")
-        for name in ("measurement_noise", "smoothing_minutes"):
-            low, high = getattr(self, name)
-            if not (math.isfinite(high) and 0 <= low <= high):
-                raise ValueError(f"{name}: [{low}, {high}] is not allowed; allowed: 0 <= low <= high, finite")
+        check_declared(self)

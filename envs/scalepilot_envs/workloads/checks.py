@@ -5,12 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from scalepilot_envs.checks import did_you_mean, is_number
+from scalepilot_envs.checks import Between, declared, did_you_mean, is_number
 
 MAX_STEPS = 20_000_000
 _T = TypeVar("_T")
+
+# What many kinds have: a length, a grid, a highest rate, shares, seeds.
+NumSteps = Annotated[int, Between(2, MAX_STEPS)]
+GridSeconds = Annotated[float, Between(0, 1e7, above=True)]
+Peak = Annotated[float, Between(above=True)]
+Requests = Annotated[int, Between(1, 10**12)]
+FewestRequests = Annotated[int, Between(0, 10**12)]
+Share = Annotated[float, Between(0, 1)]
+Seed = Annotated[int, Between()]
+NotNegative = Annotated[float, Between()]
+Positive = Annotated[float, Between(above=True)]
 
 
 def check_number(
@@ -59,11 +70,19 @@ def check_choice(owner: object, name: str, choices: Sequence[str], *, prefix: st
         raise ValueError(f"{prefix}{name}: {value!r} is not allowed; allowed: {', '.join(choices)}{did_you_mean(value, choices)}")
 
 
-def check_grid(owner: object) -> None:
-    """Check `num_steps`, `interval_seconds` and `peak_rps`, which every synthetic pattern has."""
-    check_number(owner, "num_steps", 2, MAX_STEPS, whole=True)
-    check_number(owner, "interval_seconds", 0, 1e7, above=True)
-    check_number(owner, "peak_rps", above=True, optional=True)
+def check_declared(owner: object, prefix: str = "workload.") -> None:
+    """Refuse fields outside the bounds that their annotations declare; a pair is its owner's to check.
+
+    Raises:
+        ValueError: naming the field, its value and the range.
+    """
+    kind: Any = type(owner)
+    for field in declared(kind):
+        bound, optional = field.bound, field.optional
+        if not field.pair:
+            check_number(
+                owner, field.name, bound.low, bound.high, above=bound.above, whole=field.whole, optional=optional, prefix=prefix
+            )
 
 
 def build(kind: type[_T], values: Mapping[str, Any], prefix: str) -> _T:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from scalepilot_envs.workloads.checks import check_number, parts_of
+from scalepilot_envs.checks import Between
+from scalepilot_envs.workloads.checks import NotNegative, Peak, Positive, Seed, Share, check_declared, check_number, parts_of
 from scalepilot_envs.workloads.series import RateSeries
 
 _MINUTE_SECONDS, _DAY_MINUTES = 60.0, 1440
 # Monday is 0; series begin at the Unix epoch.
 _FIRST_WEEKDAY, _SATURDAY = 3, 5
+
+Hour = Annotated[float, Between(0, 24)]
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,14 @@ class LoadEvent:
         factor: the rate is multiplied by this; where events overlap, by each of theirs.
     """
 
-    start_hours: float = 0.0
-    hours: float = 1.0
-    factor: float = 2.0
+    start_hours: NotNegative = 0.0
+    hours: Positive = 1.0
+    factor: NotNegative = 2.0
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        check_number(self, "start_hours", prefix="")
-        check_number(self, "hours", above=True, prefix="")
-        check_number(self, "factor", prefix="")
+        check_declared(self, "")
 
 
 @dataclass(frozen=True)
@@ -62,45 +63,38 @@ class DiurnalWorkload:
     """
 
     kind: Literal["diurnal"] = "diurnal"
-    days: float = 14.0
-    low_rps: float = 40.0
-    high_rps: float = 400.0
-    noise_sigma: float = 0.25
-    noise_correlation: float = 0.9
-    flash_crowd_factor: float = 2.0
-    flash_crowd_minutes: float = 10.0
-    flash_crowd_every_hours: float = 6.0
-    burst_every_minutes: int = 0
-    burst_minutes: int = 5
-    burst_factor: float = 2.0
-    burst_hours: tuple[float, float] = (0.0, 24.0)
-    weekend_factor: float = 1.0
+    days: Annotated[float, Between(0, 3660)] = 14.0
+    low_rps: NotNegative = 40.0
+    high_rps: NotNegative = 400.0
+    noise_sigma: NotNegative = 0.25
+    noise_correlation: Share = 0.9
+    flash_crowd_factor: Positive = 2.0
+    flash_crowd_minutes: NotNegative = 10.0
+    flash_crowd_every_hours: NotNegative = 6.0
+    burst_every_minutes: Annotated[int, Between(0, _DAY_MINUTES)] = 0
+    burst_minutes: Annotated[int, Between(1, _DAY_MINUTES)] = 5
+    burst_factor: Positive = 2.0
+    burst_hours: tuple[Hour, Hour] = (0.0, 24.0)
+    weekend_factor: NotNegative = 1.0
     events: tuple[LoadEvent, ...] = ()
-    seed: int = 0
-    peak_rps: float | None = None
+    seed: Seed = 0
+    peak_rps: Peak | None = None
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        for name in ("low_rps", "high_rps", "noise_sigma", "flash_crowd_minutes", "flash_crowd_every_hours", "weekend_factor"):
-            check_number(self, name)
-        check_number(self, "days", 0, 3660)
+        check_declared(self)
         if self.days * _DAY_MINUTES < 2:
             raise ValueError(f"workload.days: {self.days!r} is not allowed; allowed: two minutes to 3660 days")
         if self.high_rps < self.low_rps or self.high_rps == 0:
             raise ValueError(f"workload.high_rps: {self.high_rps!r} is not allowed; allowed: from low_rps, above 0")
-        check_number(self, "noise_correlation", 0, 1)
         if self.noise_correlation == 1:
             raise ValueError(f"workload.noise_correlation: {self.noise_correlation!r} is not allowed; allowed: 0 to below 1")
-        check_number(self, "flash_crowd_factor", above=True)
-        check_number(self, "burst_every_minutes", 0, _DAY_MINUTES, whole=True)
-        check_number(self, "burst_minutes", 1, self.burst_every_minutes or _DAY_MINUTES, whole=True)
-        check_number(self, "burst_factor", above=True)
+        if self.burst_every_minutes:
+            check_number(self, "burst_minutes", 1, self.burst_every_minutes, whole=True)
         if not 0 <= self.burst_hours[0] < self.burst_hours[1] <= 24:
             raise ValueError(f"workload.burst_hours: {self.burst_hours!r} is not allowed; allowed: 0 <= first < end <= 24")
         parts_of(self, "events", LoadEvent)
-        check_number(self, "seed", whole=True)
-        check_number(self, "peak_rps", above=True, optional=True)
 
     def series(self) -> RateSeries:
         """One rate a minute."""

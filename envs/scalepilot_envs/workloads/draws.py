@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot_envs.workloads.checks import check_number
+from scalepilot_envs.checks import Between
+from scalepilot_envs.workloads.checks import FewestRequests, GridSeconds, NumSteps, Peak, Requests, Seed, Share
 from scalepilot_envs.workloads.patterns import (
     INTERVAL_SECONDS,
     MAX_REQUESTS,
@@ -34,18 +35,16 @@ class PoissonWorkload(Counted):
     """
 
     kind: Literal["poisson"] = "poisson"
-    max_requests: int = MAX_REQUESTS
-    offset_requests: int = OFFSET_REQUESTS
-    mean_share: float = 0.5
-    seed: int = 0
-    num_steps: int = NUM_STEPS
-    interval_seconds: float = INTERVAL_SECONDS
-    peak_rps: float | None = None
+    max_requests: Requests = MAX_REQUESTS
+    offset_requests: FewestRequests = OFFSET_REQUESTS
+    mean_share: Share = 0.5
+    seed: Seed = 0
+    num_steps: NumSteps = NUM_STEPS
+    interval_seconds: GridSeconds = INTERVAL_SECONDS
+    peak_rps: Peak | None = None
 
     def __post_init__(self) -> None:
         check_counts(self)
-        check_number(self, "mean_share", 0, 1)
-        check_number(self, "seed", whole=True)
 
     def request_counts(self) -> NDArray[np.int64]:
         """(num_steps,) requests an interval."""
@@ -68,16 +67,15 @@ class RandomWorkload(Counted):
     """
 
     kind: Literal["random"] = "random"
-    max_requests: int = MAX_REQUESTS
-    offset_requests: int = OFFSET_REQUESTS
-    seed: int = 0
-    num_steps: int = NUM_STEPS
-    interval_seconds: float = INTERVAL_SECONDS
-    peak_rps: float | None = None
+    max_requests: Requests = MAX_REQUESTS
+    offset_requests: FewestRequests = OFFSET_REQUESTS
+    seed: Seed = 0
+    num_steps: NumSteps = NUM_STEPS
+    interval_seconds: GridSeconds = INTERVAL_SECONDS
+    peak_rps: Peak | None = None
 
     def __post_init__(self) -> None:
         check_counts(self)
-        check_number(self, "seed", whole=True)
 
     def request_counts(self) -> NDArray[np.int64]:
         """(num_steps,) requests an interval."""
@@ -101,20 +99,17 @@ class RandomWalkWorkload(Counted):
     """
 
     kind: Literal["random_walk"] = "random_walk"
-    max_requests: int = MAX_REQUESTS
-    offset_requests: int = OFFSET_REQUESTS
-    start_share: float = 0.5
-    largest_step_requests: int = 100
-    seed: int = 0
-    num_steps: int = NUM_STEPS
-    interval_seconds: float = INTERVAL_SECONDS
-    peak_rps: float | None = None
+    max_requests: Requests = MAX_REQUESTS
+    offset_requests: FewestRequests = OFFSET_REQUESTS
+    start_share: Share = 0.5
+    largest_step_requests: Annotated[int, Between(1, 10**9)] = 100
+    seed: Seed = 0
+    num_steps: NumSteps = NUM_STEPS
+    interval_seconds: GridSeconds = INTERVAL_SECONDS
+    peak_rps: Peak | None = None
 
     def __post_init__(self) -> None:
         check_counts(self)
-        check_number(self, "start_share", 0, 1)
-        check_number(self, "largest_step_requests", 1, 10**9, whole=True)
-        check_number(self, "seed", whole=True)
 
     def request_counts(self) -> NDArray[np.int64]:
         """(num_steps,) requests an interval."""

@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 import numpy as np
 
 from scalepilot_envs.checks import did_you_mean
-from scalepilot_envs.workloads.checks import build, check_number, parts_of
+from scalepilot_envs.workloads.checks import Peak, Seed, build, check_declared, parts_of
 from scalepilot_envs.workloads.diurnal import DiurnalWorkload
 from scalepilot_envs.workloads.draws import PoissonWorkload, RandomWalkWorkload, RandomWorkload
-from scalepilot_envs.workloads.patterns import SineCurveWorkload, SinusoidalWorkload, SpikeWorkload, SteadyWorkload
+from scalepilot_envs.workloads.patterns import SineCurveWorkload, SinusoidalWorkload, SpikeWorkload, SteadyWorkload, Weight
 from scalepilot_envs.workloads.phases import PhasesWorkload
 from scalepilot_envs.workloads.series import RateSeries
 from scalepilot_envs.workloads.trace import TraceWorkload
@@ -81,13 +81,13 @@ class Component:
         workload: any kind but a mixture.
     """
 
-    weight: float = 1.0
+    weight: Weight = 1.0
     workload: Annotated[SimpleWorkload, ByKind()] = field(default_factory=DiurnalWorkload)
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        check_number(self, "weight", 0, 1e9, above=True, prefix="")
+        check_declared(self, "")
         object.__setattr__(self, "workload", workload_of(self.workload, kinds_of(SimpleWorkload)))
 
 
@@ -108,8 +108,8 @@ class MixtureWorkload:
         Component(0.7, DiurnalWorkload()),
         Component(0.3, DiurnalWorkload(low_rps=100.0, high_rps=200.0, noise_sigma=0.5, seed=1)),
     )
-    seed: int | None = None
-    peak_rps: float | None = None
+    seed: Seed | None = None
+    peak_rps: Peak | None = None
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -117,8 +117,7 @@ class MixtureWorkload:
         parts_of(self, "components", Component)
         if not 1 <= len(self.components) <= 100:
             raise ValueError(f"workload.components: {len(self.components)} components are not allowed; allowed: 1 to 100")
-        check_number(self, "seed", whole=True, optional=True)
-        check_number(self, "peak_rps", above=True, optional=True)
+        check_declared(self)
 
     def seeded(self) -> tuple[SimpleWorkload, ...]:
         """The components' workloads, drawn anew where the mixture has a seed."""

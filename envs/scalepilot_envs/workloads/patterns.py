@@ -9,12 +9,23 @@ import abc
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot_envs.workloads.checks import check_grid, check_number, parts_of
+from scalepilot_envs.checks import Between
+from scalepilot_envs.workloads.checks import (
+    FewestRequests,
+    GridSeconds,
+    NumSteps,
+    Peak,
+    Requests,
+    Share,
+    check_declared,
+    check_number,
+    parts_of,
+)
 from scalepilot_envs.workloads.series import RateSeries
 
 # Two weeks of 5 minutes.
@@ -22,6 +33,9 @@ NUM_STEPS, INTERVAL_SECONDS = 4032, 300.0
 OFFSET_REQUESTS, MAX_REQUESTS = 500, 4350
 # 2π / this is 0.01 to the last bit: the source's sin(0.01 step).
 PERIOD_STEPS = 628.3185307179587
+PeriodSteps = Annotated[float, Between(2, 1e12)]
+Weight = Annotated[float, Between(0, 1e9, above=True)]
+Steps = Annotated[int, Between(1, 10**9)]
 
 
 class Counted(abc.ABC):
@@ -44,9 +58,8 @@ class Counted(abc.ABC):
 
 
 def check_counts(owner: Any) -> None:
-    """Check the grid and that `offset_requests` is at most `max_requests`."""
-    check_grid(owner)
-    check_number(owner, "max_requests", 1, 10**12, whole=True)
+    """Check what is declared, and that `offset_requests` is at most `max_requests`."""
+    check_declared(owner)
     check_number(owner, "offset_requests", 0, owner.max_requests, whole=True)
 
 
@@ -70,16 +83,15 @@ class SteadyWorkload(Counted):
     """
 
     kind: Literal["steady"] = "steady"
-    max_requests: int = MAX_REQUESTS
-    offset_requests: int = OFFSET_REQUESTS
-    level_share: float = 0.5
-    num_steps: int = NUM_STEPS
-    interval_seconds: float = INTERVAL_SECONDS
-    peak_rps: float | None = None
+    max_requests: Requests = MAX_REQUESTS
+    offset_requests: FewestRequests = OFFSET_REQUESTS
+    level_share: Share = 0.5
+    num_steps: NumSteps = NUM_STEPS
+    interval_seconds: GridSeconds = INTERVAL_SECONDS
+    peak_rps: Peak | None = None
 
     def __post_init__(self) -> None:
         check_counts(self)
-        check_number(self, "level_share", 0, 1)
 
     def request_counts(self) -> NDArray[np.int64]:
         """(num_steps,) requests an interval."""
@@ -100,16 +112,14 @@ class SineCurveWorkload(Counted):
     """
 
     kind: Literal["sine_curve"] = "sine_curve"
-    max_requests: int = MAX_REQUESTS
-    period_steps: float = PERIOD_STEPS
-    num_steps: int = NUM_STEPS
-    interval_seconds: float = INTERVAL_SECONDS
-    peak_rps: float | None = None
+    max_requests: Requests = MAX_REQUESTS
+    period_steps: PeriodSteps = PERIOD_STEPS
+    num_steps: NumSteps = NUM_STEPS
+    interval_seconds: GridSeconds = INTERVAL_SECONDS
+    peak_rps: Peak | None = None
 
     def __post_init__(self) -> None:
-        check_grid(self)
-        check_number(self, "max_requests", 1, 10**12, whole=True)
-        check_number(self, "period_steps", 2, 1e12)
+        check_declared(self)
 
     def request_counts(self) -> NDArray[np.int64]:
         """(num_steps,) requests an interval."""
@@ -127,16 +137,14 @@ class Cycle:
         phase_share: how far into its period it begins, 0 to 1.
     """
 
-    period_steps: float = PERIOD_STEPS
-    share: float = 1.0
-    phase_share: float = 0.0
+    period_steps: PeriodSteps = PERIOD_STEPS
+    share: Weight = 1.0
+    phase_share: Share = 0.0
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        check_number(self, "period_steps", 2, 1e12, prefix="")
-        check_number(self, "share", 0, 1e9, above=True, prefix="")
-        check_number(self, "phase_share", 0, 1, prefix="")
+        check_declared(self, "")
 
 
 @dataclass(frozen=True)
@@ -153,12 +161,12 @@ class SinusoidalWorkload(Counted):
     """
 
     kind: Literal["sinusoidal"] = "sinusoidal"
-    max_requests: int = MAX_REQUESTS
-    offset_requests: int = OFFSET_REQUESTS
+    max_requests: Requests = MAX_REQUESTS
+    offset_requests: FewestRequests = OFFSET_REQUESTS
     cycles: tuple[Cycle, ...] = (Cycle(),)
-    num_steps: int = NUM_STEPS
-    interval_seconds: float = INTERVAL_SECONDS
-    peak_rps: float | None = None
+    num_steps: NumSteps = NUM_STEPS
+    interval_seconds: GridSeconds = INTERVAL_SECONDS
+    peak_rps: Peak | None = None
 
     def __post_init__(self) -> None:
         check_counts(self)
@@ -195,23 +203,20 @@ class SpikeWorkload(Counted):
     """
 
     kind: Literal["spike"] = "spike"
-    max_requests: int = MAX_REQUESTS
-    offset_requests: int = OFFSET_REQUESTS
-    base_share: float = 0.3
-    peak_share: float = 0.8
-    spike_every_steps: int = 500
-    rise_steps: int = 10
-    fall_steps: int = 10
-    num_steps: int = NUM_STEPS
-    interval_seconds: float = INTERVAL_SECONDS
-    peak_rps: float | None = None
+    max_requests: Requests = MAX_REQUESTS
+    offset_requests: FewestRequests = OFFSET_REQUESTS
+    base_share: Share = 0.3
+    peak_share: Share = 0.8
+    spike_every_steps: Steps = 500
+    rise_steps: Steps = 10
+    fall_steps: Steps = 10
+    num_steps: NumSteps = NUM_STEPS
+    interval_seconds: GridSeconds = INTERVAL_SECONDS
+    peak_rps: Peak | None = None
 
     def __post_init__(self) -> None:
         check_counts(self)
-        check_number(self, "base_share", 0, 1)
         check_number(self, "peak_share", self.base_share, 1)
-        for name in ("rise_steps", "fall_steps"):
-            check_number(self, name, 1, 10**9, whole=True)
         check_number(self, "spike_every_steps", self.rise_steps + self.fall_steps, 10**9, whole=True)
 
     def request_counts(self) -> NDArray[np.int64]:

@@ -5,14 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot_envs.workloads.checks import MAX_STEPS, check_choice, check_number, parts_of
+from scalepilot_envs.checks import Between
+from scalepilot_envs.workloads.checks import (
+    MAX_STEPS,
+    GridSeconds,
+    Peak,
+    Seed,
+    check_choice,
+    check_declared,
+    check_number,
+    parts_of,
+)
 from scalepilot_envs.workloads.patterns import sine
 from scalepilot_envs.workloads.series import RateSeries
+
+Multiple = Annotated[float, Between(0, 1e9)]
 
 
 @dataclass(frozen=True)
@@ -28,20 +40,19 @@ class Phase:
     """
 
     kind: Literal["steady", "oscillation"] = "steady"
-    low: float = 1.0
-    high: float = 1.0
-    cycles: float = 0.0
-    seconds: float = 60.0
+    low: Multiple = 1.0
+    high: Multiple = 1.0
+    cycles: Annotated[float, Between(0, 1e6)] = 0.0
+    seconds: GridSeconds = 60.0
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
         check_choice(self, "kind", ("steady", "oscillation"), prefix="")
-        check_number(self, "low", 0, 1e9, prefix="")
+        check_declared(self, "")
         check_number(self, "high", self.low, self.low if self.kind == "steady" else 1e9, prefix="")
         steady = self.kind == "steady"
         check_number(self, "cycles", 0, 0 if steady else 1e6, above=not steady, prefix="")
-        check_number(self, "seconds", 0, 1e7, above=True, prefix="")
 
 
 DEFAULT_PHASES = (
@@ -67,27 +78,23 @@ class PhasesWorkload:
     """
 
     kind: Literal["phases"] = "phases"
-    base_requests_per_minute: float = 300.0
+    base_requests_per_minute: Annotated[float, Between(0, 1e12, above=True)] = 300.0
     phases: tuple[Phase, ...] = DEFAULT_PHASES
-    rounds: int = 1
+    rounds: Annotated[int, Between(1, 1_000_000)] = 1
     oscillation: bool = True
-    shuffle_seed: int | None = None
-    interval_seconds: float = 1.0
-    peak_rps: float | None = None
+    shuffle_seed: Seed | None = None
+    interval_seconds: GridSeconds = 1.0
+    peak_rps: Peak | None = None
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        check_number(self, "base_requests_per_minute", 0, 1e12, above=True)
+        check_declared(self)
         parts_of(self, "phases", Phase)
         if not 1 <= len(self.phases) <= 10_000:
             raise ValueError(f"workload.phases: {len(self.phases)} phases are not allowed; allowed: 1 to 10000")
-        check_number(self, "rounds", 1, 1_000_000, whole=True)
         if not isinstance(self.oscillation, bool):
             raise ValueError(f"workload.oscillation: {self.oscillation!r} is not allowed; allowed: true, false")
-        check_number(self, "shuffle_seed", whole=True, optional=True)
-        check_number(self, "interval_seconds", 0, 1e7, above=True)
-        check_number(self, "peak_rps", above=True, optional=True)
         if not 2 <= self.num_steps <= MAX_STEPS:
             raise ValueError(
                 f"workload.interval_seconds: {self.interval_seconds!r} makes {self.num_steps} steps of"

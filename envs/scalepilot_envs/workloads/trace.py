@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from scalepilot_envs.workloads.checks import check_choice, check_number
+from scalepilot_envs.workloads.checks import Peak, Positive, check_choice, check_declared
 from scalepilot_envs.workloads.series import RateSeries
 from scalepilot_envs.workloads.traces import COUNTER_RESETS, GAPS, Said, import_trace
 
@@ -31,9 +31,9 @@ class TraceWorkload:
 
     kind: Literal["trace"] = "trace"
     path: str = ""
-    peak_rps: float | None = None
+    peak_rps: Peak | None = None
     gaps: Literal["error", "linear", "previous", "zero"] = "error"
-    interval_seconds: float | None = None
+    interval_seconds: Positive | None = None
     counter_resets: Literal["error", "restart"] = "error"
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -41,9 +41,8 @@ class TraceWorkload:
     def __post_init__(self) -> None:
         if not self.path or not isinstance(self.path, str):
             raise ValueError("workload.path: is empty; allowed: a CSV file with the columns timestamp,requests_per_second")
-        check_number(self, "peak_rps", above=True, optional=True)
+        check_declared(self)
         check_choice(self, "gaps", GAPS)
-        check_number(self, "interval_seconds", above=True, optional=True)
         check_choice(self, "counter_resets", COUNTER_RESETS)
 
     def series(self) -> RateSeries:

@@ -9,23 +9,7 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 from scalepilot.errors import did_you_mean
-
-
-@dataclass(frozen=True)
-class Between:
-    """A number in [low, high], or in (low, high] with `above`."""
-
-    low: float
-    high: float
-    above: bool = False
-
-    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
-        """The schema of the number, with its bounds."""
-        return {**handler(core), "exclusiveMinimum" if self.above else "minimum": self.low, "maximum": self.high}
-
-    def check(self, owner: object, name: str) -> None:
-        """Refuse a field outside."""
-        check_between(owner, name, self.low, self.high, above=self.above)
+from scalepilot_envs.checks import Between
 
 
 @dataclass(frozen=True)
@@ -57,7 +41,11 @@ class Section:
     def __post_init__(self) -> None:
         section: Any = type(self)
         for name, bound in _bounds(section):
-            if getattr(self, name) is not None:
+            if getattr(self, name) is None:
+                continue
+            if isinstance(bound, Between):
+                check_between(self, name, bound.low, bound.high, above=bound.above)
+            else:
                 bound.check(self, name)
 
 
@@ -86,3 +74,6 @@ def check_between(owner: object, name: str, low: float, high: float, *, above: b
         bound = f"above {low:g}" if above else f"from {low:g}"
         limit = "" if math.isinf(high) else f" to {high:g}"
         raise ValueError(f"{name}: {value!r} is not allowed; allowed: {bound}{limit}")
+
+
+__all__ = ["Between", "Count", "OneOf", "Positive", "PositiveShare", "Section", "Share", "check_allowed", "check_between"]

@@ -89,10 +89,16 @@ def _allowed(value: Mapping[str, Any]) -> str:
         return " or ".join(_allowed(each) for each in several)
     if "const" in value or "enum" in value:
         return ", ".join(f"`{each}`" for each in value.get("enum", [value.get("const")]))
+    if "prefixItems" in value:
+        return f"list of {len(value['prefixItems'])}: {_allowed(value['prefixItems'][0])}"
     if value.get("type") == "array":
         return f"list of: {_allowed(value['items'])}" if "items" in value else "list"
     said = _KINDS.get(value.get("type", ""), value.get("type", "any"))
-    low = f"above {value['exclusiveMinimum']:g}" if "exclusiveMinimum" in value else ""
-    low = f"from {value['minimum']:,}" if "minimum" in value else low
-    high = f"to {value['maximum']:,}" if "maximum" in value else ""
+    low = f"above {_number(value['exclusiveMinimum'])}" if "exclusiveMinimum" in value else ""
+    low = f"from {_number(value['minimum'])}" if "minimum" in value else low
+    high = f"to {_number(value['maximum'])}" if "maximum" in value else ""
     return " ".join(filter(None, (said, low, high)))
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if value == int(value) else f"{value:,}"
