@@ -83,6 +83,25 @@ def tuned(data):
     return tune_hpa(data, PARAMS, metric="rps", evaluations=40, seed=3)
 
 
+class Counting(SerialExecutor):
+    """As many workers as it says; keeps how many candidates each job has."""
+
+    def __init__(self, workers):
+        self.workers, self.sizes = workers, []
+
+    def run(self, work, jobs):
+        self.sizes.append([len(job.candidates) for job in jobs])
+        return super().run(work, jobs)
+
+
+@pytest.mark.parametrize(("workers", "jobs"), [(1, [12]), (4, [3, 3, 3, 3])])
+def test_a_search_is_shared_by_all_workers_of_its_executor(data, workers, jobs):
+    executor = Counting(workers)
+    (found,) = run_searches([rule_search("threshold", data, PARAMS, evaluations=12)], executor)
+    assert executor.sizes[0] == jobs
+    assert found == tune_rule("threshold", data, PARAMS, evaluations=12), "however it is shared"
+
+
 def test_the_winner_is_the_best_of_the_ten_best_on_validation(data, tuned):
     rng = np.random.default_rng(3)
     candidates = [draw_hpa(rng, ["rps"]) for _ in range(40)]

@@ -17,13 +17,20 @@ ResultT = TypeVar("ResultT")
 class RayExecutor:
     """Jobs as tasks of a Ray cluster, one core each; Ray must be up."""
 
+    @property
+    def workers(self) -> int:
+        """Cores of the cluster."""
+        import ray
+
+        return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
     def run(self, work: Callable[[JobT], ResultT], jobs: Sequence[JobT]) -> Iterator[tuple[int, ResultT]]:
         """Do every job; see `scalepilot.simulate.Executor`. One whose worker dies is tried once more."""
         import ray
 
         task = ray.remote(num_cpus=1, max_retries=1)(work)
         # Jobs carry their episodes: no more of them at once than keeps every core busy.
-        most = max(2, _JOBS_PER_CORE * int(ray.cluster_resources().get("CPU", 1)))
+        most = _JOBS_PER_CORE * self.workers
         waiting, running = deque(enumerate(jobs)), dict[Any, int]()
         try:
             while waiting or running:

@@ -24,7 +24,7 @@ from scalepilot.policy.rules import (
     TrackingParameters,
     fit_forecast,
 )
-from scalepilot.simulate import EpisodeSet, Executor, ProtocolData, run_episodes, usable_cores
+from scalepilot.simulate import EpisodeSet, Executor, ProtocolData, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 
 CandidateT = TypeVar("CandidateT")
@@ -132,7 +132,7 @@ def _scores(
     owners, batches = [], []
     for owner, (rule_name, group, episodes, params) in enumerate(candidates):
         # Larger batches cost less a row, but a batch is one worker's: the last, slowest search is for all of them.
-        size = max(1, min(_ROWS_PER_BATCH // len(episodes), math.ceil(len(group) / usable_cores())))
+        size = max(1, min(_ROWS_PER_BATCH // len(episodes), math.ceil(len(group) / executor.workers)))
         for first in range(0, len(group), size):
             owners.append(owner)
             batches.append(_Batch(rule_name, tuple(group[first : first + size]), episodes, params))

@@ -21,23 +21,38 @@ _EXCHANGE, _WORKING_FOLDER = 2, -100
 _ASIDE, _OLD = ".new", ".old"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+@contextlib.contextmanager
+def replaced_file(path: Path) -> Iterator[Path]:
     """Write a file in one step.
+
+    Args:
+        path: its place; what is there already is replaced.
+
+    Yields:
+        A path to write to, put into its place when the `with` block ends well and removed when it does not.
 
     Raises:
         OSError: it cannot be written; what was there before stays.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}{_ASIDE}")
     try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield aside
+        sync(aside)
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file in one step.
+
+    Raises:
+        OSError: it cannot be written; what was there before stays.
+    """
+    with replaced_file(path) as aside:
+        aside.write_bytes(data)
 
 
 def write_json(path: Path, value: Any) -> None:

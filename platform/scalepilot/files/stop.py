@@ -18,12 +18,18 @@ class Stopped(KeyboardInterrupt):
 
 
 class StopFlag:
-    """The first SIGINT or SIGTERM asks for an orderly end, the second ends at once (KeyboardInterrupt)."""
+    """The first SIGINT or SIGTERM asks for an orderly end, the second ends at once (KeyboardInterrupt).
+
+    Args:
+        said: to the person who stops.
+        then: passes the first one on.
+    """
 
     current: StopFlag | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, said: str = "Stopping", then: Callable[[], object] = lambda: None) -> None:
         self.asked = False
+        self._said, self._then = said, then
         self._at_once = 0
 
     def __call__(self) -> bool:
@@ -39,7 +45,8 @@ class StopFlag:
                 raise KeyboardInterrupt
             self.asked = True
             with contextlib.suppress(OSError, ValueError):
-                print("\nStopping; press Ctrl-C again to stop immediately", flush=True)
+                print(f"\n{self._said}; press Ctrl-C again to stop immediately", flush=True)
+            self._then()
             if self._at_once:
                 raise Stopped
 

@@ -30,6 +30,11 @@ def usable_cores() -> int:
 class Executor(Protocol):
     """Does jobs that do not depend on each other."""
 
+    @property
+    def workers(self) -> int:
+        """Jobs that are done at the same time."""
+        ...
+
     def run(self, work: Callable[[JobT], ResultT], jobs: Sequence[JobT]) -> Iterator[tuple[int, ResultT]]:
         """Do every job, each in one piece.
 
@@ -49,6 +54,8 @@ class Executor(Protocol):
 
 class SerialExecutor:
     """One job after the other, here."""
+
+    workers = 1
 
     def run(self, work: Callable[[JobT], ResultT], jobs: Sequence[JobT]) -> Iterator[tuple[int, ResultT]]:
         """Do every job; see `Executor.run`."""
@@ -88,6 +95,11 @@ class ProcessExecutor:
         self.processes = processes
         self._note = note or (lambda line: None)
         self._workers: list[Worker] = []
+
+    @property
+    def workers(self) -> int:
+        """Jobs that are done at the same time."""
+        return self.processes
 
     def __enter__(self) -> Self:
         return self

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import pickle
 import signal
-import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
@@ -27,6 +24,7 @@ from scalepilot.experiments.sweep.plan import PLAN, SEED, PlannedSweep, Point, l
 from scalepilot.experiments.sweep.view import SweepView
 from scalepilot.files.atomic import write_bytes
 from scalepilot.files.ownership import check_own_tree
+from scalepilot.files.stop import StopFlag
 from scalepilot.report.run_list import SWEEP_FILE
 from scalepilot.runs.folder import find_modules, new_folder
 from scalepilot.simulate import usable_cores
@@ -156,10 +154,16 @@ def _tune(plan: PlannedSweep, folder: Path, stage: _Stage, example: ExperimentCo
             ),
         )
     view = SweepView(place, stage.total, sweep.name if stage.search else f"{sweep.name}, other seeds", concurrency)
-    with view.watching(), _stoppable() as stopped:
-        results = tuner.fit()
+    # SIGUSR1 is what Tune listens to for the same.
+    stop = StopFlag("Stopping: trials write checkpoints", lambda: os.kill(os.getpid(), signal.SIGUSR1))
+    theirs = signal.getsignal(signal.SIGUSR1)
+    try:
+        with view.watching(), stop.listening():
+            results = tuner.fit()
+    finally:
+        signal.signal(signal.SIGUSR1, theirs)
     statuses = [trial.status for trial in results._experiment_analysis.trials]
-    return not stopped() and len(statuses) >= stage.total and not {*statuses} & {"RUNNING", "PENDING", "PAUSED"}
+    return not stop.asked and len(statuses) >= stage.total and not {*statuses} & {"RUNNING", "PENDING", "PAUSED"}
 
 
 def _resources(config: ExperimentConfig) -> Any:
@@ -275,28 +279,6 @@ def _trial_dirname(assignment: Any, trial: Any) -> str:
     point, seed = assignment.of(trial.config)
     index = trial.config[PLAN] if assignment.trials else int(trial.experiment_tag.split("_")[0])
     return trial_folder(index, point, seed)
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[Any]:
-    """Ctrl-C once ends in order (checkpoints, state), twice at once."""
-    asked = threading.Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-        print("\nStopping: trials write checkpoints; press Ctrl-C again to stop immediately", flush=True)
-        # What Tune listens to for the same.
-        os.kill(os.getpid(), signal.SIGUSR1)
-
-    previous = {s: signal.signal(s, on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-    previous[signal.SIGUSR1] = signal.getsignal(signal.SIGUSR1)
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 __all__ = ["CONFIRMATION", "SWEEP_FILE", "TRIALS", "create_folder", "open_folder", "run_sweep"]

@@ -8,7 +8,6 @@ a browser runs nothing: so a name can do no harm.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from markupsafe import Markup
 from scalepilot.evaluate.comparison import Comparison
 from scalepilot.evaluate.returns import ReturnComparison
 from scalepilot.evaluate.suite import SuiteComparison
+from scalepilot.files.atomic import write_bytes
 from scalepilot.report.html.chart_data import chart_data, learning_data
 from scalepilot.report.html.page import TEMPLATES, content_hash, environment, image_address
 from scalepilot.report.html.report_figures import learning_caption, visible
@@ -96,12 +96,7 @@ def write_report(data: ReportData, path: Path) -> None:
     """
     html = render_report(data)
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        aside.write_text(html, encoding="utf-8")
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_bytes(path, html.encode())
 
 
 def render_report(data: ReportData) -> str:

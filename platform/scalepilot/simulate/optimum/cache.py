@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import InputError
+from scalepilot.files.atomic import replaced_file
 from scalepilot.files.stored import read_arrays
 from scalepilot.simulate.optimum.ready_replicas import BACKLOG_POINTS, ReadyPlan
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -77,10 +77,5 @@ class OptimumCache:
             plan: of one episode.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        aside = self.folder / f".{key}.{os.getpid()}"
-        try:
-            with aside.open("wb") as file:
-                np.savez(file, lower_J=plan.lower_J, upper_J=plan.upper_J, ready=plan.ready.astype(np.int32))
-            aside.replace(self.folder / f"{key}.npz")
-        finally:
-            aside.unlink(missing_ok=True)
+        with replaced_file(self.folder / f"{key}.npz") as aside, aside.open("wb") as file:
+            np.savez(file, lower_J=plan.lower_J, upper_J=plan.upper_J, ready=plan.ready.astype(np.int32))
