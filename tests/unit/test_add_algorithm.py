@@ -117,6 +117,34 @@ def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, installed: d
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ('trainer="hill_climb.trainer:Climb"', "is trained by hill_climb.trainer:Climb, and hill_climb.trainer has no Climb"),
+        ('trainer="hill_climb.climber:HillClimb"', "algorithm: hill_climb needs hill_climb.climber"),
+        ('section="env"', "algorithm: hill_climb has the section env, a key of every experiment"),
+        ('own_metrics={"q_loss": ("1", "best")}', "algorithm: hill_climb measures q_loss, which means something else already"),
+    ],
+)
+def test_a_record_that_is_wrong_is_one_line(tmp_path: Path, installed: dict[str, str], wrong: str, said: str):
+    file = tmp_path / "site" / "hill_climb" / "algorithm.py"
+    key = wrong.partition("=")[0]
+    file.write_text(re.sub(rf"\b{key}=.*(?=,\n)", wrong, file.read_text()))
+    done = python(tmp_path, installed, "import sys; from scalepilot.cli import main; sys.exit(main(['train', 'climbed.yaml']))")
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_run_of_another_algorithm_is_readable_without_the_package(tmp_path: Path, installed: dict[str, str]):
+    script = "from scalepilot.config import ExperimentConfig, config_from_mapping\n"
+    script += "c = ExperimentConfig(); print(c.to_yaml(), config_from_mapping(c.to_mapping()) == c)"
+    done = python(tmp_path, installed, script)
+    assert "tabular:" in done.stdout
+    assert "hill_climb" not in done.stdout
+    assert done.stdout.endswith("True\n"), done.stderr
+
+
 def record(name: str, section: str = "own", settings: type[LearningConfig] = LearningConfig) -> Algorithm:
     return Algorithm(name, section, settings, "nowhere:Trainer", "table", "argmax_q")
 

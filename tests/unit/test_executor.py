@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from scalepilot.errors import ArtifactError, InputError, RunError
+from scalepilot.experiments.study.jobs import Ended, RunExecutor
 from scalepilot.simulate import ProcessExecutor, SerialExecutor
 
 
@@ -34,6 +36,10 @@ def die_once(marker):
 
 def die(job):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_to_be_asked(seconds):
+    time.sleep(seconds)
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +96,17 @@ def test_results_nobody_waited_for_are_not_taken_for_the_next(two):
 def test_no_processes_are_refused():
     with pytest.raises(InputError, match="processes: 0 is not allowed"):
         ProcessExecutor(0)
+
+
+def test_a_run_whose_process_dies_has_failed_and_the_others_go_on(tmp_path):
+    with RunExecutor(1, tmp_path / "logs") as executor:
+        ended = dict(executor.run(die_once, [tmp_path / "a", Path(__file__)]))
+    assert ended == {0: Ended("failed", "its process ended with exit code -9"), 1: "test_executor.py"}
+    assert {path.name for path in (tmp_path / "logs").iterdir()} == {"worker-0.log", "worker-1.log"}
+
+
+def test_runs_that_nobody_waits_for_are_asked_to_end(tmp_path):
+    with RunExecutor(2, tmp_path) as executor:
+        next(executor.run(wait_to_be_asked, [0.0, 60.0]))
+        began = time.monotonic()
+    assert time.monotonic() - began < 30

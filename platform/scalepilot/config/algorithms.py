@@ -135,6 +135,7 @@ def by_name(algorithms: Iterable[Algorithm]) -> dict[str, Algorithm]:
 ALGORITHMS = by_name(_registered())
 # Section → its class.
 SECTIONS = {algorithm.section: algorithm.settings for algorithm in ALGORITHMS.values()}
+BUILT_IN_SECTIONS = {algorithm.section for algorithm in _BUILT_IN}
 ENGINES = tuple(dict.fromkeys(engine for algorithm in ALGORITHMS.values() for engine in algorithm.engines))
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar, dataclass_transform
 import yaml
 from pydantic import Discriminator, Field, Tag, TypeAdapter
 
-from scalepilot.config.algorithms import ALGORITHMS, ENGINES, SECTIONS, names
+from scalepilot.config.algorithms import ALGORITHMS, BUILT_IN_SECTIONS, ENGINES, SECTIONS, names
 from scalepilot.config.checks import Between, OneOf, Section
 from scalepilot.config.env import EnvConfig, OtherEnvConfig, env_tag
 from scalepilot.config.running import CheckpointsConfig, EvaluationConfig, ResourcesConfig, TrackingConfig
@@ -33,6 +33,10 @@ def _with_sections(kind: type[_Config]) -> type[_Config]:
     for name, hint in given.items():
         if name == "resources":
             for section, settings in SECTIONS.items():
+                if section in given:
+                    raise ConfigError(
+                        f"algorithm: {names(section=section)[0]} has the section {section}, a key of every experiment"
+                    )
                 merged[section] = settings
                 setattr(kind, section, field(default_factory=settings))
                 attributes.append(f"        {section}: hyperparameters of `algorithm: {'` and `'.join(names(section=section))}`.")
@@ -122,7 +126,9 @@ class ExperimentConfig(Section):
     def to_mapping(self) -> dict[str, Any]:
         """Plain data, as `config.yaml` in a run folder holds it."""
         mapping: dict[str, Any] = ADAPTER.dump_python(self, mode="json")
-        return mapping
+        # A run must be readable without the packages whose algorithms it has not used.
+        unneeded = {*SECTIONS} - BUILT_IN_SECTIONS - {ALGORITHMS[self.algorithm].section}
+        return {key: value for key, value in mapping.items() if key not in unneeded}
 
     def to_yaml(self) -> str:
         """The whole configuration, defaults included."""

@@ -23,10 +23,12 @@ def make_trainer(config: ExperimentConfig, task: Task) -> Trainer:
     algorithm = ALGORITHMS[config.algorithm]
     module, _, name = algorithm.trainer.partition(":")
     try:
-        make = getattr(importlib.import_module(module), name)
+        make = getattr(importlib.import_module(module), name, None)
     except ModuleNotFoundError as error:
         how = f": pip install 'scalepilot[{algorithm.extra}]'" if algorithm.extra else ""
         raise ConfigError(f"algorithm: {config.algorithm} needs {error.name}{how}") from None
+    if make is None:
+        raise ConfigError(f"algorithm: {config.algorithm} is trained by {algorithm.trainer}, and {module} has no {name}")
     trainer: Trainer = make(config, task)
     return trainer
 

@@ -200,7 +200,7 @@ class RunFolder:
         """Append one iteration to progress.csv; names outside METRICS are refused."""
         unknown = set(row) - set(METRICS)
         if unknown:
-            raise ValueError(f"metrics: {sorted(unknown)} are not documented names")
+            raise ValueError(f"metrics: {sorted(unknown)} are not documented: an algorithm names what it measures in its record")
         new = not self.progress_csv.exists()
         with self.progress_csv.open("a", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)

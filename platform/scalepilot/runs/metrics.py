@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scalepilot.config.algorithms import ALGORITHMS
+from scalepilot.errors import ConfigError
 from scalepilot_envs.episode_metrics import MEANINGS
 
 ALL = "all"
@@ -56,7 +58,22 @@ def _learnt(name: str, unit: str, meaning: str, where: str = "", *, repeatable: 
     return Metric(name, unit, meaning, found + where, repeatable)
 
 
-TABLE = (
+def _own(taken: set[str]) -> Iterator[Metric]:
+    """The columns of algorithms that bring their own.
+
+    Raises:
+        ConfigError: one has the name of another column.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for algorithm in ALGORITHMS.values():
+        for name, about in algorithm.own_metrics.items():
+            if name in taken or found.setdefault(name, about) != about:
+                raise ConfigError(f"algorithm: {algorithm.name} measures {name}, which means something else already")
+    for name, (unit, meaning) in found.items():
+        yield _learnt(name, unit, meaning)
+
+
+_COMMON = (
     Metric("iteration", "1", "rounds of sampling and learning so far"),
     Metric("env_steps", "transitions", "transitions sampled so far"),
     Metric("time_seconds", "s", "time in training so far, with validation, without checkpoints and videos", repeatable=False),
@@ -114,8 +131,8 @@ TABLE = (
     ),
     Metric("gpu_percent", "%", "utilisation of the busiest GPU, where nvidia-ml-py is installed", repeatable=False),
     Metric("gpu_memory_megabytes", "MB", "memory in use on all GPUs together, likewise", repeatable=False),
-    *(_learnt(name, *about) for name, about in {k: v for a in ALGORITHMS.values() for k, v in a.own_metrics.items()}.items()),
 )
+TABLE = (*_COMMON, *_own({metric.name for metric in _COMMON}))
 METRICS = tuple(metric.name for metric in TABLE)
 # Name → TensorBoard's tag.
 TAGS = {metric.name: f"{metric.group}/{metric.name}" for metric in TABLE}

@@ -182,7 +182,8 @@ def _detail(config: ExperimentConfig) -> str:
     learning = config.learning
     batch = getattr(learning, "minibatch_size", getattr(learning, "batch_size", None))
     lr = getattr(learning, "lr", getattr(learning, "alpha", None))
-    parts = [config.algorithm, f"learning rate {lr:g}", "" if batch is None else f"batch {batch}", f"{learning.num_envs} envs"]
+    rate = "" if lr is None else f"learning rate {lr:g}"
+    parts = [config.algorithm, rate, "" if batch is None else f"batch {batch}", f"{learning.num_envs} envs"]
     return ", ".join(part for part in parts if part)
 
 
