@@ -62,16 +62,21 @@ class _Noted(argparse._StoreAction):
         super().__call__(parser, namespace, values, option_string)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; importing the command modules costs milliseconds only."""
+def build_parser(command: str = "") -> argparse.ArgumentParser:
+    """The command line; importing the command modules costs milliseconds only.
+
+    Args:
+        command: whose arguments are wanted; those of every command where it is empty.
+    """
     parser = _Parser(prog="scalepilot", description="Trains autoscaling policies, proves what they are worth and serves them.")
     parser.add_argument("--version", action="version", version=f"scalepilot {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name, module_name in COMMANDS.items():
         module = importlib.import_module(module_name)
-        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
-        module.add_arguments(command)
-        command.set_defaults(run=module.run)
+        parser_of_command = commands.add_parser(name, help=module.HELP, description=module.HELP)
+        if command in ("", name):
+            module.add_arguments(parser_of_command)
+            parser_of_command.set_defaults(run=module.run)
     return parser
 
 
@@ -83,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((text for text in given if text in COMMANDS), "")
     try:
         _check_text(given)
-        arguments = build_parser().parse_args(given)
+        arguments = build_parser(command).parse_args(given)
         # For what says how to make it again.
         arguments.given = given
         check_arguments(arguments)
