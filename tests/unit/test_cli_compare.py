@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
+from tests.commands import said
 
 from scalepilot.cli import main
 from scalepilot.policy import save_policy
@@ -197,7 +198,7 @@ def test_cells_on_disk_are_used_again_only_when_asked(capsys, fixed, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_comparison_goes_on_without_repeating_finished_cells(fixed, tmp_path):
+def test_a_killed_comparison_goes_on_without_repeating_finished_cells(capsys, fixed, tmp_path):
     out = tmp_path / "out"
     folders = [str(fixed(n)) for n in range(3, 9)]
     arguments = [*folders, "--workload", "spike", "--workload", "steady", "--out", str(out), *BARE, "--steps", "1500"]
@@ -213,17 +214,11 @@ def test_a_killed_comparison_goes_on_without_repeating_finished_cells(fixed, tmp
     kept = {path: path.stat().st_mtime_ns for path in (out / "cells").glob("*.npz")}
     assert 3 <= len(kept) < 16
     assert not (out / "summary.json").exists()
-    done = subprocess.run([*command, "--reuse", "--json"], capture_output=True, text=True, check=True)
+    done = said(capsys, *command[3:], "--reuse", "--json")
     after = {path: path.stat().st_mtime_ns for path in (out / "cells").glob("*.npz")}
     assert len(after) == 16
     assert {path: after[path] for path in kept} == kept
-    whole = subprocess.run(
-        [sys.executable, "-m", "scalepilot.cli", "compare", *arguments, "--json", "--out", str(tmp_path / "whole")],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == whole.stdout
+    assert said(capsys, "compare", *arguments, "--json", "--out", tmp_path / "whole") == done
 
 
 def test_a_step_log_is_written_for_every_cell(fixed, tmp_path):

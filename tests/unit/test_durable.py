@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,23 @@ from scalepilot.runs.checkpoints import LAST_FILE, Checkpoints
 KILLS = 50
 # Checkpoint n holds three files of many times the number n, and small ones; the same folder is replaced in turns, too.
 WRITER = """
+import os
 import sys
 from pathlib import Path
 from scalepilot.files.atomic import replaced_folder, write_bytes
 from scalepilot.runs.checkpoints import LAST_FILE, Checkpoints
 
-checkpoints, n = Checkpoints(Path(sys.argv[1]) / "checkpoints", 2), int(sys.argv[2])
+# Imported once: each line begins a process that writes on from a number.
+for line in sys.stdin:
+    n, pid = int(line), os.fork()
+    if not pid:
+        break
+    print(pid, flush=True)
+    os.waitpid(pid, 0)
+    print("ended", flush=True)
+else:
+    sys.exit()
+checkpoints = Checkpoints(Path(sys.argv[1]) / "checkpoints", 2)
 
 def fill(folder):
     (folder / "trainer").mkdir()
@@ -36,7 +48,6 @@ def fill(folder):
     for i in range(8):
         (folder / f"small_{i}").touch()
 
-print("ready", flush=True)
 while True:
     n += 1
     checkpoints.write(n, fill)
@@ -46,12 +57,25 @@ while True:
 """
 
 
-def writer(folder: Path, start: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, str(folder), str(start)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    return process
+@pytest.fixture
+def killed(tmp_path: Path) -> Iterator[Callable[[int, float], None]]:
+    """Has a process write on from a number, and kills it after so many seconds."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as starter:
+        assert starter.stdin is not None
+        assert starter.stdout is not None
+        lines, answers = starter.stdin, starter.stdout
+
+        def write_and_kill(start: int, seconds: float) -> None:
+            lines.write(f"{start}\n")
+            lines.flush()
+            pid = int(answers.readline())
+            time.sleep(seconds)
+            os.kill(pid, signal.SIGKILL)
+            assert answers.readline() == "ended\n"
+
+        yield write_and_kill
 
 
 def assert_whole(folder: Path) -> int:
@@ -65,14 +89,13 @@ def assert_whole(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_writer_killed_at_any_moment_leaves_only_whole_checkpoints_artifacts_and_files(tmp_path: Path):
+def test_a_writer_killed_at_any_moment_leaves_only_whole_checkpoints_artifacts_and_files(
+    tmp_path: Path, killed: Callable[[int, float], None]
+):
     moments, last = random.Random(0), 0
     policy = 0
     for _ in range(KILLS):
-        process = writer(tmp_path, last)
-        time.sleep(moments.uniform(0.0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        killed(last, moments.uniform(0.0, 0.15))
         visible = [p for p in (tmp_path / "checkpoints").glob("*") if not p.name.startswith(".")]
         for checkpoint in visible:
             assert assert_whole(checkpoint) == int(checkpoint.name)
