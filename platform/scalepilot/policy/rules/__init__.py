@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 from scalepilot.errors import ArtifactError, did_you_mean
@@ -51,10 +52,32 @@ __all__ = [
     "rules_for",
 ]
 
-RULES: dict[str, type[Rule[Any]]] = {
-    rule.rule_name: rule
-    for rule in (Random, Static, Never, Threshold, Tracking, Hpa, Kpa, ForecastMpc, ReactiveAverage, ReactiveMaximum)
-}
+# One line a rule: its module in this folder, and its class.
+_REGISTERED = (
+    ("random", "Random"),
+    ("static", "Static"),
+    ("never", "Never"),
+    ("threshold", "Threshold"),
+    ("tracking", "Tracking"),
+    ("hpa", "Hpa"),
+    ("kpa", "Kpa"),
+    ("forecast_mpc", "ForecastMpc"),
+    ("reactive", "ReactiveAverage"),
+    ("reactive", "ReactiveMaximum"),
+)
+
+
+def _by_name() -> dict[str, type[Rule[Any]]]:
+    found: dict[str, type[Rule[Any]]] = {}
+    for module, kind in _REGISTERED:
+        rule = getattr(importlib.import_module(f"{__name__}.{module}"), kind)
+        if rule.rule_name in found:
+            raise ValueError(f"rule: {rule.rule_name} is registered twice; allowed: once")
+        found[rule.rule_name] = rule
+    return found
+
+
+RULES = _by_name()
 
 
 def make_rule(
