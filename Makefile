@@ -12,7 +12,7 @@ help:
 	@echo "make test    every capability, minutes make check   ruff, mypy, import-linter"
 	@echo "make test-slow   faults, sweeps and long runs: what make test leaves out"
 	@echo "make learn   learning regressions      make bench   published numbers, as JSON in benchmarks/results"
-	@echo "make docs    writes docs/configuration.md from the code"
+	@echo "make docs    writes docs/configuration.md and docs/develop/layers.svg from the code"
 	@echo "make images  builds both images and tries them, with Docker or Podman"
 
 setup: $(STAMP)
@@ -49,6 +49,7 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python -c 'from scalepilot.config import json_schema; from scalepilot.config.schema import reference; print(reference(json_schema()), end="")' > docs/configuration.md
+	$(BIN)/python docs/develop/layers.py > docs/develop/layers.svg
 
 images:
 	docker/check.sh

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from scalepilot.cli import main
-from scalepilot.report.run_list import find_runs, worth_markdown, worths
+from scalepilot.report.run_list import find_runs, worths
+from scalepilot.report.run_tables import worth_markdown
 
 
 def stored_run(

@@ -133,7 +133,7 @@ def _algorithm(spec: PolicySpec) -> str:
 
 
 def _result(entry: PolicyEntry) -> str:
-    from scalepilot.report.run_list import figure_text
+    from scalepilot.report.run_tables import figure_text
 
     if entry.figure is None:
         return "-"

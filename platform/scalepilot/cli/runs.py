@@ -32,7 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from scalepilot.cli.output import console
     from scalepilot.errors import InputError
-    from scalepilot.report.run_list import find_runs, runs_page, runs_table, worth_markdown, worths
+    from scalepilot.report.run_list import find_runs, worths
+    from scalepilot.report.run_tables import runs_page, runs_table, worth_markdown
 
     runs = find_runs(arguments.folders)
     if arguments.json:
