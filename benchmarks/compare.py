@@ -23,8 +23,8 @@ SEEDS, STEPS, WINDOWS, LOOPED_STEPS = 20, 1440, 1, 20_000
 def run() -> tuple[dict[str, Any], dict[str, float]]:
     """Fly, judge, plan; then the loop."""
     from scalepilot.evaluate.baselines import Ground, find_rules
+    from scalepilot.evaluate.evaluation import Entrant, Field, OptimumOptions, judge_fields, optimum_of
     from scalepilot.evaluate.lineup import gather
-    from scalepilot.evaluate.run_comparison import Entrant, Field, OptimumOptions, judge_fields, optimum_of
     from scalepilot.evaluate.suite import compare_suite
     from scalepilot.experiments.compare import arenas
     from scalepilot.simulate import ProcessExecutor, usable_cores

@@ -66,7 +66,7 @@ def run() -> tuple[dict[str, Any], dict[str, float]]:
 def coverage(setting: Setting) -> float:
     """Share of a setting's comparisons whose interval holds the truth."""
     from scalepilot.evaluate import block_bootstrap, gap_closed
-    from scalepilot.evaluate.statistics.intervals import FROM_ZERO
+    from scalepilot_envs.objective import FROM_ZERO
 
     rng, held = np.random.default_rng(0), 0
     day = np.repeat(np.arange(setting.days), EPISODES_PER_DAY)

@@ -71,12 +71,12 @@ def run() -> tuple[dict[str, float], dict[str, float]]:
     import torch
     from ray.rllib.core.learner.training_data import TrainingData
 
-    from scalepilot.experiments.run import make_task
     from scalepilot.learn.rllib.trainer import RLlibTrainer
+    from scalepilot.learn.task import Task
 
     experiment = config("rllib", OURS, 0)
     with connected(ResourcesConfig()):
-        trainer = RLlibTrainer(experiment, make_task(experiment, None))
+        trainer = RLlibTrainer(experiment, Task(experiment))
         try:
             algorithm = trainer.algorithm
             learner = algorithm.learner_group._learner

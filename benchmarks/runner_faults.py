@@ -75,8 +75,8 @@ def measure(pairs: int, stretch_seconds: float) -> tuple[Stretch, Stretch]:
         pairs: stretches of each.
         stretch_seconds: of each, at least.
     """
-    from scalepilot.experiments.run import make_task
     from scalepilot.learn.rllib.trainer import RLlibTrainer
+    from scalepilot.learn.task import Task
 
     undisturbed, disturbed = Stretch(), Stretch()
     with ray_nodes([1, 1]) as address, connected(ResourcesConfig(address=address)):
@@ -84,7 +84,7 @@ def measure(pairs: int, stretch_seconds: float) -> tuple[Stretch, Stretch]:
         # One torch thread: more of them wait for cores that a starting env runner has, and spin.
         resources = ResourcesConfig(num_env_runners=2, torch_threads=1)
         experiment = replace(config("rllib", BATCH, num_env_runners=2), resources=resources)
-        trainer = RLlibTrainer(experiment, make_task(experiment, None))
+        trainer = RLlibTrainer(experiment, Task(experiment))
         try:
             for _ in range(WARM_UP):
                 trainer.iterate()

@@ -60,13 +60,13 @@ class Costs:
 
 def measure(runners: int, num_envs: int) -> dict[str, float]:
     """Lower quartiles of an iteration's parts: what a busy machine adds is not what is asked for."""
-    from scalepilot.experiments.run import make_task
     from scalepilot.learn.algorithms import make_trainer
+    from scalepilot.learn.task import Task
 
     ppo = {"total_env_steps": 10**9, "num_envs": num_envs, "minibatch_size": min(1024, num_envs * 8)}
     config = config_from_mapping({"ppo": ppo, "resources": {"num_env_runners": runners}})
     with connected(config.resources):
-        trainer: Any = make_trainer(config, make_task(config))
+        trainer: Any = make_trainer(config, Task(config))
         try:
             rows, seconds = [], []
             for _ in range(ITERATIONS):

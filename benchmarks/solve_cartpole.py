@@ -47,7 +47,7 @@ class Greedy:
 
 def solves(choose: Callable[[Any], Any]) -> bool:
     """Whether the greedy policy averages 475."""
-    returns = run_returns(Greedy(choose), "CartPole-v1", EPISODES, first_seed=FIRST_SEED).episode_return
+    returns = run_returns(Greedy(choose), "CartPole-v1", EPISODES, first_seed=FIRST_SEED)["return"]
     return bool(returns.mean() >= SOLVED)
 
 
@@ -67,11 +67,11 @@ def ours(algorithm: str, seed: int) -> tuple[float, int]:
     """Our engine with the shipped configuration."""
     import torch
 
-    from scalepilot.experiments.run import make_task
     from scalepilot.learn.algorithms import make_trainer
+    from scalepilot.learn.task import Task
 
     config = load_config(CONFIGS / f"cartpole-{algorithm}.yaml", [f"seed={seed}"])
-    trainer = make_trainer(config, make_task(config, None))
+    trainer = make_trainer(config, Task(config))
 
     def choose() -> Callable[[Any], Any]:
         network = trainer.snapshot().network.eval()  # type: ignore[attr-defined]

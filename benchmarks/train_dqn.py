@@ -51,11 +51,11 @@ def config(batch_size: int) -> ExperimentConfig:
 
 def ours(batch_size: int) -> tuple[Engine, Callable[[], None]]:
     """Scalepilot."""
-    from scalepilot.experiments.run import make_task
     from scalepilot.learn.rllib.trainer import RLlibTrainer
+    from scalepilot.learn.task import Task
 
     experiment = config(batch_size)
-    trainer = RLlibTrainer(experiment, make_task(experiment))
+    trainer = RLlibTrainer(experiment, Task(experiment))
     return lambda: int(trainer.iterate().get("gradient_updates", 0)), trainer.close
 
 

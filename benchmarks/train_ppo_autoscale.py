@@ -25,11 +25,11 @@ def config(engine: str) -> ExperimentConfig:
 
 def steps_per_second(engine: str) -> list[float]:
     """Environment steps a second of each measured iteration, sampling and learning together."""
-    from scalepilot.experiments.run import make_task
     from scalepilot.learn.rllib.trainer import RLlibTrainer
+    from scalepilot.learn.task import Task
 
     experiment = config(engine)
-    trainer = RLlibTrainer(experiment, make_task(experiment))
+    trainer = RLlibTrainer(experiment, Task(experiment))
     rates = []
     try:
         for _ in range(ITERATIONS[engine]):

@@ -57,11 +57,11 @@ def timed(iterate: Callable[[], object], iterations: int, batch: Batch) -> list[
 
 def rllib_rates(engine: str, batch: Batch, iterations: int, num_env_runners: int = 0) -> list[float]:
     """Ours or stock RLlib; Ray must be up."""
-    from scalepilot.experiments.run import make_task
     from scalepilot.learn.rllib.trainer import RLlibTrainer
+    from scalepilot.learn.task import Task
 
     experiment = config(engine, batch, num_env_runners)
-    trainer = RLlibTrainer(experiment, make_task(experiment, None))
+    trainer = RLlibTrainer(experiment, Task(experiment))
     try:
         return timed(trainer.iterate, iterations, batch)
     finally:

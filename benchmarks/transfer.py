@@ -31,11 +31,11 @@ def config(case: dict[str, Any]) -> ExperimentConfig:
 
 def measure(case: dict[str, Any]) -> dict[str, float]:
     """Medians in seconds, and shares of the iteration; Ray must be up."""
-    from scalepilot.experiments.run import make_task
     from scalepilot.learn.algorithms import make_trainer
+    from scalepilot.learn.task import Task
 
     experiment = config(case)
-    trainer: Any = make_trainer(experiment, make_task(experiment))
+    trainer: Any = make_trainer(experiment, Task(experiment))
     try:
         rows, seconds, weights = [], [], []
         for _ in range(ITERATIONS):

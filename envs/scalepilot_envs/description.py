@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot_envs.checks import did_you_mean
+from scalepilot_envs.objective import Objective, by_return
 
 # What says which actions are valid, wherever: a key of the observation or of `info`, of a request; and its fields' first word.
 MASK_KEY = "action_mask"
@@ -121,6 +122,7 @@ class EnvDescription:
         reward_bounds: lowest and highest reward of a step; infinite where nobody says.
         episode_steps: most steps of an episode unless it is made with others; None without a limit.
         num_states: where one integer is the whole observation (but for the mask), how many there are, from `fields[0].low` on.
+        judged_by: what episodes are compared by; None for their return.
     """
 
     env_id: str
@@ -137,6 +139,7 @@ class EnvDescription:
     reward_bounds: tuple[float, float] = (-np.inf, np.inf)
     episode_steps: int | None = None
     num_states: int | None = None
+    judged_by: Objective | None = None
 
     def most_steps(self, arguments: Mapping[str, Any]) -> float:
         """Most steps of an episode, made with these arguments; infinite without a limit."""
@@ -149,6 +152,11 @@ class EnvDescription:
         low, high = self.reward_bounds
         steps = self.most_steps(arguments)
         return (low if low >= 0 else low * steps), (high if high <= 0 else high * steps)
+
+    def objective(self, arguments: Mapping[str, Any] | None = None) -> Objective:
+        """How episodes are judged that are made with these arguments."""
+        given = arguments or {}
+        return self.judged_by or by_return(self.return_bounds(given), self.most_steps(given))
 
     @property
     def image(self) -> ObservationField | None:

@@ -13,10 +13,11 @@ from tests.commands import refused
 
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import ConfigError
-from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.experiments.study.crosscheck import crosscheck
 from scalepilot.learn.network_snapshot import NetworkSnapshot
 from scalepilot.learn.rllib.trainer import RLlibTrainer
+from scalepilot.learn.task import Task
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
 from scalepilot.serve.catalogue.store import PolicyStore
@@ -66,7 +67,7 @@ def test_a_continuous_action_is_trained_exported_and_flown_in_the_environments_u
 @pytest.mark.usefixtures("ray_session")
 def test_what_is_sampled_may_lie_beyond_the_bounds_and_what_acts_greedily_is_the_mean():
     config = config_from_mapping(PENDULUM)
-    trainer = RLlibTrainer(config, make_task(config))
+    trainer = RLlibTrainer(config, Task(config))
     try:
         rollout = trainer.algorithm.env_runner_group.local_env_runner.sample()
         assert rollout.action.shape == (64, 4, 1)

@@ -13,9 +13,10 @@ import ray
 import torch
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.learn.rllib.runner_pool import sample_by_reference
 from scalepilot.learn.rllib.trainer import RLlibTrainer
+from scalepilot.learn.task import Task
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
 from scalepilot.runs.metrics import METRICS, TIME_COLUMNS
@@ -54,7 +55,7 @@ def small(tmp_path: Path, dqn: dict[str, Any] | None = None, **changes: Any) -> 
 
 
 def trainer_of(config: ExperimentConfig) -> RLlibTrainer:
-    return RLlibTrainer(config, make_task(config))
+    return RLlibTrainer(config, Task(config))
 
 
 def learner_of(trainer: RLlibTrainer) -> Any:
@@ -168,4 +169,4 @@ def test_a_short_run_on_cartpole_is_far_better_than_chance(tmp_path: Path):
     config = small(tmp_path, dqn=dqn, evaluation={**SMALL["evaluation"], "validate_every_share": 0.1})
     folder = run_experiment(config, RunFolder.create(config), evaluate=False).folder
     # Chance balances the pole for 22 steps.
-    assert run_returns(load_policy(folder.path), "CartPole-v1", 50, first_seed=77).episode_return.mean() > 80
+    assert run_returns(load_policy(folder.path), "CartPole-v1", 50, first_seed=77)["return"].mean() > 80

@@ -21,12 +21,12 @@ from ray import cloudpickle
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import EnvironmentFailedError, LearnerLostError, RunError
-from scalepilot.experiments.run import make_task
 from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.loop import TrainingLoop
 from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.rllib.trainer import RLlibTrainer
 from scalepilot.learn.rllib.transitions import NStepBuilder
+from scalepilot.learn.task import Task
 from scalepilot.learn.trainer import TrainingOutcome
 from scalepilot.progress import Progress
 from scalepilot.runs.checkpoints import Checkpoints
@@ -107,7 +107,7 @@ def config_of(tmp_path: Path, options: dict[str, Any] | None = None, **changes: 
 
 def train(config: ExperimentConfig, each_iteration: Callable[[TrainingLoop], None]) -> tuple[RunFolder, TrainingOutcome]:
     """Train to the end as an experiment does, doing something after each iteration."""
-    folder, task = RunFolder.create(config), make_task(config)
+    folder, task = RunFolder.create(config), Task(config)
     folder.start_logging()
     trainer = make_trainer(config, task)
     make = partial(make_trainer, config, task)
@@ -138,7 +138,7 @@ def total(folder: RunFolder, name: str) -> float:
 
 def test_a_step_that_raises_is_no_transition_and_what_was_before_stays_right(tmp_path: Path):
     config = config_of(tmp_path, {"mode": "at_7"})
-    trainer = RLlibTrainer(config, make_task(config))
+    trainer = RLlibTrainer(config, Task(config))
     try:
         runner = trainer.algorithm.env_runner_group.local_env_runner
         Faulty.episodes = 0
@@ -163,7 +163,7 @@ def test_a_step_that_raises_is_no_transition_and_what_was_before_stays_right(tmp
 
 def test_a_rollout_that_begins_with_a_failure_goes_on_from_nothing_before_it(tmp_path: Path):
     config = config_of(tmp_path, {"mode": "never"})
-    trainer = RLlibTrainer(config, make_task(config))
+    trainer = RLlibTrainer(config, Task(config))
     try:
         runner = trainer.algorithm.env_runner_group.local_env_runner
         before = runner.sample()
@@ -286,7 +286,7 @@ def test_rollouts_lost_between_sampling_and_learning_are_sampled_again(tmp_path:
         os._exit(1)
 
     config = config_of(tmp_path, resources={"num_env_runners": 1})
-    trainer = RLlibTrainer(config, make_task(config))
+    trainer = RLlibTrainer(config, Task(config))
     try:
         pool = trainer.algorithm._pool
         sample, asked = pool.sample, []
@@ -345,7 +345,7 @@ def test_learners_that_die_again_and_again_end_the_run(tmp_path: Path):
             """Nothing to end."""
 
     config = config_of(tmp_path)
-    folder, task = RunFolder.create(config), make_task(config)
+    folder, task = RunFolder.create(config), Task(config)
     loop = TrainingLoop(config, Dies(), folder, task, policy_spec(config, folder, task), Progress("test"), make_trainer=Dies)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="a learner died"):
         loop.run(lambda: False)
@@ -355,7 +355,7 @@ def test_learners_that_die_again_and_again_end_the_run(tmp_path: Path):
 @pytest.mark.slow
 def test_closing_after_a_death_leaves_no_process(tmp_path: Path):
     config = config_of(tmp_path, resources={"num_env_runners": 2})
-    trainer = RLlibTrainer(config, make_task(config))
+    trainer = RLlibTrainer(config, Task(config))
     pids = pids_of_runners(trainer)
     os.kill(pids[0], signal.SIGKILL)
     began = time.monotonic()

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from scalepilot.config import config_from_mapping, load_config
-from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.learn.rllib.trainer import RLlibTrainer
+from scalepilot.learn.task import Task
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate import run_returns
@@ -37,7 +38,7 @@ def test_a_policy_learns_to_see_and_is_exported(blob: str, algorithm: str, tmp_p
     config = config_from_mapping({"name": "blob", "env": {"id": blob}, **settings})
     folder = run_experiment(config, RunFolder.create(config), evaluate=False).folder
     # Chance collects 5 of 10.
-    assert run_returns(load_policy(folder.path), blob, 20, first_seed=99).episode_return.mean() > 9
+    assert run_returns(load_policy(folder.path), blob, 20, first_seed=99)["return"].mean() > 9
     (field,) = json.loads((folder.policy / "policy.json").read_text())["observation_fields"]
     assert (field["dtype"], field["shape"], field["scale"]) == ("uint8", [40, 36, 3], 1 / 255)
 
@@ -45,7 +46,7 @@ def test_a_policy_learns_to_see_and_is_exported(blob: str, algorithm: str, tmp_p
 @pytest.mark.parametrize("algorithm", list(SECTIONS))
 def test_bytes_stay_bytes_until_the_network(blob: str, algorithm: str):
     config = config_from_mapping({"env": {"id": blob}, "algorithm": algorithm, algorithm: SECTIONS[algorithm]})
-    trainer = RLlibTrainer(config, make_task(config))
+    trainer = RLlibTrainer(config, Task(config))
     seen: set[torch.dtype] = set()
     try:
         learner = trainer.algorithm.learner_group._learner

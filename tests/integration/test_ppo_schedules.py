@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.experiments.run import make_task
 from scalepilot.learn.rllib.trainer import RLlibTrainer
+from scalepilot.learn.task import Task
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 ITERATIONS = 4
@@ -26,7 +26,7 @@ def iterations(
     config: ExperimentConfig, count: int, checkpoint: Path | None = None, *, save: bool = False
 ) -> list[dict[str, float]]:
     """Metrics of some iterations, after restoring `checkpoint` or before saving it."""
-    trainer = RLlibTrainer(config, make_task(config))
+    trainer = RLlibTrainer(config, Task(config))
     try:
         if checkpoint is not None and not save:
             trainer.restore(checkpoint)

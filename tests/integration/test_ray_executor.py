@@ -11,7 +11,7 @@ import pytest
 from scalepilot.cluster.executor import RayExecutor
 from scalepilot.errors import ArtifactError
 from scalepilot.policy.rules import Hpa, HpaParameters, Static, StaticParameters
-from scalepilot.simulate import Cell, SerialExecutor, fly_cells, poisson_episodes
+from scalepilot.simulate import Cell, SerialExecutor, poisson_episodes, run_cells
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import RateSeries
 
@@ -24,8 +24,8 @@ def test_cells_flown_on_ray_are_those_flown_here():
     episodes = poisson_episodes("waves", series, np.array([0, 150]), 60, (0, 1))
     rules = {"hpa": Hpa(HpaParameters(), params), "five": Static(StaticParameters(5), params)}
     cells = [Cell.of(name, rule, episodes, params) for name, rule in rules.items()]
-    for here, there in zip(fly_cells(cells, SerialExecutor()), fly_cells(cells, RayExecutor()), strict=True):
-        np.testing.assert_array_equal(here.results.J_per_hour, there.results.J_per_hour)
+    for here, there in zip(run_cells(cells, SerialExecutor()), run_cells(cells, RayExecutor()), strict=True):
+        np.testing.assert_array_equal(here.results["J_per_hour"], there.results["J_per_hour"])
 
 
 def test_what_a_job_raises_reaches_the_caller_and_a_dead_worker_is_replaced(tmp_path):

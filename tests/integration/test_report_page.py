@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from scalepilot.evaluate import Contestant, compare
+from scalepilot.evaluate import Contender, compare
 from scalepilot.evaluate.suite import compare_suite
 from scalepilot.policy.rules import Hpa, HpaParameters, LookAhead, Static, StaticParameters
 from scalepilot.report.html.report import LearningCurve, Picture, ReportData, write_report
@@ -31,8 +31,8 @@ def comparison_of(name, seed, prefix=""):
         (f"{prefix}look-ahead", "reference", LookAhead(0.8)),
     ]
     flown = [(n, role, run_episodes(rule, test, PARAMS, playback_of=1)) for n, role, rule in entries]
-    contestants = [Contestant(n, role, f"{prefix}detail", *outcome) for n, role, outcome in flown]
-    return compare(test.workload, test, contestants, bootstrap_samples=50)
+    contenders = [Contender(n, role, f"{prefix}detail", *outcome) for n, role, outcome in flown]
+    return compare(test.workload, test, contenders, bootstrap_samples=50)
 
 
 def data_of(comparison, prefix=""):
@@ -108,7 +108,7 @@ def test_the_scrubber_moves_the_readout_by_drag_by_key_and_by_play(opened, repor
     assert readout.inner_text() == still
 
 
-def test_a_chip_shows_and_hides_a_contestant(opened, report):
+def test_a_chip_shows_and_hides_a_contender(opened, report):
     page = opened(report)
     panel = page.locator("#workload-0")
 

@@ -18,7 +18,7 @@ import pytest
 from tests.commands import said
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.experiments.run import make_task
+from scalepilot.learn.task import Task
 from scalepilot.runs.folder import RunFolder
 from scalepilot.runs.metrics import TIME_COLUMNS
 
@@ -70,7 +70,7 @@ def test_weights_moments_statistics_replay_and_generators_are_the_saved_ones_bit
     from scalepilot.learn.rllib.trainer import RLlibTrainer
 
     experiment = config(tmp_path, algorithm)
-    task = make_task(experiment)
+    task = Task(experiment)
     first, second = RLlibTrainer(experiment, task), RLlibTrainer(experiment, task)
     try:
         for _ in range(5):
@@ -107,7 +107,7 @@ def test_without_the_replay_a_resumed_run_fills_it_before_it_learns_on(tmp_path:
 
     lean = {"save_replay": False, "learning_starts": 96, "prioritised_alpha": 0.0}
     experiment = config(tmp_path, algorithm, dqn=lean)
-    task = make_task(experiment)
+    task = Task(experiment)
     first, second = make_trainer(experiment, task), make_trainer(experiment, task)
     try:
         before = [first.iterate() for _ in range(8)][-1]["gradient_updates"]
@@ -249,7 +249,7 @@ def test_rllibs_checkpoint_on_a_full_disk_leaves_the_one_before(tmp_path: Path):
         pytest.skip("a small file system needs root")
     try:
         experiment = config(disk, "dqn")
-        task, folder, said = make_task(experiment), RunFolder.create(config(disk)), io.StringIO()
+        task, folder, said = Task(experiment), RunFolder.create(config(disk)), io.StringIO()
         spec, progress = policy_spec(experiment, folder, task), Progress("test", stream=said)
         trainer = RLlibTrainer(experiment, task)
         try:

@@ -16,11 +16,11 @@ from ray import cloudpickle
 
 from scalepilot.config import DQNConfig, config_from_mapping
 from scalepilot.errors import RunError
-from scalepilot.experiments.run import make_task
 from scalepilot.learn.rllib.learner import RolloutsLostError
 from scalepilot.learn.rllib.rollout import Rollout
 from scalepilot.learn.rllib.settings import EngineSettings
 from scalepilot.learn.rllib.trainer import RLlibTrainer
+from scalepilot.learn.task import Task
 
 # Learners that wait for each other in vain would wait for half an hour.
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(60, func_only=True)]
@@ -45,7 +45,7 @@ def trainer_of(algorithm: str, num_learners: int, num_env_runners: int = 0, **ch
     resources = {"num_learners": num_learners, "num_env_runners": num_env_runners}
     values = {"algorithm": algorithm, "env": {"id": "CartPole-v1"}, algorithm: hyperparameters, "resources": resources}
     config = config_from_mapping(values)
-    return RLlibTrainer(config, make_task(config))
+    return RLlibTrainer(config, Task(config))
 
 
 @pytest.fixture(scope="module", params=["ppo", pytest.param("dqn", marks=pytest.mark.slow)])

@@ -10,10 +10,11 @@ import pytest
 from tests import failing_envs
 
 from scalepilot.config import config_from_mapping, resumed_with
-from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.experiments.training import start_from
 from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.initial_weights import load_parent
+from scalepilot.learn.task import Task
 from scalepilot.runs.folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session"), pytest.mark.timeout(300)]
@@ -47,7 +48,7 @@ def test_a_finished_run_goes_on_and_another_starts_from_its_policy(tmp_path: Pat
     # The schedule runs over the new budget.
     assert (rows[-1]["learning_rate"] or 0) < (rows[-2]["learning_rate"] or 0) or algorithm == "dqn"
 
-    task, parent = make_task(config), load_parent(folder.path, algorithm)
+    task, parent = Task(config), load_parent(folder.path, algorithm)
     trainer = make_trainer(config, task)
     try:
         start_from(trainer, parent)

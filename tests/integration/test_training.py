@@ -19,7 +19,8 @@ import torch
 from tests.commands import refused
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.experiments.run import ExperimentResult, make_task, run_experiment
+from scalepilot.experiments.run import ExperimentResult, run_experiment
+from scalepilot.learn.task import Task
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
 from scalepilot.runs.metrics import METRICS, TIME_COLUMNS
@@ -72,7 +73,7 @@ def parallel(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
     from scalepilot.learn.rllib.trainer import RLlibTrainer
 
     config = small(tmp_path_factory.mktemp("parallel"), resources={"num_env_runners": 2})
-    trainer = RLlibTrainer(config, make_task(config))
+    trainer = RLlibTrainer(config, Task(config))
     try:
         yield trainer, [trainer.iterate() for _ in range(4)]
     finally:
@@ -167,7 +168,7 @@ def test_stock_rllib_trains_the_same_config_for_comparison(tmp_path: Path):
     from scalepilot.learn.rllib.trainer import RLlibTrainer
 
     config = small(tmp_path, engine="rllib-stock")
-    trainer = RLlibTrainer(config, make_task(config))
+    trainer = RLlibTrainer(config, Task(config))
     try:
         metrics = trainer.iterate()
         assert metrics["entropy"] > 0
@@ -200,7 +201,7 @@ def run_until(config: ExperimentConfig, folder: RunFolder, iterations: int) -> i
     from scalepilot.progress import Progress
 
     folder.start_logging()
-    task = make_task(config)
+    task = Task(config)
     trainer = RLlibTrainer(config, task)
     loop = TrainingLoop(config, trainer, folder, task, policy_spec(config, folder, task), Progress("test"))
     try:

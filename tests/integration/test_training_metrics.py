@@ -18,8 +18,8 @@ from tests.serving_dashboard import Query, alert_queries, alerts, annotation_que
 from tests.training_dashboard import DASHBOARD, GPU_SERIES, KUBERNETES_SCRAPE, RULES, SCRAPE
 
 from scalepilot.config import config_from_mapping
-from scalepilot.experiments.run import make_task
 from scalepilot.experiments.training import make_callbacks
+from scalepilot.learn.task import Task
 from scalepilot.runs.folder import RunFolder
 from scalepilot.serve.http.listen import free_port
 
@@ -122,7 +122,7 @@ def test_runs_on_ray_are_shown_and_others_are_not(tmp_path: Path, algorithm: str
     values: dict[str, Any] = {"algorithm": algorithm, "output": str(tmp_path), "env": {"id": "CartPole-v1"}}
     config = config_from_mapping(values)
     folder = RunFolder.create(config)
-    names = {type(callback).__name__ for callback in make_callbacks(config, folder, make_task(config))}
+    names = {type(callback).__name__ for callback in make_callbacks(config, folder, Task(config))}
     assert ("RayMetrics" in names) is shown
 
 

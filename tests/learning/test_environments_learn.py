@@ -13,15 +13,15 @@ import torch
 
 from scalepilot.config import load_config
 from scalepilot.evaluate.statistics.intervals import block_bootstrap
-from scalepilot.experiments.run import make_task
 from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.loop import TrainingLoop
-from scalepilot.learn.task import TEST_SEED
+from scalepilot.learn.task import Task
 from scalepilot.policy import Policy, load_policy
 from scalepilot.policy.rules import make_rule, rules_for
 from scalepilot.progress import Progress
 from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate import EpisodeReturns, run_returns
+from scalepilot.simulate.scenario import TEST_SEED
 from scalepilot_envs import BatchEnv, BatchStep, BatchVectorEnv
 
 pytestmark = [pytest.mark.learning, pytest.mark.ray]
@@ -35,7 +35,7 @@ def trained(repo: Path, tmp_path: Path, preset: str, algorithm: str = "ppo", see
     """The kept policy of a shipped preset, and the experiment."""
     settings = [f"algorithm={algorithm}", f"seed={seed}", f"output={tmp_path}"]
     config = load_config(repo / "tune_configs" / f"{preset}.yaml", settings)
-    task, folder = make_task(config, None), RunFolder.create(config)
+    task, folder = Task(config), RunFolder.create(config)
     trainer = make_trainer(config, task)
     try:
         spec = policy_spec(config, folder, task)
@@ -46,7 +46,7 @@ def trained(repo: Path, tmp_path: Path, preset: str, algorithm: str = "ppo", see
 
 
 def flown(policy: Policy, config: Any, episodes: int = EPISODES) -> EpisodeReturns:
-    env_id = make_task(config, None).description.env_id
+    env_id = Task(config).description.env_id
     return run_returns(policy, env_id, episodes, arguments=config.env.arguments, first_seed=TEST_SEED)
 
 
@@ -65,9 +65,9 @@ def flown(policy: Policy, config: Any, episodes: int = EPISODES) -> EpisodeRetur
 )
 def test_a_preset_beats_every_rule(repo: Path, tmp_path: Path, preset: str, algorithm: str):
     policy, config = trained(repo, tmp_path, preset, algorithm)
-    learnt, env = flown(policy, config).episode_return, make_task(config, None).description
+    learnt, env = flown(policy, config)["return"], Task(config).description
     for name in rules_for(env):
-        rule = flown(make_rule(name, env), config).episode_return
+        rule = flown(make_rule(name, env), config)["return"]
         assert block_bootstrap(learnt - rule, np.arange(EPISODES)).low > 0, name
     if preset.startswith("function-workflow"):
         results = flown(policy, config)
@@ -82,7 +82,7 @@ def test_resource_manager_is_solved_within_its_sources_20000_steps_on_three_seed
     for seed in range(3):
         policy, config = trained(repo, tmp_path, f"resource-manager-{algorithm}", algorithm, seed)
         assert config.learning.total_env_steps == 20_000
-        returns.append(flown(policy, config, 4000).episode_return.mean())
+        returns.append(flown(policy, config, 4000)["return"].mean())
     assert np.median(returns) >= 0.95 * CAUSAL_OPTIMUM, returns
 
 
@@ -91,17 +91,17 @@ def test_resource_manager_is_solved_within_its_sources_20000_steps_on_three_seed
 def test_queue_scaling_is_steered_better_than_by_tracking_95_percent_of_capacity(repo: Path, tmp_path: Path, algorithm: str):
     policy, config = trained(repo, tmp_path, f"queue-scaling-{algorithm}", algorithm)
     # The sine curve has one phase: every episode is the same.
-    assert flown(policy, config, 2).episode_return.mean() > -6.90
+    assert flown(policy, config, 2)["return"].mean() > -6.90
 
 
 @pytest.mark.usefixtures("ray_session")
 def test_queue_scaling_at_a_random_phase_is_steered_better_than_by_the_best_tracker(repo: Path, tmp_path: Path):
     policy, config = trained(repo, tmp_path, "queue-scaling-random-ppo")
-    env = make_task(config, None).description
+    env = Task(config).description
     trackers = [make_rule("tracking", env, {"utilisation": share}) for share in np.arange(0.80, 1.0, 0.02)]
-    returns = [flown(tracker, config).episode_return for tracker in trackers]
+    returns = [flown(tracker, config)["return"] for tracker in trackers]
     best = max(returns, key=lambda r: float(r.mean()))
-    assert block_bootstrap(flown(policy, config).episode_return - best, np.arange(EPISODES)).low > 0
+    assert block_bootstrap(flown(policy, config)["return"] - best, np.arange(EPISODES)).low > 0
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -109,7 +109,7 @@ def test_queue_scaling_at_a_random_phase_is_steered_better_than_by_the_best_trac
 def test_cartpole_is_solved_on_three_seeds(repo: Path, tmp_path: Path, algorithm: str):
     for seed in range(3):
         policy, config = trained(repo, tmp_path, f"cartpole-{algorithm}", algorithm, seed)
-        assert flown(policy, config, 100).episode_return.mean() >= 475
+        assert flown(policy, config, 100)["return"].mean() >= 475
 
 
 class ConstantReward(BatchEnv):

@@ -129,14 +129,14 @@ def test_ppo_swings_the_pendulum_up_and_holds_it(tmp_path: Path, repo: Path):
     config = load_config(repo / "tune_configs" / "pendulum-ppo.yaml", [f"output={tmp_path}"])
     folder = run_experiment(config, RunFolder.create(config)).folder
     # Chance collects about −1,200; a pendulum that is up at once and stays there about −150.
-    assert run_returns(load_policy(folder.path), "Pendulum-v1", 100, first_seed=5_000_000).episode_return.mean() > -300
+    assert run_returns(load_policy(folder.path), "Pendulum-v1", 100, first_seed=5_000_000)["return"].mean() > -300
 
 
 def test_ppo_beats_the_default_hpa_on_the_demo_over_three_seeds(tmp_path: Path, repo: Path):
-    from scalepilot.experiments.run import make_task
     from scalepilot.learn.algorithms import policy_spec
     from scalepilot.learn.loop import TrainingLoop
     from scalepilot.learn.rllib.trainer import RLlibTrainer
+    from scalepilot.learn.task import Task
     from scalepilot.policy import load_policy
     from scalepilot.progress import Progress
     from scalepilot.runs.folder import RunFolder
@@ -147,7 +147,7 @@ def test_ppo_beats_the_default_hpa_on_the_demo_over_three_seeds(tmp_path: Path, 
         settings = [f"seed={seed}", f"output={tmp_path}", "ppo.total_env_steps=1500000"]
         config = load_config(repo / "tune_configs" / "demo.yaml", settings)
         data, folder = load_data(config), RunFolder.create(config)
-        task = make_task(config, data)
+        task = Task(config, data)
         trainer = RLlibTrainer(config, task)
         try:
             spec = policy_spec(config, folder, task)
@@ -159,6 +159,6 @@ def test_ppo_beats_the_default_hpa_on_the_demo_over_three_seeds(tmp_path: Path, 
         learnt, default = (
             run_episodes(policy, data.validation, config.autoscale.params)[0] for policy in (load_policy(folder.path), rule)
         )
-        gains.append(default.J_per_hour - learnt.J_per_hour)
+        gains.append(default["J_per_hour"] - learnt["J_per_hour"])
     blocks = np.tile(np.arange(len(gains[0])), len(gains))
     assert block_bootstrap(np.concatenate(gains), blocks).low > 0

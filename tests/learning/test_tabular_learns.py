@@ -21,7 +21,7 @@ def kept_return(path, output, *settings):
     config = load_config(path, [f"output={output}", *settings])
     folder = run_experiment(config, RunFolder.create(config)).folder
     results = run_returns(load_policy(folder.path), config.env.id, 1, arguments=config.env.arguments)
-    return float(results.episode_return[0])
+    return float(results["return"][0])
 
 
 def test_q_learning_beats_the_published_result_over_three_seeds(repo, tmp_path):

@@ -13,10 +13,10 @@ from tests.commands import refused
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.config.running import TrackingConfig
 from scalepilot.errors import ConfigError, RunError
-from scalepilot.experiments.run import make_task
 from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.callbacks import Callback, Guarded, TensorBoard, Videos, check_tracking, trackers
 from scalepilot.learn.loop import TrainingLoop
+from scalepilot.learn.task import Task
 from scalepilot.progress import Progress
 from scalepilot.runs.folder import RunFolder
 
@@ -37,7 +37,7 @@ def config(output: Path, **changes: Any) -> ExperimentConfig:
 
 def train(experiment: ExperimentConfig, folder: RunFolder, callbacks: list[Callback], iterations: int = 10) -> str:
     """Ten iterations; what was said to the person."""
-    task, said = make_task(experiment), io.StringIO()
+    task, said = Task(experiment), io.StringIO()
     spec, progress = policy_spec(experiment, folder, task), Progress("test", stream=said)
     loop = TrainingLoop(experiment, make_trainer(experiment, task), folder, task, spec, progress, callbacks)
     loop.run(lambda: loop.iteration >= iterations)

@@ -12,12 +12,12 @@ from scalepilot.errors import InputError
 from scalepilot.policy.rules import Hpa, HpaParameters, LookAhead, Static, StaticParameters
 from scalepilot.simulate import (
     Cell,
+    CellResult,
     CellStore,
-    FlownCell,
     ProcessExecutor,
     SerialExecutor,
-    fly_cells,
     poisson_episodes,
+    run_cells,
     run_episodes,
 )
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -58,35 +58,35 @@ class Counting:
 
 
 def test_a_cell_is_flown_as_its_policy_would_be_alone(cells, episodes):
-    flown = fly_cells(cells, SerialExecutor())
+    flown = run_cells(cells, SerialExecutor())
     alone, playback = run_episodes(Hpa(HpaParameters(), PARAMS), episodes, PARAMS, playback_of=1)
-    same(flown[1], FlownCell(alone, playback))
+    same(flown[1], CellResult(alone, playback))
 
 
 def test_networks_rules_and_planners_fly_in_other_processes_with_the_same_results(cells):
-    here = fly_cells(cells, SerialExecutor())
+    here = run_cells(cells, SerialExecutor())
     with ProcessExecutor(2) as executor:
-        there = fly_cells(cells, executor)
+        there = run_cells(cells, executor)
     for a, b in zip(here, there, strict=True):
         same(a, b)
 
 
 def test_finished_cells_are_not_flown_again_and_read_back_as_they_were(cells, tmp_path):
-    first = fly_cells(cells, SerialExecutor(), store=CellStore(tmp_path))
+    first = run_cells(cells, SerialExecutor(), store=CellStore(tmp_path))
     counting = Counting()
-    again = fly_cells(cells, counting, store=CellStore(tmp_path, reuse=True))
+    again = run_cells(cells, counting, store=CellStore(tmp_path, reuse=True))
     assert counting.done == []
     for a, b in zip(first, again, strict=True):
         same(a, b)
-    fly_cells(cells, counting, store=CellStore(tmp_path))
+    run_cells(cells, counting, store=CellStore(tmp_path))
     assert len(counting.done) == 3
 
 
 def test_only_what_changed_is_flown_again(cells, tmp_path, tiny_network):
-    fly_cells(cells, SerialExecutor(), store=CellStore(tmp_path))
+    run_cells(cells, SerialExecutor(), store=CellStore(tmp_path))
     counting = Counting()
     others = [replace(cells[0], actor=Cell.of("tiny", tiny_network(seed=1), cells[0].episodes, PARAMS).actor), *cells[1:]]
-    fly_cells(others, counting, store=CellStore(tmp_path, reuse=True))
+    run_cells(others, counting, store=CellStore(tmp_path, reuse=True))
     assert counting.done == ["tiny on waves"]
 
 
@@ -109,7 +109,7 @@ def test_a_key_depends_on_everything_that_decides_and_not_on_names(cells, episod
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "swapped", "text", "flipped"])
 def test_a_damaged_cell_is_never_believed(cells, tmp_path, damage):
-    fly_cells(cells[1:], SerialExecutor(), store=CellStore(tmp_path))
+    run_cells(cells[1:], SerialExecutor(), store=CellStore(tmp_path))
     path, other = (tmp_path / "cells" / f"{cell.key}.npz" for cell in cells[1:])
     data = path.read_bytes()
     flipped = bytearray(data)
@@ -123,9 +123,9 @@ def test_a_damaged_cell_is_never_believed(cells, tmp_path, damage):
     }
     path.write_bytes(written[damage])
     counting = Counting()
-    again = fly_cells(cells[1:], counting, store=CellStore(tmp_path, reuse=True))
+    again = run_cells(cells[1:], counting, store=CellStore(tmp_path, reuse=True))
     assert counting.done == ["hpa on waves"]
-    assert np.isfinite(again[0].results.J_per_hour).all()
+    assert np.isfinite(again[0].results["J_per_hour"]).all()
     assert path.read_bytes() == data
 
 
@@ -134,22 +134,22 @@ def test_a_policy_that_does_not_fit_is_a_result_and_the_others_fly(cells, episod
     fields = strange.spec.observation_fields
     spec = replace(strange.spec, observation_fields=(replace(fields[0], name="mood"), *fields[1:]))
     wrong = Cell.of("strange", type(strange)(spec, strange.model), episodes, PARAMS, playback_of=1)
-    flown = fly_cells([wrong, *cells], SerialExecutor())
+    flown = run_cells([wrong, *cells], SerialExecutor())
     assert isinstance(flown[0], InputError)
     assert "mood" in str(flown[0])
-    assert all(isinstance(f, FlownCell) for f in flown[1:])
+    assert all(isinstance(f, CellResult) for f in flown[1:])
 
 
 def test_the_progress_counts_episodes_finished_ones_included(cells, tmp_path):
     store, told = CellStore(tmp_path, reuse=True), []
-    fly_cells(cells[:1], SerialExecutor(), store=store)
-    fly_cells(cells, SerialExecutor(), store=store, progress=told.append)
+    run_cells(cells[:1], SerialExecutor(), store=store)
+    run_cells(cells, SerialExecutor(), store=store, progress=told.append)
     assert told == [4, 8, 12]
 
 
 def test_a_step_log_is_a_row_a_step_and_adds_up_to_the_results(cells, tmp_path):
     cell = replace(cells[1], step_log=True)
-    (flown,) = fly_cells([cell], SerialExecutor(), store=CellStore(tmp_path))
+    (flown,) = run_cells([cell], SerialExecutor(), store=CellStore(tmp_path))
     log = pq.read_table(tmp_path / "steps" / "waves" / "hpa.parquet").to_pydict()
     assert len(log["step"]) == 4 * STEPS
     row = np.array(log["window"]) == 1
@@ -157,16 +157,16 @@ def test_a_step_log_is_a_row_a_step_and_adds_up_to_the_results(cells, tmp_path):
     which = (flown.results.window == 1) & (flown.results.seed == 0)
     hours = STEPS / PARAMS.steps_per_hour
     cost = sum(np.array(log[name])[row].sum() for name in ("replica_cost", "late_cost", "move_cost"))
-    assert cost / hours == pytest.approx(float(flown.results.J_per_hour[which][0]), rel=1e-5)
+    assert cost / hours == pytest.approx(float(flown.results["J_per_hour"][which][0]), rel=1e-5)
     assert np.array(log["late_requests"])[row].sum() == pytest.approx(float(flown.results.late_requests[which][0]), rel=1e-4)
 
 
 def test_a_finished_cell_without_its_step_log_is_flown_again(cells, tmp_path):
-    fly_cells(cells[1:2], SerialExecutor(), store=CellStore(tmp_path))
+    run_cells(cells[1:2], SerialExecutor(), store=CellStore(tmp_path))
     counting = Counting()
     logged = [replace(cells[1], step_log=True)]
-    fly_cells(logged, counting, store=CellStore(tmp_path, reuse=True))
-    fly_cells(logged, counting, store=CellStore(tmp_path, reuse=True))
+    run_cells(logged, counting, store=CellStore(tmp_path, reuse=True))
+    run_cells(logged, counting, store=CellStore(tmp_path, reuse=True))
     assert counting.done == ["hpa on waves"]
 
 
@@ -178,7 +178,7 @@ def test_a_policy_of_an_unknown_kind_flies_here_and_is_not_kept(episodes, tmp_pa
             return Static(StaticParameters(9), PARAMS).act(observation, state)
 
     cell = Cell.of("stranger", Stranger(), episodes, PARAMS)
-    (flown,) = fly_cells([cell], SerialExecutor(), store=CellStore(tmp_path))
+    (flown,) = run_cells([cell], SerialExecutor(), store=CellStore(tmp_path))
     assert (flown.results.replicas_mean > 5).all()
     assert cell.key is None
     assert not (tmp_path / "cells").exists()

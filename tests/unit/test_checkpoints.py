@@ -16,9 +16,10 @@ import pytest
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import InputError, RunError
-from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.loop import TrainingLoop
+from scalepilot.learn.task import Task
 from scalepilot.policy import load_policy
 from scalepilot.progress import Progress
 from scalepilot.runs.checkpoints import LAST_FILE, Checkpoints
@@ -41,7 +42,7 @@ def config(output: Path, **changes: Any) -> ExperimentConfig:
 
 
 def loop_of(experiment: ExperimentConfig, folder: RunFolder, stream: io.StringIO | None = None) -> TrainingLoop:
-    task = make_task(experiment)
+    task = Task(experiment)
     spec = policy_spec(experiment, folder, task)
     progress = Progress("test", stream=stream or io.StringIO())
     return TrainingLoop(experiment, make_trainer(experiment, task), folder, task, spec, progress)
@@ -100,7 +101,7 @@ def test_a_run_of_somebody_elses_is_not_resumed_for_it_could_run_any_code(tmp_pa
 
 def test_a_resumed_table_is_the_saved_one_bit_for_bit_and_draws_on(tmp_path: Path):
     experiment = config(tmp_path)
-    task = make_task(experiment)
+    task = Task(experiment)
     first, second = make_trainer(experiment, task), make_trainer(experiment, task)
     for _ in range(3):
         first.iterate()

@@ -106,7 +106,7 @@ def test_results_are_written_where_asked_a_folder_a_trace_with_several(capsys, t
     for name in ("mail", "shop"):
         read = read_evaluation(tmp_path / "two" / name)
         assert read.workload == name
-        assert {c.name for c in read.contestants} == {"hpa-default", "hpa-tuned-cpu", "hpa-tuned-rps", "look-ahead"}
+        assert {c.name for c in read.contenders} == {"hpa-default", "hpa-tuned-cpu", "hpa-tuned-rps", "look-ahead"}
 
 
 def files_of(folder):

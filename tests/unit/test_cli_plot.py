@@ -11,9 +11,10 @@ import pytest
 from scalepilot.cli import main
 from scalepilot.config import config_from_mapping
 from scalepilot.evaluate import Comparison
-from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.loop import TrainingLoop
+from scalepilot.learn.task import Task
 from scalepilot.progress import Progress
 from scalepilot.runs.folder import RunFolder
 from scalepilot.runs.stored_metrics import LOGGED, logged_metrics, stored_metrics
@@ -119,7 +120,7 @@ def test_what_ran_again_after_a_resumption_counts_once(tmp_path):
 
 def test_an_interrupted_run_shows_what_it_has(capsys, tmp_path):
     experiment = config(tmp_path)
-    folder, task = RunFolder.create(experiment), make_task(experiment)
+    folder, task = RunFolder.create(experiment), Task(experiment)
     spec, progress = policy_spec(experiment, folder, task), Progress("test", stream=io.StringIO())
     loop = TrainingLoop(experiment, make_trainer(experiment, task), folder, task, spec, progress)
     loop.run(lambda: loop.iteration >= 30)

@@ -2,11 +2,11 @@ import json
 
 import numpy as np
 import pytest
+from scalepilot.evaluate.returns import compare_returns, read_returns, returns_summary, write_returns
 
 from scalepilot.cli import main
-from scalepilot.evaluate import Contestant, compare, write_evaluation
+from scalepilot.evaluate import Contender, compare, write_evaluation
 from scalepilot.evaluate.lineup import gather
-from scalepilot.evaluate.returns import compare_returns, read_returns, returns_summary, write_returns
 from scalepilot.policy import save_policy
 from scalepilot.policy.rules import Hpa, HpaParameters, make_rule
 from scalepilot.report.html.report import LearningCurve, ReportData
@@ -24,7 +24,7 @@ CONFIG = "name: tiny\nalgorithm: q_learning\nenv: {id: GridWorld-v0}\n"
 def comparison():
     test = protocol_v1("shop", DiurnalWorkload(days=3), PARAMS, window_steps=240, drawn_windows=1, test_seeds=(0,)).test
     results, playback = run_episodes(Hpa(HpaParameters(), PARAMS), test, PARAMS, playback_of=0)
-    return compare("shop", test, [Contestant("mine", "policy", "", results, playback)], bootstrap_samples=20)
+    return compare("shop", test, [Contender("mine", "policy", "", results, playback)], bootstrap_samples=20)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_returns_are_read_as_they_were_written(returns, tmp_path):
     read = read_returns(tmp_path)
     assert returns_summary(read) == returns_summary(returns)
     for one, other in zip(returns.rows, read.rows, strict=True):
-        np.testing.assert_array_equal(one.results.episode_return, other.results.episode_return)
+        np.testing.assert_array_equal(one.results["return"], other.results["return"])
         np.testing.assert_array_equal(one.results.length, other.results.length)
         assert (one.name, one.role, one.detail) == (other.name, other.role, other.detail)
 

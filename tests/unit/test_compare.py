@@ -11,7 +11,7 @@ from rich.console import Console
 from scalepilot.errors import InputError
 from scalepilot.evaluate import (
     METRICS,
-    Contestant,
+    Contender,
     block_bootstrap,
     compare,
     paired_difference,
@@ -19,9 +19,9 @@ from scalepilot.evaluate import (
     write_evaluation,
 )
 from scalepilot.evaluate.comparison import GapReference
-from scalepilot.evaluate.statistics.intervals import FROM_ZERO
 from scalepilot.report.words.tables import comparison_table, verdict
 from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
+from scalepilot_envs.objective import FROM_ZERO
 
 DAY = 86400.0
 WINDOWS, STEPS, INTERVAL_SECONDS = 12, 8, 15.0
@@ -70,12 +70,12 @@ def playback(of, row=None):
     return Playback(of.arrived[row] / INTERVAL_SECONDS, flat, flat, np.zeros(STEPS), flat / 100)
 
 
-def contestants(of, policy_J, baseline_J=10.0):
+def contenders(of, policy_J, baseline_J=10.0):
     return [
-        Contestant("ppo", "policy", "seed 0", results(of, policy_J, 0.0067), playback(of)),
-        Contestant("hpa-default", "baseline", "cpu 0.70", results(of, 20.0, 0.03), playback(of)),
-        Contestant("hpa-tuned", "baseline", "rps 0.57", results(of, baseline_J, 0.0047), playback(of)),
-        Contestant("look-ahead", "reference", "u 0.85", results(of, 5.0, 0.004), playback(of)),
+        Contender("ppo", "policy", "seed 0", results(of, policy_J, 0.0067), playback(of)),
+        Contender("hpa-default", "baseline", "cpu 0.70", results(of, 20.0, 0.03), playback(of)),
+        Contender("hpa-tuned", "baseline", "rps 0.57", results(of, baseline_J, 0.0047), playback(of)),
+        Contender("look-ahead", "reference", "u 0.85", results(of, 5.0, 0.004), playback(of)),
     ]
 
 
@@ -86,8 +86,8 @@ def noisy(level, spread=1.0):
     return level + spread * np.array([-1.0, 1.0, -0.5, 0.5])[day]
 
 
-def test_every_contestant_has_every_metric_with_its_interval():
-    comparison = compare("shop", episodes(), contestants(episodes(), noisy(9.0)))
+def test_every_contender_has_every_metric_with_its_interval():
+    comparison = compare("shop", episodes(), contenders(episodes(), noisy(9.0)))
     assert set(comparison.rows) == {"ppo", "hpa-default", "hpa-tuned", "look-ahead"}
     for row in comparison.rows.values():
         assert tuple(row) == METRICS
@@ -98,7 +98,7 @@ def test_days_are_the_blocks_and_all_seeds_of_a_day_stay_together():
     of = episodes()
     J = noisy(9.0)
     day = (of.start_unix_seconds // DAY).astype(int)
-    comparison = compare("shop", of, contestants(of, J))
+    comparison = compare("shop", of, contenders(of, J))
     assert comparison.rows["ppo"]["J"] == block_bootstrap(J, day, bounds=FROM_ZERO)
     assert comparison.versus["ppo"]["hpa-tuned"] == paired_difference(J, np.full(len(of), 10.0), day)
     assert (comparison.scope.days, comparison.scope.block, comparison.scope.num_blocks) == (4, "day", 4)
@@ -108,24 +108,24 @@ def test_the_late_share_is_late_requests_over_requests_not_a_mean_of_shares():
     of = episodes()
     mine = results(of, 9.0)
     late = np.where(of.window == 0, 100.0, 0.0)
-    comparison = compare("shop", of, [Contestant("ppo", "policy", "", replace(mine, late_requests=late))])
+    comparison = compare("shop", of, [Contender("ppo", "policy", "", replace(mine, late_requests=late))])
     assert comparison.rows["ppo"]["late_share"].mean == pytest.approx(late.sum() / of.arrived.sum())
 
 
 def test_the_gap_is_closed_towards_the_reference():
-    comparison = compare("shop", episodes(), contestants(episodes(), 7.0))
+    comparison = compare("shop", episodes(), contenders(episodes(), 7.0))
     assert comparison.gap_closed["ppo"]["hpa-tuned"].share.mean == pytest.approx(0.6)
     assert comparison.gap_closed["ppo"]["hpa-default"].share.mean == pytest.approx(13 / 15)
 
 
 def with_optimum(of, policy_J, plan_J=6.0):
-    optimum = Contestant("optimum", "reference", "clairvoyant", results(of, plan_J), playback(of))
-    return [*contestants(of, policy_J)[:3], optimum, contestants(of, policy_J)[3]]
+    optimum = Contender("optimum", "reference", "clairvoyant", results(of, plan_J), playback(of))
+    return [*contenders(of, policy_J)[:3], optimum, contenders(of, policy_J)[3]]
 
 
 def test_the_gap_is_closed_towards_the_lower_bound_where_there_is_one_not_towards_the_plan():
     of = episodes()
-    comparison = compare("shop", of, with_optimum(of, 7.0), lower_bound_J_per_hour=np.full(len(of), 4.0))
+    comparison = compare("shop", of, with_optimum(of, 7.0), bound=np.full(len(of), 4.0))
     assert comparison.gap_reference == GapReference("optimum", is_bound=True)
     # From 10 to 4, and 7 is half of the way; towards the plan at 6 it would be three quarters.
     assert comparison.gap_closed["ppo"]["hpa-tuned"].share.mean == pytest.approx(0.5)
@@ -137,7 +137,7 @@ def test_the_gap_is_closed_towards_the_lower_bound_where_there_is_one_not_toward
 
 def test_baselines_close_the_gap_too_but_never_their_own_and_references_none():
     of = episodes()
-    closed = compare("shop", of, with_optimum(of, 7.0), lower_bound_J_per_hour=np.full(len(of), 4.0)).gap_closed
+    closed = compare("shop", of, with_optimum(of, 7.0), bound=np.full(len(of), 4.0)).gap_closed
     assert {name: set(against) for name, against in closed.items()} == {
         "ppo": {"hpa-default", "hpa-tuned"},
         "hpa-default": {"hpa-tuned"},
@@ -151,20 +151,20 @@ def test_a_bound_that_differs_by_episode_is_taken_episode_by_episode():
     of = episodes()
     # Where the bound is at the baseline there is no gap to close: half of the pairs.
     bound = np.where(of.seed == 0, 5.0, 10.0)
-    closed = compare("shop", of, with_optimum(of, 7.0), lower_bound_J_per_hour=bound).gap_closed["ppo"]["hpa-tuned"]
+    closed = compare("shop", of, with_optimum(of, 7.0), bound=bound).gap_closed["ppo"]["hpa-tuned"]
     assert (closed.pairs, closed.left_out) == (WINDOWS, WINDOWS)
     assert closed.share.mean == pytest.approx(0.6)
 
 
 def test_without_a_reference_no_gap_is_closed():
     of = episodes()
-    comparison = compare("shop", of, contestants(of, 9.0)[:3])
+    comparison = compare("shop", of, contenders(of, 9.0)[:3])
     assert (comparison.gap_reference, comparison.gap_closed) == (None, {})
 
 
 def test_the_bound_is_said_to_be_one_in_the_summary_and_read_back(tmp_path):
     of = episodes()
-    written = compare("shop", of, with_optimum(of, noisy(7.0)), lower_bound_J_per_hour=noisy(4.0, 0.1))
+    written = compare("shop", of, with_optimum(of, noisy(7.0)), bound=noisy(4.0, 0.1))
     write_evaluation(written, tmp_path)
     stored = json.loads((tmp_path / "summary.json").read_text())
     assert stored["gap_reference"] == {"name": "optimum", "is_bound": True}
@@ -176,14 +176,14 @@ def test_the_bound_is_said_to_be_one_in_the_summary_and_read_back(tmp_path):
 
 def test_without_a_reference_the_summary_says_null_and_reads_back(tmp_path):
     of = episodes()
-    write_evaluation(compare("shop", of, contestants(of, 9.0)[:3]), tmp_path)
+    write_evaluation(compare("shop", of, contenders(of, 9.0)[:3]), tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["gap_reference"] is None
     assert read_evaluation(tmp_path).gap_reference is None
 
 
 def test_windows_of_one_day_are_resampled_themselves_and_that_is_said():
     of = episodes(days=1)
-    comparison = compare("shop", of, contestants(of, 9.0 + of.window % 3))
+    comparison = compare("shop", of, contenders(of, 9.0 + of.window % 3))
     assert (comparison.scope.block, comparison.scope.num_blocks) == ("window", WINDOWS)
     assert comparison.rows["ppo"]["J"].is_known
     assert "single day" in verdict(comparison)
@@ -191,14 +191,14 @@ def test_windows_of_one_day_are_resampled_themselves_and_that_is_said():
 
 def test_the_playback_tells_which_episode_it_is_and_how_long_a_step():
     of = episodes()
-    shown = compare("shop", of, contestants(of, 9.0)).played_back
+    shown = compare("shop", of, contenders(of, 9.0)).played_back
     assert shown is not None
     assert (shown.window, shown.seed, shown.start_unix_seconds, shown.interval_seconds) == (3, 0, DAY + 100, 15.0)
 
 
-def test_without_contestants_twice_a_name_or_an_unknown_role_nothing_is_compared():
+def test_without_contenders_twice_a_name_or_an_unknown_role_nothing_is_compared():
     of = episodes()
-    one = contestants(of, 9.0)[0]
+    one = contenders(of, 9.0)[0]
     for wrong, message in (([], "none given"), ([one, one], "twice"), ([replace(one, role="judge")], "judge")):
         with pytest.raises(InputError, match=message):
             compare("shop", of, wrong)
@@ -206,7 +206,7 @@ def test_without_contestants_twice_a_name_or_an_unknown_role_nothing_is_compared
 
 def test_results_or_playbacks_of_other_episodes_are_refused():
     of = episodes()
-    one, two = contestants(of, 9.0)[:2]
+    one, two = contenders(of, 9.0)[:2]
     others = replace(one, results=replace(one.results, seed=of.seed + 1))
     with pytest.raises(InputError, match="not those of these episodes"):
         compare("shop", of, [others])
@@ -217,7 +217,7 @@ def test_results_or_playbacks_of_other_episodes_are_refused():
 
 
 def test_the_verdict_on_a_cheaper_policy_says_by_how_much_and_how_sure():
-    sentence = verdict(compare("shop", episodes(), contestants(episodes(), noisy(9.0, 0.1))))
+    sentence = verdict(compare("shop", episodes(), contenders(episodes(), noisy(9.0, 0.1))))
     assert sentence.startswith(
         "ppo costs 9.00 an hour, 10.0 % less than hpa-tuned, the best of 2 baselines (10.00; 95 % interval"
     )
@@ -226,43 +226,43 @@ def test_the_verdict_on_a_cheaper_policy_says_by_how_much_and_how_sure():
 
 
 def test_the_verdict_on_a_dearer_policy_says_so():
-    sentence = verdict(compare("shop", episodes(), contestants(episodes(), noisy(11.0, 0.1))))
+    sentence = verdict(compare("shop", episodes(), contenders(episodes(), noisy(11.0, 0.1))))
     assert "10.0 % more than hpa-tuned" in sentence
 
 
 def test_the_verdict_does_not_claim_what_chance_may_explain():
-    sentence = verdict(compare("shop", episodes(), contestants(episodes(), noisy(9.5, 3.0))))
+    sentence = verdict(compare("shop", episodes(), contenders(episodes(), noisy(9.5, 3.0))))
     assert "not distinguishable from hpa-tuned" in sentence
     assert not re.search(r"less than|more than", sentence)
 
 
 def test_one_window_proves_nothing():
     of = episodes(windows=1, days=1)
-    sentence = verdict(compare("shop", of, contestants(of, 5.0)))
+    sentence = verdict(compare("shop", of, contenders(of, 5.0)))
     assert "a single test window cannot tell that from chance" in sentence
 
 
 def test_the_verdict_is_about_the_best_policy_and_the_best_baseline_whatever_they_are_called():
     of = episodes()
-    worse = Contestant("dqn", "policy", "", results(of, 15.0))
-    sentence = verdict(compare("shop", of, [worse, *contestants(of, 9.0, baseline_J=30.0)]))
+    worse = Contender("dqn", "policy", "", results(of, 15.0))
+    sentence = verdict(compare("shop", of, [worse, *contenders(of, 9.0, baseline_J=30.0)]))
     assert sentence.startswith("ppo costs")
     assert "hpa-default, the best of 2 baselines (20.00" in sentence
 
 
 def test_without_a_baseline_or_without_a_policy_the_verdict_says_that():
     of = episodes()
-    policy, *rules = contestants(of, 9.0)
+    policy, *rules = contenders(of, 9.0)
     assert "no baseline" in verdict(compare("shop", of, [policy]))
     assert "hpa-tuned costs 10.00 an hour, the least of 2," in verdict(compare("shop", of, rules))
 
 
 def test_the_table_fits_a_pipe_and_marks_the_best_policy():
     of = episodes()
-    odd = Contestant("[red]odd[/red]", "policy", "", results(of, 19.0))
+    odd = Contender("[red]odd[/red]", "policy", "", results(of, 19.0))
     console = Console(width=80, record=True, force_terminal=False)
     with console.capture() as captured:
-        console.print(comparison_table(compare("shop", of, [odd, *contestants(of, noisy(9.0))])))
+        console.print(comparison_table(compare("shop", of, [odd, *contenders(of, noisy(9.0))])))
     lines = captured.get().splitlines()
     assert max(len(line) for line in lines) <= 80
     assert sum(line.startswith("* ppo") for line in lines) == 1
@@ -280,7 +280,7 @@ def test_the_table_fits_a_pipe_and_marks_the_best_policy():
 
 
 def test_the_summary_has_the_documented_form(tmp_path):
-    write_evaluation(compare("shop", episodes(), contestants(episodes(), noisy(9.0))), tmp_path / "evaluation")
+    write_evaluation(compare("shop", episodes(), contenders(episodes(), noisy(9.0))), tmp_path / "evaluation")
     summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())
     assert summary["workloads"] == ["shop"]
     assert summary["episodes"] == 24
@@ -296,7 +296,7 @@ def test_the_summary_has_the_documented_form(tmp_path):
 
 def test_what_is_unknown_is_null_in_the_summary(tmp_path):
     of = episodes(windows=1, days=1)
-    write_evaluation(compare("shop", of, contestants(of, 9.0)), tmp_path)
+    write_evaluation(compare("shop", of, contenders(of, 9.0)), tmp_path)
     text = (tmp_path / "summary.json").read_text()
     assert "NaN" not in text
     assert json.loads(text)["policies"]["ppo"]["J"] == {"mean": 9.0, "low": None, "high": None}
@@ -304,7 +304,7 @@ def test_what_is_unknown_is_null_in_the_summary(tmp_path):
 
 def test_the_episodes_are_rows_of_a_parquet_file(tmp_path):
     of = episodes()
-    write_evaluation(compare("shop", of, contestants(of, 9.0)), tmp_path)
+    write_evaluation(compare("shop", of, contenders(of, 9.0)), tmp_path)
     table = pq.read_table(tmp_path / "episodes.parquet")
     assert table.column_names[:5] == ["policy", "role", "workload", "window", "seed"]
     assert {f.name for f in fields(EpisodeResults)} | {"late_share"} <= set(table.column_names)
@@ -315,14 +315,14 @@ def test_the_episodes_are_rows_of_a_parquet_file(tmp_path):
 @pytest.mark.parametrize("windows", [WINDOWS, 1])
 def test_a_comparison_read_back_says_the_same(tmp_path, windows):
     of = episodes(windows=windows)
-    written = compare("shop", of, contestants(of, 9.0 + of.window % 5))
+    written = compare("shop", of, contenders(of, 9.0 + of.window % 5))
     write_evaluation(written, tmp_path)
     read = read_evaluation(tmp_path)
     assert verdict(read) == verdict(written)
     assert read.played_back == written.played_back
     assert read.scope == written.scope
-    assert [c.name for c in read.contestants] == [c.name for c in written.contestants]
-    np.testing.assert_array_equal(read.contestants[0].playback.arrival_rate_rps, written.contestants[0].playback.arrival_rate_rps)
+    assert [c.name for c in read.contenders] == [c.name for c in written.contenders]
+    np.testing.assert_array_equal(read.contenders[0].playback.arrival_rate_rps, written.contenders[0].playback.arrival_rate_rps)
     # Absent, not zero.
     assert math.isnan(read.episodes.rates_rps[0, 0])
     # Writing what was read changes nothing.
@@ -333,7 +333,7 @@ def test_a_comparison_read_back_says_the_same(tmp_path, windows):
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "foreign", "role"])
 def test_a_damaged_evaluation_is_one_clear_error(tmp_path, damage):
-    write_evaluation(compare("shop", episodes(), contestants(episodes(), 9.0)), tmp_path)
+    write_evaluation(compare("shop", episodes(), contenders(episodes(), 9.0)), tmp_path)
     path = tmp_path / "summary.json"
     text = path.read_text()
     if damage == "missing":
@@ -348,8 +348,8 @@ def test_a_damaged_evaluation_is_one_clear_error(tmp_path, damage):
 
 def test_a_second_evaluation_replaces_the_first(tmp_path):
     of = episodes()
-    write_evaluation(compare("shop", of, contestants(of, 9.0)), tmp_path)
-    write_evaluation(compare("shop", of, [replace(contestants(of, 8.0)[0], playback=None)]), tmp_path)
+    write_evaluation(compare("shop", of, contenders(of, 9.0)), tmp_path)
+    write_evaluation(compare("shop", of, [replace(contenders(of, 8.0)[0], playback=None)]), tmp_path)
     read = read_evaluation(tmp_path)
-    assert [c.name for c in read.contestants] == ["ppo"]
+    assert [c.name for c in read.contenders] == ["ppo"]
     assert read.played_back is None

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
-
 from scalepilot.evaluate.returns import Collected, ReturnComparison, ReturnMember, compare_collected, read_returns, write_returns
+
 from scalepilot.simulate import EpisodeReturns
 from scalepilot_envs.registration import find_env
 
@@ -30,9 +30,9 @@ def compared(*rows: Collected, env_id: str = "CartPole-v1", **arguments: object)
 
 def test_policies_that_differ_in_their_seed_are_one_row_with_the_mean_of_all():
     row = compared(of_seeds("ppo", 100.0, 150.0, 200.0)).rows[0]
-    means = [m.results.episode_return.mean() for m in row.members]
+    means = [m.results["return"].mean() for m in row.members]
     assert row.figures["return"].mean == pytest.approx(np.mean(means))
-    np.testing.assert_allclose(row.results.episode_return, np.mean([m.results.episode_return for m in row.members], axis=0))
+    np.testing.assert_allclose(row.results["return"], np.mean([m.results["return"] for m in row.members], axis=0))
 
 
 def test_training_seeds_widen_the_interval_where_episodes_alone_would_not():

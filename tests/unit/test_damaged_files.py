@@ -15,7 +15,7 @@ from types import FrameType
 import pytest
 
 from scalepilot.cli import main
-from scalepilot.evaluate import Contestant, compare, write_evaluation
+from scalepilot.evaluate import Contender, compare, write_evaluation
 from scalepilot.policy.rules import Hpa, HpaParameters
 from scalepilot.report.html.report import LearningCurve, ReportData
 from scalepilot.report.run_report import store_about
@@ -140,7 +140,7 @@ class Place:
         params = AutoscaleParams()
         test = protocol_v1("shop", DiurnalWorkload(days=3), params, window_steps=240, drawn_windows=1, test_seeds=(0,)).test
         results, playback = run_episodes(Hpa(HpaParameters(), params), test, params, playback_of=0)
-        comparison = compare("shop", test, [Contestant("mine", "policy", "", results, playback)], bootstrap_samples=20)
+        comparison = compare("shop", test, [Contender("mine", "policy", "", results, playback)], bootstrap_samples=20)
         write_evaluation(comparison, self.compared)
         store_about(ReportData("title", comparison, [LearningCurve("mine", 3, [{"env_steps": 10.0}])]), self.compared)
 

@@ -74,7 +74,7 @@ def test_what_is_shown_is_what_is_judged():
     rows = finished(flight)["policies"]
     for row in rows[:2]:
         results, _ = run_episodes(made[row["policy"]], episode, PARAMS)
-        assert row["J_per_hour"] == pytest.approx(float(results.J_per_hour[0]), rel=1e-12)
+        assert row["J_per_hour"] == pytest.approx(float(results["J_per_hour"][0]), rel=1e-12)
         assert row["late_share"] == pytest.approx(float(results.late_share[0]), rel=1e-12)
         assert row["replicas_mean"] == pytest.approx(float(results.replicas_mean[0]), rel=1e-12)
         assert row["actions"] == results.actions[0]

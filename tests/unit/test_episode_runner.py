@@ -39,7 +39,7 @@ def run(fault: str, episodes: int = 12, limits: EpisodeLimits | None = None, **o
 def test_a_failed_episode_is_discarded_counted_and_repeated_never_glued_to_the_next():
     results = run("flaky", 40)
 
-    assert results.episode_return.tolist() == [40.0] * 40
+    assert results["return"].tolist() == [40.0] * 40
     assert results.length.tolist() == [40] * 40
     assert 20 < results.notes.failures < 150
     assert "raised ConnectionError: simulator gone" in results.notes.failure
@@ -112,7 +112,7 @@ def test_what_is_no_number_fails_its_episode_by_name_whatever_it_is():
         assert results.notes.failures >= 1
         assert f"env {SPOILT}: step " in results.notes.failure
         assert said in results.notes.failure, (said, results.notes.failure)
-        assert np.isfinite(results.episode_return).all()
+        assert np.isfinite(results["return"]).all()
 
 
 def test_observations_outside_their_space_are_named_with_share_and_most_extreme_value():

@@ -12,10 +12,9 @@ import torch
 
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import RunError
-from scalepilot.experiments.run import make_task
 from scalepilot.learn.encoder import RunningNormaliser, ScaleFreeEncoder, ScoresNetwork, mlp
 from scalepilot.learn.export import TorchPolicy, export_onnx, exported_policy
-from scalepilot.learn.task import sample_observations
+from scalepilot.learn.task import Task, sample_observations
 from scalepilot.policy import ActionEntry, PolicySpec, autoscale_fields, load_policy, save_policy
 from scalepilot_envs.autoscale import DEFAULT_MOVES, ENV_ID, AutoscaleParams, MoveTable
 
@@ -37,7 +36,7 @@ NAMES = [f.name for f in SPEC.observation_fields]
 def observations() -> np.ndarray:
     short = {"window_steps": 200, "drawn_windows": 1}
     config = config_from_mapping({"workload": {"kind": "diurnal", "days": 1}, "env": {"episode_steps": 60}, "evaluation": short})
-    return sample_observations(make_task(config), ENV_ID, 1000)
+    return sample_observations(Task(config), ENV_ID, 1000)
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,9 @@ from gymnasium import spaces
 
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import ArtifactError, ConfigError, InputError
-from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.learn.preflight import check_environment
+from scalepilot.learn.task import Task
 from scalepilot.policy import load_policy, save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.runs.folder import RunFolder
@@ -175,11 +176,11 @@ def test_random_play_finishes_everywhere(env, length):
     results = run_returns(make_rule("random", find_env(env_id).describe()), env_id, 3)
     assert results.length.tolist() == [40, 40, 40]
     if length is not None:
-        assert results.episode_return.tolist() == [length] * 3
+        assert results["return"].tolist() == [length] * 3
 
 
 def test_taxi_is_a_numbered_state_with_valid_actions():
-    task = make_task(config_from_mapping({"algorithm": "q_learning", "env": {"id": "Taxi-v3"}}))
+    task = Task(config_from_mapping({"algorithm": "q_learning", "env": {"id": "Taxi-v3"}}))
     inputs = task.network_inputs()
     assert (inputs["num_states"], inputs["num_masked"], inputs["field_names"]) == (500, 6, ["observation"])
     # The one mask that says something: pick-up and drop-off only where a passenger is.

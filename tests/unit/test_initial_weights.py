@@ -13,11 +13,12 @@ import torch
 from scalepilot.cli import main
 from scalepilot.config import config_from_mapping, resumed_with
 from scalepilot.errors import ConfigError, InputError
-from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.learn.algorithms import policy_spec
 from scalepilot.learn.encoder import ScoresNetwork, make_encoder, make_normaliser, mlp
 from scalepilot.learn.export import exported_policy
 from scalepilot.learn.initial_weights import check_fits, completed, weights_of
+from scalepilot.learn.task import Task
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
 
@@ -36,7 +37,7 @@ def grid_world(tmp_path: Path, **tabular: Any) -> Any:
 
 def test_a_networks_weights_are_those_that_were_exported(tmp_path: Path):
     config = config_from_mapping({"env": {"id": "CartPole-v1"}, "ppo": {"hidden": [8, 8]}, "output": str(tmp_path)})
-    task = make_task(config)
+    task = Task(config)
     encoder = make_encoder(task.network_inputs())
     network = ScoresNetwork(encoder, make_normaliser(encoder), mlp(encoder.num_features, [8, 8], 2, 1.0))
     with torch.no_grad():
@@ -98,7 +99,7 @@ def test_a_policy_that_does_not_fit_is_refused_with_what_differs(tmp_path: Path,
     spec = load_policy(folder.policy).spec
     cartpole = config_from_mapping({"env": {"id": "CartPole-v1"}, "output": str(tmp_path)})
     with pytest.raises(InputError, match=r"has 1 observation fields, this experiment has 4"):
-        check_fits(spec, policy_spec(cartpole, folder, make_task(cartpole)))
+        check_fits(spec, policy_spec(cartpole, folder, Task(cartpole)))
     (tmp_path / "cartpole.yaml").write_text("env: {id: CartPole-v1}\n")
     assert main(["train", str(tmp_path / "cartpole.yaml"), "--init", str(folder.path)]) == 2
     assert "a table with decision rule argmax_q cannot start ppo" in capsys.readouterr().err

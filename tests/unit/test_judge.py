@@ -7,7 +7,7 @@ import pytest
 
 from scalepilot.errors import InputError
 from scalepilot.evaluate.baselines import Ground, baseline_names, find_rules
-from scalepilot.evaluate.run_comparison import HPA_DEFAULT, OPTIMUM, OptimumOptions, describe_policy, judge, tuned_rivals
+from scalepilot.evaluate.evaluation import HPA_DEFAULT, OPTIMUM, OptimumOptions, describe_policy, judge, tuned_rivals
 from scalepilot.policy import Decision, load_policy
 from scalepilot.policy.rules import ForecastMpcParameters, Hpa, HpaParameters, Static, StaticParameters, make_rule
 from scalepilot.simulate import OptimumCache, SerialExecutor, autoscale_optimum, protocol_v1, run_episodes
@@ -96,14 +96,16 @@ def test_policies_rules_the_look_ahead_and_the_optimum_are_judged_in_their_roles
 def test_nothing_costs_less_than_the_optimums_lower_bound_in_any_episode(judged, data):
     comparison, cache = judged
     best = autoscale_optimum(data.test, PARAMS, cache=OptimumCache(cache))
-    for contestant in comparison.contestants:
-        assert (contestant.results.J_per_hour >= best.lower_J_per_hour * (1 - 1e-9)).all(), contestant.name
-    plan = next(c for c in comparison.contestants if c.name == OPTIMUM)
-    np.testing.assert_allclose(plan.results.J_per_hour, best.upper_J_per_hour, rtol=1e-9)
+    for contender in comparison.contenders:
+        assert (contender.results["J_per_hour"] >= best.lower_J_per_hour * (1 - 1e-9)).all(), contender.name
+    plan = next(c for c in comparison.contenders if c.name == OPTIMUM)
+    np.testing.assert_allclose(plan.results["J_per_hour"], best.upper_J_per_hour, rtol=1e-9)
     assert f"{best.lower_J_per_hour.mean():.3f}" in plan.detail
     assert comparison.best("reference") == plan
     # The gap is closed towards the lower bound itself.
-    mine, base = (next(c for c in comparison.contestants if c.name == name).results.J_per_hour for name in ("mine", HPA_DEFAULT))
+    mine, base = (
+        next(c for c in comparison.contenders if c.name == name).results["J_per_hour"] for name in ("mine", HPA_DEFAULT)
+    )
     kept = base - best.lower_J_per_hour >= 0.05 * base
     share = (base - mine)[kept].sum() / (base - best.lower_J_per_hour)[kept].sum()
     assert comparison.gap_closed["mine"][HPA_DEFAULT].share.mean == pytest.approx(share, rel=1e-9)
@@ -128,7 +130,7 @@ def test_optima_are_kept_one_file_an_episode(judged, data):
 
 def test_without_the_optimum_the_look_ahead_is_the_reference_and_no_bound(data):
     comparison = judge(data, PARAMS, [], [], bootstrap_samples=SAMPLES)
-    assert {c.name for c in comparison.contestants} == {HPA_DEFAULT, "look-ahead"}
+    assert {c.name for c in comparison.contenders} == {HPA_DEFAULT, "look-ahead"}
     assert (comparison.gap_reference.name, comparison.gap_reference.is_bound) == ("look-ahead", False)
 
 
@@ -137,14 +139,14 @@ def test_everyone_plays_back_the_episode_whose_rate_varies_most(judged, data):
     first_seed = data.test.seed == data.test.seed[0]
     busiest = int(data.test.rates_rps[first_seed].std(axis=1).argmax())
     assert comparison.played_back.window == busiest
-    assert all(c.playback is not None and c.playback.replicas.shape == (120,) for c in comparison.contestants)
+    assert all(c.playback is not None and c.playback.replicas.shape == (120,) for c in comparison.contenders)
 
 
 def test_a_rival_flies_as_it_would_alone(judged, data):
     comparison, _ = judged
-    default = next(c for c in comparison.contestants if c.name == HPA_DEFAULT)
+    default = next(c for c in comparison.contenders if c.name == HPA_DEFAULT)
     alone, _ = run_episodes(Hpa(HpaParameters(), PARAMS), data.test, PARAMS)
-    np.testing.assert_array_equal(default.results.J_per_hour, alone.J_per_hour)
+    np.testing.assert_array_equal(default.results["J_per_hour"], alone["J_per_hour"])
     assert default.detail == "cpu 0.70, tolerance 0.1, down 300 s, up 0 s"
 
 

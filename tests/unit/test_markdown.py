@@ -1,4 +1,4 @@
-"""The Markdown table: one row a contestant, well-formed whatever the names hold."""
+"""The Markdown table: one row a contender, well-formed whatever the names hold."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scalepilot.evaluate import Contestant, compare
+from scalepilot.evaluate import Contender, compare
 from scalepilot.report.words.markdown import markdown_table
 from scalepilot.simulate import EpisodeResults, EpisodeSet
 
@@ -35,16 +35,16 @@ def results(of, J):
 
 def compared(workload="shop", *, bound=4.0, policy_J=7.0, days=3, names=("ppo", "seed 0")):
     of = episodes(workload, days)
-    contestants = [
-        Contestant(names[0], "policy", names[1], results(of, policy_J)),
-        Contestant("hpa-default", "baseline", "cpu 0.70", results(of, 20.0)),
-        Contestant("hpa-tuned-cpu", "baseline", "cpu 0.5", results(of, 12.0)),
-        Contestant("hpa-tuned-rps", "baseline", "rps 0.57", results(of, 10.0)),
-        Contestant("never", "baseline", "", results(of, 30.0)),
-        Contestant("optimum", "reference", "clairvoyant", results(of, 5.0)),
+    contenders = [
+        Contender(names[0], "policy", names[1], results(of, policy_J)),
+        Contender("hpa-default", "baseline", "cpu 0.70", results(of, 20.0)),
+        Contender("hpa-tuned-cpu", "baseline", "cpu 0.5", results(of, 12.0)),
+        Contender("hpa-tuned-rps", "baseline", "rps 0.57", results(of, 10.0)),
+        Contender("never", "baseline", "", results(of, 30.0)),
+        Contender("optimum", "reference", "clairvoyant", results(of, 5.0)),
     ]
     lower = None if bound is None else np.broadcast_to(bound, len(of))
-    return compare(workload, of, contestants, bootstrap_samples=20, lower_bound_J_per_hour=lower)
+    return compare(workload, of, contenders, bootstrap_samples=20, bound=lower)
 
 
 def cells_of(table):
@@ -95,7 +95,7 @@ def test_pairs_left_out_are_counted():
 def test_without_any_gap_or_any_hpa_the_cells_are_empty():
     assert cells_of(markdown_table([compared(bound=20.0)]))[1][6:] == ["", ""]
     of = episodes()
-    alone = compare("shop", of, [Contestant("ppo", "policy", "", results(of, 7.0))], bootstrap_samples=20)
+    alone = compare("shop", of, [Contender("ppo", "policy", "", results(of, 7.0))], bootstrap_samples=20)
     assert cells_of(markdown_table([alone]))[1][6:] == ["", ""]
 
 

@@ -58,7 +58,7 @@ def cheapest_by_enumeration(params, episodes):
     choices = range(params.min_replicas, params.max_replicas + 1)
     targets = np.array(list(itertools.product(choices, repeat=episodes.num_steps)), dtype=float)
     results, _ = run_episodes(PlannedTargets("all", targets), episodes.repeated(len(targets)), params)
-    return results.J_per_hour.min()
+    return results["J_per_hour"].min()
 
 
 TINY_SERVICES = {
@@ -125,7 +125,7 @@ def test_no_rule_costs_less_than_the_lower_bound_and_the_plan_costs_the_upper_on
     assert (optimum.targets >= params.min_replicas).all()
     assert (optimum.targets <= params.max_replicas).all()
     replay, _ = run_episodes(optimum.planner(), episodes, params)
-    np.testing.assert_allclose(replay.J_per_hour, optimum.upper_J_per_hour, rtol=1e-9)
+    np.testing.assert_allclose(replay["J_per_hour"], optimum.upper_J_per_hour, rtol=1e-9)
     rivals = [
         LookAhead(0.8),
         Static(StaticParameters(params.max_replicas), params),
@@ -135,7 +135,7 @@ def test_no_rule_costs_less_than_the_lower_bound_and_the_plan_costs_the_upper_on
     ]
     for rival in rivals:
         results, _ = run_episodes(rival, episodes, params)
-        assert (results.J_per_hour >= optimum.lower_J_per_hour).all()
+        assert (results["J_per_hour"] >= optimum.lower_J_per_hour).all()
 
 
 @pytest.mark.parametrize("startup_steps", [1, 4, 20])
@@ -158,16 +158,16 @@ def demo_optimum(demo):
 def test_a_window_of_the_demo_is_planned_tightly_and_far_below_the_rules(demo, demo_optimum):
     replay, _ = run_episodes(demo_optimum.planner(), demo, PARAMS)
     assert isinstance(demo_optimum.planner(), Planner)
-    np.testing.assert_allclose(replay.J_per_hour, demo_optimum.upper_J_per_hour, rtol=1e-9)
+    np.testing.assert_allclose(replay["J_per_hour"], demo_optimum.upper_J_per_hour, rtol=1e-9)
     assert demo_optimum.gap.max() < 0.001
     hpa, _ = run_episodes(Hpa(HpaParameters(), PARAMS), demo, PARAMS)
-    assert demo_optimum.upper_J_per_hour[0] < 0.9 * hpa.J_per_hour[0]
+    assert demo_optimum.upper_J_per_hour[0] < 0.9 * hpa["J_per_hour"][0]
 
 
 def test_a_plan_flown_a_step_too_late_costs_more(demo, demo_optimum):
     late = PlannedTargets("late", np.roll(demo_optimum.targets, 1, axis=1))
     results, _ = run_episodes(late, demo, PARAMS)
-    assert (results.J_per_hour > 1.01 * demo_optimum.upper_J_per_hour).all()
+    assert (results["J_per_hour"] > 1.01 * demo_optimum.upper_J_per_hour).all()
 
 
 # On the first, letting the backlog overflow would pay if replicas could come back at once: the second pass tells.
@@ -181,7 +181,7 @@ def test_the_bounds_are_within_three_per_cent_on_traces(traces, name, row):
     optimum = autoscale_optimum(episodes, PARAMS)
     results, _ = run_episodes(LookAhead(0.85), episodes, PARAMS)
     assert optimum.gap.max() < 0.03
-    assert (optimum.lower_J_per_hour < results.J_per_hour).all()
+    assert (optimum.lower_J_per_hour < results["J_per_hour"]).all()
 
 
 def test_the_specifications_own_service_charges_a_plan_what_the_optimum_says(golden):

@@ -15,10 +15,10 @@ from PIL import Image
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.evaluate.statistics.intervals import Interval
-from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.loop import TrainingLoop
-from scalepilot.learn.task import TEST_SEED, VALIDATION_SEED
+from scalepilot.learn.task import Task
 from scalepilot.policy import Decision, Policy
 from scalepilot.progress import Progress
 from scalepilot.report.charts.action_chart import action_chart
@@ -27,6 +27,7 @@ from scalepilot.report.replay.recording import MOST_FRAMES, Recording, record_ep
 from scalepilot.report.replay.video import MAX_WIDTH, gif
 from scalepilot.report.run_plots import VIDEO_SEED, can_be_filmed, draw_run
 from scalepilot.runs.folder import RunFolder
+from scalepilot.simulate.scenario import TEST_SEED, VALIDATION_SEED
 from scalepilot_envs.registration import ENVS
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
@@ -73,7 +74,7 @@ def test_a_run_leaves_pictures_and_videos_of_an_environment_that_can_be_drawn(tm
 
 def test_a_stopped_run_leaves_its_pictures_too_without_a_test(tmp_path: Path):
     experiment = config(tmp_path, evaluation={"validation_episodes": 2, "videos": 0})
-    folder, task = RunFolder.create(experiment), make_task(experiment)
+    folder, task = RunFolder.create(experiment), Task(experiment)
     draw_run(experiment, folder, task)
     assert list(folder.plots.iterdir()) == [], "nothing was trained: nothing to draw, and no error"
     spec, progress = policy_spec(experiment, folder, task), Progress("test", stream=io.StringIO())
@@ -104,12 +105,12 @@ def test_validation_test_and_training_are_not_disturbed_by_videos(tmp_path: Path
 def test_every_environment_of_ours_can_be_filmed(tmp_path: Path, env_id: str):
     env = {"id": env_id, "episode_steps": 60} if env_id == "Autoscale-v0" else {"id": env_id}
     windows = {"window_steps": 240, "drawn_windows": 2}
-    assert can_be_filmed(make_task(config(tmp_path, env=env, workload={"kind": "diurnal", "days": 2}, evaluation=windows)))
+    assert can_be_filmed(Task(config(tmp_path, env=env, workload={"kind": "diurnal", "days": 2}, evaluation=windows)))
 
 
 def test_cartpole_can_be_filmed(tmp_path: Path):
     pytest.importorskip("pygame", reason="CartPole draws itself with pygame (extra classic-control)")
-    assert can_be_filmed(make_task(config(tmp_path, env={"id": "CartPole-v1"})))
+    assert can_be_filmed(Task(config(tmp_path, env={"id": "CartPole-v1"})))
 
 
 def test_an_environment_that_cannot_be_drawn_is_trained_without_videos(tmp_path: Path):
@@ -185,7 +186,7 @@ def recorded(num_steps: int, scores: np.ndarray | None) -> Recording:
 def test_scores_of_a_policy_that_samples_are_drawn_as_probabilities_those_of_values_as_they_are(tmp_path: Path):
     experiment = config(tmp_path, env={"id": "QueueScaling-v0"}, algorithm="ppo")
     folder = RunFolder.create(experiment)
-    spec = policy_spec(experiment, folder, make_task(experiment))
+    spec = policy_spec(experiment, folder, Task(experiment))
     scores = np.zeros((400, 3), np.float32)
     scores[:, 1] = np.log(2.0)
     svg = action_chart(recorded(400, scores), spec)

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from scalepilot.evaluate import Contestant, compare, read_evaluation, write_evaluation
+from scalepilot.evaluate import Contender, compare, read_evaluation, write_evaluation
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.suite import compare_suite
 from scalepilot.policy.rules import Hpa, HpaParameters, LookAhead, Static, StaticParameters
@@ -71,7 +71,7 @@ def comparison():
         ("look-ahead", "reference", LookAhead(0.8)),
     ]
     flown = [(name, role, run_episodes(rule, test, PARAMS, playback_of=1)) for name, role, rule in entries]
-    return compare("shop", test, [Contestant(n, role, "a detail", *outcome) for n, role, outcome in flown], bootstrap_samples=200)
+    return compare("shop", test, [Contender(n, role, "a detail", *outcome) for n, role, outcome in flown], bootstrap_samples=200)
 
 
 def report(comparison, **changes):
@@ -127,7 +127,7 @@ def test_only_the_pages_own_script_may_run(comparison, tmp_path):
 
 
 def test_a_name_that_is_a_script_does_no_harm(comparison, tmp_path):
-    hostile = [replace(c, name=f"{ATTACK}{c.name}", detail=f"</table>{ATTACK}") for c in comparison.contestants]
+    hostile = [replace(c, name=f"{ATTACK}{c.name}", detail=f"</table>{ATTACK}") for c in comparison.contenders]
     data = report(
         compare(f"shop{ATTACK}", comparison.episodes, hostile, bootstrap_samples=50),
         title=ATTACK,
@@ -166,7 +166,7 @@ def test_the_embedded_data_loads_and_holds_no_nan(comparison, tmp_path):
 
 
 def test_a_report_without_learning_playback_config_or_rivals_leaves_those_out(comparison, tmp_path):
-    alone = replace(comparison.contestants[0], playback=None)
+    alone = replace(comparison.contenders[0], playback=None)
     bare = report(
         compare("shop", comparison.episodes, [alone]),
         learning_curves=[],
@@ -190,22 +190,22 @@ def test_a_report_can_be_redrawn_from_the_stored_evaluation(comparison, tmp_path
 def test_a_long_window_and_a_long_run_stay_below_two_megabytes(comparison, tmp_path):
     steps = 40_000
     rng = np.random.default_rng(0)
-    long = tuple(replace(c, playback=Playback(*rng.uniform(0, 1, (5, steps)))) for c in comparison.contestants)
+    long = tuple(replace(c, playback=Playback(*rng.uniform(0, 1, (5, steps)))) for c in comparison.contenders)
     curve = [report(comparison).learning_curves[0].rows[0] | {"env_steps": i} for i in range(50_000)]
-    html = written(report(replace(comparison, contestants=long), learning_curves=[LearningCurve("ppo", 0, curve)]), tmp_path)
+    html = written(report(replace(comparison, contenders=long), learning_curves=[LearningCurve("ppo", 0, curve)]), tmp_path)
     assert len(html.encode()) < 2_000_000
     shown = json.loads(Page(html).scripts[0])["workloads"][0]["playback"]
     assert len(shown["rate"]) == 4000
     assert shown["interval_seconds"] == 150
 
 
-def test_five_workloads_with_a_dozen_contestants_stay_below_two_megabytes(comparison, tmp_path):
+def test_five_workloads_with_a_dozen_contenders_stay_below_two_megabytes(comparison, tmp_path):
     rng = np.random.default_rng(0)
     noise = [
-        replace(comparison.contestants[0], name=f"p{i}", playback=Playback(*rng.uniform(0, 99, (5, 1920)))) for i in range(11)
+        replace(comparison.contenders[0], name=f"p{i}", playback=Playback(*rng.uniform(0, 99, (5, 1920)))) for i in range(11)
     ]
     one = compare("w", comparison.episodes, [replace(c, playback=None) for c in noise], bootstrap_samples=20)
-    many = [replace(one, workload=f"w{k}", contestants=tuple(noise), played_back=comparison.played_back) for k in range(5)]
+    many = [replace(one, workload=f"w{k}", contenders=tuple(noise), played_back=comparison.played_back) for k in range(5)]
     html = written(report(compare_suite(many, bootstrap_samples=20)), tmp_path)
     playback = json.loads(Page(html).scripts[0])["workloads"][4]["playback"]
     assert len(playback["series"]) == 11
@@ -261,8 +261,8 @@ def test_bins_of_a_long_window_keep_the_requests_share_that_was_late(comparison)
     steps = 8000
     rate, late = np.tile([1.0, 3.0], steps // 2), np.tile([0.0, 0.4], steps // 2)
     flat = np.ones(steps)
-    long = tuple(replace(c, playback=Playback(rate, flat, flat, late, flat)) for c in comparison.contestants)
-    shown = chart_data([replace(comparison, contestants=long)])[0]["playback"]
+    long = tuple(replace(c, playback=Playback(rate, flat, flat, late, flat)) for c in comparison.contenders)
+    shown = chart_data([replace(comparison, contenders=long)])[0]["playback"]
     assert shown["rate"][0] == 2
     assert shown["series"][0]["late"][0] == pytest.approx(30)
 

@@ -386,7 +386,7 @@ def test_it_beats_the_default_hpa_clearly_on_traffic_it_was_not_fitted_on(diurna
     params, _, episodes = diurnal
     assert forecast_of_diurnal.season
     rule = ForecastMpc(ForecastMpcParameters(forecast=forecast_of_diurnal), params)
-    ours, hpa = (run_episodes(policy, episodes, params)[0].J_per_hour for policy in (rule, Hpa(HpaParameters(), params)))
+    ours, hpa = (run_episodes(policy, episodes, params)[0]["J_per_hour"] for policy in (rule, Hpa(HpaParameters(), params)))
     assert ours.mean() < 0.95 * hpa.mean()
     assert (ours < hpa).mean() > 0.75
 
@@ -394,7 +394,7 @@ def test_it_beats_the_default_hpa_clearly_on_traffic_it_was_not_fitted_on(diurna
 def test_the_fitted_forecast_is_worth_more_than_that_nothing_changes(diurnal, forecast_of_diurnal):
     params, _, episodes = diurnal
     rules = [ForecastMpc(ForecastMpcParameters(forecast=f), params) for f in (forecast_of_diurnal, None)]
-    fitted_J, plain_J = (run_episodes(rule, episodes, params)[0].J_per_hour.mean() for rule in rules)
+    fitted_J, plain_J = (run_episodes(rule, episodes, params)[0]["J_per_hour"].mean() for rule in rules)
     assert fitted_J < 0.95 * plain_J
 
 
@@ -407,7 +407,7 @@ def test_an_artifact_keeps_the_fitted_forecast_and_decides_the_same(diurnal, for
     assert isinstance(loaded.parameters.forecast, Forecast)
     assert isinstance(loaded.parameters.forecast.weights[0], tuple)
     short = replace(episodes, rates_rps=episodes.rates_rps[:, :60], arrived=episodes.arrived[:, :60])
-    np.testing.assert_array_equal(*(run_episodes(r, short, params)[0].J_per_hour for r in (rule, loaded)))
+    np.testing.assert_array_equal(*(run_episodes(r, short, params)[0]["J_per_hour"] for r in (rule, loaded)))
 
 
 def test_lists_as_json_has_them_become_the_forecast_again(forecast_of_diurnal, diurnal):
@@ -431,9 +431,9 @@ def test_parameter_sets_side_by_side_fly_as_each_alone(diurnal, forecast_of_diur
         ForecastMpcParameters(0.7, 3.0, 8, 1.0, forecast_of_diurnal),
     ]
     together, _ = run_episodes(ForecastMpc([c for c in candidates for _ in range(2)], params), first.repeated(3), params)
-    alone = [run_episodes(ForecastMpc(c, params), first, params)[0].J_per_hour for c in candidates]
-    np.testing.assert_allclose(together.J_per_hour, np.concatenate(alone), rtol=1e-12)
-    assert len(set(together.J_per_hour.tolist())) == 6
+    alone = [run_episodes(ForecastMpc(c, params), first, params)[0]["J_per_hour"] for c in candidates]
+    np.testing.assert_allclose(together["J_per_hour"], np.concatenate(alone), rtol=1e-12)
+    assert len(set(together["J_per_hour"].tolist())) == 6
 
 
 def test_forecasts_that_fail_widen_the_next_ones():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.hpa_reference import REQUEST, Cluster, Controller, Decider, Rules, Spec
 
-from scalepilot.evaluate.run_comparison import describe_policy
+from scalepilot.evaluate.evaluation import describe_policy
 from scalepilot.policy import load_policy, save_policy
 from scalepilot.policy.rules import Hpa, HpaParameters
 from scalepilot_envs.autoscale import AutoscaleParams, observation_fields

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.experiments.run import make_task
 from scalepilot.learn.algorithms import make_trainer
+from scalepilot.learn.task import Task
 from scalepilot.runs.metrics import METRICS
 
 pytest.importorskip("stable_baselines3")
@@ -32,7 +32,7 @@ def config(algorithm: str = "sb3_ppo", env: str = "CartPole-v1", **changes: Any)
 
 
 def trainer_of(experiment: ExperimentConfig) -> Sb3Trainer:
-    trainer = make_trainer(experiment, make_task(experiment, None))
+    trainer = make_trainer(experiment, Task(experiment))
     assert isinstance(trainer, Sb3Trainer)
     return trainer
 

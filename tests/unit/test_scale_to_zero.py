@@ -74,11 +74,11 @@ def test_every_rule_and_the_optimum_run_at_zero_and_none_is_below_the_bound(nigh
     assert (best.targets.min(axis=1) == 0).all()
     assert (best.lower_J_per_hour <= best.upper_J_per_hour * (1 + 1e-9)).all()
     replayed, _ = run_episodes(best.planner(), nights, ZERO)
-    np.testing.assert_allclose(replayed.J_per_hour, best.upper_J_per_hour, rtol=1e-9)
+    np.testing.assert_allclose(replayed["J_per_hour"], best.upper_J_per_hour, rtol=1e-9)
     for name in rules_for(describe(ZERO)):
         results, _ = run_episodes(make_rule(name, ZERO), nights, ZERO)
-        assert np.isfinite(results.J_per_hour).all(), name
-        assert (results.J_per_hour >= best.lower_J_per_hour * (1 - 1e-9)).all(), name
+        assert np.isfinite(results["J_per_hour"]).all(), name
+        assert (results["J_per_hour"] >= best.lower_J_per_hour * (1 - 1e-9)).all(), name
 
 
 def test_the_hpa_scales_to_zero_and_back_on_requests_and_keeps_one_on_cpu(nights):

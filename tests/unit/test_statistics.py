@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from scalepilot.evaluate.statistics.bootstrap import widening
-from scalepilot.evaluate.statistics.intervals import FROM_ZERO, SHARE, Interval, block_bootstrap, gap_closed, paired_difference
+from scalepilot.evaluate.statistics.intervals import Interval, block_bootstrap, gap_closed, paired_difference
+from scalepilot_envs.objective import FROM_ZERO, SHARE
 
 
 def test_the_mean_is_that_of_all_episodes_however_many_a_day_has():

@@ -8,13 +8,13 @@ from dataclasses import fields, replace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tests.unit.test_compare import contestants, episodes, noisy, results
+from tests.unit.test_compare import contenders, episodes, noisy, results
 
 from scalepilot.errors import InputError
 from scalepilot.evaluate import (
     METRICS,
     Comparison,
-    Contestant,
+    Contender,
     Member,
     SuiteComparison,
     block_bootstrap,
@@ -23,8 +23,8 @@ from scalepilot.evaluate import (
     read_evaluation,
     write_evaluation,
 )
-from scalepilot.evaluate.statistics.intervals import FROM_ZERO
 from scalepilot.simulate import EpisodeResults
+from scalepilot_envs.objective import FROM_ZERO
 
 
 def member(of, seed, J):
@@ -32,29 +32,29 @@ def member(of, seed, J):
 
 
 def trained(of, levels, name="ppo"):
-    return Contestant.of_members(name, "policy", "3 seeds", [member(of, seed, J) for seed, J in enumerate(levels)])
+    return Contender.of_members(name, "policy", "3 seeds", [member(of, seed, J) for seed, J in enumerate(levels)])
 
 
 def workload(name, policy_J, scale=1.0, bound=None):
-    """A comparison of one policy with the rules of `contestants`, every cost times `scale`."""
+    """A comparison of one policy with the rules of `contenders`, every cost times `scale`."""
     of = episodes()
-    rows = [replace(c, results=results(of, scale * c.results.J_per_hour)) for c in contestants(of, policy_J)]
-    return compare(name, of, rows, lower_bound_J_per_hour=bound)
+    rows = [replace(c, results=results(of, scale * c.results["J_per_hour"])) for c in contenders(of, policy_J)]
+    return compare(name, of, rows, bound=bound)
 
 
 def test_the_results_of_members_are_their_mean_episode_by_episode():
     of = episodes()
     J = np.arange(len(of), dtype=float)
     ppo = trained(of, [J, J + 3, J + 6])
-    np.testing.assert_allclose(ppo.results.J_per_hour, J + 3)
+    np.testing.assert_allclose(ppo.results["J_per_hour"], J + 3)
     np.testing.assert_array_equal(ppo.results.seed, of.seed)
-    assert ppo.by_member(lambda r: r.J_per_hour).shape == (3, len(of))
+    assert ppo.by_member(lambda r: r["J_per_hour"]).shape == (3, len(of))
 
 
 def test_training_seeds_widen_the_interval_and_leave_the_estimate():
     of = episodes()
-    alike = compare("shop", of, [trained(of, [noisy(9.0)] * 3), *contestants(of, 9.0)[1:]])
-    apart = compare("shop", of, [trained(of, [noisy(8.0), noisy(9.0), noisy(10.0)]), *contestants(of, 9.0)[1:]])
+    alike = compare("shop", of, [trained(of, [noisy(9.0)] * 3), *contenders(of, 9.0)[1:]])
+    apart = compare("shop", of, [trained(of, [noisy(8.0), noisy(9.0), noisy(10.0)]), *contenders(of, 9.0)[1:]])
     assert apart.rows["ppo"]["J"].mean == pytest.approx(alike.rows["ppo"]["J"].mean)
     assert apart.rows["ppo"]["J"].high > alike.rows["ppo"]["J"].high + 1.0
     # Seeds that are alike add no chance of their own.
@@ -107,11 +107,11 @@ def test_improvement_is_by_window_and_ties_count_half():
     of = episodes()
     # Cheaper in half of the windows by little, dearer in the others by much; equal to hpa-tuned in none.
     J = np.where(of.window % 2 == 0, 9.9, 50.0)
-    suite = compare_suite([compare("shop", of, contestants(of, J))])
+    suite = compare_suite([compare("shop", of, contenders(of, J))])
     assert suite.standing("ppo").improvement["hpa-tuned"].mean == pytest.approx(0.5)
-    same = compare_suite([compare("shop", of, contestants(of, 10.0))]).standing("ppo").improvement["hpa-tuned"]
+    same = compare_suite([compare("shop", of, contenders(of, 10.0))]).standing("ppo").improvement["hpa-tuned"]
     assert (same.low, same.mean, same.high) == (0.5, 0.5, 0.5)
-    sure = compare_suite([compare("shop", of, contestants(of, 9.0))]).standing("ppo").improvement
+    sure = compare_suite([compare("shop", of, contenders(of, 9.0))]).standing("ppo").improvement
     assert {b: i.mean for b, i in sure.items()} == {"hpa-default": 1.0, "hpa-tuned": 1.0}
 
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_ranked_together_is_refused(change):
     given, yardstick = {
         "none": ([], None),
         "twice": ([shop, shop], None),
-        "others": ([shop, replace(mail, contestants=mail.contestants[:2])], None),
+        "others": ([shop, replace(mail, contenders=mail.contenders[:2])], None),
         "yardstick": ([shop, mail], "kpa"),
     }[change]
     with pytest.raises(InputError, match="allowed"):
@@ -138,7 +138,7 @@ def test_what_cannot_be_ranked_together_is_refused(change):
 
 def stored(tmp_path):
     of = episodes()
-    rows = [trained(of, [noisy(8.0), noisy(9.0)]), *contestants(of, 9.0)[1:]]
+    rows = [trained(of, [noisy(8.0), noisy(9.0)]), *contenders(of, 9.0)[1:]]
     suite = compare_suite(
         [compare("shop", of, rows), compare("mail", of, rows)], failed={"broken": "model.onnx: was changed"}, bootstrap_samples=50
     )
@@ -155,7 +155,7 @@ def test_a_suite_is_read_back_as_it_was_written(tmp_path):
     for ours, theirs in zip(read.comparisons, written.comparisons, strict=True):
         assert (ours.rows, ours.gap_closed, ours.versus) == (theirs.rows, theirs.gap_closed, theirs.versus)
         assert (ours.scope, ours.played_back) == (theirs.scope, theirs.played_back)
-        for a, b in zip(ours.contestants, theirs.contestants, strict=True):
+        for a, b in zip(ours.contenders, theirs.contenders, strict=True):
             assert [(m.name, m.training_seed) for m in a.members] == [(m.name, m.training_seed) for m in b.members]
             for f in fields(EpisodeResults):
                 np.testing.assert_allclose(getattr(a.results, f.name), getattr(b.results, f.name))

@@ -11,9 +11,10 @@ import pytest
 
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import ConfigError
-from scalepilot.experiments.run import make_task, run_experiment
+from scalepilot.experiments.run import run_experiment
 from scalepilot.learn.algorithms import make_trainer
 from scalepilot.learn.tabular import ROLLOUT_STEPS, TabularTrainer
+from scalepilot.learn.task import Task
 from scalepilot.learn.traces import Traces, apply_errors, step_weights
 from scalepilot.policy import TablePolicy, load_policy
 from scalepilot.runs.folder import RunFolder
@@ -29,7 +30,7 @@ def trainer_of(algorithm="q_learning", env="GridWorld-v0", seed=0, options=None,
     config = config_from_mapping(
         {"algorithm": algorithm, "seed": seed, "env": {"id": env, "options": options or {}}, "tabular": tabular}
     )
-    trainer = make_trainer(config, make_task(config, None))
+    trainer = make_trainer(config, Task(config))
     assert isinstance(trainer, TabularTrainer)
     return trainer
 

@@ -64,7 +64,7 @@ def test_candidates_side_by_side_score_as_each_alone(data):
     rng = np.random.default_rng(0)
     candidates = [draw_hpa(rng, ["cpu", "rps"]) for _ in range(9)]
     together = mean_J(make, candidates, data.train, PARAMS)
-    alone = [float(run_episodes(Hpa(c, PARAMS), data.train, PARAMS)[0].J_per_hour.mean()) for c in candidates]
+    alone = [float(run_episodes(Hpa(c, PARAMS), data.train, PARAMS)[0]["J_per_hour"].mean()) for c in candidates]
     assert together == pytest.approx(alone, rel=1e-12)
 
 
@@ -154,7 +154,7 @@ def test_the_look_aheads_utilisation_is_the_best_on_training_windows(data):
     scores = {}
     for utilisation in np.arange(0.5, 0.96, 0.05):
         results, _ = run_episodes(replace(best, utilisation=float(utilisation)), data.train, PARAMS)
-        scores[float(utilisation)] = results.J_per_hour.mean()
+        scores[float(utilisation)] = results["J_per_hour"].mean()
     assert best.utilisation == min(scores, key=scores.get)
 
 
@@ -241,8 +241,8 @@ def test_a_search_is_repeatable_and_never_looks_at_the_test_windows(data, name):
     assert tune_rule(name, blind, PARAMS, evaluations=12, seed=6).best != found.best
     assert found.evaluations == 12
     rule = RULES[name](found.best, PARAMS)
-    assert run_episodes(rule, data.validation, PARAMS)[0].J_per_hour.mean() == pytest.approx(found.validation_J, rel=1e-12)
-    assert run_episodes(rule, data.train, PARAMS)[0].J_per_hour.mean() == pytest.approx(found.train_J, rel=1e-12)
+    assert run_episodes(rule, data.validation, PARAMS)[0]["J_per_hour"].mean() == pytest.approx(found.validation_J, rel=1e-12)
+    assert run_episodes(rule, data.train, PARAMS)[0]["J_per_hour"].mean() == pytest.approx(found.train_J, rel=1e-12)
 
 
 def test_a_static_count_is_searched_over_the_whole_range_where_it_fits(data):
@@ -250,12 +250,12 @@ def test_a_static_count_is_searched_over_the_whole_range_where_it_fits(data):
     found = tune_rule("static", data, service, evaluations=400)
     assert found.evaluations == 29
     scores = {
-        n: run_episodes(Static(StaticParameters(n), service), data.train, service)[0].J_per_hour.mean() for n in range(2, 31)
+        n: run_episodes(Static(StaticParameters(n), service), data.train, service)[0]["J_per_hour"].mean() for n in range(2, 31)
     }
     finalists = sorted(scores, key=scores.get)[:10]
     assert found.best.replicas in finalists
     validated = {
-        n: run_episodes(Static(StaticParameters(n), service), data.validation, service)[0].J_per_hour.mean() for n in finalists
+        n: run_episodes(Static(StaticParameters(n), service), data.validation, service)[0]["J_per_hour"].mean() for n in finalists
     }
     assert found.best.replicas == min(validated, key=validated.get)
 

@@ -1,4 +1,4 @@
-"""`scalepilot compare POLICY…`: any policies on any workloads, beside default and tuned rules and the clairvoyant optimum."""
+"""`scalepilot compare POLICY…`: policies on held-out episodes, beside default and tuned rules and the clairvoyant optimum."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalepilot.cli.checks import is_given
 from scalepilot.cli.streams import note
 
 if TYPE_CHECKING:
     from scalepilot.evaluate.lineup import Gathered
-    from scalepilot.evaluate.returns import ReturnComparison
     from scalepilot.evaluate.suite import SuiteComparison
     from scalepilot.simulate import Executor
 
-_TEST_EPISODES = 200
-HELP = "compare policies on workloads they were not trained on, against default and tuned rules and the optimum"
+HELP = "compare policies on episodes they were not trained on, against default and tuned rules and the optimum"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME",
         help="baselines to compare against: hpa-default, hpa-tuned, kpa-tuned, forecast_mpc-default …, all or none; repeatable"
-        " (default: hpa-default and hpa-tuned)",
+        " (default: hpa-default and hpa-tuned; on other environments every rule that fits)",
     )
     parser.add_argument(
         "--workload",
@@ -49,10 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a kind such as spike or diurnal, a trace (CSV, Parquet, JSON) or an experiment's YAML; repeatable"
         " (default: what the policies were trained for)",
     )
-    parser.add_argument("--seeds", type=int, metavar="N", help="arrival seeds of each test window (default: 3)")
+    parser.add_argument("--arrival-seeds", type=int, metavar="N", help="arrival seeds of each test window (default: 3)")
+    parser.add_argument("--episodes", type=int, metavar="N", help="test episodes of other environments (default: as trained)")
+    # The name of both before.
+    parser.add_argument("--seeds", type=int, metavar="N", help=argparse.SUPPRESS)
     parser.add_argument("--steps", type=int, metavar="N", help="steps of a window (default: 1920, 8 hours of 15 s)")
     parser.add_argument("--windows", default="all", metavar="N", help="test windows of each workload, or all (default)")
-    parser.add_argument("--config", type=Path, metavar="CONFIG", help="experiment YAML that names service and workload")
+    parser.add_argument("--config", type=Path, metavar="CONFIG", help="experiment YAML that names environment and workload")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of the config; repeatable"
     )
@@ -63,16 +63,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="scale kinds and traces so that their 99.5 %% quantile is this (default: 500; 0 keeps the rates)",
     )
     parser.add_argument("--evaluations", type=int, default=600, help="random-search evaluations of a tuned rule (default: 600)")
-    parser.add_argument("--no-optimum", action="store_true", help="leave the clairvoyant optimum out")
+    parser.add_argument("--no-optimum", action="store_true", help="leave out the clairvoyant optimum")
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="write summary.json, episodes.parquet, report.html and finished cells here"
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="write summary.json, episodes.parquet, report.html and finished results here",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="FOLDER", help="keep tuned rules and optima here and use those there (default: OUT/cache)"
+        "--cache",
+        type=Path,
+        metavar="FOLDER",
+        help="keep tuned rules and optima here and reuse them (default: OUT/cache)",
     )
-    parser.add_argument("--reuse", action="store_true", help="go on from the cells that --out holds already")
+    parser.add_argument("--resume", action="store_true", help="use the finished results that --out holds already")
+    parser.add_argument("--reuse", dest="resume", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(
-        "--plot-only", type=Path, metavar="FOLDER", help="only print, and draw report.html again, from what is stored there"
+        "--plot-only", type=Path, metavar="FOLDER", help="only print what is stored there and draw report.html again"
     )
     parser.add_argument("--step-log", action="store_true", help="write every step of every episode to OUT/steps (Parquet)")
     parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one a core)")
@@ -94,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     gathered = gather(arguments.policies)
     for problem in gathered.failed.values():
         note("compare", f"left out: {problem}")
-    if gathered.failed and not gathered.entrants and not gathered.rules:
+    if gathered.failed and not gathered.rows and not gathered.rules:
         note("compare", "no policy is left to compare")
         return 1
     gathered.check_one_environment()
@@ -117,80 +124,47 @@ def _check(arguments: argparse.Namespace) -> None:
 
     if arguments.windows != "all" and not (arguments.windows.isdecimal() and int(arguments.windows)):
         raise InputError(f"--windows: {arguments.windows!r} is not allowed; allowed: whole numbers from 1, or all")
-    for name, lowest in (("seeds", 1), ("steps", 2), ("jobs", 1), ("evaluations", 2)):
+    for name, lowest in (("arrival_seeds", 1), ("episodes", 1), ("seeds", 1), ("steps", 2), ("jobs", 1), ("evaluations", 2)):
         value = getattr(arguments, name)
         if value is not None and value < lowest:
-            raise InputError(f"--{name}: {value} is not allowed; allowed: whole numbers from {lowest}")
+            raise InputError(f"--{name.replace('_', '-')}: {value} is not allowed; allowed: whole numbers from {lowest}")
     rps = arguments.peak_rps
     if rps is not None and not 0 <= rps < math.inf:
         raise InputError(f"--peak-rps: {rps:g} is not allowed; allowed: finite requests/s from 0")
-    for name in ("reuse", "step_log"):
+    for name in ("resume", "step_log"):
         if getattr(arguments, name) and arguments.out is None:
-            raise InputError(f"--{name.replace('_', '-')}: needs --out, the folder that holds the cells")
+            raise InputError(f"--{name.replace('_', '-')}: needs --out, the folder that holds the results")
 
 
-def _compete(
-    arguments: argparse.Namespace, gathered: Gathered, executor: Executor
-) -> tuple[SuiteComparison | ReturnComparison, list[str]]:
+def _compete(arguments: argparse.Namespace, gathered: Gathered, executor: Executor) -> tuple[SuiteComparison, list[str]]:
     """The comparison, and what its reader must know of the policies."""
-    from scalepilot.config.env import is_autoscale
-    from scalepilot.evaluate.baselines import USUAL
-    from scalepilot.experiments.compare import Effort, arenas, compete, compete_by_return
+    from scalepilot.experiments.compare import Effort, Extent, run_comparison, scenarios
     from scalepilot.simulate import CellStore
 
-    if gathered.policies and not is_autoscale(gathered.policies[0].spec.env_id):
-        _refuse_what_needs_money(arguments, gathered.policies[0].spec.env_id)
-        episodes = _TEST_EPISODES if arguments.seeds is None else arguments.seeds
-        return compete_by_return(gathered, baselines=arguments.baseline, num_episodes=episodes, executor=executor), []
-    overrides = list(arguments.set)
-    if arguments.steps is not None:
-        overrides.append(f"evaluation.window_steps={arguments.steps}")
     if arguments.seeds is not None:
-        overrides.append(f"evaluation.test_seeds={list(range(arguments.seeds))}")
-    on = arenas(gathered, arguments.workload, config=arguments.config, overrides=overrides, peak_rps=arguments.peak_rps)
-    notes = gathered.other_services([(arena.name, arena.config.autoscale.params) for arena in on])
+        note("compare", "--seeds is now --arrival-seeds, or --episodes on other environments; it goes with the next release")
+    extent = Extent(
+        windows=None if arguments.windows == "all" else int(arguments.windows),
+        steps=arguments.steps,
+        arrival_seeds=arguments.arrival_seeds,
+        episodes=arguments.episodes,
+        seeds_of_either=arguments.seeds,
+        peak_rps=arguments.peak_rps,
+    )
+    on = scenarios(gathered, arguments.workload, config=arguments.config, overrides=arguments.set, extent=extent)
+    notes = gathered.other_parameters(on)
     for line in notes:
         note("compare", f"note: {line}")
-    effort = Effort(
-        evaluations=arguments.evaluations,
-        windows=None if arguments.windows == "all" else int(arguments.windows),
-        optimum=not arguments.no_optimum,
-        step_log=arguments.step_log,
-    )
-    comparison = compete(
+    comparison = run_comparison(
         gathered,
         on,
-        baselines=USUAL if arguments.baseline is None else arguments.baseline,
-        effort=effort,
+        baselines=arguments.baseline,
+        effort=Effort(arguments.evaluations, not arguments.no_optimum, arguments.step_log),
         executor=executor,
-        store=CellStore(arguments.out, arguments.reuse) if arguments.out else None,
+        store=CellStore(arguments.out, arguments.resume) if arguments.out else None,
         cache=arguments.cache or (arguments.out / "cache" if arguments.out else None),
     )
     return comparison, notes
-
-
-def _refuse_what_needs_money(arguments: argparse.Namespace, env_id: str) -> None:
-    """Options that only a comparison by cost knows."""
-    from scalepilot.errors import InputError
-
-    given = {
-        "--workload": arguments.workload,
-        "--steps": arguments.steps,
-        "--windows": arguments.windows != "all",
-        "--config": arguments.config,
-        "--set": arguments.set,
-        "--step-log": arguments.step_log,
-        "--reuse": arguments.reuse,
-        "--peak-rps": is_given(arguments, "peak_rps"),
-        "--evaluations": is_given(arguments, "evaluations"),
-        "--no-optimum": arguments.no_optimum,
-        "--cache": arguments.cache,
-    }
-    for option, value in given.items():
-        if value:
-            raise InputError(
-                f"{option}: does not go with {env_id}, which is judged by return; allowed: --seeds, --baseline, --out"
-            )
 
 
 @contextlib.contextmanager
@@ -209,26 +183,18 @@ def _executor(arguments: argparse.Namespace) -> Iterator[Executor]:
         yield processes
 
 
-def _write(
-    comparison: SuiteComparison | ReturnComparison, gathered: Gathered, notes: list[str], arguments: argparse.Namespace
-) -> None:
+def _write(comparison: SuiteComparison, gathered: Gathered, notes: list[str], arguments: argparse.Namespace) -> None:
     """The evaluation, what else its report shows, and the report."""
-    from scalepilot.evaluate.returns import ReturnComparison, write_returns
     from scalepilot.evaluate.store import write_evaluation
     from scalepilot.report.html.report import ReportData
     from scalepilot.report.run_report import learning_curve_of, store_about, write_comparison_report
     from scalepilot.runs.folder import git_sha, hardware, library_versions
 
-    by_return = isinstance(comparison, ReturnComparison)
-    if isinstance(comparison, ReturnComparison):
-        write_returns(comparison, arguments.out)
-    else:
-        write_evaluation(comparison, arguments.out)
-    title = comparison.env_id if isinstance(comparison, ReturnComparison) else " · ".join(comparison.workloads)
+    write_evaluation(comparison, arguments.out)
     curves = [learning_curve_of(path, name) for name, path in gathered.folders]
     noted = {f"note {i}": line for i, line in enumerate(notes, 1)}
     about = ReportData(
-        title=title.rpartition("/")[2] if by_return else title,
+        title=" · ".join(name.rpartition("/")[2] for name in comparison.workloads),
         comparison=comparison,
         learning_curves=[curve for curve in curves if curve is not None],
         provenance={**noted, "git sha": git_sha(), **{f"version of {n}": v for n, v in library_versions().items()}, **hardware()},
@@ -241,36 +207,29 @@ def _write(
 def _plot(arguments: argparse.Namespace) -> int:
     from scalepilot.errors import InputError
     from scalepilot.evaluate.comparison import Comparison
+    from scalepilot.evaluate.store import read_evaluation
     from scalepilot.evaluate.suite import compare_suite
-    from scalepilot.report.run_report import read_judged, write_comparison_report
+    from scalepilot.report.run_report import write_comparison_report
 
     if arguments.policies:
-        raise InputError(f"POLICY: {arguments.policies[0]} does not go with --plot-only, which flies nothing; allowed: none")
-    stored = read_judged(arguments.plot_only)
+        raise InputError(f"POLICY: {arguments.policies[0]} does not go with --plot-only, which runs nothing; allowed: none")
+    stored = read_evaluation(arguments.plot_only)
     write_comparison_report(arguments.plot_only)
     _show(compare_suite([stored]) if isinstance(stored, Comparison) else stored, arguments)
     return 0
 
 
-def _show(comparison: SuiteComparison | ReturnComparison, arguments: argparse.Namespace) -> None:
-    from scalepilot.cli.output import print_returns, print_suite
-    from scalepilot.evaluate.returns import ReturnComparison, returns_summary
+def _show(comparison: SuiteComparison, arguments: argparse.Namespace) -> None:
+    from scalepilot.cli.output import print_suite
     from scalepilot.evaluate.store import summary
     from scalepilot.report.words.markdown import markdown_table
-    from scalepilot.report.words.returns_text import returns_markdown
 
     if arguments.json:
-        found = returns_summary(comparison) if isinstance(comparison, ReturnComparison) else summary(comparison)
-        print(json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(summary(comparison), indent=1, ensure_ascii=False, allow_nan=False))
     elif arguments.markdown:
-        print(
-            returns_markdown(comparison) if isinstance(comparison, ReturnComparison) else markdown_table(comparison.comparisons)
-        )
+        print(markdown_table(comparison.comparisons))
     else:
-        if isinstance(comparison, ReturnComparison):
-            print_returns(comparison)
-        else:
-            print_suite(comparison)
+        print_suite(comparison)
         folder = arguments.out or arguments.plot_only
         if folder:
             print(f"written: {folder}")

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from scalepilot.evaluate.compare import Comparison
-    from scalepilot.evaluate.returns import ReturnComparison
     from scalepilot.evaluate.suite import SuiteComparison
 
 _PIPED_COLUMNS = 100
@@ -43,13 +42,3 @@ def print_suite(suite: SuiteComparison) -> None:
         out.print(suite_table(suite))
         out.print(suite_verdict(suite))
         out.print()
-
-
-def print_returns(comparison: ReturnComparison) -> None:
-    """The same for returns."""
-    from scalepilot.report.words.returns_text import returns_table, returns_verdict
-
-    out = console()
-    out.print(returns_table(comparison))
-    out.print(returns_verdict(comparison))
-    out.print()

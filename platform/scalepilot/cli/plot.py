@@ -22,21 +22,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Draw; 0 when anything was drawn, 1 when nothing could be."""
     from scalepilot.errors import InputError
-    from scalepilot.evaluate.returns import is_returns, read_returns
+    from scalepilot.evaluate.comparison import Comparison
     from scalepilot.evaluate.store import SUMMARY_FILE, read_evaluation
-    from scalepilot.experiments.run import make_task
     from scalepilot.files.atomic import write_bytes
-    from scalepilot.report.run_plots import Judged, RunPictures
+    from scalepilot.learn.task import Task
+    from scalepilot.report.run_plots import RunPictures
     from scalepilot.runs.folder import RunFolder
     from scalepilot.runs.stored_metrics import stored_metrics
 
     folder, config = RunFolder.open(arguments.folder)
-    comparison: Judged | None = None
+    comparison = None
     notes = []
     if (folder.evaluation / SUMMARY_FILE).exists():
         try:
-            judged = read_returns(folder.evaluation) if is_returns(folder.evaluation) else read_evaluation(folder.evaluation)
-            comparison = judged if isinstance(judged, Judged) else None
+            stored = read_evaluation(folder.evaluation)
+            comparison = stored if isinstance(stored, Comparison) else None
         except InputError as error:
             notes.append(f"evaluation: left out: {error}")
     out = arguments.out or folder.plots
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise InputError(f"--out: {out} cannot be made ({error.strerror})") from None
     fields = tuple(arguments.field) if arguments.field else None
-    pictures = RunPictures(config, folder, lambda: make_task(config), comparison, fields)
+    pictures = RunPictures(config, folder, lambda: Task(config), comparison, fields)
     drawn, left_out = [], {}
     for plot in pictures.plots():
         if plot.svg is None:

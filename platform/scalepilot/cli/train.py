@@ -79,10 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
         # What cannot be trained on should not leave an empty run behind.
         from scalepilot.learn.callbacks import check_tracking
         from scalepilot.learn.devices import choose_device
-        from scalepilot.simulate.workload_data import load_data
+        from scalepilot.simulate import scenario_of
 
-        if isinstance(config.env, configuration.EnvConfig):
-            load_data(config)
+        scenario_of(config)
         check_tracking(config.tracking)
         if config.resources.address is None:
             choose_device(config.resources)
@@ -101,18 +100,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(read_text(folder.evaluation / "summary.json"))
         return 0
-    from scalepilot.cli.output import print_comparison, print_returns
-    from scalepilot.evaluate.comparison import Comparison
+    from scalepilot.cli.output import print_comparison
 
-    if isinstance(result.comparison, Comparison):
-        print_comparison(result.comparison)
-    elif result.comparison is not None:
-        print_returns(result.comparison)
     if result.comparison is not None:
+        print_comparison(result.comparison)
         print(f"report:  {folder.report}")
     print(f"policy:  {folder.policy}")
     if stored:
         print(f"stored:  {stored}")
-    if isinstance(config.env, configuration.EnvConfig):
+    if config.env.takes_workload:
         print(f"serve:   scalepilot serve {folder.path}")
     return 0

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, ClassVar
 
 from scalepilot.config.checks import Between, Section
 from scalepilot.files.ownership import check_listed_modules, check_module
 from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.flat_env import wrapper_names
+from scalepilot_envs.objective import Objective
 from scalepilot_envs.registration import MODULE_PREFIX, NAMESPACE, find_env, is_own
+from scalepilot_envs.workloads import Workload
 
 AUTOSCALE = "Autoscale-v0"
 
@@ -32,10 +34,38 @@ class EnvConfig(Section):
     randomisation: Randomisation = field(default_factory=Randomisation)
     episode_steps: Annotated[int, Between(1, 10_000_000)] = 1920
 
+    # Its traffic is a section of its own, `workload`.
+    takes_workload: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         if not is_autoscale(self.id):
             raise ValueError(f"id: {self.id!r} is not allowed here; allowed: {AUTOSCALE}")
         super().__post_init__()
+
+    @property
+    def description(self) -> EnvDescription:
+        """Its fields and actions."""
+        return find_env(AUTOSCALE).describe(asdict(self.params))
+
+    @property
+    def objective(self) -> Objective:
+        """How its episodes are judged."""
+        return self.description.objective()
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What it is made with, but for its workload."""
+        return {"params": self.params}
+
+    def training_arguments(self, workload: Workload) -> dict[str, Any]:
+        """What it is made with for training: the training part of the workload, randomised."""
+        return {
+            "workload": workload,
+            "part": "train",
+            "params": self.params,
+            "randomisation": self.randomisation,
+            "episode_steps": self.episode_steps,
+        }
 
 
 @dataclass(frozen=True)
@@ -54,6 +84,8 @@ class OtherEnvConfig(Section):
     params: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     wrappers: tuple[str | dict[str, Any], ...] = ()
+
+    takes_workload: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,6 +116,15 @@ class OtherEnvConfig(Section):
     def description(self) -> EnvDescription:
         """Its fields and actions."""
         return find_env(self.id).describe(self.params, **self._others)
+
+    @property
+    def objective(self) -> Objective:
+        """How its episodes are judged."""
+        return self.description.objective(self.arguments)
+
+    def training_arguments(self, workload: Workload) -> dict[str, Any]:
+        """What it is made with for training: its own arguments."""
+        return self.arguments
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, cast, dataclass_transform
 
 import yaml
 from pydantic import Discriminator, Field, Tag, TypeAdapter
@@ -86,7 +86,7 @@ class ExperimentConfig(Section):
         if self.engine not in engines:
             allowed = ", ".join(engines)
             raise ValueError(f"engine: {self.engine} is not allowed for algorithm {self.algorithm}; allowed: {allowed}")
-        if isinstance(self.env, OtherEnvConfig):
+        if not self.env.takes_workload:
             check_trainable(self.algorithm, self.engine, self.env.description, getattr(self.learning, "cnn", None))
         self._check_shares()
 
@@ -119,9 +119,9 @@ class ExperimentConfig(Section):
         Raises:
             ConfigError: it is another one.
         """
-        if not isinstance(self.env, EnvConfig):
+        if not self.env.takes_workload:
             raise ConfigError(f"env.id: {self.env.id!r} is not allowed; allowed: Autoscale-v0")
-        return self.env
+        return cast(EnvConfig, self.env)
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain data, as `config.yaml` in a run folder holds it."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from scalepilot.config.algorithms import ALGORITHMS
-from scalepilot.config.env import AUTOSCALE, ENV_TAGS, EnvConfig
+from scalepilot.config.env import AUTOSCALE, ENV_TAGS
 from scalepilot.config.experiment import ADAPTER, ExperimentConfig
 from scalepilot.config.schema import Described
 from scalepilot.config.strict_yaml import MAX_YAML_CHARACTERS, parse_yaml
@@ -298,7 +298,7 @@ def with_trace(config: ExperimentConfig, path: Path, peak_rps: float | None = No
     Raises:
         ConfigError: the peak is not allowed, or the environment has no requests to serve.
     """
-    if not isinstance(config.env, EnvConfig):
+    if not config.env.takes_workload:
         raise ConfigError(f"--trace {path}: is not used on {config.env.id}, which has no requests to serve; allowed: {AUTOSCALE}")
     scale = PROTOCOL_PEAK_RPS if peak_rps is None else peak_rps or None
     try:
@@ -316,8 +316,10 @@ def with_workload(config: ExperimentConfig, kind: str, peak_rps: float | None = 
         peak_rps: as in `with_trace`.
 
     Raises:
-        ConfigError: the peak is not allowed.
+        ConfigError: the peak is not allowed, or the environment knows no workloads.
     """
+    if not config.env.takes_workload:
+        return config_from_mapping(config.to_mapping(), [f"env.options.workload={kind}"], source=f"--workload {kind}")
     scale = PROTOCOL_PEAK_RPS if peak_rps is None else peak_rps or None
     try:
         return replace(config, workload=WORKLOADS[kind](peak_rps=scale))

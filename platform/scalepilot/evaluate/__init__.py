@@ -1,7 +1,7 @@
 """From episodes to a verdict: intervals and comparisons."""
 
 from scalepilot.evaluate.compare import compare
-from scalepilot.evaluate.comparison import METRICS, Comparison, Contestant, Member
+from scalepilot.evaluate.comparison import Comparison, Contender, Member
 from scalepilot.evaluate.statistics.aggregate import interquartile_mean, probability_of_improvement, stratified_bootstrap
 from scalepilot.evaluate.statistics.intervals import (
     GapClosed,
@@ -15,9 +15,8 @@ from scalepilot.evaluate.store import read_evaluation, summary, write_evaluation
 from scalepilot.evaluate.suite import Standing, SuiteComparison, compare_suite
 
 __all__ = [
-    "METRICS",
     "Comparison",
-    "Contestant",
+    "Contender",
     "GapClosed",
     "Interval",
     "Member",

@@ -1,52 +1,21 @@
-"""What a comparison is: contestants over the same episodes, their figures with intervals, and who beats whom."""
+"""What a comparison is: contenders over the same episodes, their figures with intervals, and who beats whom."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.evaluate.statistics.intervals import ABOVE_ZERO, FROM_ZERO, SHARE, Bounds, GapClosed, Interval, PairedDifference
-from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
+from scalepilot.evaluate.statistics.intervals import GapClosed, Interval, PairedDifference
+from scalepilot.simulate import EpisodeIndex, EpisodeResults, Playback
+from scalepilot_envs.objective import Metric, Objective
 
 Role = Literal["policy", "baseline", "reference"]
 ROLES: tuple[Role, ...] = ("policy", "baseline", "reference")
-Column = Callable[[EpisodeResults], NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Total:
-    """A metric as a ratio of sums over episodes: Σ values / Σ weights, or the mean without weights.
-
-    Attributes:
-        values, weights: by episode.
-        bounds: of what it can be.
-    """
-
-    values: Column
-    weights: Column | None = None
-    bounds: Bounds = FROM_ZERO
-
-
-def _arrived(results: EpisodeResults) -> NDArray[Any]:
-    return np.maximum(results.arrived_requests, 1.0)
-
-
-TOTALS: dict[str, Total] = {
-    "J": Total(lambda r: r.J_per_hour, bounds=ABOVE_ZERO),
-    "cost": Total(lambda r: r.replica_cost, bounds=ABOVE_ZERO),
-    "penalty": Total(lambda r: r.late_cost),
-    "move_cost": Total(lambda r: r.move_cost),
-    # Per request, not per window: a quiet window's late requests are few.
-    "late_share": Total(lambda r: r.late_requests, _arrived, SHARE),
-    "replicas": Total(lambda r: r.replicas_mean, bounds=ABOVE_ZERO),
-    "latency_p95_seconds": Total(lambda r: r.latency_p95_seconds * _arrived(r), _arrived, ABOVE_ZERO),
-    "actions": Total(lambda r: r.actions),
-}
-METRICS = tuple(TOTALS)
+Outcome = Literal["better", "worse", "undecided", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -65,15 +34,15 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Contender:
     """One policy, baseline or reference and how it fared.
 
     Attributes:
         name: row label, unique in a comparison.
-        role: policy (judged), baseline (to be beaten) or reference (knows the future; cannot be deployed).
+        role: policy, baseline (to compare against) or reference (knows the future; cannot be deployed).
         detail: what it is, such as "rps 0.57, tolerance 0.02, down 600 s, up 60 s".
         results: one row an episode, in the order of the episode set; with members, their mean, episode by episode.
-        playback: one episode step by step, the same one for all contestants (with members, of the first); None if not kept.
+        playback: one episode step by step, the same one for all contenders (with members, of the first); None if not kept.
         members: the policies behind one that was trained with several seeds; empty for a rule or a single policy.
     """
 
@@ -87,13 +56,27 @@ class Contestant:
     @classmethod
     def of_members(
         cls, name: str, role: Role, detail: str, members: Sequence[Member], playback: Playback | None = None
-    ) -> Contestant:
+    ) -> Contender:
         """One row for policies that differ only in their training seed."""
         return cls(name, role, detail, EpisodeResults.mean_of([m.results for m in members]), playback, tuple(members))
 
-    def by_member(self, column: Column) -> NDArray[Any]:
+    def by_member(self, column: str) -> NDArray[Any]:
         """A column of the results: (num_members, n), or (n,) without members."""
-        return np.stack([column(m.results) for m in self.members]) if self.members else column(self.results)
+        return np.stack([m.results[column] for m in self.members]) if self.members else self.results[column]
+
+    def sums(self, metric: Metric) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """Numerators and denominators of a metric, as `by_member`; no denominators for a plain mean."""
+        values = self.by_member(metric.column)
+        if metric.weight is None:
+            return values, None
+        # A window without a request has no share.
+        weights = np.maximum(self.by_member(metric.weight), 1.0)
+        return (values if metric.is_total else values * weights), weights
+
+    @property
+    def notes(self) -> list[str]:
+        """What was odd about the environment, a line each."""
+        return list(self.results.notes.lines().values())
 
 
 @dataclass(frozen=True)
@@ -114,23 +97,23 @@ class PlayedBack:
 
 @dataclass(frozen=True)
 class Scope:
-    """What the contestants were judged on.
+    """What the contenders were run on.
 
     Attributes:
-        windows, seeds, days: how many of each.
-        block: what the bootstrap resamples: "day", or "window" where all windows lie on one day.
+        windows, seeds, days: how many of each; episodes without a time of day are windows of their own on no day.
+        block: what the bootstrap resamples: "day"; "window" where all windows lie on one day; "episode" where there are no days.
         num_blocks: how many of them.
-        window_steps: steps of a window.
+        window_steps: steps of a window; None where episodes differ.
         window_hours: length of a window; None if no playback tells the length of a step.
-        mean_rps, peak_rps: of the windows' mean rates.
+        mean_rps, peak_rps: of the windows' mean rates; NaN where there are none.
     """
 
     windows: int
     seeds: int
     days: int
-    block: Literal["day", "window"]
+    block: Literal["day", "window", "episode"]
     num_blocks: int
-    window_steps: int
+    window_steps: int | None
     window_hours: float | None
     mean_rps: float
     peak_rps: float
@@ -154,41 +137,55 @@ class Comparison:
     """The verdict's material.
 
     Attributes:
-        workload: name.
-        episodes: what all flew through; read back from files its rates and arrivals are NaN.
-        contestants: in the order given.
-        rows: contestant → metric (METRICS) → interval. J, cost (replicas), penalty (late requests) and move_cost in
-            currency per hour, late_share a share, latency weighted by requests, actions per window.
+        workload: name, or the environment's id.
+        objective: which figure decides.
+        episodes: which ones all of them ran through.
+        contenders: in the order given.
+        rows: contender → metric of the objective → interval. Of Autoscale J, cost (replicas), penalty (late requests) and
+            move_cost in currency per hour, late_share a share, latency weighted by requests, actions per window.
         gap_closed: policy or baseline → baseline → gap closed towards `gap_reference`; empty without one.
-        gap_reference: the optimum's lower bound, else the first reference; None without either.
-        gap_reference_J_per_hour: (n,) its figure in each episode; None without one.
-        versus: policy → baseline → difference of J per hour.
+        versus: policy → baseline → difference of what decides, policy minus baseline.
         scope: what the episodes amount to.
         played_back: which episode the playbacks show; None without playbacks.
+        gap_reference: the optimum's bound, else the first reference; None without either.
+        gap_reference_values: (n,) its figure in each episode; None without one.
     """
 
     workload: str
-    episodes: EpisodeSet
-    contestants: tuple[Contestant, ...]
+    objective: Objective
+    episodes: EpisodeIndex
+    contenders: tuple[Contender, ...]
     rows: Mapping[str, Mapping[str, Interval]]
     gap_closed: Mapping[str, Mapping[str, GapClosed]]
     versus: Mapping[str, Mapping[str, PairedDifference]]
     scope: Scope
     played_back: PlayedBack | None
     gap_reference: GapReference | None = None
-    gap_reference_J_per_hour: NDArray[np.float64] | None = None
+    gap_reference_values: NDArray[np.float64] | None = None
 
-    def of_role(self, role: Role) -> tuple[Contestant, ...]:
-        """Contestants of one role, cheapest first."""
-        found = [c for c in self.contestants if c.role == role]
-        return tuple(sorted(found, key=lambda c: self.rows[c.name]["J"].mean))
+    def figure(self, name: str) -> Interval:
+        """What decides, of one contender."""
+        return self.rows[name][self.objective.metric]
 
-    @property
-    def blocks(self) -> NDArray[np.int64]:
-        """(n,) what the bootstrap resamples each episode with: its day, or its window where all lie on one day."""
-        return self.episodes.day if self.scope.block == "day" else self.episodes.window
+    def of_role(self, role: Role) -> tuple[Contender, ...]:
+        """Contenders of one role, best first."""
+        found = [c for c in self.contenders if c.role == role]
+        return tuple(sorted(found, key=lambda c: self.objective.sign * self.figure(c.name).mean))
 
-    def best(self, role: Role) -> Contestant | None:
-        """The one of a role with the lowest J; chosen on the test set itself, which for a baseline is to its favour."""
+    def best(self, role: Role) -> Contender | None:
+        """The best one of a role; chosen on the test set itself, which for a baseline is to its favour."""
         found = self.of_role(role)
         return found[0] if found else None
+
+    def outcome(self, policy: str, baseline: str) -> Outcome:
+        """Who is better: "undecided" where the interval of the difference spans 0, "unknown" where there is none."""
+        return outcome_of(self.versus[policy][baseline].difference, self.objective)
+
+
+def outcome_of(difference: Interval, objective: Objective) -> Outcome:
+    """Whether the first of two is better, by the interval of their difference."""
+    if not difference.is_known:
+        return "unknown"
+    if difference.low <= 0 <= difference.high:
+        return "undecided"
+    return "better" if (difference.high < 0) == objective.lower_is_better else "worse"

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
-from scalepilot.config.env import is_autoscale
 from scalepilot.errors import ArtifactError, InputError, did_you_mean
 from scalepilot.evaluate.baselines import BASELINES, is_rule_name
-from scalepilot.evaluate.run_comparison import OPTIMUM, Entrant, Trained, trained_steps
+from scalepilot.evaluate.evaluation import OPTIMUM, LineupRow, Trained, trained_steps
 from scalepilot.files.env_modules import find_checked
-from scalepilot.policy import Planner, Policy, find_policy_folder, load_policy
+from scalepilot.policy import Policy, find_policy_folder, load_policy
 from scalepilot.policy.rules import RULES, LookAhead
 from scalepilot.runs.folder import find_modules
-from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot.simulate import Scenario
 from scalepilot_envs.description import params_from_mapping
-from scalepilot_envs.registration import same_id
+from scalepilot_envs.registration import find_env, same_id
 
 _TAKEN = {*BASELINES, OPTIMUM, LookAhead.name}
 # Parameters that say how learning was rewarded, not what is served or how it is judged.
@@ -35,14 +34,14 @@ class Gathered:
     """What the arguments of a comparison stand for.
 
     Attributes:
-        entrants: one row a policy, or several training seeds of it.
+        rows: one a policy, or several training seeds of it.
         rules: names of rules to take part as policies.
         failed: folder → why its policy cannot be used.
         configs: experiments the policies were trained by, each once.
         folders: (row, folder) of every policy that is part of one.
     """
 
-    entrants: tuple[Entrant, ...]
+    rows: tuple[LineupRow, ...]
     rules: tuple[str, ...] = ()
     failed: dict[str, str] = field(default_factory=dict)
     configs: tuple[ExperimentConfig, ...] = ()
@@ -50,12 +49,12 @@ class Gathered:
 
     @property
     def policies(self) -> list[Policy]:
-        """Every policy behind the entrants."""
-        return [t.actor for e in self.entrants for t in e.trained if isinstance(t.actor, Policy)]
+        """Every policy behind the rows."""
+        return [t.actor for row in self.rows for t in row.trained]
 
-    def other_services(self, judged_on: Sequence[tuple[str, AutoscaleParams]]) -> list[str]:
-        """One line a row whose policy was made for another service; see `other_services`."""
-        return other_services([(e.name, t.actor) for e in self.entrants for t in e.trained[:1]], judged_on)
+    def other_parameters(self, scenarios: Sequence[Scenario]) -> list[str]:
+        """One line a row whose policy was made for other parameters; see `other_parameters`."""
+        return other_parameters([(row.name, row.trained[0].actor) for row in self.rows], scenarios)
 
     def check_one_environment(self) -> None:
         """Refuse policies of different environments, or of one that is not here.
@@ -68,9 +67,8 @@ class Gathered:
             find_checked(policy.spec.env_id, policy.spec.env_options.get("wrappers"))
         for other in policies[1:]:
             a, b = policies[0].spec, other.spec
-            alike = is_autoscale(a.env_id) or (a.env_params, a.env_options) == (b.env_params, b.env_options)
             # Earlier versions stored no module in front.
-            if not same_id(a.env_id, b.env_id) or not alike:
+            if not same_id(a.env_id, b.env_id):
                 raise InputError(f"policies: {a.name} is for {a.env_id}, {b.name} for {b.env_id}; allowed: one environment")
 
 
@@ -99,37 +97,35 @@ def gather(arguments: Sequence[str]) -> Gathered:
             used.append(path)
         except ArtifactError as error:
             failed[str(path)] = str(error)
-    entrants = tuple(_rows(loaded))
+    rows = tuple(_rows(loaded))
     from_folder = {id(policy): path for policy, path in zip(loaded, used, strict=True)}
-    folders = tuple((entrant.name, from_folder[id(t.actor)]) for entrant in entrants for t in entrant.trained)
-    return Gathered(entrants, tuple(rules), failed, tuple(_configs(loaded)), folders)
+    folders = tuple((row.name, from_folder[id(t.actor)]) for row in rows for t in row.trained)
+    return Gathered(rows, tuple(rules), failed, tuple(_configs(loaded)), folders)
 
 
-def other_services(
-    policies: Sequence[tuple[str, Policy | Planner]], judged_on: Sequence[tuple[str, AutoscaleParams]]
-) -> list[str]:
-    """What a reader must know of policies that were made for another service than they are judged on.
+def other_parameters(policies: Sequence[tuple[str, Policy]], scenarios: Sequence[Scenario]) -> list[str]:
+    """What a reader must know of policies that were made for other parameters than they are evaluated with.
 
     Args:
         policies: (name, policy).
-        judged_on: (workload, its service).
+        scenarios: where.
 
     Returns:
-        One line a policy and service that differ, with the parameters that do.
+        One line a policy and set of parameters that differ.
     """
     lines = []
     for name, policy in policies:
-        if not isinstance(policy, Policy) or not is_autoscale(policy.spec.env_id):
-            continue
-        own = asdict(params_from_mapping(AutoscaleParams, policy.spec.env_params))
-        workloads: dict[str, list[str]] = {}
-        for workload, params in judged_on:
-            here = asdict(params)
+        told_of: dict[str, list[str]] = {}
+        for scenario in scenarios:
+            params = scenario.env.params
+            if not is_dataclass(params) or isinstance(params, type):
+                continue
+            here, own = asdict(params), asdict(params_from_mapping(type(params), policy.spec.env_params))
             differ = [key for key in own if own[key] != here[key] and key not in _OF_TRAINING_ALONE]
             if differ:
                 told = "; ".join(f"{key} {_value(own[key])}, here {_value(here[key])}" for key in differ)
-                workloads.setdefault(told, []).append(workload)
-        lines += [f"{name} was made for another service than that of {', '.join(on)}: {told}" for told, on in workloads.items()]
+                told_of.setdefault(told, []).append(scenario.name)
+        lines += [f"{name} was made for another service than that of {', '.join(on)}: {told}" for told, on in told_of.items()]
     return lines
 
 
@@ -158,7 +154,7 @@ def _found(text: str) -> list[Path]:
     return [path]
 
 
-def _rows(policies: Sequence[Policy]) -> list[Entrant]:
+def _rows(policies: Sequence[Policy]) -> list[LineupRow]:
     """Policies of the same experiment as one row, the others each for itself, in the order given."""
     groups: list[list[Policy]] = []
     for policy in policies:
@@ -171,13 +167,13 @@ def _rows(policies: Sequence[Policy]) -> list[Entrant]:
     rows = []
     for label, group in zip(labels, groups, strict=True):
         if len(group) == 1:
-            rows.append(Entrant.single(label, "policy", group[0]))
+            rows.append(LineupRow.single(label, "policy", group[0]))
             continue
         group.sort(key=lambda p: int(p.spec.provenance["seed"]))
         seeds = [int(p.spec.provenance["seed"]) for p in group]
         detail = f"{group[0].spec.provenance['algorithm']}, seeds {', '.join(map(str, seeds))}{trained_steps(group[0])}"
         members = tuple(Trained(f"{label}·{seed}", seed, p) for seed, p in zip(seeds, group, strict=True))
-        rows.append(Entrant(label, "policy", detail, members))
+        rows.append(LineupRow(label, "policy", detail, members))
     return rows
 
 
@@ -216,12 +212,19 @@ def _labels(groups: Sequence[Sequence[Policy]]) -> list[str]:
 
 
 def _configs(policies: Sequence[Policy]) -> list[ExperimentConfig]:
-    """Experiments behind policies for Autoscale, those of one workload and service once."""
+    """Experiments behind policies, those of one workload and environment once."""
     found: dict[str, ExperimentConfig] = {}
     for policy in policies:
-        stored: Any = policy.spec.provenance.get("config")
-        if isinstance(stored, dict) and is_autoscale(policy.spec.env_id):
-            config = config_from_mapping(stored, source=f"{policy.spec.name}: provenance.config")
-            key = json.dumps([config.to_mapping()[part] for part in ("workload", "env")], sort_keys=True)
-            found.setdefault(key, config)
+        spec = policy.spec
+        stored: Any = spec.provenance.get("config")
+        if not isinstance(stored, dict):
+            if find_env(spec.env_id).describe().judged_by is not None:
+                continue
+            # A return needs nothing but the environment, which every policy names.
+            options = dict(spec.env_options)
+            wrappers = options.pop("wrappers", [])
+            stored = {"env": {"id": spec.env_id, "params": spec.env_params, "options": options, "wrappers": wrappers}}
+        config = config_from_mapping(stored, source=f"{spec.name}: provenance.config")
+        key = json.dumps([config.to_mapping()[part] for part in ("workload", "env")], sort_keys=True)
+        found.setdefault(key, config)
     return list(found.values())

@@ -82,7 +82,7 @@ def mean_J(
     for first in range(0, len(candidates), per_batch):
         group = list(candidates[first : first + per_batch])
         results, _ = run_episodes(make(group, len(episodes)), episodes.repeated(len(group)), params)
-        scores += [float(x) for x in results.J_per_hour.reshape(len(group), -1).mean(axis=1)]
+        scores += [float(x) for x in results["J_per_hour"].reshape(len(group), -1).mean(axis=1)]
         if progress:
             progress(len(scores))
     return scores

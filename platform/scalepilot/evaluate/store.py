@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -22,16 +22,25 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, StrictFloat, TypeAdapter, ValidationError
 
 from scalepilot.errors import InputError
-from scalepilot.evaluate.comparison import ROLES, Comparison, Contestant, GapReference, Member, PlayedBack, Role, Scope
+from scalepilot.evaluate.comparison import ROLES, Comparison, Contender, GapReference, Member, PlayedBack, Role, Scope
 from scalepilot.evaluate.statistics.intervals import GapClosed, Interval, PairedDifference
 from scalepilot.evaluate.suite import Standing, SuiteComparison
+from scalepilot.files.atomic import write_bytes
 from scalepilot.files.stored import checked_record, first_problem, read_mapping, read_table
-from scalepilot.simulate import EpisodeResults, EpisodeSet, Playback
+from scalepilot.simulate import EpisodeIndex, EpisodeResults, Playback
+from scalepilot.simulate.env_notes import EnvNotes
+from scalepilot_envs.autoscale.description import COST
+from scalepilot_envs.objective import Metric, Objective, by_return
 
 SUMMARY_FILE, EPISODES_FILE, PLAYBACK_FILE = "summary.json", "episodes.parquet", "playback.parquet"
 _SCOPE: TypeAdapter[Scope] = TypeAdapter(Scope)
 _PLAYED_BACK: TypeAdapter[PlayedBack | None] = TypeAdapter(PlayedBack | None)
 _GAP_REFERENCE: TypeAdapter[GapReference | None] = TypeAdapter(GapReference | None)
+# Columns of episodes.parquet that are no figures of an episode.
+_LABELS = ("policy", "role", "workload", "member", "training_seed", "window", "seed", "start_unix_seconds")
+# Name of a column of the results → its name in the file.
+_RETURN, _STORED_RETURN = "return", "episode_return"
+_OF_OBJECTIVE = ("metric", "lower_is_better", "label", "short_label", "training_metric", "validation_metric")
 
 
 @dataclass(frozen=True)
@@ -47,12 +56,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Summary:
-    """What every summary.json of an evaluation holds, by money or by return.
+    """What every summary.json of an evaluation holds.
 
     Attributes:
         workloads: judged on, or the environment's id.
         policies: name → metric → figure.
-        roles: name → policy, baseline or bound.
+        roles: name → policy, baseline or reference.
         details: name → a few words.
         versus: name → baseline → difference.
     """
@@ -80,16 +89,21 @@ def write_evaluation(comparison: Comparison | SuiteComparison, folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     # Whoever finds a summary finds the episodes behind it, never those of another comparison.
     (folder / SUMMARY_FILE).unlink(missing_ok=True)
-    episodes = pa.concat_tables([_episodes_table(c) for c in comparisons])
-    replace_file(folder / EPISODES_FILE, lambda aside: pq.write_table(episodes, aside))
+    write_bytes(folder / EPISODES_FILE, _parquet([_episodes_table(c) for c in comparisons]))
     playbacks = [table for c in comparisons if (table := _playback_table(c)) is not None]
     if playbacks:
-        playback = pa.concat_tables(playbacks)
-        replace_file(folder / PLAYBACK_FILE, lambda aside: pq.write_table(playback, aside))
+        write_bytes(folder / PLAYBACK_FILE, _parquet(playbacks))
     else:
         (folder / PLAYBACK_FILE).unlink(missing_ok=True)
     text = json.dumps(summary(comparison), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    replace_file(folder / SUMMARY_FILE, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_bytes(folder / SUMMARY_FILE, text.encode())
+
+
+def _parquet(tables: list[Any]) -> bytes:
+    sink = pa.BufferOutputStream()
+    # An environment need not report the same numbers under every policy.
+    pq.write_table(pa.concat_tables(tables, promote_options="default"), sink)
+    return bytes(sink.getvalue())
 
 
 def summary(comparison: Comparison | SuiteComparison) -> dict[str, Any]:
@@ -98,7 +112,9 @@ def summary(comparison: Comparison | SuiteComparison) -> dict[str, Any]:
 
 
 def _suite_summary(suite: SuiteComparison) -> dict[str, Any]:
-    return {
+    # Of a single workload the top tells all there is to tell.
+    alone = _workload_summary(suite.comparisons[0]) if len(suite.comparisons) == 1 else {}
+    return alone | {
         "workloads": list(suite.workloads),
         "episodes": sum(len(c.episodes) for c in suite.comparisons),
         "policies": {s.name: {m: interval_json(i) for m, i in s.figures.items()} for s in suite.standings},
@@ -120,6 +136,7 @@ def _workload_summary(comparison: Comparison) -> dict[str, Any]:
     return {
         "workloads": [comparison.workload],
         "episodes": len(comparison.episodes),
+        "objective": {key: getattr(comparison.objective, key) for key in _OF_OBJECTIVE} | {"column": comparison.objective.column},
         "policies": {
             name: {metric: interval_json(interval) for metric, interval in row.items()} for name, row in comparison.rows.items()
         },
@@ -133,15 +150,16 @@ def _workload_summary(comparison: Comparison) -> dict[str, Any]:
             }
             for name, against in comparison.versus.items()
         },
-        "roles": {c.name: c.role for c in comparison.contestants},
-        "details": {c.name: c.detail for c in comparison.contestants},
+        "roles": {c.name: c.role for c in comparison.contenders},
+        "details": {c.name: c.detail for c in comparison.contenders},
         "members": {
             c.name: [{"name": m.name, "training_seed": m.training_seed} for m in c.members]
-            for c in comparison.contestants
+            for c in comparison.contenders
             if c.members
         },
         "test_set": {key: json_number(value) for key, value in asdict(comparison.scope).items()},
         "played_back": asdict(comparison.played_back) if comparison.played_back else None,
+        "notes": {c.name: c.results.notes.to_mapping() for c in comparison.contenders if c.notes},
     }
 
 
@@ -150,7 +168,7 @@ def _gaps_json(gaps: Mapping[str, GapClosed]) -> dict[str, Any]:
 
 
 def read_evaluation(folder: Path) -> Comparison | SuiteComparison:
-    """Read what `write_evaluation` wrote: everything a report needs. The episodes' rates and arrivals are NaN.
+    """Read what `write_evaluation` wrote, in this version or an earlier one: everything a report needs.
 
     Returns:
         What was written: the comparison of one workload, or of a suite.
@@ -167,12 +185,9 @@ def read_evaluation(folder: Path) -> Comparison | SuiteComparison:
     except ValidationError as error:
         raise InputError(f"{folder / SUMMARY_FILE}: {first_problem(error)}") from None
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, pa.ArrowException) as error:
-        raise InputError(not_an_evaluation(folder, error)) from None
-
-
-def not_an_evaluation(folder: Path, error: Exception) -> str:
-    """What to say of files that are whole, each for itself, but are not those of one evaluation."""
-    return f"{folder}: not a stored evaluation ({type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]})"
+        # Files that are whole, each for itself, but are not those of one evaluation.
+        told = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
+        raise InputError(f"{folder}: not a stored evaluation ({told})") from None
 
 
 def read_summary(folder: Path) -> Summary:
@@ -210,64 +225,81 @@ def _suite(stored: dict[str, Any], table: Any, playback: Any) -> SuiteComparison
 
 def _comparison(stored: dict[str, Any], table: Any, playback: Any) -> Comparison:
     """Build from parsed files; whatever does not fit raises."""
-    labels = ("policy", "role", "workload", "member", "training_seed")
-    columns = {name: table[name].to_numpy() for name in table.column_names if name not in labels}
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    if _STORED_RETURN in columns:
+        columns[_RETURN] = columns.pop(_STORED_RETURN)
+    objective = _objective(stored.get("objective"), columns)
+    bound = f"gap_reference_{objective.column}"
     owner = np.array(table["policy"].to_pylist(), dtype=object)
     steps = None
     if playback is not None:
-        steps = {name: playback[name].to_numpy() for name in playback.column_names if name not in labels}
+        steps = {name: playback[name].to_numpy() for name in playback.column_names if name not in _LABELS}
         step_owner = np.array(playback["policy"].to_pylist(), dtype=object)
-    contestants = []
+    contenders = []
     for name, role in stored["roles"].items():
         mine = owner == name
+        notes = EnvNotes.from_mapping(stored.get("notes", {}).get(name))
         members = []
         for m in stored.get("members", {}).get(name, ()):
             rows = mine & (np.array(table["member"].to_pylist(), dtype=object) == m["name"])
-            members.append(Member(m["name"], int(m["training_seed"]), _results(columns, rows)))
+            members.append(Member(m["name"], int(m["training_seed"]), _results(columns, rows, bound)))
         shown = None
         if steps is not None and (step_owner == name).any():
             shown = Playback(**{f.name: steps[f.name][step_owner == name] for f in fields(Playback)})
-        row = name, _role(name, role), stored["details"][name]
-        contestants.append(
-            Contestant.of_members(*row, members, shown) if members else Contestant(*row, _results(columns, mine), shown)
-        )
-    scope = _SCOPE.validate_python(
-        {key: math.nan if value is None and key != "window_hours" else value for key, value in stored["test_set"].items()}
-    )
-    first = contestants[0]
-    mine = np.flatnonzero(owner == first.name)[: len(first.results.seed)]
-    towards = columns.get("gap_reference_J_per_hour")
-    unknown = np.broadcast_to(np.nan, (len(mine), scope.window_steps))
-    episodes = EpisodeSet(
-        stored["workloads"][0],
-        unknown,
-        unknown,
-        columns["window"][mine],
-        columns["seed"][mine],
-        columns["start_unix_seconds"][mine],
-    )
+        results = EpisodeResults.mean_of([m.results for m in members]) if members else _results(columns, mine, bound)
+        what = _role(name, role), stored["details"][name]
+        contenders.append(Contender(name, *what, replace(results, notes=notes), shown, tuple(members)))
+        for column in {objective.column, *(m.column for m in objective.metrics.values())}:
+            _ = results[column]
+    first = contenders[0].results
+    mine = np.flatnonzero(owner == contenders[0].name)[: len(first)]
+    begin = columns["start_unix_seconds"][mine] if "start_unix_seconds" in columns else np.full(len(mine), np.nan)
+    index, towards = EpisodeIndex(first.window, first.seed, begin), columns.get(bound)
     return Comparison(
         workload=stored["workloads"][0],
-        episodes=episodes,
-        contestants=tuple(contestants),
+        objective=objective,
+        episodes=index,
+        contenders=tuple(contenders),
         rows={name: {m: _interval(values) for m, values in row.items()} for name, row in stored["policies"].items()},
-        gap_closed={name: _gaps(against) for name, against in stored["gap_closed"].items()},
+        gap_closed={name: _gaps(against) for name, against in stored.get("gap_closed", {}).items()},
         versus={
             name: {
-                b: PairedDifference(_interval(d), _float(d["relative"]), _float(d["probability_lower"]))
+                b: PairedDifference(_interval(d), _float(d.get("relative")), _float(d["probability_lower"]))
                 for b, d in against.items()
             }
             for name, against in stored["versus"].items()
         },
-        scope=scope,
-        played_back=_PLAYED_BACK.validate_python(stored["played_back"]),
-        gap_reference=_GAP_REFERENCE.validate_python(stored["gap_reference"]),
-        gap_reference_J_per_hour=None if towards is None or not stored["gap_reference"] else towards[mine],
+        scope=_scope(stored.get("test_set"), index),
+        played_back=_PLAYED_BACK.validate_python(stored.get("played_back")),
+        gap_reference=_GAP_REFERENCE.validate_python(stored.get("gap_reference")),
+        gap_reference_values=None if towards is None or not stored.get("gap_reference") else towards[mine],
     )
 
 
-def _results(columns: Mapping[str, NDArray[Any]], rows: NDArray[np.bool_]) -> EpisodeResults:
-    return EpisodeResults(**{f.name: columns[f.name][rows] for f in fields(EpisodeResults)})
+def _objective(stored: Mapping[str, Any] | None, columns: Mapping[str, Any]) -> Objective:
+    """What decides; earlier versions wrote the costs of Autoscale, or returns, and did not say which."""
+    metric = (_RETURN if _RETURN in columns else COST.metric) if stored is None else stored["metric"]
+    if metric in (COST.metric, _RETURN):
+        return COST if metric == COST.metric else by_return()
+    assert stored is not None
+    said = {key: stored[key] for key in _OF_OBJECTIVE}
+    return Objective(**said, metrics={metric: Metric(stored["column"])}, takes_all=True)
+
+
+def _scope(stored: Mapping[str, Any] | None, index: EpisodeIndex) -> Scope:
+    if stored is None:
+        # Earlier versions did not write it for returns.
+        return Scope(len(index), 1, 0, "episode", len(index), None, None, math.nan, math.nan)
+    unknown = {"window_hours": None, "window_steps": None}
+    return _SCOPE.validate_python({key: unknown.get(key, math.nan) if value is None else value for key, value in stored.items()})
+
+
+def _results(columns: Mapping[str, NDArray[Any]], rows: NDArray[np.bool_], bound: str) -> EpisodeResults:
+    seed = columns["seed"][rows]
+    window = columns["window"][rows] if "window" in columns else np.arange(len(seed))
+    own = {name: column[rows] for name, column in columns.items() if name not in (*_LABELS, bound)}
+    # What another contender's episodes reported is missing here.
+    return EpisodeResults(window, seed, {name: c for name, c in own.items() if not (c.dtype.kind == "f" and np.isnan(c).all())})
 
 
 def _role(name: str, role: Any) -> Role:
@@ -282,45 +314,34 @@ def _gaps(stored: Mapping[str, Any]) -> dict[str, GapClosed]:
 
 
 def _episodes_table(comparison: Comparison) -> Any:
-    """One row an episode and policy; of a contestant with members, one an episode and member."""
-    of, towards = comparison.episodes, comparison.gap_reference_J_per_hour
+    """One row an episode and policy; of a contender with members, one an episode and member."""
+    index, towards = comparison.episodes, comparison.gap_reference_values
     parts = []
-    for c in comparison.contestants:
+    for c in comparison.contenders:
         for member in c.members or (None,):
             results = member.results if member else c.results
-            n = len(results.window)
-            label = {"policy": [c.name] * n, "role": [c.role] * n, "workload": [comparison.workload] * n}
+            n = len(results)
+            label: dict[str, Any] = {"policy": [c.name] * n, "role": [c.role] * n, "workload": [comparison.workload] * n}
+            label |= {"window": results.window, "seed": results.seed}
+            label["start_unix_seconds"] = np.asarray(index.start_unix_seconds, np.float64)
+            values = {_STORED_RETURN if k == _RETURN else k: np.asarray(v) for k, v in results.columns.items()}
+            bound = {f"gap_reference_{comparison.objective.column}": np.full(n, np.nan) if towards is None else towards}
             whose = {
                 "member": pa.array([member.name if member else None] * n, pa.string()),
                 "training_seed": pa.array([member.training_seed if member else None] * n, pa.int64()),
             }
-            values = {name: np.asarray(column) for name, column in results.columns().items()}
-            begin = {"start_unix_seconds": np.asarray(of.start_unix_seconds, np.float64)}
-            bound = {"gap_reference_J_per_hour": np.full(n, np.nan) if towards is None else towards}
-            parts.append(
-                pa.table(label | {name: values.pop(name) for name in ("window", "seed")} | begin | values | bound | whose)
-            )
-    return pa.concat_tables(parts)
+            parts.append(pa.table(label | values | bound | whose))
+    return pa.concat_tables(parts, promote_options="default")
 
 
 def _playback_table(comparison: Comparison) -> Any | None:
     parts = []
-    for c in comparison.contestants:
+    for c in comparison.contenders:
         if c.playback is not None:
             labels = (("policy", c.name), ("workload", comparison.workload))
             values = {f.name: np.asarray(getattr(c.playback, f.name), np.float64) for f in fields(Playback)}
             parts.append(pa.table({key: [text] * len(c.playback.replicas) for key, text in labels} | values))
     return pa.concat_tables(parts) if parts else None
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write aside, rename into place: readers see the old file or the new one, never half of it."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        write(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def json_number(value: Any) -> Any:
@@ -337,5 +358,5 @@ def interval_json(interval: Interval) -> dict[str, float | None]:
     return {name: json_number(value) for name, value in asdict(interval).items()}
 
 
-def _interval(values: dict[str, Any]) -> Interval:
+def _interval(values: Mapping[str, Any]) -> Interval:
     return Interval(*(_float(values[name]) for name in ("mean", "low", "high")))

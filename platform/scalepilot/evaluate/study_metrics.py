@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.evaluate.curve import Curve
-from scalepilot.evaluate.statistics.intervals import FROM_ZERO, SHARE, UNBOUNDED, Bounds, Interval, block_bootstrap
+from scalepilot.evaluate.statistics.intervals import Interval, block_bootstrap
 from scalepilot.evaluate.statistics.nested import difference_over_seeds, nested_difference, nested_iqm, nested_mean
+from scalepilot_envs.objective import FROM_ZERO, SHARE, UNBOUNDED, Bounds
 
 Array = NDArray[np.float64]
 # A validation counts as late in the last quarter of the budget.

@@ -23,14 +23,13 @@ from typing import Any
 from scalepilot.cluster.connection import cpus_of
 from scalepilot.config import ExperimentConfig
 from scalepilot.errors import RunError, ScalepilotError
-from scalepilot.evaluate.baselines import baseline_names
-from scalepilot.evaluate.run_comparison import OptimumOptions, optimum_of, tuned_rivals
+from scalepilot.evaluate.baselines import baseline_names, experiment_baselines
+from scalepilot.evaluate.evaluation import OptimumOptions, optimum_of
 from scalepilot.files.stop import at_once
 from scalepilot.policy.rules import Rule
 from scalepilot.progress import Progress
 from scalepilot.runs.folder import RunFolder
-from scalepilot.simulate import ProcessExecutor, ProtocolData, usable_cores
-from scalepilot.simulate.workload_data import load_data
+from scalepilot.simulate import ProcessExecutor, Scenario, scenario_of, usable_cores
 
 logger = logging.getLogger("scalepilot.training")
 _EVALUATIONS_PER_PROCESS = 25
@@ -38,12 +37,14 @@ _EVALUATIONS_PER_PROCESS = 25
 _WORTH_PROCESSES = 500_000
 
 
-def tuned_baselines(config: ExperimentConfig, data: ProtocolData, folder: RunFolder, cores: int | None = None) -> list[Rule[Any]]:
-    """The rules that the run's policy is compared against, tuned on the training windows and stored beside the run.
+def tuned_baselines(
+    config: ExperimentConfig, scenario: Scenario, folder: RunFolder, cores: int | None = None
+) -> list[Rule[Any]]:
+    """The rules that the run's policy is compared against; those to be tuned are stored beside the run.
 
     Args:
         config: the experiment.
-        data: the protocol's episodes.
+        scenario: of it.
         folder: the run's, whose stored rules are not searched again.
         cores: processes to search with; None for as many as there are cores.
     """
@@ -51,29 +52,30 @@ def tuned_baselines(config: ExperimentConfig, data: ProtocolData, folder: RunFol
     # A small search is over before another process has started.
     processes = min(cores or usable_cores(), max(1, evaluation.tuning_evaluations // _EVALUATIONS_PER_PROCESS))
     with ProcessExecutor(processes) as executor:
-        return tuned_rivals(
-            data, config.autoscale.params, evaluation.tuning_evaluations, folder.baselines, executor, evaluation.baselines
+        return experiment_baselines(
+            scenario, evaluation.baselines, evaluation.tuning_evaluations, folder.baselines, executor
         )
 
 
 @contextlib.contextmanager
-def prepared(config: ExperimentConfig, data: ProtocolData, folder: RunFolder) -> Iterator[Preparation]:
+def prepared(config: ExperimentConfig, scenario: Scenario, folder: RunFolder) -> Iterator[Preparation]:
     """The baselines and the optimum, begun now; what is not done when the block ends is given up.
 
     Without an idle core, or where it is little, the baselines are tuned here and now.
     """
-    evaluation, train = config.evaluation, data.train
-    # What is misspelt is said before anything is begun.
-    baseline_names(evaluation.baselines, "evaluation.baselines")
-    idle = usable_cores() - cpus_of(config.resources)
-    steps = evaluation.tuning_evaluations * len(train) * train.num_steps
+    evaluation, traffic = config.evaluation, scenario.traffic
     with tempfile.TemporaryDirectory(prefix="scalepilot-") as optima:
         preparation = Preparation(Path(optima))
-        if idle < 1 or steps < _WORTH_PROCESSES:
-            with at_once():
-                tuned_baselines(config, data, folder)
-        else:
-            preparation.begin(config, folder, idle)
+        if traffic is not None:
+            # What is misspelt is said before anything is begun.
+            baseline_names(evaluation.baselines, scenario, "evaluation.baselines")
+            idle = usable_cores() - cpus_of(config.resources)
+            steps = evaluation.tuning_evaluations * len(traffic.train) * traffic.train.num_steps
+            if idle < 1 or steps < _WORTH_PROCESSES:
+                with at_once():
+                    tuned_baselines(config, scenario, folder)
+            else:
+                preparation.begin(config, folder, idle)
         try:
             yield preparation
         finally:
@@ -159,9 +161,9 @@ def _prepare(pipe: Connection, config: ExperimentConfig, path: Path, optima: Pat
     os.setsid()
     threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
     sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - whose progress would run into that of training
-    data, folder = load_data(config), RunFolder(path)
+    scenario, folder = scenario_of(config), RunFolder(path)
     try:
-        tuned_baselines(config, data, folder, cores)
+        tuned_baselines(config, scenario, folder, cores)
         pipe.send(None)
     except (ScalepilotError, OSError) as error:
         pipe.send(error)
@@ -169,9 +171,9 @@ def _prepare(pipe: Connection, config: ExperimentConfig, path: Path, optima: Pat
     except Exception as error:  # noqa: BLE001 - whatever it is, the run has to know
         pipe.send(RunError(f"tuning baselines: {type(error).__name__}: {error}\n{traceback.format_exc()}"))
         return
-    if config.evaluation.optimum:
+    if config.evaluation.optimum and scenario.traffic is not None:
         with ProcessExecutor(cores) as executor:
-            optimum_of(data, config.autoscale.params, OptimumOptions(optima), executor)
+            optimum_of(scenario.traffic, scenario.env.params, OptimumOptions(optima), executor)
 
 
 def _end_with(pipe: Connection) -> None:

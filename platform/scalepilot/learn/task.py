@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.config.env import OtherEnvConfig
 from scalepilot.errors import EnvironmentFailedError
 from scalepilot.files.stop import StepLimit, Stopped, at_once
 from scalepilot.policy import Policy
 from scalepilot.policy.spec import image_scale
-from scalepilot.simulate import ProtocolData, as_rows, run_episodes, run_returns
+from scalepilot.simulate import Scenario, as_rows, scenario_of
 from scalepilot.simulate.env_notes import EnvNotes
-from scalepilot.simulate.episode_runner import EpisodeLimits
-from scalepilot_envs.autoscale.description import describe as describe_autoscale
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.registration import find_env
 
-# Seeds of validation and test episodes; training draws its own from all of 32 bits.
-VALIDATION_SEED, TEST_SEED = 1_000_000, 2_000_000
 # Of the observations on which an export is held to its network; 3,000,000 is the videos'.
 EXPORT_SEED = 4_000_000
 _PARITY_STEPS = 25
@@ -44,41 +40,6 @@ class Measured:
     notes: EnvNotes = field(default_factory=EnvNotes)
 
 
-class Task(Protocol):
-    """One environment with everything that training and choosing need."""
-
-    @property
-    def description(self) -> EnvDescription:
-        """Fields, actions, parameters."""
-        ...
-
-    @property
-    def value_label(self) -> str:
-        """What `Measured.value` is called beside a progress bar."""
-        ...
-
-    @property
-    def value_metric(self) -> str:
-        """Its documented column in metrics."""
-        ...
-
-    def training_arguments(self) -> dict[str, Any]:
-        """What the environment is made with for training."""
-        ...
-
-    def network_inputs(self) -> dict[str, Any]:
-        """What the encoder must know: field_names, num_states where states are numbered, image, and more for Autoscale."""
-        ...
-
-    def measure(self, policy: Policy) -> Measured:
-        """Validate; test episodes are not touched."""
-        ...
-
-    def train_metrics(self, episode_return: float) -> dict[str, float]:
-        """Documented columns from the mean return of training episodes."""
-        ...
-
-
 def network_inputs_of(description: EnvDescription, num_states: int | None = None) -> dict[str, Any]:
     """As `Task.network_inputs`; the fields of an action mask are none: they decide by themselves."""
     image = description.image
@@ -94,91 +55,63 @@ def network_inputs_of(description: EnvDescription, num_states: int | None = None
     }
 
 
-def episode_limits(config: ExperimentConfig) -> EpisodeLimits:
-    """What validation and test give up."""
-    return EpisodeLimits(config.evaluation.max_episode_steps, config.resources.env_timeout_seconds)
+class Task:
+    """One environment with everything that training and choosing need.
 
+    Args:
+        config: the experiment.
+        scenario: what it is trained for; made from the config if None.
 
-class AutoscaleTask:
-    """Autoscale-v0 on a workload, validated by J under protocol v1."""
+    Attributes:
+        description: fields, actions, parameters.
+    """
 
-    value_label, value_metric = "validation J/h", "validation_J_per_hour"
+    def __init__(self, config: ExperimentConfig, scenario: Scenario | None = None) -> None:
+        self.config = config
+        self.scenario = scenario or scenario_of(config)
+        self.description: EnvDescription = self.scenario.env
+        self.objective = self.scenario.objective
 
-    def __init__(self, config: ExperimentConfig, data: ProtocolData) -> None:
-        self.config, self.env, self.data = config, config.autoscale, data
-        self.description = describe_autoscale(self.env.params)
-        # Few validation windows hold few of the rare hours that decide: the training windows, with arrivals of their own,
-        # steady the choice.
-        self.windows, self.num_validation_windows = data.validation.joined(data.train), len(data.validation)
+    @property
+    def value_label(self) -> str:
+        """What `Measured.value` is called beside a progress bar."""
+        return f"validation {self.objective.short_label}"
 
-    def training_arguments(self) -> dict[str, Any]:
-        """The training part of the workload, randomised."""
-        return {
-            "workload": self.config.workload,
-            "part": "train",
-            "params": self.env.params,
-            "randomisation": self.env.randomisation,
-            "episode_steps": self.env.episode_steps,
-        }
-
-    def network_inputs(self) -> dict[str, Any]:
-        """As `Task`."""
-        return network_inputs_of(self.description)
-
-    def measure(self, policy: Policy) -> Measured:
-        """J per hour on validation; chosen by its mean over validation and training windows."""
-        results, _ = run_episodes(policy, self.windows, self.env.params)
-        validation = float(results.J_per_hour[: self.num_validation_windows].mean())
-        train = float(results.J_per_hour[self.num_validation_windows :].mean())
-        return Measured(validation, (validation + train) / 2)
-
-    def train_metrics(self, episode_return: float) -> dict[str, float]:
-        """J per hour of the training episodes."""
-        params = self.env.params
-        hours = self.env.episode_steps / params.steps_per_hour
-        return {"train_J_per_hour": -episode_return / params.reward_per_currency / hours}
-
-
-class ReturnTask:
-    """Any other environment, validated by the mean return of fixed episodes."""
-
-    value_label, value_metric = "validation return", "validation_return"
-
-    def __init__(self, config: ExperimentConfig) -> None:
-        assert isinstance(config.env, OtherEnvConfig)
-        self.config, self.env = config, config.env
-        entry = find_env(self.env.id)
-        self.env_id = entry.env_id
-        self.description = self.env.description
-        env = entry.maker()(**self.env.arguments)
-        known = self.description.num_states
-        self.num_states = int(env.observation_space.n) if hasattr(env.observation_space, "n") else known
+    @property
+    def value_metric(self) -> str:
+        """Its documented column in metrics."""
+        return self.objective.validation_metric
 
     def training_arguments(self) -> dict[str, Any]:
-        """The environment's own arguments."""
-        return self.env.arguments
+        """What the environment is made with for training."""
+        return self.config.env.training_arguments(self.config.workload)
 
     def network_inputs(self) -> dict[str, Any]:
-        """As `Task`."""
+        """What the encoder must know: field_names, num_states where states are numbered, image, and more for Autoscale."""
         return network_inputs_of(self.description, self.num_states)
 
+    @cached_property
+    def num_states(self) -> int | None:
+        """Where one integer is the whole observation (but for the mask), how many there are."""
+        if self.description.num_states is not None or len(self.description.fields) > 1:
+            return self.description.num_states
+        space = find_env(self.description.env_id).maker()(**self.training_arguments()).observation_space
+        return int(space.n) if hasattr(space, "n") else None
+
     def measure(self, policy: Policy) -> Measured:
-        """Mean return of the validation episodes."""
-        episodes = self.config.evaluation.validation_episodes
-        results = run_returns(
-            policy,
-            self.env_id,
-            episodes,
-            arguments=self.env.arguments,
-            first_seed=VALIDATION_SEED,
-            limits=episode_limits(self.config),
-        )
-        value = float(results.episode_return.mean())
-        return Measured(value, -value, results.notes)
+        """Validate; test episodes are not touched. Of Autoscale the training windows, with other arrivals, count as much."""
+        results = self.scenario.validation.run(policy).results
+        values, shown = results[self.objective.column], self.scenario.num_validation
+        value = float(values[:shown].mean())
+        chosen_by = value if shown == len(values) else (value + float(values[shown:].mean())) / 2
+        return Measured(value, self.objective.sign * chosen_by, results.notes)
 
     def train_metrics(self, episode_return: float) -> dict[str, float]:
-        """Nothing beyond the return itself."""
-        return {}
+        """What decides, from the mean return of training episodes; nothing where that is the return itself."""
+        if self.objective.from_return is None:
+            return {}
+        steps = int(self.training_arguments()["episode_steps"])
+        return {self.objective.training_metric: self.objective.from_return(episode_return, steps)}
 
 
 def parity_observations(task: Task, env_id: str, count: int) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import ConfigDict, Field, TypeAdapter
 
 from scalepilot.config import read_yaml
-from scalepilot.config.env import AUTOSCALE, is_autoscale
+from scalepilot.config.env import AUTOSCALE
 from scalepilot.errors import InputError
 from scalepilot.evaluate.store import SUMMARY_FILE, Summary, read_summary
 from scalepilot.files.stored import checked_record
@@ -142,7 +142,7 @@ def _entry(path: Path, config: _Head, sameness: str) -> RunEntry:
         env_steps=None,
         train_seconds=None,
         figure=None,
-        figure_name=_COST if is_autoscale(env_id) else _RETURN,
+        figure_name=_COST if env_id == AUTOSCALE else _RETURN,
         rival="",
         rival_figure=None,
         advantage=nothing,
@@ -162,7 +162,7 @@ def _entry(path: Path, config: _Head, sameness: str) -> RunEntry:
     versus = summary.versus.get(own, {}).get(rival)
     return replace(
         entry,
-        workload=", ".join(summary.workloads) if is_autoscale(env_id) else "",
+        workload=", ".join(summary.workloads) if entry.figure_name == _COST else "",
         figure=_figure(summary, own, entry.figure_name),
         rival=rival,
         rival_figure=_figure(summary, rival, entry.figure_name),

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 
 from scalepilot.config import ALGORITHMS, ExperimentConfig
-from scalepilot.config.env import EnvConfig
 from scalepilot.errors import EnvironmentFailedError, InputError, ScalepilotError
 from scalepilot.evaluate.compare import Comparison
-from scalepilot.evaluate.returns import ReturnComparison
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.files.atomic import write_bytes
 from scalepilot.files.stop import StepLimit, at_once
@@ -37,12 +35,11 @@ from scalepilot.report.charts.workload_picture import workload_picture
 from scalepilot.report.replay.recording import Recording, record_episode
 from scalepilot.report.replay.video import gif
 from scalepilot.runs.folder import RunFolder
-from scalepilot.runs.stored_metrics import metric_names, stored_metrics
+from scalepilot.runs.stored_metrics import stored_metrics
 from scalepilot_envs.registration import find_env
 from scalepilot_envs.workloads import Part, part_of
 
 logger = logging.getLogger("scalepilot.training")
-Judged = Comparison | ReturnComparison
 # Neither training's, which are drawn from all of 32 bits, nor those of validation (1,000,000 …) and test (2,000,000 …).
 VIDEO_SEED = 3_000_000
 _LOOK_SECONDS = 60.0
@@ -106,7 +103,7 @@ class RunPictures:
         config: ExperimentConfig,
         folder: RunFolder,
         make_task: Callable[[], Task],
-        comparison: Judged | None = None,
+        comparison: Comparison | None = None,
         fields: tuple[str, str] | None = None,
     ) -> None:
         self.config, self.folder, self.comparison, self.fields = config, folder, comparison, fields
@@ -139,7 +136,7 @@ class RunPictures:
         }
         if ALGORITHMS[self.config.algorithm].policy_kind == "table":
             drawings["q_table.svg"] = self.q_table
-        if isinstance(self.config.env, EnvConfig):
+        if self.config.env.takes_workload:
             drawings["playback.svg"] = self.playback
             drawings["workload.svg"] = self.workload
         for name, draw in drawings.items():
@@ -154,13 +151,12 @@ class RunPictures:
         rows, _ = stored_metrics(self.folder, self.config)
         if not rows:
             raise InputError("no metrics: progress.csv, metrics.parquet and logs/training.log are missing, empty or damaged")
-        training, validation = metric_names(self.config)
-        autoscale = isinstance(self.config.env, EnvConfig)
+        objective = self.config.env.objective
         return learning_curve(
             rows,
-            training=training,
-            validation=validation,
-            value_label="J per hour (lower is better)" if autoscale else "episode return",
+            training=objective.training_metric,
+            validation=objective.validation_metric,
+            value_label=objective.label,
             title=f"{self.config.name} · {self.config.algorithm} on {self.config.env.id.rpartition('/')[2]}",
             test=_test_interval(self.comparison),
         )
@@ -210,13 +206,13 @@ class RunPictures:
 
     def playback(self) -> str:
         """The window of the test that is played back."""
-        picture = playback_chart(self.comparison) if isinstance(self.comparison, Comparison) else None
+        picture = playback_chart(self.comparison) if self.comparison is not None else None
         if picture is None:
             raise InputError("the run has no evaluation yet, or one without a window played back")
         return picture
 
 
-def draw_run(config: ExperimentConfig, folder: RunFolder, task: Task, comparison: Judged | None = None) -> None:
+def draw_run(config: ExperimentConfig, folder: RunFolder, task: Task, comparison: Comparison | None = None) -> None:
     """Draw what the run has so far into plots/ and videos/; what cannot be drawn is logged and ends nothing.
 
     Args:
@@ -240,10 +236,7 @@ def draw_run(config: ExperimentConfig, folder: RunFolder, task: Task, comparison
         logger.exception("pictures: not all could be drawn")
 
 
-def _test_interval(comparison: Judged | None) -> Interval | None:
+def _test_interval(comparison: Comparison | None) -> Interval | None:
     """What the test episodes say of the kept policy."""
-    if isinstance(comparison, Comparison):
-        judged = comparison.best("policy")
-        return None if judged is None else comparison.rows[judged.name]["J"]
-    collected = None if comparison is None else comparison.best("policy")
-    return None if collected is None else collected.figures["return"]
+    policy = None if comparison is None else comparison.best("policy")
+    return None if comparison is None or policy is None else comparison.figure(policy.name)

@@ -11,10 +11,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.config.env import EnvConfig
 from scalepilot.errors import ArtifactError, InputError, ScalepilotError
 from scalepilot.evaluate.comparison import Comparison
-from scalepilot.evaluate.returns import ReturnComparison, is_returns, read_returns
 from scalepilot.evaluate.store import read_evaluation
 from scalepilot.evaluate.suite import SuiteComparison
 from scalepilot.files.atomic import write_json
@@ -28,7 +26,6 @@ REPORT_FILE, ABOUT_FILE = "report.html", "report.json"
 _MOST_ABOUT_BYTES, _MOST_PICTURE_BYTES = 50_000_000, 20_000_000
 # A longer film would be most of the page; it lies beside it in videos/.
 _MOST_FILM_BYTES = 400_000
-_Judged = Comparison | SuiteComparison | ReturnComparison
 _CURVES: TypeAdapter[list[LearningCurve]] = TypeAdapter(list[LearningCurve])
 
 
@@ -50,10 +47,10 @@ def write_run_report(folder: RunFolder, config: ExperimentConfig, path: Path | N
         raise InputError(
             f"{folder.path}: has not been evaluated yet; allowed: a finished run (scalepilot train --resume finishes one)"
         )
-    comparison = read_judged(folder.evaluation)
+    comparison = read_evaluation(folder.evaluation)
     path = path or folder.report
     spec = _spec_of(folder)
-    workload = comparison.env_id if isinstance(comparison, ReturnComparison) else ", ".join(_workloads(comparison))
+    workload = ", ".join(_workloads(comparison))
     status = folder.read_status()
     provenance: dict[str, Any] = {
         "run": folder.run_id,
@@ -68,7 +65,7 @@ def write_run_report(folder: RunFolder, config: ExperimentConfig, path: Path | N
         **{f"sha256 of {name}": digest for name, digest in spec.get("files", {}).items()},
     }
     reproduce = [f"scalepilot train {folder.config_file}", f"scalepilot report {folder.path}"]
-    if isinstance(config.env, EnvConfig):
+    if config.env.takes_workload:
         reproduce.append(f"scalepilot serve {folder.path}")
     write_report(
         ReportData(
@@ -100,9 +97,9 @@ def write_comparison_report(folder: Path, path: Path | None = None) -> Path:
     Raises:
         InputError: a file is missing or damaged.
     """
-    comparison = read_judged(folder)
+    comparison = read_evaluation(folder)
     about = _read_about(folder)
-    title = " · ".join(_workloads(comparison)) if not isinstance(comparison, ReturnComparison) else comparison.env_id
+    title = " · ".join(_workloads(comparison))
     path = path or folder / REPORT_FILE
     write_report(ReportData(**{"title": title, **about}, comparison=comparison), path)
     return path
@@ -142,15 +139,6 @@ def learning_curve_of(policy_folder: Path, name: str) -> LearningCurve | None:
                 return None
             return LearningCurve(name, config.seed, folder.read_metrics())
     return None
-
-
-def read_judged(folder: Path) -> _Judged:
-    """What was stored of a judgement, by money or by return.
-
-    Raises:
-        InputError: a file is missing or damaged.
-    """
-    return read_returns(folder) if is_returns(folder) else read_evaluation(folder)
 
 
 def _workloads(comparison: Comparison | SuiteComparison) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.config.env import EnvConfig
 from scalepilot.errors import InputError
 from scalepilot.files.stored import MAX_TEXT_BYTES, read_bytes, read_table, shown
 from scalepilot.runs.folder import RunFolder
@@ -57,13 +56,6 @@ def stored_metrics(folder: RunFolder, config: ExperimentConfig) -> tuple[Rows, s
         if rows and all("env_steps" in row and row["env_steps"] is not None for row in rows):
             return rows, name
     return [], None
-
-
-def metric_names(config: ExperimentConfig) -> tuple[str, str]:
-    """Columns of training and of validation that a run is followed by."""
-    if isinstance(config.env, EnvConfig):
-        return "train_J_per_hour", "validation_J_per_hour"
-    return "episode_return_mean", "validation_return"
 
 
 def _from_parquet(path: Path) -> Rows:

@@ -1,36 +1,50 @@
-"""Episodes: policies × workloads × seeds, in batches; and what they would cost at best."""
+"""Episodes: policies × scenarios × seeds, in batches; and what they would come to at best."""
 
-from scalepilot.simulate.cells import Cell, CellStore, FlownCell, fly_cells, packed
-from scalepilot.simulate.episodes import EpisodeResults, EpisodeSet, Playback, poisson_episodes, run_episodes
+from scalepilot.simulate.cells import Cell, CellStore, packed, run_cells
+from scalepilot.simulate.episode_runner import EpisodeLimits, as_rows, run_returns
+from scalepilot.simulate.episodes import EpisodeIndex, EpisodeResults, EpisodeSet, Playback, poisson_episodes, run_episodes
 from scalepilot.simulate.executor import Executor, ProcessExecutor, SerialExecutor, usable_cores
 from scalepilot.simulate.optimum import Optimum, OptimumCache, PlannedTargets, autoscale_optimum
 from scalepilot.simulate.protocol import ProtocolData, protocol_v1
-from scalepilot.simulate.returns import EpisodeReturns, ReturnsJob, as_rows, fly_returns, run_returns
+from scalepilot.simulate.scenario import (
+    CellResult,
+    Episodes,
+    Scenario,
+    SeededEpisodes,
+    TrafficEpisodes,
+    scenario_of,
+    traffic_scenario,
+)
 
 __all__ = [
     "Cell",
+    "CellResult",
     "CellStore",
+    "EpisodeIndex",
+    "EpisodeLimits",
     "EpisodeResults",
-    "EpisodeReturns",
     "EpisodeSet",
+    "Episodes",
     "Executor",
-    "FlownCell",
     "Optimum",
     "OptimumCache",
     "PlannedTargets",
     "Playback",
     "ProcessExecutor",
     "ProtocolData",
-    "ReturnsJob",
+    "Scenario",
+    "SeededEpisodes",
     "SerialExecutor",
+    "TrafficEpisodes",
     "as_rows",
     "autoscale_optimum",
-    "fly_cells",
-    "fly_returns",
     "packed",
     "poisson_episodes",
     "protocol_v1",
+    "run_cells",
     "run_episodes",
     "run_returns",
+    "scenario_of",
+    "traffic_scenario",
     "usable_cores",
 ]

@@ -1,4 +1,4 @@
-"""Cells: one policy on one workload's episodes; flown by any executor, kept as they end, never flown twice."""
+"""Cells: one policy on one scenario's test episodes; run by any executor, kept as they end, never run twice."""
 
 from __future__ import annotations
 
@@ -15,83 +15,63 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 import scalepilot.policy
+import scalepilot.simulate.episode_runner as other_simulator
 import scalepilot.simulate.episodes as simulator
-import scalepilot_envs.autoscale
+import scalepilot_envs
 from scalepilot.errors import ArtifactError, InputError
 from scalepilot.files.atomic import write_bytes
 from scalepilot.files.stored import read_arrays, table_schema
-from scalepilot.policy import PackedPolicy, Planner, Policy, pack_policy
-from scalepilot.simulate.episodes import EpisodeResults, EpisodeSet, Playback, run_episodes
+from scalepilot.policy import PackedPolicy, Policy, pack_policy
+from scalepilot.simulate.env_notes import EnvNotes
+from scalepilot.simulate.episodes import EpisodeResults, Playback
 from scalepilot.simulate.executor import Executor
-from scalepilot.simulate.step_log import StepLog, step_columns
-from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot.simulate.scenario import CellResult, Episodes
 
 _KEY = b"cell"
+_COLUMN = "results."
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One policy on one workload.
+    """One policy on one scenario.
 
     Attributes:
         name: of the policy, for messages.
-        actor: the policy, packed for another process, or a planner.
-        episodes: what to fly through.
-        params: the service.
-        playback_of: episode whose steps to keep.
+        actor: the policy, packed for another process, or a plan.
+        episodes: to run through.
+        playback: keep the steps of one episode where that can be shown.
         step_log: keep every step of every episode.
     """
 
     name: str
-    actor: PackedPolicy | Policy | Planner
-    episodes: EpisodeSet
-    params: AutoscaleParams
-    playback_of: int | None = None
+    actor: Any
+    episodes: Episodes
+    playback: bool = False
     step_log: bool = False
 
     @classmethod
-    def of(cls, name: str, actor: Policy | Planner, *where: Any, **options: Any) -> Cell:
-        """A cell whose policy is packed, so that any process can fly it; one of a foreign kind stays as it is."""
-        return cls(name, packed(actor) if isinstance(actor, Policy) else actor, *where, **options)
+    def of(cls, name: str, actor: Any, episodes: Episodes, **options: Any) -> Cell:
+        """A cell whose policy is packed, so that any process can run it; one of a foreign kind stays as it is."""
+        return cls(name, packed(actor) if isinstance(actor, Policy) else actor, episodes, **options)
 
     def __str__(self) -> str:
-        return f"{self.name} on {self.episodes.workload}"
+        return f"{self.name} on {self.episodes.name}"
 
     @property
     def key(self) -> str | None:
         """What its results depend on, as 64 hexadecimal digits; None for a policy whose content is not known."""
-        actor, episodes = self.actor, self.episodes
-        if isinstance(actor, PackedPolicy):
+        if isinstance(self.actor, PackedPolicy):
             # What a policy is called and how it came to be does not change what it does.
-            spec = {k: v for k, v in asdict(actor.spec).items() if k not in ("name", "version", "provenance", "evaluation")}
-            digest = hashlib.sha256(json.dumps(spec, sort_keys=True, default=str).encode())
-        elif isinstance(actor, Planner):
-            targets = actor.plan(episodes.rates_rps, self.params.replica_capacity_rps, self.params.startup_steps)
-            digest = hashlib.sha256(_bytes_of(targets))
-        else:
+            spec = {k: v for k, v in asdict(self.actor.spec).items() if k not in ("name", "version", "provenance", "evaluation")}
+            who = json.dumps(spec, sort_keys=True, default=str)
+        elif isinstance(self.actor, Policy):
             return None
-        digest.update(json.dumps([code_version(), asdict(self.params), self.playback_of], sort_keys=True).encode())
-        for column in fields(EpisodeSet)[1:]:
-            digest.update(_bytes_of(getattr(episodes, column.name)))
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class FlownCell:
-    """What came of a cell.
-
-    Attributes:
-        results: one row an episode.
-        playback: the episode asked for.
-        steps: (columns of `StepLog`, n, num_steps) where asked for.
-    """
-
-    results: EpisodeResults
-    playback: Playback | None = None
-    steps: NDArray[np.float32] | None = None
+        else:
+            who = self.episodes.plan_digest(self.actor)
+        what = [code_version(), who, self.episodes.digest(), self.playback]
+        return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
 def packed(policy: Policy) -> PackedPolicy | Policy:
@@ -102,15 +82,13 @@ def packed(policy: Policy) -> PackedPolicy | Policy:
         return policy
 
 
-def fly(cell: Cell) -> FlownCell | InputError:
-    """Fly one cell; a policy that cannot be used is a result, too: the others go on."""
+def run_cell(cell: Cell) -> CellResult | InputError:
+    """Run one cell; a policy that cannot be used is a result, too: the others go on."""
     try:
         actor = cell.actor.unpack() if isinstance(cell.actor, PackedPolicy) else cell.actor
-        log = StepLog(len(cell.episodes), cell.episodes.num_steps) if cell.step_log else None
-        results, playback = run_episodes(actor, cell.episodes, cell.params, playback_of=cell.playback_of, on_step=log)
+        return cell.episodes.run(actor, playback=cell.playback, step_log=cell.step_log)
     except InputError as error:
         return error
-    return FlownCell(results, playback, log.steps if log else None)
 
 
 @dataclass(frozen=True)
@@ -125,50 +103,54 @@ class CellStore:
     folder: Path
     reuse: bool = False
 
-    def load(self, cell: Cell) -> FlownCell | None:
+    def load(self, cell: Cell) -> CellResult | None:
         """A finished cell; None where there is none, or a file that is damaged, foreign or lacks its step log."""
         key = cell.key
         if not self.reuse or key is None or (cell.step_log and not self._has_steps(cell, key)):
             return None
+        index = cell.episodes.index
         try:
             arrays = read_arrays(self._file(key))
             if arrays["key"].tobytes() != key.encode():
                 return None
-            parts = [{f.name: arrays[f"{part}.{f.name}"] for f in fields(kind)} for part, kind in self._parts(cell)]
-        except (InputError, KeyError):
+            notes = EnvNotes.from_mapping(json.loads(arrays["notes"].tobytes()))
+            columns = {name.removeprefix(_COLUMN): arrays[name] for name in arrays if name.startswith(_COLUMN)}
+            results = EpisodeResults(arrays["window"], arrays["seed"], columns, notes)
+            shown = cell.playback and cell.episodes.playback_of is not None
+            playback = Playback(**{f.name: arrays[f"playback.{f.name}"] for f in fields(Playback)}) if shown else None
+        except (InputError, KeyError, ValueError):
             return None
-        n, steps = len(cell.episodes), cell.episodes.num_steps
-        shapes = [{array.shape for array in part.values()} for part in parts]
-        if shapes != [{(n,)}, {(steps,)}][: len(shapes)]:
+        lengths = {column.shape for column in columns.values()}
+        steps = set() if playback is None else {getattr(playback, f.name).shape for f in fields(Playback)}
+        if lengths != {(len(index),)} or steps not in (set(), {(cell.episodes.num_steps,)}):
             return None
-        results = EpisodeResults(**parts[0])
-        if not np.array_equal(results.window, cell.episodes.window) or not np.array_equal(results.seed, cell.episodes.seed):
+        if not (np.array_equal(results.window, index.window) and np.array_equal(results.seed, index.seed)):
             return None
-        return FlownCell(results, Playback(**parts[1]) if len(parts) > 1 else None)
+        return CellResult(results, playback)
 
-    def store(self, cell: Cell, flown: FlownCell) -> None:
+    def store(self, cell: Cell, found: CellResult) -> None:
         """Write a cell; its step log first, so that a cell is never without.
 
         Raises:
             OSError: it cannot be written.
         """
         key = cell.key
-        if flown.steps is not None:
-            self._store_steps(cell, flown.steps, key)
+        if found.steps is not None:
+            sink = pa.BufferOutputStream()
+            table = pa.table(dict(found.steps))
+            pq.write_table(table.replace_schema_metadata({_KEY: (key or "").encode()}), sink, compression="zstd")
+            self._write(self._steps_file(cell), sink.getvalue().to_pybytes())
         if key is None:
             return
-        arrays = {"key": np.frombuffer(key.encode(), np.uint8)}
-        for (part, kind), value in zip(self._parts(cell), (flown.results, flown.playback), strict=False):
-            arrays |= {f"{part}.{f.name}": np.asarray(getattr(value, f.name)) for f in fields(kind)}
+        notes = json.dumps(found.results.notes.to_mapping()).encode()
+        arrays: dict[str, Any] = {"key": np.frombuffer(key.encode(), np.uint8), "notes": np.frombuffer(notes, np.uint8)}
+        arrays |= {"window": found.results.window, "seed": found.results.seed}
+        arrays |= {f"{_COLUMN}{name}": np.asarray(column) for name, column in found.results.columns.items()}
+        if found.playback is not None:
+            arrays |= {f"playback.{f.name}": np.asarray(getattr(found.playback, f.name)) for f in fields(Playback)}
         data = io.BytesIO()
-        np.savez(data, **arrays)  # type: ignore[arg-type]
+        np.savez(data, **arrays)
         self._write(self._file(key), data.getvalue())
-
-    def _store_steps(self, cell: Cell, steps: NDArray[np.float32], key: str | None) -> None:
-        table = pa.table(step_columns(cell.episodes, cell.params, steps))
-        sink = pa.BufferOutputStream()
-        pq.write_table(table.replace_schema_metadata({_KEY: (key or "").encode()}), sink, compression="zstd")
-        self._write(self._steps_file(cell), sink.getvalue().to_pybytes())
 
     def _has_steps(self, cell: Cell, key: str) -> bool:
         try:
@@ -177,15 +159,11 @@ class CellStore:
             return False
         return bool(metadata.get(_KEY) == key.encode())
 
-    @staticmethod
-    def _parts(cell: Cell) -> list[tuple[str, type]]:
-        return [("results", EpisodeResults), ("playback", Playback)][: 1 if cell.playback_of is None else 2]
-
     def _file(self, key: str) -> Path:
         return self.folder / "cells" / f"{key}.npz"
 
     def _steps_file(self, cell: Cell) -> Path:
-        names = (_file_name(cell.episodes.workload), f"{_file_name(cell.name)}.parquet")
+        names = (_file_name(cell.episodes.name), f"{_file_name(cell.name)}.parquet")
         return self.folder / "steps" / names[0] / names[1]
 
     @staticmethod
@@ -194,14 +172,14 @@ class CellStore:
         write_bytes(path, data)
 
 
-def fly_cells(
+def run_cells(
     cells: Sequence[Cell],
     executor: Executor,
     *,
     store: CellStore | None = None,
     progress: Callable[[int], None] | None = None,
-) -> list[FlownCell | InputError]:
-    """Fly every cell that is not there yet.
+) -> list[CellResult | InputError]:
+    """Run every cell that is not there yet.
 
     Args:
         cells: independent of each other.
@@ -212,7 +190,7 @@ def fly_cells(
     Returns:
         One entry a cell, in their order: what came of it, or why its policy cannot be used.
     """
-    found: dict[int, FlownCell | InputError] = {}
+    found: dict[int, CellResult | InputError] = {}
     for i, cell in enumerate(cells):
         stored = store.load(cell) if store else None
         if stored is not None:
@@ -224,18 +202,18 @@ def fly_cells(
             progress(sum(len(cells[i].episodes) for i in found))
 
     tell()
-    for index, flown in executor.run(fly, [cells[i] for i in missing]):
+    for index, result in executor.run(run_cell, [cells[i] for i in missing]):
         cell = cells[missing[index]]
-        if store is not None and isinstance(flown, FlownCell):
-            store.store(cell, flown)
-        found[missing[index]] = flown
+        if store is not None and isinstance(result, CellResult):
+            store.store(cell, result)
+        found[missing[index]] = result
         tell()
     return [found[i] for i in range(len(cells))]
 
 
 @cache
 def code_version() -> str:
-    """Changes with every change of what decides results: the simulator, the policies, and the libraries that compute them."""
+    """Changes with every change of what decides results: the simulators, the policies, and the libraries that compute them."""
     digest = hashlib.sha256()
     for path in _sources():
         digest.update(path.name.encode() + path.read_bytes())
@@ -245,12 +223,9 @@ def code_version() -> str:
 
 
 def _sources() -> Iterable[Path]:
-    packages = [Path(p) for module in (scalepilot_envs.autoscale, scalepilot.policy) for p in module.__path__]
-    return sorted([*(path for package in packages for path in package.rglob("*.py")), Path(simulator.__file__)])
-
-
-def _bytes_of(array: NDArray[Any]) -> bytes:
-    return repr((array.shape, array.dtype.str)).encode() + np.ascontiguousarray(array).tobytes()
+    packages = [Path(p) for module in (scalepilot_envs, scalepilot.policy) for p in module.__path__]
+    runners = [Path(str(module.__file__)) for module in (simulator, other_simulator)]
+    return sorted([*(path for package in packages for path in package.rglob("*.py")), *runners])
 
 
 def _file_name(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -15,12 +15,14 @@ from scalepilot.errors import EnvironmentFailedError
 from scalepilot.files.stop import StepLimit, at_once
 from scalepilot.policy import Decision, Policy
 from scalepilot.simulate.env_notes import EnvNotes, SeenRange
+from scalepilot.simulate.episodes import EpisodeResults
+from scalepilot.simulate.step_log import StepRecorder
 from scalepilot_envs.foreign import ForeignEntry
+from scalepilot_envs.objective import LAST_PREFIX
 from scalepilot_envs.registration import EnvEntry, find_env
 from scalepilot_envs.restarting import CheckedEnv, StepError, derived_seed, shown_error
 
 Array = NDArray[np.float64]
-LAST_PREFIX = "last_"
 # Where no episode was ever completed, so many attempts and failures are enough to give up; where no step was, so many attempts.
 _HOPELESS_ATTEMPTS, _HOPELESS_FAILURES, _BAD_ATTEMPTS = 5, 25, 3
 
@@ -38,37 +40,6 @@ class EpisodeLimits:
     max_steps: int = 10_000
     step_seconds: float = 300.0
     attempts: int = 50
-
-
-@dataclass(frozen=True)
-class EpisodeReturns:
-    """One row an episode, each column (n,).
-
-    Attributes:
-        seed: of the environment.
-        episode_return: sum of its rewards.
-        length: its steps.
-        info: mean over the episode of each column the environment reports, and `last_…` its value in the end.
-        notes: what was odd: failed episodes, which are in none of the rows, and observations outside their bounds.
-    """
-
-    seed: NDArray[np.int64]
-    episode_return: Array
-    length: NDArray[np.int64]
-    info: dict[str, Array] = field(default_factory=dict)
-    notes: EnvNotes = field(default_factory=EnvNotes)
-
-    @classmethod
-    def mean_of(cls, results: Sequence[EpisodeReturns]) -> EpisodeReturns:
-        """Episode by episode the mean of several policies' results; lengths rounded to whole steps."""
-        shared = [name for name in results[0].info if all(name in r.info for r in results)]
-        return cls(
-            results[0].seed,
-            np.mean([r.episode_return for r in results], axis=0),
-            np.rint(np.mean([r.length for r in results], axis=0)).astype(np.int64),
-            {name: np.mean([r.info[name] for r in results], axis=0) for name in shared},
-            sum((r.notes for r in results), EnvNotes()),
-        )
 
 
 def as_rows(observation: NDArray[Any]) -> NDArray[Any]:
@@ -91,6 +62,16 @@ class Stepped:
     ended: NDArray[np.bool_]
     failed: dict[int, str]
     info: dict[str, NDArray[Any]]
+
+
+class Actor(Protocol):
+    """Decides for episodes side by side: a policy, or a plan made with what no policy knows."""
+
+    def act(
+        self, observation: NDArray[Any], state: Any = None, *, rng: np.random.Generator | None = None
+    ) -> tuple[Decision, Any]:
+        """Decisions (n, …) for observations (n, …), and what to hand over at the next step."""
+        ...
 
 
 class Envs(Protocol):
@@ -232,10 +213,11 @@ class EpisodeRunner:
         env_id: of the environment.
         arguments: what it is made with.
         limits: what is given up.
+        log: keeps every step of the episodes that count.
     """
 
-    def __init__(self, env_id: str, arguments: Mapping[str, Any], limits: EpisodeLimits) -> None:
-        self.entry, self.arguments, self.limits = find_env(env_id), arguments, limits
+    def __init__(self, env_id: str, arguments: Mapping[str, Any], limits: EpisodeLimits, log: StepRecorder | None = None) -> None:
+        self.entry, self.arguments, self.limits, self.log = find_env(env_id), arguments, limits, log
         self._foreign = isinstance(self.entry, ForeignEntry)
         self.max_steps = limits.max_steps
         if not isinstance(self.entry, ForeignEntry):
@@ -247,9 +229,9 @@ class EpisodeRunner:
         # Attempts in a row without one good step.
         self._bad = 0
 
-    def run(self, policy: Policy, num_episodes: int, first_seed: int) -> EpisodeReturns:
+    def run(self, policy: Actor, num_episodes: int, first_seed: int) -> EpisodeResults:
         """See `run_returns`."""
-        seeds = first_seed + np.arange(num_episodes)
+        numbers = np.arange(num_episodes)
         returns, lengths = np.zeros(num_episodes), np.zeros(num_episodes, dtype=np.int64)
         info: dict[str, Array] = {}
         waiting, attempt = np.arange(num_episodes), 0
@@ -260,15 +242,18 @@ class EpisodeRunner:
                 rng = np.random.default_rng(first_seed if attempt == 0 else (first_seed, attempt))
                 done, round_returns, round_lengths, round_info = self._round(policy, given, rng, clock)
                 at = waiting[done]
+                if self.log is not None:
+                    self.log.keep(done, at, first_seed + at)
                 returns[at], lengths[at] = round_returns[done], round_lengths[done]
                 for name, column in round_info.items():
                     info.setdefault(name, np.zeros(num_episodes))[at] = column[done]
                 waiting, attempt = waiting[~done], attempt + 1
                 self._check_hope(attempt, num_episodes, len(waiting))
-        return EpisodeReturns(seeds, returns, lengths, info, self.notes)
+        columns = {"return": returns, "length": lengths.astype(np.float64), **info}
+        return EpisodeResults(numbers, first_seed + numbers, columns, self.notes)
 
     def _round(
-        self, policy: Policy, seeds: list[int], rng: np.random.Generator, clock: StepLimit
+        self, policy: Actor, seeds: list[int], rng: np.random.Generator, clock: StepLimit
     ) -> tuple[NDArray[np.bool_], Array, NDArray[np.int64], dict[str, Array]]:
         """One attempt at some episodes: which were completed, and their columns."""
         n = len(seeds)
@@ -294,6 +279,8 @@ class EpisodeRunner:
                 decision, state = policy.act(as_rows(envs.observation), state, rng=rng)
                 clock.step()
                 step = envs.step(decision, running)
+                if self.log is not None:
+                    self.log.add(decision, step.reward, step.info, running)
                 self._discard(step.failed, running, failed)
                 self._bad = 0 if running.any() else self._bad
                 returns += np.where(running, step.reward, 0.0)
@@ -305,7 +292,8 @@ class EpisodeRunner:
         finally:
             clock.pause()
             envs.close()
-            self.notes += EnvNotes() if seen is None else seen.take().named(self._names(policy))
+            if seen is not None and isinstance(policy, Policy):
+                self.notes += seen.take().named([f.name for f in policy.spec.observation_fields])
         columns = {name: total / np.maximum(lengths, 1) for name, total in sums.items()}
         columns |= {f"{LAST_PREFIX}{name}": values for name, values in last.items()}
         return ~failed, returns, lengths, columns
@@ -330,10 +318,38 @@ class EpisodeRunner:
             done = f"{num_episodes - missing} of {num_episodes} episodes completed"
             raise EnvironmentFailedError(f"{self.notes.failure}; {self.notes.failures} failures, {done}")
 
-    @staticmethod
-    def _names(policy: Policy) -> list[str]:
-        return [f.name for f in policy.spec.observation_fields]
-
     def _hangs(self) -> Exception:
         limit = f"resources.env_timeout_seconds, {self.limits.step_seconds:g} s"
         return EnvironmentFailedError(f"env {self.entry.env_id}: hangs: a step takes more than {limit}")
+
+
+def run_returns(
+    policy: Actor,
+    env_id: str,
+    num_episodes: int,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    first_seed: int = 0,
+    limits: EpisodeLimits | None = None,
+    log: StepRecorder | None = None,
+) -> EpisodeResults:
+    """Run a policy, greedily, through `num_episodes` episodes side by side.
+
+    Args:
+        policy: chooses actions; one that commands targets has them taken where the environment takes targets.
+        env_id: of the environment.
+        num_episodes: how many.
+        arguments: what the environment is made with.
+        first_seed: episode i has seed first_seed + i; where it fails it is repeated with it once, then with seeds that follow
+            from it.
+        limits: what is given up; the defaults if None.
+        log: keeps every step.
+
+    Returns:
+        The columns return and length, the mean over the episode of each number the environment reports, and `last_…`, its value
+        in the end.
+
+    Raises:
+        EnvironmentFailedError: an episode fails again and again, or does not end.
+    """
+    return EpisodeRunner(env_id, dict(arguments or {}), limits or EpisodeLimits(), log).run(policy, num_episodes, first_seed)

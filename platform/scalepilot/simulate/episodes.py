@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.policy import Planner, Policy, check_shown_fields
 from scalepilot.policy.spec import FieldEntry
+from scalepilot.simulate.env_notes import EnvNotes
 from scalepilot_envs.autoscale import AutoscaleBatch, AutoscaleParams
+from scalepilot_envs.autoscale.description import COST
 from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
+from scalepilot_envs.objective import Objective
 from scalepilot_envs.workloads import RateSeries
 
 Array = NDArray[np.float64]
@@ -21,8 +24,56 @@ _SECONDS_PER_DAY = 86400
 
 
 @dataclass(frozen=True)
+class EpisodeIndex:
+    """Which episodes they are.
+
+    Attributes:
+        window: (n,) index of the window; episodes without one are windows of their own.
+        seed: (n,) that the episode is drawn from.
+        start_unix_seconds: (n,) beginning of the window; NaN for episodes that have no time of day.
+    """
+
+    window: NDArray[np.int64]
+    seed: NDArray[np.int64]
+    start_unix_seconds: Array
+
+    def __len__(self) -> int:
+        return len(self.window)
+
+    @property
+    def block(self) -> Literal["day", "window", "episode"]:
+        """What chance is resampled by: days; on a single day windows, without the chance between days; else episodes."""
+        if not np.isfinite(self.start_unix_seconds).all():
+            return "episode"
+        return "day" if len(np.unique(self._day)) > 1 else "window"
+
+    @property
+    def blocks(self) -> NDArray[np.int64]:
+        """(n,) the block of each episode."""
+        return self._day if self.block == "day" else self.window
+
+    @property
+    def days(self) -> int:
+        """How many; 0 for episodes that have no time of day."""
+        return 0 if self.block == "episode" else len(np.unique(self._day))
+
+    @property
+    def repeat(self) -> NDArray[np.int64]:
+        """(n,) number of the seed among those of its window: the same for the runs that are drawn alike."""
+        order = np.lexsort((self.seed, self.window))
+        sorted_windows = self.window[order]
+        rank = np.empty(len(order), dtype=np.int64)
+        rank[order] = np.arange(len(order)) - np.searchsorted(sorted_windows, sorted_windows)
+        return rank
+
+    @property
+    def _day(self) -> NDArray[np.int64]:
+        return np.floor(self.start_unix_seconds / _SECONDS_PER_DAY).astype(np.int64)
+
+
+@dataclass(frozen=True)
 class EpisodeSet:
-    """Episodes to fly: (window, seed) pairs with their arrivals already drawn, so that every policy meets the same.
+    """Episodes of Autoscale: (window, seed) pairs with their arrivals already drawn, so that every policy meets the same.
 
     Attributes:
         workload: name for tables.
@@ -49,9 +100,19 @@ class EpisodeSet:
         return int(self.rates_rps.shape[1])
 
     @property
-    def day(self) -> NDArray[np.int64]:
-        """(n,) day of each window's beginning, counted from 1970."""
-        return np.floor(self.start_unix_seconds / _SECONDS_PER_DAY).astype(np.int64)
+    def index(self) -> EpisodeIndex:
+        """Which episodes they are."""
+        return EpisodeIndex(self.window, self.seed, self.start_unix_seconds)
+
+    @property
+    def objective(self) -> Objective:
+        """Money an hour."""
+        return COST
+
+    @property
+    def mean_and_peak_rps(self) -> tuple[float, float]:
+        """Of the windows' mean rates."""
+        return float(self.rates_rps.mean()), float(self.rates_rps.max())
 
     def at(self, rows: NDArray[Any]) -> EpisodeSet:
         """Some of the episodes, by index or mask."""
@@ -82,48 +143,35 @@ class EpisodeSet:
 
 @dataclass(frozen=True)
 class EpisodeResults:
-    """One row an episode, each column (n,).
+    """What episodes of any environment came to, one row each.
 
     Attributes:
-        window, seed: which episode.
-        J_per_hour: currency per hour of service.
-        replica_cost, late_cost, move_cost: parts of J, currency per hour.
-        replicas_mean, replicas_peak: billed replicas (ready + starting).
-        arrived_requests, late_requests, dropped_requests: over the episode.
-        latency_p95_seconds: mean of the intervals' 95 % response times, weighted by their requests.
-        actions: steps on which the target changed.
-        moved_replicas: replicas ordered or removed.
+        window, seed: (n,) which episode.
+        columns: name → (n,) figure of the whole episode. Every environment has those its objective names; Autoscale's are
+            J_per_hour and its parts replica_cost, late_cost and move_cost (currency per hour of service), replicas_mean and
+            replicas_peak (billed: ready and starting), arrived_requests, late_requests, dropped_requests, late_share,
+            latency_p95_seconds (mean of the intervals', weighted by requests), actions (steps that changed the target) and
+            moved_replicas; those of others are return, length, and what the environment reports.
+        notes: what was odd: failed episodes, which are in none of the rows, and observations outside their bounds.
     """
 
     window: NDArray[np.int64]
     seed: NDArray[np.int64]
-    J_per_hour: Array
-    replica_cost: Array
-    late_cost: Array
-    move_cost: Array
-    replicas_mean: Array
-    replicas_peak: Array
-    arrived_requests: Array
-    late_requests: Array
-    dropped_requests: Array
-    latency_p95_seconds: Array
-    actions: Array
-    moved_replicas: Array
+    columns: Mapping[str, Array]
+    notes: EnvNotes = field(default_factory=EnvNotes)
 
-    @property
-    def late_share(self) -> Array:
-        """(n,) late requests among those that arrived."""
-        return self.late_requests / np.maximum(self.arrived_requests, 1.0)
+    def __len__(self) -> int:
+        return len(self.seed)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.columns[name]
 
     @classmethod
     def mean_of(cls, results: Sequence[EpisodeResults]) -> EpisodeResults:
-        """Episode by episode the mean of several policies' results."""
-        columns = {f.name: np.mean([getattr(r, f.name) for r in results], axis=0) for f in fields(cls)}
-        return cls(**columns | {"window": results[0].window, "seed": results[0].seed})
-
-    def columns(self) -> dict[str, NDArray[Any]]:
-        """All columns by name, the late share included."""
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"late_share": self.late_share}
+        """Episode by episode the mean of several policies' results, of what all of them have."""
+        shared = [name for name in results[0].columns if all(name in r.columns for r in results)]
+        means = {name: np.mean([r[name] for r in results], axis=0) for name in shared}
+        return cls(results[0].window, results[0].seed, means, sum((r.notes for r in results), EnvNotes()))
 
 
 @dataclass(frozen=True)
@@ -243,18 +291,18 @@ def run_episodes(
             )
     hours = steps / params.steps_per_hour
     cost = {name: sums[name] / hours for name in ("replica_cost", "late_cost", "move_cost")}
-    results = EpisodeResults(
-        window=episodes.window,
-        seed=episodes.seed,
-        J_per_hour=sum(cost.values(), np.zeros(n)),
+    columns = {
+        "J_per_hour": sum(cost.values(), np.zeros(n)),
         **cost,
-        replicas_mean=sums["billed"] / steps,
-        replicas_peak=peak,
-        arrived_requests=sums["arrived"],
-        late_requests=sums["late"],
-        dropped_requests=sums["dropped"],
-        latency_p95_seconds=sums["latency"] / np.maximum(sums["arrived"], 1.0),
-        actions=sums["actions"],
-        moved_replicas=sums["moved"],
-    )
+        "replicas_mean": sums["billed"] / steps,
+        "replicas_peak": peak,
+        "arrived_requests": sums["arrived"],
+        "late_requests": sums["late"],
+        "dropped_requests": sums["dropped"],
+        "late_share": sums["late"] / np.maximum(sums["arrived"], 1.0),
+        "latency_p95_seconds": sums["latency"] / np.maximum(sums["arrived"], 1.0),
+        "actions": sums["actions"],
+        "moved_replicas": sums["moved"],
+    }
+    results = EpisodeResults(episodes.window, episodes.seed, columns)
     return results, None if kept is None else Playback(*kept)

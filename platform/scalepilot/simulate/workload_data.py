@@ -9,11 +9,11 @@ from scalepilot.simulate.protocol import ProtocolData, protocol_v1
 from scalepilot_envs.workloads import TraceWorkload
 
 
-def workload_name(config: ExperimentConfig) -> str:
-    """A short name for tables: the trace's file, or the kind."""
+def workload_name(config: ExperimentConfig, otherwise: str | None = None) -> str:
+    """A short name for tables: the trace's file, or the experiment's name; without one, `otherwise` or the kind."""
     if isinstance(config.workload, TraceWorkload):
         return Path(config.workload.path).stem
-    return config.name if config.name != "experiment" else config.workload.kind
+    return config.name if config.name != "experiment" else otherwise or config.workload.kind
 
 
 def load_data(config: ExperimentConfig) -> ProtocolData:

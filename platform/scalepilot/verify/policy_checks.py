@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.config import config_from_mapping
-from scalepilot.config.env import EnvConfig
 from scalepilot.errors import InputError, ScalepilotError
 from scalepilot.files.env_modules import find_checked
 from scalepilot.policy import Decision, Policy, PolicySpec, env_fields, load_policy, unmasked
@@ -90,9 +89,7 @@ def observations_of(spec: PolicySpec, env: EnvDescription) -> NDArray[Any]:
     arguments: dict[str, Any] = {}
     stored = spec.provenance.get("config")
     if stored:
-        config = config_from_mapping(stored)
-        if not isinstance(config.env, EnvConfig):
-            arguments = config.env.arguments
+        arguments = config_from_mapping(stored).env.arguments
     if not arguments:
         arguments = {**({"params": spec.env_params} if spec.env_params else {}), **spec.env_options}
     envs = find_env(spec.env_id).vector_maker()(num_envs=_NUM_ENVS, **arguments)

@@ -10,17 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.evaluate.statistics.bootstrap import block_sums, drawn_sums, nested_bootstrap, ratio
+from scalepilot_envs.objective import ABOVE_ZERO, UNBOUNDED, Bounds
 
 Array = NDArray[np.float64]
 
 _LEVEL_PERCENT = (2.5, 97.5)
-# What a quantity cannot be below or above.
-Bounds = tuple[float, float]
-UNBOUNDED: Bounds = (-math.inf, math.inf)
-FROM_ZERO: Bounds = (0.0, math.inf)
-# For what is never 0: an interval that reaches it only says that there are too few blocks for one.
-ABOVE_ZERO: Bounds = (math.ulp(0.0), math.inf)
-SHARE: Bounds = (0.0, 1.0)
 SMALLEST_GAP_SHARE = 0.05
 
 
@@ -139,7 +133,7 @@ def gap_closed(
     samples: int = 2000,
     seed: int = 0,
 ) -> GapClosed:
-    """G = Σ(J_base − J_policy) / Σ(J_base − J_reference) over the pairs where there is a gap.
+    """G = Σ(J_base − J_policy) / Σ(J_base − J_reference) over the pairs where there is a gap; J may be any loss.
 
     Args:
         policy: (n,) J of the policy, one a (window, seed) pair, or (num_members, n) of its training seeds.
@@ -167,9 +161,9 @@ def gap_closed(
 
 
 def has_gap(baseline: Array, reference: Array) -> NDArray[np.bool_]:
-    """(n,) pairs in which the baseline is at least 5 % of its own J above the reference."""
+    """(n,) pairs in which the baseline's loss is at least 5 % of its own size above the reference's."""
     # A pair without a gap and without a cost would divide by zero.
-    kept: NDArray[np.bool_] = (baseline - reference >= SMALLEST_GAP_SHARE * baseline) & (baseline > reference)
+    kept: NDArray[np.bool_] = (baseline - reference >= SMALLEST_GAP_SHARE * np.abs(baseline)) & (baseline > reference)
     return kept
 
 

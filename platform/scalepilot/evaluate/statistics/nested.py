@@ -1,7 +1,7 @@
 """Intervals that say what another training seed would bring: for studies and engines, where the seed is what is asked about.
 
 The resampling is that of `bootstrap`. Two things are particular: a single seed has no interval, however many episodes it ran, for
-it says nothing of the next; and of two contestants with seeds of their own, those of each are drawn for themselves, while both
+it says nothing of the next; and of two contenders with seeds of their own, those of each are drawn for themselves, while both
 meet the same blocks of episodes.
 """
 
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from scalepilot.evaluate.statistics.aggregate import interquartile_mean
 from scalepilot.evaluate.statistics.bootstrap import Indices, block_sums, drawn_sums, nested_bootstrap
-from scalepilot.evaluate.statistics.intervals import UNBOUNDED, Bounds, Interval, block_bootstrap, percentile_interval
+from scalepilot.evaluate.statistics.intervals import Interval, block_bootstrap, percentile_interval
+from scalepilot_envs.objective import UNBOUNDED, Bounds
 
 Array = NDArray[np.float64]
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import TypeAdapter
 
@@ -35,7 +35,7 @@ _MOST_ARMS = 64
 
 @dataclass(frozen=True)
 class ArmConfig(Section):
-    """One contestant: an experiment, and what is changed in it.
+    """One contender: an experiment, and what is changed in it.
 
     Attributes:
         config: path of an experiment's YAML (relative to the study's), or the experiment itself.
@@ -59,7 +59,7 @@ class TaskConfig(Section):
     """One environment and who learns on it.
 
     Attributes:
-        arms: name → contestant; all on the same environment and test episodes.
+        arms: name → contender; all on the same environment and test episodes.
         success_return: a test episode that collects this much is a success; null for none.
         map_fields: the two observation fields of the state → action picture; empty for the first two.
         set: dotted key → value, in every arm.
@@ -125,9 +125,7 @@ class PlannedTask:
     @property
     def env(self) -> OtherEnvConfig:
         """The environment all arms share."""
-        env = next(iter(self.arms.values())).env
-        assert isinstance(env, OtherEnvConfig)
-        return env
+        return cast(OtherEnvConfig, next(iter(self.arms.values())).env)
 
 
 _ADAPTER: TypeAdapter[StudyConfig] = TypeAdapter(StudyConfig)
@@ -169,7 +167,7 @@ def _planned(study: StudyConfig, name: str, task: TaskConfig, path: Path) -> Pla
             merged["name"] = slug(f"{name}-{full_name}")
             find_in_current_folder(merged.get("env"))
             config = config_from_mapping(merged, source=source if where is None else f"{source} ({where.name})")
-            if not isinstance(config.env, OtherEnvConfig):
+            if config.env.takes_workload:
                 raise ConfigError(
                     f"{source}: env.id: {config.env.id!r} is not allowed in a study, which compares returns; allowed: any other"
                     " environment (scalepilot compare judges Autoscale's policies by what they cost)"

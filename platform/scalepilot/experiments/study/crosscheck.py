@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.cluster.connection import connected
-from scalepilot.config import ALGORITHMS, EnvConfig, ExperimentConfig
+from scalepilot.config import ALGORITHMS, ExperimentConfig
 from scalepilot.errors import ConfigError, InputError, RunError
 from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.statistics.nested import nested_mean
-from scalepilot.experiments.run import make_task
 from scalepilot.experiments.study.agreement import Agreement, agreement
 from scalepilot.experiments.study.jobs import RUNS, train_all
 from scalepilot.experiments.sweep.board import Judged, tested
 from scalepilot.files.atomic import write_bytes, write_json
 from scalepilot.files.lock import locked
+from scalepilot.learn.task import Task
 from scalepilot.report.charts.curves import curves_svg
 from scalepilot.runs.folder import RunFolder, git_sha, hardware, library_versions, new_folder
 
@@ -96,7 +96,7 @@ def crosscheck(config: ExperimentConfig, seeds: Sequence[int], resume: Path | No
         raise InputError("crosscheck: stable-baselines3 is not installed; pip install 'scalepilot[sb3]'")
     from scalepilot.learn.sb3.trainer import unmatched
 
-    task = make_task(config)
+    task = Task(config)
     if resume is not None and not (resume / RUNS).is_dir():
         raise InputError(f"--resume: {resume} holds no {RUNS}/; allowed: a cross-check's folder")
     folder = resume or new_folder(Path(config.output) / f"{config.name}-crosscheck", "", "cross-checks")
@@ -119,7 +119,7 @@ def crosscheck(config: ExperimentConfig, seeds: Sequence[int], resume: Path | No
         for engine in ("rllib", "sb3")
     }
     blocks = _tested(next(iter(runs.values()))).blocks
-    lower_is_better = isinstance(config.env, EnvConfig)
+    lower_is_better = task.objective.lower_is_better
     verdict = agreement(
         engines["rllib"].values,
         engines["sb3"].values,
@@ -127,7 +127,7 @@ def crosscheck(config: ExperimentConfig, seeds: Sequence[int], resume: Path | No
         lower_is_better=lower_is_better,
         samples=config.evaluation.bootstrap_samples,
     )
-    metric, said = "J per hour" if lower_is_better else "return", tuple(unmatched(config))
+    metric, said = "J per hour" if lower_is_better else task.objective.short_label, tuple(unmatched(config))
     check = CrossCheck(folder, ours, tuple(seeds), metric, lower_is_better, engines, verdict, said)
     write_json(folder / "summary.json", summary(check))
     title = f"{config.name}: {ours.algorithm} with both engines, {len(seeds)} seeds"

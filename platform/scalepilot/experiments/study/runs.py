@@ -19,7 +19,6 @@ from scalepilot.evaluate.study_metrics import Arm, SeedRun, TaskResult, compare_
 from scalepilot.experiments.study.config import PlannedTask, StudyConfig
 from scalepilot.experiments.study.jobs import RUNS, train_all
 from scalepilot.files.stored import read_table
-from scalepilot.learn.task import TEST_SEED
 from scalepilot.policy import Policy, load_policy
 from scalepilot.report.charts.policy_map import (
     observed_ranges,
@@ -31,6 +30,7 @@ from scalepilot.report.charts.policy_map import (
 from scalepilot.report.replay.recording import Recording, record_episode
 from scalepilot.runs.folder import RunFolder, new_folder
 from scalepilot.runs.status import STATUS_FILE, read_run_status
+from scalepilot.simulate.scenario import TEST_SEED
 
 PLOTS = "plots"
 # Decisions are counted over so many of the test episodes of each run.

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import ScalepilotError
-from scalepilot.evaluate.comparison import Comparison
-from scalepilot.evaluate.returns import ReturnComparison
-from scalepilot.evaluate.statistics.intervals import UNBOUNDED, Bounds, Interval, block_bootstrap
+from scalepilot.evaluate.statistics.intervals import Interval, block_bootstrap
 from scalepilot.evaluate.statistics.nested import nested_mean
+from scalepilot.evaluate.store import read_evaluation
+from scalepilot.evaluate.suite import SuiteComparison
 from scalepilot.experiments.sweep.plan import Point
-from scalepilot.report.run_report import read_judged
 from scalepilot.runs.folder import RunFolder
+from scalepilot_envs.objective import UNBOUNDED, Bounds
 
 UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
@@ -176,15 +176,13 @@ def tested(folder: RunFolder) -> Judged | None:
     if not folder.evaluation.is_dir():
         return None
     try:
-        judged = read_judged(folder.evaluation)
+        judged = read_evaluation(folder.evaluation)
     except ScalepilotError:
         return None
-    if isinstance(judged, ReturnComparison):
-        values = judged.rows[0].results.episode_return
-        return Judged(np.asarray(values, np.float64), np.arange(len(values)))
-    assert isinstance(judged, Comparison)
-    policy = judged.of_role("policy")[0]
-    return Judged(np.asarray(policy.results.J_per_hour, np.float64), judged.blocks)
+    policy = None if isinstance(judged, SuiteComparison) else judged.best("policy")
+    if policy is None or isinstance(judged, SuiteComparison):
+        return None
+    return Judged(np.asarray(policy.results[judged.objective.column], np.float64), judged.episodes.blocks)
 
 
 __all__ = ["Judged", "Standing", "TrialEntry", "ranked", "read_trial", "read_trials"]

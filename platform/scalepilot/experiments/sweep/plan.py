@@ -16,7 +16,6 @@ import numpy as np
 from scalepilot.config import (
     ALGORITHMS,
     ExperimentConfig,
-    OtherEnvConfig,
     config_from_mapping,
     put_key,
     read_yaml,
@@ -133,7 +132,7 @@ def _check_used(plan: PlannedSweep, path: Path) -> None:
 def whole_mapping(plan: PlannedSweep) -> dict[str, Any]:
     """The sweep as plain data with its experiment inside: no other file is needed to run it, nor a variable for its modules."""
     base, env = dict(plan.base), plan.example.env
-    if isinstance(env, OtherEnvConfig) and isinstance(base.get("env"), Mapping) and not {"env", "env.id"} & {*plan.sweep.space}:
+    if isinstance(base.get("env"), Mapping) and not {"env", "env.id"} & {*plan.sweep.space}:
         base["env"] = {**base["env"], "id": env.id}
     return replace(plan.sweep, experiment=base, set={}).to_mapping()
 

@@ -23,17 +23,16 @@ from typing import Any
 import psutil
 from ray.tune import Trainable
 
-from scalepilot.config import EnvConfig
 from scalepilot.errors import InputError, ScalepilotError
-from scalepilot.experiments.run import evaluate_alone, make_task
+from scalepilot.experiments.run import evaluate_run
 from scalepilot.experiments.sweep.plan import PLAN, SEED, PlannedSweep, Point
 from scalepilot.experiments.sweep.space import decode
 from scalepilot.experiments.training import open_loop
 from scalepilot.files.atomic import write_bytes
 from scalepilot.learn.loop import TrainingLoop
+from scalepilot.learn.task import Task
 from scalepilot.progress import Progress
 from scalepilot.runs.folder import RunFolder
-from scalepilot.simulate.workload_data import load_data
 
 # Metrics of a result, beside those of docs/metrics.md; the score is minimised.
 SCORE, ENV_STEPS, PERCENT = "score", "env_steps", "percent"
@@ -145,7 +144,7 @@ class Trial(Trainable):
         folder = self._folder
         write_bytes(folder.config_file, config.to_yaml().encode())
         folder.start_logging()
-        task = make_task(config, load_data(config) if isinstance(config.env, EnvConfig) else None)
+        task = Task(config)
         progress = Progress("trial", stream=io.StringIO(), value_label=task.value_label)
         self._config, self._task = config, task
         folder.write_status("running", sweep=folder.read_status()["sweep"] | {"total_env_steps": config.learning.env_steps})
@@ -174,7 +173,7 @@ class Trial(Trainable):
             loop.end()
             # Among equals in the search the kept policy counts, not the last validation.
             result |= {SCORE: loop.best_score[1] if loop.best_score else loop.last_score, "value": outcome.best_value}
-            evaluate_alone(self._config, self._folder, self._task)
+            evaluate_run(self._task, self._folder, [], alone=True)
             self._folder.write_metrics_parquet()
             self._folder.write_status("finished", training=asdict(outcome), result=result)
         self._result = result

@@ -18,6 +18,7 @@ from scalepilot.experiments.sweep.importance import Importance
 from scalepilot.experiments.sweep.plan import PlannedSweep, label
 from scalepilot.progress import duration
 from scalepilot.report.words.tables import plain_table
+from scalepilot_envs.objective import Objective
 
 _MOST_ROWS = 20
 
@@ -32,7 +33,7 @@ class SweepBoard:
         trials: all of them, other seeds included.
         standings: the leaderboard.
         importance: of the keys, over the trials of the search that used their budgets up.
-        is_cost: whether figures are J per hour, lower being better; otherwise returns.
+        objective: what its figures are.
         versus_rules: a sentence on the best policy against the rules.
     """
 
@@ -41,7 +42,7 @@ class SweepBoard:
     trials: tuple[TrialEntry, ...]
     standings: tuple[Standing, ...]
     importance: Importance
-    is_cost: bool
+    objective: Objective
     versus_rules: str
 
     @property
@@ -52,7 +53,7 @@ class SweepBoard:
     @property
     def figure(self) -> str:
         """What validation and tests measure."""
-        return "J/h" if self.is_cost else "return"
+        return self.objective.short_label
 
     @property
     def failed(self) -> tuple[TrialEntry, ...]:
@@ -75,11 +76,10 @@ class SweepBoard:
         difference = _difference(first, second)
         if difference is None:
             return ""
-        sign = -1.0 if self.is_cost else 1.0
         told = difference.is_known and (difference.low > 0 or difference.high < 0)
         if not told:
             return f" On test it is not distinguishable from the second, {label(second.point)}."
-        better = sign * difference.mean > 0
+        better = self.objective.sign * difference.mean < 0
         span = f"95 % interval of the difference {difference.low:+,.2f} to {difference.high:+,.2f}"
         return f" On test it is {'better' if better else 'worse'} than the second, {label(second.point)} ({span})."
 

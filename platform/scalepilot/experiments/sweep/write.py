@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from scalepilot.config import EnvConfig, ExperimentConfig, short_value
+from scalepilot.config import ExperimentConfig, short_value
 from scalepilot.errors import RunError
-from scalepilot.evaluate.statistics.intervals import FROM_ZERO, Bounds
 from scalepilot.evaluate.store import interval_json, json_number
 from scalepilot.experiments.beside import tuned_baselines
-from scalepilot.experiments.run import evaluate_returns, evaluate_run, make_task
+from scalepilot.experiments.run import evaluate_run
 from scalepilot.experiments.sweep.board import Standing, TrialEntry, ranked, read_trials
 from scalepilot.experiments.sweep.charts import importance_bars, leaders, parallel_coordinates
 from scalepilot.experiments.sweep.importance import importance
@@ -22,12 +21,12 @@ from scalepilot.experiments.sweep.run import CONFIRMATION, SWEEP_FILE, TRIALS
 from scalepilot.experiments.sweep.verdict import SweepBoard, span_text
 from scalepilot.files.atomic import replaced_folder, write_bytes, write_json
 from scalepilot.files.stored import read_text
+from scalepilot.learn.task import Task
 from scalepilot.progress import duration
 from scalepilot.report.html.page import image_address, render
-from scalepilot.report.words.returns_text import returns_verdict
-from scalepilot.report.words.tables import verdict as cost_verdict
+from scalepilot.report.words.tables import verdict
 from scalepilot.runs.folder import RunFolder, git_sha, hardware, library_versions
-from scalepilot.simulate.workload_data import load_data
+from scalepilot_envs.objective import Bounds
 
 PAGE, SUMMARY, PLOTS = "report.html", "summary.json", "plots"
 METHOD = (
@@ -62,7 +61,7 @@ def write_sweep(plan: PlannedSweep, folder: Path) -> SweepBoard:
         trials=tuple(trials),
         standings=tuple(standings),
         importance=importance(plan.sweep.space, [trial.point for trial in finished], scores),
-        is_cost=isinstance(config.env, EnvConfig),
+        objective=config.env.objective,
         versus_rules=_judge(config, folder, best),
     )
     pictures = _pictures(board)
@@ -76,11 +75,8 @@ def write_sweep(plan: PlannedSweep, folder: Path) -> SweepBoard:
 
 def _bounds(plan: PlannedSweep) -> Bounds:
     """Of what the figure can be: no interval says that CartPole might give 600."""
-    env = plan.example.env
-    if isinstance(env, EnvConfig):
-        return FROM_ZERO
-    description = env.description
-    return description.return_bounds(env.arguments)
+    objective = plan.example.env.objective
+    return objective.metrics[objective.metric].bounds
 
 
 def summary(board: SweepBoard) -> dict[str, Any]:
@@ -132,10 +128,8 @@ def _judge(config: ExperimentConfig, folder: Path, best: TrialEntry) -> str:
     own = RunFolder(folder)
     with replaced_folder(own.policy) as aside:
         shutil.copytree(best.folder / "policy", aside, dirs_exist_ok=True)
-    if isinstance(config.env, EnvConfig):
-        data = load_data(config)
-        return cost_verdict(evaluate_run(config, own, data, tuned_baselines(config, data, own)))
-    return returns_verdict(evaluate_returns(config, own, make_task(config)))
+    task = Task(config)
+    return verdict(evaluate_run(task, own, tuned_baselines(config, task.scenario, own)))
 
 
 def _pictures(board: SweepBoard) -> Mapping[str, tuple[str, str]]:
@@ -146,7 +140,7 @@ def _pictures(board: SweepBoard) -> Mapping[str, tuple[str, str]]:
         "leaders": ("The best points", leaders(standings, f"test {board.figure}")),
         "parallel_coordinates": (
             "All points",
-            parallel_coordinates(space, standings, figure, higher_is_better=not board.is_cost),
+            parallel_coordinates(space, standings, figure, higher_is_better=not board.objective.lower_is_better),
         ),
     }
     if board.importance.is_known:

@@ -25,7 +25,7 @@ def band(curves: Sequence[Curve]) -> tuple[Array, Array, Array, Array]:
 
 
 def curves_svg(
-    contestants: Mapping[str, Sequence[Curve]],
+    contenders: Mapping[str, Sequence[Curve]],
     *,
     title: str,
     value_label: str,
@@ -38,7 +38,7 @@ def curves_svg(
     """The picture.
 
     Args:
-        contestants: name → one curve a seed, each with at least one point; no more than there are colours.
+        contenders: name → one curve a seed, each with at least one point; no more than there are colours.
         title: above it.
         value_label: of the vertical axis.
         x_label: of the horizontal one.
@@ -47,7 +47,7 @@ def curves_svg(
         width: pixels.
         height: pixels, for a key of one row; every further row adds its own.
     """
-    bands = {name: band(curves) for name, curves in contestants.items()}
+    bands = {name: band(curves) for name, curves in contenders.items()}
     right = max(float(steps[-1]) for steps, *_ in bands.values())
     ends = [(float(lowest.min()), float(highest.max())) for _, _, lowest, highest in bands.values()]
     if reference is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scalepilot.evaluate.comparison import Comparison, Contestant
+from scalepilot.evaluate.comparison import Comparison, Contender
 from scalepilot.report.charts.svg import COLOURS, WIDTH, Array, Axes, document
 
 _MOST_POINTS = 480
@@ -49,7 +49,7 @@ def playback_chart(comparison: Comparison) -> str | None:
     return document(WIDTH, int(panes[-1][1] + 62), title, parts)
 
 
-def _shown(comparison: Comparison) -> list[tuple[Contestant, Array]]:
+def _shown(comparison: Comparison) -> list[tuple[Contender, Array]]:
     """Best policy, best rule and the first reference, each with the requests it met."""
     chosen = [comparison.best("policy"), comparison.best("baseline"), *comparison.of_role("reference")[:1]]
     return [(c, c.playback.arrival_rate_rps) for c in chosen if c is not None and c.playback is not None]

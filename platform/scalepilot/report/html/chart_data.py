@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.evaluate.comparison import ROLES, Comparison, Contestant, Role
+from scalepilot.evaluate.comparison import ROLES, Comparison, Contender, Role
 from scalepilot.evaluate.statistics.intervals import Interval
 
 Array = NDArray[np.float64]
@@ -24,7 +24,7 @@ Seeded = tuple[str, int, Sequence[Mapping[str, Any]]]
 
 def chart_data(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """What the page's script draws of each workload; a missing part is None."""
-    series = sum(c.playback is not None for comparison in comparisons for c in comparison.contestants)
+    series = sum(c.playback is not None for comparison in comparisons for c in comparison.contenders)
     most_steps = min(_MAX_STEPS, _MAX_VALUES // max(1, series))
     return [{"scatter": _scatter(comparison), "playback": _playback(comparison, most_steps)} for comparison in comparisons]
 
@@ -126,10 +126,12 @@ def _averaged(x: Array, y: Array) -> tuple[Array, Array]:
 
 def _scatter(comparison: Comparison) -> dict[str, Any] | None:
     points = []
-    front = _pareto_front(comparison)
+    front = _pareto_front(comparison) if comparison.objective.metric == "J" else set()
     for role in ROLES:
         for rank, c in enumerate(comparison.of_role(role)):
             row = comparison.rows[c.name]
+            if "late_share" not in row:
+                return None
             cost, late = _interval(row["cost"]), _interval(row["late_share"], 100.0)
             if cost[0] is not None and late[0] is not None:
                 point = {"name": c.name, "role": role, "cost": cost, "late": late, "J": _round(row["J"].mean)}
@@ -142,7 +144,7 @@ def _scatter(comparison: Comparison) -> dict[str, Any] | None:
 def _pareto_front(comparison: Comparison) -> set[str]:
     """Who can be deployed and is beaten by nobody, who can, on both replica cost and late share."""
     at = {c.name: (comparison.rows[c.name]["cost"].mean, comparison.rows[c.name]["late_share"].mean)
-          for c in comparison.contestants if c.role != "reference"}  # fmt: skip
+          for c in comparison.contenders if c.role != "reference"}  # fmt: skip
 
     def beaten(name: str) -> bool:
         cost, late = at[name]
@@ -198,10 +200,10 @@ def _playback(comparison: Comparison, most_steps: int) -> dict[str, Any] | None:
     }
 
 
-def _in_order(comparison: Comparison, role: Role) -> Sequence[Contestant]:
+def _in_order(comparison: Comparison, role: Role) -> Sequence[Contender]:
     """Cheapest first; of the references as given, which is the one the gap is closed towards first."""
     if role == "reference":
-        return [c for c in comparison.contestants if c.role == role]
+        return [c for c in comparison.contenders if c.role == role]
     return comparison.of_role(role)
 
 

@@ -16,13 +16,11 @@ from typing import Any
 from markupsafe import Markup
 
 from scalepilot.evaluate.comparison import Comparison
-from scalepilot.evaluate.returns import ReturnComparison
 from scalepilot.evaluate.suite import SuiteComparison
 from scalepilot.files.atomic import write_bytes
 from scalepilot.report.html.chart_data import chart_data, learning_data
 from scalepilot.report.html.page import TEMPLATES, content_hash, environment, image_address
 from scalepilot.report.html.report_figures import learning_caption, visible
-from scalepilot.report.html.report_returns import returns_view
 from scalepilot.report.html.report_suite import suite_view
 from scalepilot.report.html.report_tables import workload_view
 
@@ -66,7 +64,7 @@ class ReportData:
 
     Attributes:
         title: of the page.
-        comparison: verdict and tables; with money also scatter and playback.
+        comparison: verdict and tables; of Autoscale also scatter and playback.
         learning_curves: of what was trained; empty if unknown.
         reference_lines: name → validation J per hour of rules, drawn across the learning curves.
         pictures: of policies: what they do in which state, their Q-table, a film.
@@ -77,7 +75,7 @@ class ReportData:
     """
 
     title: str
-    comparison: SuiteComparison | Comparison | ReturnComparison
+    comparison: SuiteComparison | Comparison
     learning_curves: Sequence[LearningCurve] = ()
     reference_lines: Mapping[str, float] = field(default_factory=dict)
     pictures: Sequence[Picture] = ()
@@ -110,11 +108,7 @@ def render_report(data: ReportData) -> str:
     if isinstance(comparison, SuiteComparison) and len(comparison.comparisons) == 1 and not comparison.failed:
         # One workload has nothing to be averaged over.
         comparison = comparison.comparisons[0]
-    workloads: tuple[Comparison, ...] = ()
-    if isinstance(comparison, SuiteComparison):
-        workloads = comparison.comparisons
-    elif isinstance(comparison, Comparison):
-        workloads = (comparison,)
+    workloads = comparison.comparisons if isinstance(comparison, SuiteComparison) else (comparison,)
     learning = learning_data([(c.name, c.training_seed, c.rows) for c in data.learning_curves], data.reference_lines)
     drawn = chart_data(workloads)
     charts = {"learning": learning, "workloads": drawn}
@@ -127,7 +121,6 @@ def render_report(data: ReportData) -> str:
         charts=_embedded_json(charts),
         workloads=[workload_view(c, chart) for c, chart in zip(workloads, drawn, strict=True)],
         suite=suite_view(comparison) if isinstance(comparison, SuiteComparison) else None,
-        returns=returns_view(comparison) if isinstance(comparison, ReturnComparison) else None,
         learning=learning,
         learning_caption=learning_caption([c.rows for c in data.learning_curves]),
         pictures=[_shown(picture) for picture in data.pictures],

@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scalepilot.evaluate.comparison import Comparison, Contestant
+from scalepilot.evaluate.comparison import Comparison, Contender
 from scalepilot.evaluate.statistics.intervals import Interval
-from scalepilot.report.words.tables import money, outcome
+from scalepilot.report.words.figures import DASH, money, shown, signed
 
-DASH = "–"
 # 365 days in twelve months.
 HOURS_PER_MONTH = 730
 
@@ -25,7 +24,7 @@ class Figure:
         label: what it is.
         value: large.
         detail: against what, how sure.
-        outcome: cheaper, dearer or anything else: its colour.
+        outcome: better, worse or anything else: its colour.
     """
 
     label: str
@@ -78,12 +77,24 @@ def relative_text(share: float) -> str:
     return f"{'−' if share < 0 else '+'}{100 * abs(share):.1f} %" if math.isfinite(share) else DASH
 
 
+def with_minus(text: str) -> str:
+    """With a real minus."""
+    return text.replace("-", "−")
+
+
 def big_figures(comparison: Comparison) -> list[Figure]:
-    """Money a month, late requests, and how far it is to the optimum; empty without a policy and a baseline."""
+    """What decides against the best baseline, what explains it, and how far it is to the optimum; empty without a policy."""
     policy, baseline = comparison.best("policy"), comparison.best("baseline")
-    if policy is None or baseline is None:
+    if policy is None:
         return []
-    figures = [_money_figure(comparison, policy, baseline), _late_figure(comparison, policy, baseline)]
+    if comparison.objective.metric != "J":
+        figures = _plain_figures(comparison, policy, baseline)
+    elif baseline is None:
+        return []
+    else:
+        figures = [_money_figure(comparison, policy, baseline), _late_figure(comparison, policy, baseline)]
+    if baseline is None:
+        return figures
     gap = comparison.gap_closed.get(policy.name, {}).get(baseline.name)
     if gap is not None and comparison.gap_reference is not None and gap.pairs:
         share = gap.share
@@ -99,9 +110,29 @@ def big_figures(comparison: Comparison) -> list[Figure]:
     return figures
 
 
-def _money_figure(comparison: Comparison, policy: Contestant, baseline: Contestant) -> Figure:
+def _plain_figures(comparison: Comparison, policy: Contender, baseline: Contender | None) -> list[Figure]:
+    how, ours = shown(comparison.objective), comparison.figure(policy.name)
+    figures = [Figure(how.label, with_minus(how.show(ours.mean)), _spread(ours, how.show))]
+    if baseline is not None:
+        difference = comparison.versus[policy.name][baseline.name].difference
+        theirs = with_minus(how.show(comparison.figure(baseline.name).mean))
+        detail = f"{_spread(difference, how.show)} {theirs} with {baseline.name}."
+        judged = comparison.outcome(policy.name, baseline.name)
+        figures.append(Figure("Against the best baseline", signed(difference.mean, how.show), detail.strip(), judged))
+    length = comparison.rows[policy.name].get("length")
+    if length is not None:
+        figures.append(Figure("Steps of an episode", f"{length.mean:,.1f}", _spread(length, lambda x: f"{x:,.1f}")))
+    return figures
+
+
+def _spread(interval: Interval, show: Callable[[float], str]) -> str:
+    # Episodes without chance have none to show.
+    return f"95 %: {with_minus(show(interval.low))} … {with_minus(show(interval.high))}." if interval.low < interval.high else ""
+
+
+def _money_figure(comparison: Comparison, policy: Contender, baseline: Contender) -> Figure:
     versus = comparison.versus[policy.name][baseline.name]
-    difference, judged = versus.difference, outcome(versus)
+    difference, judged = versus.difference, comparison.outcome(policy.name, baseline.name)
     less = difference.mean < 0
     word = {"undecided": "could be chance", "unknown": "one window cannot tell"}.get(judged, "")
     value = f"{_month(abs(difference.mean))} {'less' if less else 'more'}"
@@ -111,7 +142,7 @@ def _money_figure(comparison: Comparison, policy: Contestant, baseline: Contesta
     return Figure(f"A month{f' ({word})' if word else ''}", value, detail, judged)
 
 
-def _late_figure(comparison: Comparison, policy: Contestant, baseline: Contestant) -> Figure:
+def _late_figure(comparison: Comparison, policy: Contender, baseline: Contender) -> Figure:
     ours, theirs = (comparison.rows[c.name]["late_share"] for c in (policy, baseline))
     spread = f"95 %: {whole(1e6 * ours.low)} … {whole(1e6 * ours.high)}. " if ours.is_known else ""
     return Figure(

@@ -10,15 +10,10 @@ from scalepilot.evaluate.comparison import ROLES
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.suite import Standing, SuiteComparison
 from scalepilot.report.html.chart_data import interval_bar
-from scalepilot.report.html.report_figures import Figure, cell, whole
-from scalepilot.report.words.tables import money, percent
+from scalepilot.report.html.report_figures import Figure, cell, whole, with_minus
+from scalepilot.report.html.report_tables import outcome_words
+from scalepilot.report.words.figures import percent, shown
 
-_WORDS = {
-    "cheaper": "Cheaper than the best baseline",
-    "dearer": "More expensive than the best baseline",
-    "undecided": "Not distinguishable from the best baseline",
-    "alone": "Nothing to compare with",
-}
 # Further baselines are in the tables of the workloads.
 _MOST_BASELINES = 2
 
@@ -30,17 +25,19 @@ def suite_view(suite: SuiteComparison) -> dict[str, Any]:
     against = [b.name for b in _baselines(suite)]
     standings = [standing for role in ROLES for standing in suite.of_role(role)]
     bars = [standing.relative_cost_iqm for standing in standings]
+    is_cost, columns = suite.objective.lower_is_better, _columns(suite)
+    better = "cheaper" if is_cost else "better"
+    figure = "J" if suite.objective.metric == "J" else suite.objective.short_label
     return {
         "verdict": _verdict(suite, policy, baseline, judged),
         "outcome": judged,
-        "outcome_words": _WORDS[judged],
+        "outcome_words": outcome_words(judged, lower_is_better=is_cost),
         "scope": _scope(suite),
         "figures": _figures(suite, policy, baseline, judged),
         "columns": [
-            "Relative cost",
-            "Late requests",
-            "Replicas",
-            *(f"Cheaper than {name}, probability" for name in against),
+            _heading(suite),
+            *columns,
+            *(f"{better.capitalize()} than {name}, probability" for name in against),
             *(f"Gap closed from {name}" for name in against if any(s.gap_closed for s in standings)),
         ],
         "rows": [
@@ -50,15 +47,12 @@ def suite_view(suite: SuiteComparison) -> dict[str, Any]:
                 "detail": s.detail,
                 "best": s is policy,
                 "bar": interval_bar(s.relative_cost_iqm, [*bars, Interval(1.0, 1.0, 1.0)], zero=1.0),
-                "cells": _cells(s, against, any(other.gap_closed for other in standings)),
+                "cells": _cells(suite, s, against, any(other.gap_closed for other in standings)),
             }
             for s in standings
         ],
-        "note": (
-            f"Relative cost: J as a multiple of the mean J of {suite.yardstick} on the same workload, so that every workload"
-            " weighs the same; the interquartile mean (of the middle half) of all runs. The probability is that of one run being"
-            " cheaper than one of the baseline's in the same window. Below: 95 % intervals, days and training seeds resampled."
-        ),
+        "note": _note(suite, better),
+        "matrix_note": f"{_heading(suite)}, below it the {figure}; bold: the best that can be deployed.",
         "workloads": list(suite.workloads),
         "matrix": _matrix(suite, standings, policy),
         "yardstick": suite.yardstick,
@@ -80,7 +74,31 @@ def _outcome(suite: SuiteComparison, policy: Standing | None, baseline: Standing
     chance = policy.improvement[baseline.name]
     if not chance.is_known or chance.low <= 0.5 <= chance.high:
         return "undecided"
-    return "cheaper" if chance.low > 0.5 else "dearer"
+    return "better" if chance.low > 0.5 else "worse"
+
+
+def _note(suite: SuiteComparison, better: str) -> str:
+    figure = "J" if suite.objective.metric == "J" else suite.objective.short_label
+    relative = (
+        f"Relative cost: {figure} as a multiple of the mean {figure} of {suite.yardstick} on the same workload"
+        if suite.objective.lower_is_better
+        else f"Relative loss: 1 is the mean {figure} of {suite.yardstick} on the same workload, 0.9 is a tenth of its size better"
+    )
+    return (
+        f"{relative}, so that every workload weighs the same; the interquartile mean (of the middle half) of all runs. The"
+        f" probability is that of one run being {better} than one of the baseline's in the same window. Below: 95 % intervals,"
+        " days (or episodes) and training seeds resampled."
+    )
+
+
+def _heading(suite: SuiteComparison) -> str:
+    return "Relative cost" if suite.objective.lower_is_better else "Relative loss"
+
+
+def _columns(suite: SuiteComparison) -> dict[str, str]:
+    """Heading → metric of the columns that explain what decides."""
+    named = {"Late requests": "late_share", "Replicas": "replicas", "Return": "return", "Length": "length"}
+    return {heading: metric for heading, metric in named.items() if metric in suite.standings[0].figures}
 
 
 def _verdict(suite: SuiteComparison, policy: Standing | None, baseline: Standing | None, judged: str) -> str:
@@ -89,21 +107,25 @@ def _verdict(suite: SuiteComparison, policy: Standing | None, baseline: Standing
     where = f"over {number} workload{'' if number == 1 else 's'}"
     if policy is None or baseline is None:
         alone = policy or baseline or suite.standings[0]
-        return f"{alone.name} has the lowest cost {where}; there is nothing to compare it with."
+        return f"{alone.name} is the best {where}; there is nothing to compare it with."
     ours, theirs = policy.relative_cost_iqm, baseline.relative_cost_iqm
     difference = 100 * (ours.mean / theirs.mean - 1)
-    amount = f"{abs(difference):.1f} % {'less' if difference < 0 else 'more'}"
+    is_cost, sign = suite.objective.lower_is_better, suite.objective.sign
+    less, more = ("less", "more") if is_cost else ("better", "worse")
+    amount = f"{abs(difference):.1f} % {less if difference < 0 else more}"
     won = sum(
-        c.rows[policy.name]["J"].mean < min(c.rows[b.name]["J"].mean for b in c.of_role("baseline")) for c in suite.comparisons
+        sign * c.figure(policy.name).mean < min(sign * c.figure(b.name).mean for b in c.of_role("baseline"))
+        for c in suite.comparisons
     )
     chance = policy.improvement[baseline.name]
     spread = f" (95 % interval {whole(100 * chance.low)} … {whole(100 * chance.high)} %)" if chance.is_known else ""
-    claim = f"costs {amount} than {baseline.name}, the best baseline, {where}"
+    verb = "costs" if is_cost else "is"
+    claim = f"{verb} {amount} than {baseline.name}, the best baseline, {where}"
     if judged == "undecided":
-        claim = f"is not distinguishable from {baseline.name}, the best baseline, {where} (it costs {amount})"
+        claim = f"is not distinguishable from {baseline.name}, the best baseline, {where} (it {verb} {amount})"
     return (
-        f"{policy.name} {claim}; a run of it is cheaper with probability {whole(100 * chance.mean)} %{spread},"
-        f" and its mean is below every baseline's on {won} of {number}."
+        f"{policy.name} {claim}; a run of it is {'cheaper' if is_cost else 'better'} with probability"
+        f" {whole(100 * chance.mean)} %{spread}, and its mean is better than every baseline's on {won} of {number}."
     )
 
 
@@ -113,11 +135,13 @@ def _figures(suite: SuiteComparison, policy: Standing | None, baseline: Standing
     ours, theirs = policy.relative_cost_iqm, baseline.relative_cost_iqm
     spread = f"95 %: {ours.low:.2f} … {ours.high:.2f}. " if ours.is_known else ""
     detail = f"{spread}{theirs.mean:.2f} for {baseline.name}."
-    figures = [Figure(f"Cost relative to {suite.yardstick}", f"{ours.mean:.2f}", detail, judged)]
-    late, rival = policy.figures["late_share"], baseline.figures["late_share"]
-    figures.append(
-        Figure("Late requests in a million", whole(1e6 * late.mean), f"{whole(1e6 * rival.mean)} with {baseline.name}.")
-    )
+    what = "Cost" if suite.objective.lower_is_better else "Loss"
+    figures = [Figure(f"{what} relative to {suite.yardstick}", f"{ours.mean:.2f}", detail, judged)]
+    late, rival = policy.figures.get("late_share"), baseline.figures.get("late_share")
+    if late is not None and rival is not None:
+        figures.append(
+            Figure("Late requests in a million", whole(1e6 * late.mean), f"{whole(1e6 * rival.mean)} with {baseline.name}.")
+        )
     gap = policy.gap_closed.get(baseline.name)
     if gap is not None and gap.pairs:
         share = gap.share
@@ -131,29 +155,32 @@ def _figures(suite: SuiteComparison, policy: Standing | None, baseline: Standing
 
 def _scope(suite: SuiteComparison) -> str:
     windows = sum(c.scope.windows for c in suite.comparisons)
-    seeds = {len(c.members) for c in suite.comparisons[0].contestants if c.members}
+    seeds = {len(c.members) for c in suite.comparisons[0].contenders if c.members}
     trained = f", policies with up to {max(seeds)} training seeds" if seeds else ""
-    return (
-        f"{len(suite.workloads)} workloads, {windows} test windows × {suite.comparisons[0].scope.seeds} arrival seeds{trained}."
-    )
+    first = suite.comparisons[0].scope
+    tested = f"{windows} test episodes" if first.block == "episode" else f"{windows} test windows × {first.seeds} arrival seeds"
+    return f"{len(suite.workloads)} workloads, {tested}{trained}."
 
 
-def _cells(standing: Standing, against: Sequence[str], with_gap: bool) -> list[dict[str, Any]]:
+def _cells(suite: SuiteComparison, standing: Standing, against: Sequence[str], with_gap: bool) -> list[dict[str, Any]]:
     unknown = Interval(math.nan, math.nan, math.nan)
 
     def ratio(value: float) -> str:
-        return f"{value:.3f}"
+        return with_minus(f"{value:.3f}")
+
+    def plain(value: float) -> str:
+        return with_minus(f"{value:,.2f}")
 
     def hundredths(value: float) -> str:
         return whole(100 * value)
 
-    cells = [
-        cell("Relative cost", standing.relative_cost_iqm, ratio),
-        cell("Late requests", standing.figures["late_share"], percent, " %"),
-        cell("Replicas", standing.figures["replicas"], lambda x: f"{x:.2f}"),
-    ]
+    cells = [cell(_heading(suite), standing.relative_cost_iqm, ratio)]
+    for heading, metric in _columns(suite).items():
+        late = metric == "late_share"
+        cells.append(cell(heading, standing.figures.get(metric, unknown), percent if late else plain, " %" if late else ""))
+    better = "Cheaper" if suite.objective.lower_is_better else "Better"
     cells += [
-        cell(f"Cheaper than {name}, probability", standing.improvement.get(name, unknown), hundredths, " %") for name in against
+        cell(f"{better} than {name}, probability", standing.improvement.get(name, unknown), hundredths, " %") for name in against
     ]
     if with_gap:
         for name in against:
@@ -164,21 +191,23 @@ def _cells(standing: Standing, against: Sequence[str], with_gap: bool) -> list[d
 
 
 def _matrix(suite: SuiteComparison, standings: Sequence[Standing], best: Standing | None) -> list[dict[str, Any]]:
-    """A row a contestant, a column a workload: J relative to the yardstick's."""
-    lowest = [min(c.rows[s.name]["J"].mean for s in standings if s.role != "reference") for c in suite.comparisons]
+    """A row a contender, a column a workload: what decides relative to the yardstick's."""
+    sign, show = suite.objective.sign, shown(suite.objective).show
+    best_of = [min(sign * c.figure(s.name).mean for s in standings if s.role != "reference") for c in suite.comparisons]
     rows = []
     for standing in standings:
         cells = []
-        for comparison, least in zip(suite.comparisons, lowest, strict=True):
-            J, base = comparison.rows[standing.name]["J"].mean, comparison.rows[suite.yardstick]["J"].mean
-            share = J / base if base else math.nan
+        for comparison, least in zip(suite.comparisons, best_of, strict=True):
+            mean, base = comparison.figure(standing.name).mean, comparison.figure(suite.yardstick).mean
+            # A return may have either sign: see `compare_suite`.
+            share = math.nan if not base else mean / base if sign > 0 else 1.0 + (base - mean) / abs(base)
             cells.append(
                 {
                     "label": comparison.workload,
-                    "mean": f"{share:.3f}" if math.isfinite(share) else "–",
-                    "interval": money(J),
+                    "mean": with_minus(f"{share:.3f}") if math.isfinite(share) else "–",
+                    "interval": with_minus(show(mean)),
                     "sort": share if math.isfinite(share) else "",
-                    "lowest": least == J and standing.role != "reference",
+                    "lowest": least == sign * mean and standing.role != "reference",
                 }
             )
         rows.append({"name": standing.name, "role": standing.role, "detail": "", "best": standing is best, "cells": cells})

@@ -1,24 +1,30 @@
-"""One workload's part of the report: who costs what, who beats whom, what was judged on."""
+"""One workload's part of the report: how good everyone is, who beats whom, what the test was."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from scalepilot.evaluate.comparison import ROLES, Comparison
+from scalepilot.evaluate.statistics.intervals import UNKNOWN, Interval
 from scalepilot.report.charts.action_shares import LABELS, action_shares
 from scalepilot.report.html.chart_data import interval_bar
-from scalepilot.report.html.report_figures import DASH, big_figures, cell, chance, relative_text, whole
-from scalepilot.report.words.tables import describe_intervals, describe_scope, money, outcome, percent, signed, verdict
+from scalepilot.report.html.report_figures import big_figures, cell, chance, relative_text, whole
+from scalepilot.report.words.figures import DASH, shown, signed
+from scalepilot.report.words.tables import comparison_notes, describe_intervals, describe_scope, figures_of, verdict
 
-OUTCOME_WORDS = {
-    "cheaper": "Cheaper than the best baseline",
-    "dearer": "More expensive than the best baseline",
-    "undecided": "Not distinguishable from the best baseline",
-    "unknown": "No interval",
-    "alone": "Nothing to compare with",
-}
+
+def outcome_words(outcome: str, *, lower_is_better: bool) -> str:
+    """A verdict in a few words."""
+    better, worse = ("Cheaper", "More expensive") if lower_is_better else ("Better", "Worse")
+    return {
+        "better": f"{better} than the best baseline",
+        "worse": f"{worse} than the best baseline",
+        "undecided": "Not distinguishable from the best baseline",
+        "unknown": "No interval",
+        "alone": "Nothing to compare with",
+    }[outcome]
 
 
 def workload_view(comparison: Comparison, chart: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,17 +35,23 @@ def workload_view(comparison: Comparison, chart: Mapping[str, Any]) -> dict[str,
         chart: its entry of `chart_data`.
     """
     policy, baseline = comparison.best("policy"), comparison.best("baseline")
-    judged = outcome(comparison.versus[policy.name][baseline.name]) if policy and baseline else "alone"
-    reference = comparison.gap_reference
+    judged = comparison.outcome(policy.name, baseline.name) if policy and baseline else "alone"
+    reference, objective = comparison.gap_reference, comparison.objective
+    figures = figures_of(comparison)
     return {
         "name": comparison.workload,
         "verdict": verdict(comparison),
         "outcome": judged,
-        "outcome_words": OUTCOME_WORDS[judged],
+        "outcome_words": outcome_words(judged, lower_is_better=objective.lower_is_better),
         "scope": describe_scope(comparison),
         "intervals": describe_intervals(comparison),
         "figures": big_figures(comparison),
+        "is_money": objective.metric == "J",
+        "figure": shown(objective).label,
+        "better": "cheaper" if objective.lower_is_better else "better",
+        "columns": [how.label for how in figures.values()],
         "rows": _rows(comparison),
+        "notes": comparison_notes(comparison),
         "versus": _versus_rows(comparison),
         "versus_left_out": len(comparison.of_role("policy")) > 1 and len(comparison.of_role("baseline")) > 1,
         "reference": reference.name if reference else None,
@@ -56,29 +68,21 @@ def workload_view(comparison: Comparison, chart: Mapping[str, Any]) -> dict[str,
 
 
 def _rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """The comparison table: per contestant its cells."""
-    intervals = [row["J"] for row in comparison.rows.values()]
-    best = comparison.best("policy")
+    """The comparison table: per contender its cells."""
+    intervals = [comparison.figure(c.name) for c in comparison.contenders]
+    best, figures = comparison.best("policy"), figures_of(comparison)
     rows = []
     for role in ROLES:
         for c in comparison.of_role(role):
-            figures = comparison.rows[c.name]
+            row = comparison.rows[c.name]
             rows.append(
                 {
                     "name": c.name,
                     "role": role,
                     "detail": c.detail,
                     "best": best is not None and c.name == best.name,
-                    "bar": interval_bar(figures["J"], intervals),
-                    "cells": [
-                        cell("Cost J per hour", figures["J"], money),
-                        cell("Replica cost per hour", figures["cost"], money),
-                        cell("Cost of late requests per hour", figures["penalty"], money),
-                        cell("Replicas", figures["replicas"], lambda x: f"{x:.2f}"),
-                        cell("Late requests", figures["late_share"], percent, " %"),
-                        cell("p95 latency", figures["latency_p95_seconds"], lambda x: f"{1000 * x:,.0f}", " ms"),
-                        cell("Moves per window", figures["actions"], lambda x: f"{x:,.0f}"),
-                    ],
+                    "bar": interval_bar(comparison.figure(c.name), intervals),
+                    "cells": [cell(how.label, row.get(name, UNKNOWN), how.on_a_page, how.unit) for name, how in figures.items()],
                 }
             )
     return rows
@@ -92,17 +96,20 @@ def _versus_rows(comparison: Comparison) -> list[dict[str, Any]]:
         for baseline in baselines[: 1 if rank else None]:
             versus = comparison.versus[policy.name][baseline.name]
             gap = comparison.gap_closed.get(policy.name, {}).get(baseline.name)
-            difference = versus.difference
+            difference, show = versus.difference, shown(comparison.objective).show
+            # The chance that a resample is the better one.
+            lower = comparison.objective.lower_is_better
+            probability = versus.probability_lower if lower else 1.0 - versus.probability_lower
             rows.append(
                 {
                     "policy": policy.name,
                     "baseline": baseline.name,
-                    "outcome": outcome(versus),
-                    "difference": signed(difference.mean),
-                    "interval": f"{signed(difference.low)} … {signed(difference.high)}" if difference.is_known else "",
+                    "outcome": comparison.outcome(policy.name, baseline.name),
+                    "difference": signed(difference.mean, show),
+                    "interval": _span(difference, show),
                     "bar": interval_bar(difference, [v.difference for v in comparison.versus[policy.name].values()], zero=0.0),
-                    "relative": relative_text(versus.relative),
-                    "probability": chance(versus.probability_lower),
+                    "relative": relative_text(versus.relative) if lower else "",
+                    "probability": chance(probability),
                     "gap": f"{whole(100 * gap.share.mean)} %" if gap and gap.pairs else DASH,
                     "gap_interval": f"{whole(100 * gap.share.low)} … {whole(100 * gap.share.high)} %"
                     if gap and gap.share.is_known
@@ -113,8 +120,12 @@ def _versus_rows(comparison: Comparison) -> list[dict[str, Any]]:
     return rows
 
 
+def _span(difference: Interval, show: Callable[[float], str]) -> str:
+    return f"{signed(difference.low, show)} … {signed(difference.high, show)}" if difference.is_known else ""
+
+
 def _move_rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """How often each contestant moved by how much in the window played back."""
+    """How often each contender moved by how much in the window played back."""
     rows = []
     for role in ROLES:
         for c in comparison.of_role(role):
@@ -139,9 +150,9 @@ def _share(share: float) -> str:
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     scope = comparison.scope
     facts = [
-        ("Workload", comparison.workload),
-        ("Judged on", describe_scope(comparison)),
-        ("Days", str(scope.days)),
+        ("Workload" if scope.days else "Environment", comparison.workload),
+        ("Test", describe_scope(comparison)),
+        *([("Days", str(scope.days))] if scope.days else []),
     ]
     if math.isfinite(scope.mean_rps):
         facts.append(("Mean rate", f"{scope.mean_rps:,.0f} requests/s"))
@@ -153,7 +164,7 @@ def _facts(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 def _playback_title(comparison: Comparison) -> str:
-    shown = next((c.playback for c in comparison.contestants if c.playback is not None), None)
+    shown = next((c.playback for c in comparison.contenders if c.playback is not None), None)
     if shown is None or comparison.played_back is None:
         return "One window played back"
     hours = len(shown.replicas) * comparison.played_back.interval_seconds / 3600

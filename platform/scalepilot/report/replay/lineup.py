@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from scalepilot.config import PROTOCOL_PEAK_RPS, ExperimentConfig, config_from_mapping
-from scalepilot.config.env import EnvConfig, is_autoscale
 from scalepilot.errors import InputError
-from scalepilot.evaluate.run_comparison import trained_steps
+from scalepilot.evaluate.evaluation import trained_steps
 from scalepilot.files.env_modules import find_checked
 from scalepilot.policy import Policy, load_policy
 from scalepilot.policy.rules import RULES, Hpa, HpaParameters, make_rule, rules_for
@@ -23,6 +22,7 @@ from scalepilot.report.replay.recording import MOST_STEPS
 from scalepilot.runs.folder import find_modules
 from scalepilot.simulate import EpisodeSet, autoscale_optimum, poisson_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.autoscale.description import ENV_ID as AUTOSCALE_ID
 from scalepilot_envs.autoscale.description import describe as describe_autoscale
 from scalepilot_envs.description import EnvDescription, params_from_mapping
 from scalepilot_envs.registration import find_env
@@ -75,7 +75,7 @@ def make_flight(options: DemoOptions) -> AutoscaleFlight | EnvFlight:
         find_modules(Path(name))
     folders = {name: load_policy(name) for name in options.policies if Path(name).exists()}
     env_id = _env_id(options.env, folders)
-    if is_autoscale(env_id):
+    if env_id == AUTOSCALE_ID:
         return _autoscale(options, folders)
     if options.peak_rps is not None:
         raise InputError(f"--peak-rps: is not used on {env_id}, which has no requests to serve; allowed: with Autoscale-v0")
@@ -83,7 +83,7 @@ def make_flight(options: DemoOptions) -> AutoscaleFlight | EnvFlight:
         raise InputError(f"--pattern {options.pattern}: {env_id} has no requests to serve; allowed: with Autoscale-v0")
     config = _config_of(folders)
     arguments: dict[str, Any] = {}
-    if config is not None and not isinstance(config.env, EnvConfig) and find_env(config.env.id).env_id == env_id:
+    if config is not None and find_env(config.env.id).env_id == env_id:
         arguments = config.env.arguments
     described = find_env(env_id).describe(arguments.get("params"), **{k: v for k, v in arguments.items() if k != "params"})
     actors = [_actor(name, folders, described) for name in options.policies]

@@ -7,12 +7,10 @@ import math
 from rich.table import Table
 from rich.text import Text
 
-from scalepilot.evaluate.comparison import ROLES, Comparison
+from scalepilot.evaluate.comparison import ROLES, Comparison, Contender
 from scalepilot.evaluate.statistics.intervals import GapClosed, Interval, PairedDifference
 from scalepilot.evaluate.suite import Standing, SuiteComparison
-
-# Currency: costs below it are those of fractions of a request.
-_NEXT_TO_NOTHING = 1e-4
+from scalepilot.report.words.figures import Shown, amount, fixed, interval_text, percent, shown, shown_figures, signed
 
 
 def plain_table(title: str, caption: str) -> Table:
@@ -31,70 +29,89 @@ def plain_table(title: str, caption: str) -> Table:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """One row a contestant, cheapest first within its role; fits 80 columns, so a pipe does not break it.
+    """One row a contender, best first within its role; fits 80 columns, so a pipe does not break it.
 
     The best policy is marked with `*`.
     """
     best = comparison.best("policy")
-    table = plain_table(f"{comparison.workload}: {describe_scope(comparison)}", describe_intervals(comparison))
+    said = "\n".join([describe_intervals(comparison), *comparison_notes(comparison)])
+    table = plain_table(f"{comparison.workload}: {describe_scope(comparison)}", said)
+    decides = comparison.objective.metric
+    columns = {name: how for name, how in figures_of(comparison).items() if how.heading}
     table.add_column("", overflow="fold")
-    for heading in ("J/h", "95 % interval", "replicas", "late %", "p95 ms", "moves"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for name, how in columns.items():
+        for heading in (how.heading, "95 % interval") if name == decides else (how.heading,):
+            table.add_column(heading, justify="right", no_wrap=True)
     for role in ROLES:
         for c in comparison.of_role(role):
-            row = comparison.rows[c.name]
+            row, cells = comparison.rows[c.name], list[str]()
             is_best = best is not None and c.name == best.name
-            table.add_row(
-                Text(f"{'*' if is_best else ' '} {c.name}"),
-                money(row["J"].mean),
-                interval_text(row["J"]),
-                _fixed(row["replicas"].mean, 2),
-                percent(row["late_share"].mean),
-                _fixed(1000 * row["latency_p95_seconds"].mean, 0),
-                _fixed(row["actions"].mean, 0),
-                style="bold" if is_best else "dim" if role == "reference" else None,
-            )
+            for name, how in columns.items():
+                cells.append(how.show(row[name].mean) if name in row else "-")
+                if name == decides:
+                    cells.append(interval_text(row[name], how.show))
+            style = "bold" if is_best else "dim" if role == "reference" else None
+            table.add_row(Text(f"{'*' if is_best else ' '} {c.name}"), *cells, style=style)
     return table
 
 
+def figures_of(comparison: Comparison) -> dict[str, Shown]:
+    """Metric → how it is shown, of those that the first contender has."""
+    return shown_figures(comparison.objective, frozenset(comparison.rows[comparison.contenders[0].name]))
+
+
+def comparison_notes(comparison: Comparison) -> list[str]:
+    """What was odd about the environment in the test, a line a row and kind."""
+    return [f"{c.name}: {line}" for c in comparison.contenders for line in c.notes]
+
+
 def verdict(comparison: Comparison) -> str:
-    """One sentence: what the best policy costs, against the best baseline, and whether chance could explain it."""
+    """One sentence: how good the best policy is, against the best baseline, and whether chance could explain it."""
     policy, baseline = comparison.best("policy"), comparison.best("baseline")
+    objective = comparison.objective
     if policy is None or baseline is None:
-        alone = policy or baseline or comparison.contestants[0]
-        row = comparison.rows[alone.name]
-        others = sum(c.role == alone.role for c in comparison.contestants) - 1
-        place = f", the least of {others + 1}," if others else ""
-        missing = "no policy was judged" if policy is None else "no baseline was there to compare it with"
-        late = percent(row["late_share"].mean)
-        return f"{alone.name} costs {money(row['J'].mean)} an hour{place} with {late} % late requests; {missing}."
-    ours, theirs = comparison.rows[policy.name], comparison.rows[baseline.name]
-    baselines = sum(c.role == "baseline" for c in comparison.contestants)
+        alone = policy or baseline or comparison.contenders[0]
+        others = sum(c.role == alone.role for c in comparison.contenders) - 1
+        least = "least" if objective.lower_is_better else "best"
+        place = f", the {least} of {others + 1}," if others else ""
+        missing = "there is no policy to compare" if policy is None else "there is no baseline to compare it with"
+        has = amount(objective, comparison.figure(alone.name).mean)
+        return f"{alone.name} {has}{place}{_late(comparison, alone)}; {missing}."
+    baselines = sum(c.role == "baseline" for c in comparison.contenders)
     rival = f"{baseline.name}, the best of {baselines} baselines" if baselines > 1 else baseline.name
-    return (
-        f"{policy.name} costs {money(ours['J'].mean)} an hour, "
-        f"{_claim(comparison.versus[policy.name][baseline.name], rival, money(theirs['J'].mean), comparison)}, "
-        f"with {percent(ours['late_share'].mean)} % late requests against {percent(theirs['late_share'].mean)} %."
-    )
+    has, claim = amount(objective, comparison.figure(policy.name).mean), _claim(comparison, policy, baseline, rival)
+    return f"{policy.name} {has}, {claim}{_late(comparison, policy, baseline)}."
+
+
+def _late(comparison: Comparison, ours: Contender, theirs: Contender | None = None) -> str:
+    """Late requests, where there are any requests."""
+    shares = [comparison.rows[c.name].get("late_share") for c in (ours, theirs) if c is not None]
+    known = [percent(share.mean) for share in shares if share is not None]
+    if not known:
+        return ""
+    return f" with {known[0]} % late requests" if theirs is None else f", with {known[0]} % late requests against {known[1]} %"
 
 
 def suite_table(suite: SuiteComparison) -> Table:
-    """One row a contestant over all workloads, lowest relative cost first within its role; fits 80 columns."""
+    """One row a contender over all workloads, best first within its role; fits 80 columns."""
     best = suite.best("policy")
     table = plain_table(f"{len(suite.workloads)} workloads: {', '.join(suite.workloads)}", describe_suite(suite))
     table.add_column("", overflow="fold")
-    for heading in ("cost", "95 % interval", "mean", "J/h", "late %", f"cheaper than {_rival(suite)}", "G"):
-        table.add_column(heading, justify="right", no_wrap=heading != f"cheaper than {_rival(suite)}")
+    decides, has_late = shown(suite.objective), "late_share" in suite.standings[0].figures
+    better = f"better than {_rival(suite)}"
+    late = ("late %",) if has_late else ()
+    for heading in (_relative_heading(suite), "95 % interval", "mean", decides.heading, *late, better, "G"):
+        table.add_column(heading, justify="right", no_wrap=heading != better)
     for role in ROLES:
         for s in suite.of_role(role):
             is_best = best is not None and s.name == best.name
             table.add_row(
                 Text(f"{'*' if is_best else ' '} {s.name}"),
-                _fixed(s.relative_cost_iqm.mean, 3),
+                fixed(s.relative_cost_iqm.mean, 3),
                 _range(s.relative_cost_iqm, 3),
-                _fixed(s.relative_cost_mean.mean, 3),
-                money(s.figures["J"].mean),
-                percent(s.figures["late_share"].mean),
+                fixed(s.relative_cost_mean.mean, 3),
+                decides.show(s.figures[suite.objective.metric].mean),
+                *([percent(s.figures["late_share"].mean)] if has_late else []),
                 _chance(s, _rival(suite)),
                 gap_text(s.gap_closed.get(_rival(suite))),
                 style="bold" if is_best else "dim" if role == "reference" else None,
@@ -105,33 +122,43 @@ def suite_table(suite: SuiteComparison) -> Table:
 def describe_suite(suite: SuiteComparison) -> str:
     """How to read the table."""
     few = any(c.scope.num_blocks < 10 for c in suite.comparisons)
-    seeds = max((len(c.members) for c in suite.comparisons[0].contestants), default=0)
-    inner = "days" if all(c.scope.block == "day" for c in suite.comparisons) else "days (windows where there is one day)"
+    seeds = max((len(c.members) for c in suite.comparisons[0].contenders), default=0)
+    blocks = {c.scope.block for c in suite.comparisons}
+    inner = "episodes" if blocks == {"episode"} else "days" if blocks == {"day"} else "days (windows where there is one day)"
     nested = f"up to {seeds} training seeds and {inner}" if seeds else inner
     wide = " (few: widened for it)" if few or seeds else ""
     return (
-        f"cost: interquartile mean of J over runs and workloads, {suite.yardstick} = 1; mean: their mean. 95 % intervals:"
+        f"{_relative_heading(suite)}: interquartile mean over runs and workloads, {suite.yardstick} = 1, lower is better;"
+        " mean: their mean. 95 % intervals:"
         f" bootstrap over {nested}{wide}. G: gap closed from {_rival(suite)}, 1 is clairvoyant."
     )
 
 
+def _relative_heading(suite: SuiteComparison) -> str:
+    return "cost" if suite.objective.lower_is_better else "loss"
+
+
 def suite_verdict(suite: SuiteComparison) -> str:
-    """One sentence: what the best policy costs over all workloads, on how many it is cheaper, and whether chance explains it."""
+    """One sentence: how good the best policy is over all workloads, on how many it is better, and whether chance explains it."""
     policy, rival = suite.best("policy"), suite.best("baseline")
     if policy is None or rival is None:
         alone = policy or rival or suite.standings[0]
-        return f"{alone.name} is the only one of its kind judged; there is nothing to compare it with."
-    cost = policy.relative_cost_iqm
-    share = f"{100 * abs(1 - cost.mean):.1f} % {'less' if cost.mean < 1 else 'more'} than {rival.name}"
-    outcomes = [outcome(c.versus[policy.name][rival.name]) for c in suite.comparisons]
-    cheaper, dearer = outcomes.count("cheaper"), outcomes.count("dearer")
-    counts = f"clearly cheaper on {cheaper} of {len(outcomes)} workloads, clearly more expensive on {dearer}"
+        return f"{alone.name} is the only one of its kind; there is nothing to compare it with."
+    cost, is_cost = policy.relative_cost_iqm, suite.objective.lower_is_better
+    less, more = ("less", "more") if is_cost else ("better", "worse")
+    share = f"{100 * abs(1 - cost.mean):.1f} % {less if cost.mean < 1 else more} than {rival.name}"
+    outcomes = [c.outcome(policy.name, rival.name) for c in suite.comparisons]
+    good, bad = ("cheaper", "more expensive") if is_cost else ("better", "worse")
+    counts = (
+        f"clearly {good} on {outcomes.count('better')} of {len(outcomes)} workloads, clearly {bad} on {outcomes.count('worse')}"
+    )
+    verb = "costs" if is_cost else "is"
     if not cost.is_known:
-        return f"{policy.name} costs {share}, but a single test window cannot tell that from chance; {counts}."
-    interval = f"95 % interval {cost.low:.3f} to {cost.high:.3f} of its cost"
+        return f"{policy.name} {verb} {share}, but a single test window cannot tell that from chance; {counts}."
+    interval = f"95 % interval {cost.low:.3f} to {cost.high:.3f}{' of its cost' if is_cost else ''}"
     if suite.yardstick == rival.name and cost.low <= 1 <= cost.high:
         return f"{policy.name} is not distinguishable from {rival.name} over all workloads ({interval}); {counts}."
-    return f"{policy.name} costs {share}, the best baseline over all workloads ({interval}); {counts}."
+    return f"{policy.name} {verb} {share}, the best baseline over all workloads ({interval}); {counts}."
 
 
 def _rival(suite: SuiteComparison) -> str:
@@ -153,37 +180,34 @@ def _range(interval: Interval, digits: int) -> str:
     return f"{interval.low:.{digits}f} - {interval.high:.{digits}f}" if interval.is_known else "-"
 
 
-def outcome(versus: PairedDifference) -> str:
-    """Who is cheaper: "cheaper", "dearer", "undecided" (the interval spans 0) or "unknown" (there is no interval)."""
-    if not versus.difference.is_known:
-        return "unknown"
-    if versus.difference.high < 0:
-        return "cheaper"
-    return "dearer" if versus.difference.low > 0 else "undecided"
-
-
-def _claim(versus: PairedDifference, rival: str, rival_J: str, comparison: Comparison) -> str:
-    result = outcome(versus)
-    share = _relative(versus)
+def _claim(comparison: Comparison, policy: Contender, baseline: Contender, rival: str) -> str:
+    versus, show = comparison.versus[policy.name][baseline.name], shown(comparison.objective).show
+    result, theirs = comparison.outcome(policy.name, baseline.name), show(comparison.figure(baseline.name).mean)
+    share = _relative(comparison, versus)
     if result == "unknown":
-        return f"{share} than {rival} ({rival_J}), but a single test window cannot tell that from chance"
-    within = "" if comparison.scope.block == "day" else " between the windows of a single day"
-    interval = f"95 % interval of the difference{within} {signed(versus.difference.low)} … {signed(versus.difference.high)}"
+        single = "test window" if comparison.scope.block != "episode" else "test episode"
+        return f"{share} than {rival} ({theirs}), but a single {single} cannot tell that from chance"
+    within = " between the windows of a single day" if comparison.scope.block == "window" else ""
+    low, high = versus.difference.low, versus.difference.high
+    interval = f"95 % interval of the difference{within} {signed(low, show)} … {signed(high, show)}"
     if result == "undecided":
-        return f"not distinguishable from {rival} ({rival_J}; {interval})"
-    return f"{share} than {rival} ({rival_J}; {interval})"
+        return f"not distinguishable from {rival} ({theirs}; {interval})"
+    return f"{share} than {rival} ({theirs}; {interval})"
 
 
-def _relative(versus: PairedDifference) -> str:
+def _relative(comparison: Comparison, versus: PairedDifference) -> str:
+    """How much less or more, in percent; of figures that may be negative, whose shares mislead, the amount."""
     word = "less" if versus.difference.mean < 0 else "more"
-    if not math.isfinite(versus.relative):
-        return f"{money(abs(versus.difference.mean))} {word}"
+    if not math.isfinite(versus.relative) or not comparison.objective.lower_is_better:
+        return f"{shown(comparison.objective).show(abs(versus.difference.mean))} {word}"
     return f"{100 * abs(versus.relative):.1f} % {word}"
 
 
 def describe_scope(comparison: Comparison) -> str:
     """Size of the test, such as "6 test windows of 8 h × 3 seeds"."""
     t = comparison.scope
+    if t.block == "episode":
+        return _count(t.windows, "test episode")
     length = f" of {t.window_hours:g} h" if t.window_hours else f" of {t.window_steps} steps"
     return f"{_count(t.windows, 'test window')}{length} × {_count(t.seeds, 'seed')}"
 
@@ -192,7 +216,9 @@ def describe_intervals(comparison: Comparison) -> str:
     """What the intervals are made of, and what they lack."""
     t = comparison.scope
     if t.num_blocks < 2:
-        return "No intervals: there is only one test window."
+        return f"No intervals: there is only one test {'episode' if t.block == 'episode' else 'window'}."
+    if t.block == "episode":
+        return "95 % intervals: bootstrap over episodes."
     if t.block == "window":
         return f"95 % intervals: bootstrap over {t.num_blocks} windows of ONE day; chance between days is not in them."
     few = " (few: the intervals are widened for it, and none is given where they are too few)" if t.num_blocks < 10 else ""
@@ -201,34 +227,3 @@ def describe_intervals(comparison: Comparison) -> str:
 
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
-def _fixed(value: float, digits: int) -> str:
-    return f"{value:,.{digits}f}" if math.isfinite(value) else "-"
-
-
-def money(value: float) -> str:
-    """Two decimals; more where the sums are small, but none that nobody will ever pay."""
-    if not math.isfinite(value):
-        return "-"
-    if abs(value) < _NEXT_TO_NOTHING:
-        return "0.00"
-    return f"{value:,.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
-
-
-def signed(value: float) -> str:
-    """With + or a real minus."""
-    return f"{'−' if value < 0 else '+'}{money(abs(value))}"
-
-
-def percent(share: float) -> str:
-    """A share as a percentage without the sign: three decimals below 0.1, two below 10."""
-    value = 100 * share
-    if not math.isfinite(value):
-        return "-"
-    return f"{value:.3f}" if 0 < value < 0.1 else f"{value:.2f}"
-
-
-def interval_text(interval: Interval) -> str:
-    """Plain ASCII, such as "15.21 - 17.30"."""
-    return f"{money(interval.low)} - {money(interval.high)}" if interval.is_known else "-"

@@ -74,7 +74,7 @@ def queue_scaling_optimum(
         value = {}
         for change in _CHANGES:
             after = landing[change]
-            reward = -idle * (instances[after] / 100.0)[:, None] - waiting - bound_penalty * refused[change][:, None]
+            reward = -idle * (instances[after] / max_instances)[:, None] - waiting - bound_penalty * refused[change][:, None]
             value[change] = np.where(kept, reward + best[after[:, None], left], -np.inf)
     start = start_instances - min_instances
     optimum = float(value[0][start, 0])

@@ -8,29 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import InputError
+from scalepilot_envs.resource_manager import ResourceManagerParams
 
 Array = NDArray[np.float64]
 
-# The specification's constants, golden/resource_manager.py.
-_CPU, _MEMORY = 1.0, 0.8
-_GOOD, _BAD = (30.0, 70.0), (10.0, 90.0)
-_LOWEST_RATE, _HIGHEST_RATE, _START_RATE = 20.0, 300.0, 100.0
-_SLOWEST, _FASTEST = 0.8, 1.2
-_INSTANCES = np.arange(1, 6)
-_START = 1
-# Row of the instances after action 0, 1, 2 (nothing, add, remove); a change that the bounds swallow costs as much.
-_AFTER = np.clip(np.arange(5) + np.array([[0], [1], [-1]]), 0, 4)
-_ACTION_COST = np.array([0.0, 1.0, 1.0])
-# Every rate at which the reward jumps is a multiple of this, so it jumps between cells and never inside one.
+# Every rate at which the reward jumps, with the default constants, is a multiple of this: it jumps between cells only.
 _CELL = 0.125
-_EDGES = np.arange(_LOWEST_RATE, _HIGHEST_RATE + _CELL / 2, _CELL)
+_DEFAULT = ResourceManagerParams()
+_EDGES = np.arange(_DEFAULT.min_rate, _DEFAULT.max_rate + _CELL / 2, _CELL)
 
 
-def resource_manager_optimum(rates: Array) -> tuple[Array, NDArray[np.int64]]:
+def resource_manager_optimum(rates: Array, params: ResourceManagerParams = _DEFAULT) -> tuple[Array, NDArray[np.int64]]:
     """The highest return when the rates are known: exact dynamic programming over the instances.
 
     Args:
         rates: (n, num_steps + 1) requests as observed; the rate of a step is the one before it moves, so the last earns nothing.
+        params: constants of the environment.
 
     Returns:
         (n,) returns and (n, num_steps) actions (0 nothing, 1 add, 2 remove) that reach them.
@@ -42,18 +35,35 @@ def resource_manager_optimum(rates: Array) -> tuple[Array, NDArray[np.int64]]:
     if rates.ndim != 2 or rates.shape[1] < 2 or not np.isfinite(rates).all():
         raise InputError(f"rates: shape {rates.shape} is not allowed; allowed: (n, num_steps + 1) finite numbers")
     count, steps = len(rates), rates.shape[1] - 1
-    value = np.zeros((count, len(_INSTANCES)))
-    choice = np.empty((steps, count, len(_INSTANCES)), dtype=np.int64)
+    after, start = _after(params), params.start_instances - params.min_instances
+    value = np.zeros((count, after.shape[1]))
+    choice = np.empty((steps, count, after.shape[1]), dtype=np.int64)
     for t in range(steps - 1, -1, -1):
-        there = _rewards(rates[:, t : t + 1], _INSTANCES) + value
-        by_action = there[:, _AFTER] - _ACTION_COST[:, None]
+        there = _rewards(rates[:, t : t + 1], _instances(params), params) + value
+        by_action = there[:, after] - _action_cost(params)[:, None]
         choice[t] = by_action.argmax(axis=1)
         value = by_action.max(axis=1)
-    actions, at, rows = np.empty((count, steps), dtype=np.int64), np.full(count, _START), np.arange(count)
+    actions, at, rows = np.empty((count, steps), dtype=np.int64), np.full(count, start), np.arange(count)
     for t in range(steps):
         actions[:, t] = choice[t, rows, at]
-        at = _AFTER[actions[:, t], at]
-    return value[:, _START], actions
+        at = after[actions[:, t], at]
+    return value[:, start], actions
+
+
+def _instances(p: ResourceManagerParams) -> NDArray[np.int64]:
+    return np.arange(p.min_instances, p.max_instances + 1)
+
+
+def _after(p: ResourceManagerParams) -> NDArray[np.int64]:
+    """(3, num_instances) row of the instances after action 0, 1, 2 (nothing, add, remove)."""
+    rows = np.arange(p.max_instances - p.min_instances + 1)
+    after: NDArray[np.int64] = np.clip(rows + np.array([[0], [1], [-1]]), 0, rows[-1])
+    return after
+
+
+def _action_cost(p: ResourceManagerParams) -> Array:
+    # A change that the bounds swallow costs as much.
+    return np.array([0.0, p.move_penalty, p.move_penalty])
 
 
 @dataclass(frozen=True)
@@ -86,11 +96,11 @@ class CausalOptimum:
         rate, at = np.asarray(rate, dtype=np.float64), np.asarray(instances) - 1
         if not 1 <= steps_left <= len(self.continuation):
             raise InputError(f"steps_left: {steps_left} is not allowed; allowed: 1 to {len(self.continuation)}")
-        if ((at < 0) | (at >= len(_INSTANCES))).any():
-            raise InputError(f"instances: {instances} is not allowed; allowed: 1 to {len(_INSTANCES)}")
+        if ((at < 0) | (at >= _DEFAULT.max_instances)).any():
+            raise InputError(f"instances: {instances} is not allowed; allowed: 1 to {_DEFAULT.max_instances}")
         ahead = np.stack([np.interp(rate, _EDGES, curve) for curve in self.continuation[steps_left - 1]], axis=-1)
-        there = _rewards(rate[:, None], _INSTANCES) + ahead
-        by_action = np.take_along_axis(there, _AFTER[:, at].T, axis=1) - _ACTION_COST
+        there = _rewards(rate[:, None], _instances(_DEFAULT)) + ahead
+        by_action = np.take_along_axis(there, _after(_DEFAULT)[:, at].T, axis=1) - _action_cost(_DEFAULT)
         best: NDArray[np.int64] = by_action.argmax(axis=1)
         return best
 
@@ -110,34 +120,36 @@ def resource_manager_causal_optimum(num_steps: int = 100) -> CausalOptimum:
     if num_steps < 1:
         raise InputError(f"num_steps: {num_steps} is not allowed; allowed: whole numbers from 1")
     middles = (_EDGES[1:] + _EDGES[:-1]) / 2
-    inside, at_bounds = _rewards(middles, _INSTANCES[:, None]), _rewards(_EDGES[[0, -1]], _INSTANCES[:, None])
-    low, high = _EDGES * _SLOWEST, _EDGES * _FASTEST
-    below, above = np.maximum(_LOWEST_RATE - low, 0.0), np.maximum(high - _HIGHEST_RATE, 0.0)
-    continuation = np.zeros((num_steps, len(_INSTANCES), len(_EDGES)))
+    p, instances = _DEFAULT, _instances(_DEFAULT)
+    inside, at_bounds = _rewards(middles, instances[:, None]), _rewards(_EDGES[[0, -1]], instances[:, None])
+    low, high = _EDGES * (1 - p.rate_change), _EDGES * (1 + p.rate_change)
+    below, above = np.maximum(p.min_rate - low, 0.0), np.maximum(high - p.max_rate, 0.0)
+    continuation = np.zeros((num_steps, len(instances), len(_EDGES)))
     for k in range(1, num_steps):
         ahead = continuation[k - 1]
         value = _best(inside + (ahead[:, 1:] + ahead[:, :-1]) / 2)
         at_lowest, at_highest = _best(at_bounds + ahead[:, [0, -1]]).T
-        for i in range(len(_INSTANCES)):
+        for i in range(len(instances)):
             integral = np.concatenate([[0.0], np.cumsum(value[i]) * _CELL])
             # Beyond the bounds `interp` repeats the end, so only what lies inside is counted.
             mass = np.interp(high, _EDGES, integral) - np.interp(low, _EDGES, integral)
             continuation[k, i] = (mass + below * at_lowest[i] + above * at_highest[i]) / (high - low)
-    first = np.array([np.interp(_START_RATE, _EDGES, curve) for curve in continuation[-1]])
-    start = _best(_rewards(np.array([_START_RATE]), _INSTANCES[:, None]) + first[:, None])
-    return CausalOptimum(float(start[_START, 0]), continuation)
+    first = np.array([np.interp(p.start_rate, _EDGES, curve) for curve in continuation[-1]])
+    start = _best(_rewards(np.array([p.start_rate]), instances[:, None]) + first[:, None])
+    return CausalOptimum(float(start[p.start_instances - p.min_instances, 0]), continuation)
 
 
 def _best(there: Array) -> Array:
     """Highest value over the actions: (5, …) by instances before the action, from (5, …) by instances after it."""
-    best: Array = (there[_AFTER] - _ACTION_COST[:, None, None]).max(axis=0)
+    best: Array = (there[_after(_DEFAULT)] - _action_cost(_DEFAULT)[:, None, None]).max(axis=0)
     return best
 
 
-def _rewards(rate: Array, instances: NDArray[np.int64]) -> Array:
+def _rewards(rate: Array, instances: NDArray[np.int64], p: ResourceManagerParams = _DEFAULT) -> Array:
     """Reward of an interval but for the action's cost; arguments broadcast."""
-    cpu, memory = rate / instances * _CPU, rate / instances * _MEMORY
-    highest, lowest = np.maximum(cpu, memory), np.minimum(cpu, memory)
-    good, bad = (lowest >= _GOOD[0]) & (highest <= _GOOD[1]), (highest > _BAD[1]) | (lowest < _BAD[0])
-    rewards: Array = np.where(good, 10.0, np.where(bad, -5.0, 0.0))
+    usage = np.stack([np.minimum(rate / instances * f, 100.0) for f in (p.cpu_factor, p.memory_factor)])
+    highest, lowest = usage.max(axis=0), usage.min(axis=0)
+    good = (lowest >= p.band_low_percent) & (highest <= p.band_high_percent)
+    bad = (highest > p.overload_percent) | (lowest < p.idle_percent)
+    rewards: Array = p.band_reward * good - p.outside_penalty * bad
     return rewards
