@@ -55,7 +55,7 @@ def test_a_continuous_action_is_trained_exported_and_flown_in_the_environments_u
     assert decision.action.dtype == np.float32
     assert np.abs(decision.action).max() <= 2.0
     assert len(np.unique(decision.action)) > 100
-    assert run_returns(policy, "Pendulum-v1", 3).length.tolist() == [200, 200, 200]
+    assert run_returns(policy, "Pendulum-v1", 3)["length"].tolist() == [200, 200, 200]
     assert {"pendulum-ppo", "random"} == set(json.loads((folder.evaluation / "summary.json").read_text())["policies"])
     served = PolicyStore.load([folder.policy]).get("pendulum-ppo")
     answer = decide(served, parse_request(json.dumps({"observation": served.example}).encode())).answers[0]

@@ -141,4 +141,4 @@ def test_what_a_kept_policy_collected_is_collected_again(tmp_path: Path):
     folder = train(tmp_path, "q_learning", {"options": {"fault": "flaky"}}, 1600)
     policy, arguments = load_policy(folder.policy), {"fault": "flaky"}
     few, many = (run_returns(policy, "FailingTarget-v0", n, arguments=arguments, first_seed=2_000_000) for n in (4, 10))
-    assert many.length[:4].tolist() == few.length.tolist() == [40] * 4
+    assert many["length"][:4].tolist() == few["length"].tolist() == [40] * 4

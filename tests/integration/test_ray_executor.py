@@ -11,7 +11,7 @@ import pytest
 from scalepilot.cluster.executor import RayExecutor
 from scalepilot.errors import ArtifactError
 from scalepilot.policy.rules import Hpa, HpaParameters, Static, StaticParameters
-from scalepilot.simulate import Cell, SerialExecutor, poisson_episodes, run_cells
+from scalepilot.simulate import Cell, SerialExecutor, TrafficEpisodes, poisson_episodes, run_cells
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import RateSeries
 
@@ -23,7 +23,7 @@ def test_cells_flown_on_ray_are_those_flown_here():
     series = RateSeries(100 + 50 * np.sin(np.arange(400) / 20), 15.0)
     episodes = poisson_episodes("waves", series, np.array([0, 150]), 60, (0, 1))
     rules = {"hpa": Hpa(HpaParameters(), params), "five": Static(StaticParameters(5), params)}
-    cells = [Cell.of(name, rule, episodes, params) for name, rule in rules.items()]
+    cells = [Cell.of(name, rule, TrafficEpisodes(episodes, params)) for name, rule in rules.items()]
     for here, there in zip(run_cells(cells, SerialExecutor()), run_cells(cells, RayExecutor()), strict=True):
         np.testing.assert_array_equal(here.results["J_per_hour"], there.results["J_per_hour"])
 

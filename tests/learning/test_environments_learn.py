@@ -72,7 +72,7 @@ def test_a_preset_beats_every_rule(repo: Path, tmp_path: Path, preset: str, algo
     if preset.startswith("function-workflow"):
         results = flown(policy, config)
         # Static workers reach 0.983 with 14 and 0.991 with 15, golden/function_workflow.py.
-        assert results.info["last_final_qos"].mean() >= 0.983
+        assert results["last_final_qos"].mean() >= 0.983
 
 
 @pytest.mark.usefixtures("ray_session")

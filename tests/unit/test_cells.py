@@ -16,6 +16,7 @@ from scalepilot.simulate import (
     CellStore,
     ProcessExecutor,
     SerialExecutor,
+    TrafficEpisodes,
     poisson_episodes,
     run_cells,
     run_episodes,
@@ -36,12 +37,12 @@ def episodes():
 @pytest.fixture
 def cells(episodes, tiny_network):
     actors = {"tiny": tiny_network(), "hpa": Hpa(HpaParameters(), PARAMS), "ahead": LookAhead(0.7)}
-    return [Cell.of(name, actor, episodes, PARAMS, playback_of=1) for name, actor in actors.items()]
+    return [Cell.of(name, actor, TrafficEpisodes(episodes, PARAMS), playback=True) for name, actor in actors.items()]
 
 
 def same(a, b):
-    for name, column in a.results.columns().items():
-        np.testing.assert_array_equal(column, b.results.columns()[name])
+    for name, column in a.results.columns.items():
+        np.testing.assert_array_equal(column, b.results[name])
     for name in ("replicas", "late_share", "arrival_rate_rps"):
         np.testing.assert_array_equal(getattr(a.playback, name), getattr(b.playback, name))
 
@@ -59,7 +60,9 @@ class Counting:
 
 def test_a_cell_is_flown_as_its_policy_would_be_alone(cells, episodes):
     flown = run_cells(cells, SerialExecutor())
-    alone, playback = run_episodes(Hpa(HpaParameters(), PARAMS), episodes, PARAMS, playback_of=1)
+    alone, playback = run_episodes(
+        Hpa(HpaParameters(), PARAMS), episodes, PARAMS, playback_of=TrafficEpisodes(episodes, PARAMS).playback_of
+    )
     same(flown[1], CellResult(alone, playback))
 
 
@@ -85,16 +88,17 @@ def test_finished_cells_are_not_flown_again_and_read_back_as_they_were(cells, tm
 def test_only_what_changed_is_flown_again(cells, tmp_path, tiny_network):
     run_cells(cells, SerialExecutor(), store=CellStore(tmp_path))
     counting = Counting()
-    others = [replace(cells[0], actor=Cell.of("tiny", tiny_network(seed=1), cells[0].episodes, PARAMS).actor), *cells[1:]]
+    others = [replace(cells[0], actor=Cell.of("tiny", tiny_network(seed=1), cells[0].episodes).actor), *cells[1:]]
     run_cells(others, counting, store=CellStore(tmp_path, reuse=True))
     assert counting.done == ["tiny on waves"]
 
 
 def test_a_key_depends_on_everything_that_decides_and_not_on_names(cells, episodes):
     def key(**changes):
-        options = {"episodes": episodes, "params": PARAMS, "target": 0.7, "playback_of": 1, "name": "hpa"} | changes
+        options = {"episodes": episodes, "params": PARAMS, "target": 0.7, "playback": True, "name": "hpa"} | changes
         rule = Hpa(HpaParameters(target=options["target"]), PARAMS, name=options["name"])
-        return Cell.of(options["name"], rule, options["episodes"], options["params"], playback_of=options["playback_of"]).key
+        where = TrafficEpisodes(options["episodes"], options["params"])
+        return Cell.of(options["name"], rule, where, playback=options["playback"]).key
 
     assert key() == key(name="other") == cells[1].key
     changed = [
@@ -102,7 +106,7 @@ def test_a_key_depends_on_everything_that_decides_and_not_on_names(cells, episod
         key(params=replace(PARAMS, price_per_move=0.5)),
         key(episodes=replace(episodes, arrived=episodes.arrived + 1)),
         key(episodes=replace(episodes, start_unix_seconds=episodes.start_unix_seconds + 3600)),
-        key(playback_of=2),
+        key(playback=False),
     ]
     assert len({key(), *changed}) == 6
 
@@ -133,7 +137,7 @@ def test_a_policy_that_does_not_fit_is_a_result_and_the_others_fly(cells, episod
     strange = tiny_network(seed=2)
     fields = strange.spec.observation_fields
     spec = replace(strange.spec, observation_fields=(replace(fields[0], name="mood"), *fields[1:]))
-    wrong = Cell.of("strange", type(strange)(spec, strange.model), episodes, PARAMS, playback_of=1)
+    wrong = Cell.of("strange", type(strange)(spec, strange.model), TrafficEpisodes(episodes, PARAMS), playback=True)
     flown = run_cells([wrong, *cells], SerialExecutor())
     assert isinstance(flown[0], InputError)
     assert "mood" in str(flown[0])
@@ -158,7 +162,7 @@ def test_a_step_log_is_a_row_a_step_and_adds_up_to_the_results(cells, tmp_path):
     hours = STEPS / PARAMS.steps_per_hour
     cost = sum(np.array(log[name])[row].sum() for name in ("replica_cost", "late_cost", "move_cost"))
     assert cost / hours == pytest.approx(float(flown.results["J_per_hour"][which][0]), rel=1e-5)
-    assert np.array(log["late_requests"])[row].sum() == pytest.approx(float(flown.results.late_requests[which][0]), rel=1e-4)
+    assert np.array(log["late_requests"])[row].sum() == pytest.approx(float(flown.results["late_requests"][which][0]), rel=1e-4)
 
 
 def test_a_finished_cell_without_its_step_log_is_flown_again(cells, tmp_path):
@@ -177,8 +181,8 @@ def test_a_policy_of_an_unknown_kind_flies_here_and_is_not_kept(episodes, tmp_pa
         def act(self, observation, state=None, *, deterministic=True, rng=None):
             return Static(StaticParameters(9), PARAMS).act(observation, state)
 
-    cell = Cell.of("stranger", Stranger(), episodes, PARAMS)
+    cell = Cell.of("stranger", Stranger(), TrafficEpisodes(episodes, PARAMS))
     (flown,) = run_cells([cell], SerialExecutor(), store=CellStore(tmp_path))
-    assert (flown.results.replicas_mean > 5).all()
+    assert (flown.results["replicas_mean"] > 5).all()
     assert cell.key is None
     assert not (tmp_path / "cells").exists()

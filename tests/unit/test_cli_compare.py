@@ -20,7 +20,20 @@ from scalepilot.policy.rules import Static, StaticParameters
 from scalepilot_envs.autoscale import AutoscaleParams
 
 PARAMS = AutoscaleParams(max_replicas=60)
-QUICK = ["--seeds", "2", "--steps", "120", "--windows", "2", "--jobs", "1", "--no-optimum", "--set", "evaluation.drawn_windows=2"]
+QUICK = ["--arrival-seeds", "2", "--steps", "120", "--windows", "2", "--jobs", "1", "--no-optimum"]
+QUICK += ["--set", "evaluation.drawn_windows=2"]
+    "--arrival-seeds",
+    "2",
+    "--steps",
+    "120",
+    "--windows",
+    "2",
+    "--jobs",
+    "1",
+    "--no-optimum",
+    "--set",
+    "evaluation.drawn_windows=2",
+]
 BARE = [*QUICK, "--baseline", "hpa-default"]
 
 
@@ -190,7 +203,7 @@ def test_cells_on_disk_are_used_again_only_when_asked(capsys, fixed, tmp_path):
     first = capsys.readouterr().out
     times = {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
     assert len(times) == 4
-    compare(*arguments, "--reuse")
+    compare(*arguments, "--resume")
     assert capsys.readouterr().out == first
     assert {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()} == times
     compare(*arguments)
@@ -214,7 +227,7 @@ def test_a_killed_comparison_goes_on_without_repeating_finished_cells(capsys, fi
     kept = {path: path.stat().st_mtime_ns for path in (out / "cells").glob("*.npz")}
     assert 3 <= len(kept) < 16
     assert not (out / "summary.json").exists()
-    done = said(capsys, *command[3:], "--reuse", "--json")
+    done = said(capsys, *command[3:], "--resume", "--json")
     after = {path: path.stat().st_mtime_ns for path in (out / "cells").glob("*.npz")}
     assert len(after) == 16
     assert {path: after[path] for path in kept} == kept
@@ -247,19 +260,51 @@ def test_policies_for_another_environment_are_judged_by_return(capsys, tmp_path)
 
     env = find_env("QueueScaling-v0").describe()
     save_policy(make_rule("threshold", env, name="mine"), tmp_path / "mine")
-    compare(tmp_path / "mine", "random", "--seeds", "4", "--jobs", "1", "--out", tmp_path / "out", "--json")
+    compare(tmp_path / "mine", "random", "--episodes", "4", "--jobs", "1", "--out", tmp_path / "out", "--json")
     summary = json.loads(capsys.readouterr().out)
     assert summary["episodes"] == 4
     roles = summary["roles"]
     assert (roles["mine"], roles["random"], roles["never"]) == ("policy", "policy", "baseline")
     compare("--plot-only", tmp_path / "out")
     assert "QueueScaling-v0" in capsys.readouterr().out
-    compare(tmp_path / "mine", "--steps", "5", code=2)
-    assert "--steps: does not go with" in capsys.readouterr().err
-    compare(tmp_path / "mine", "--reuse", "--out", tmp_path / "out", code=2)
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert "--reuse: does not go with scalepilot/QueueScaling-v0, which is judged by return" in err
+    for option in ("--steps", "--windows", "--arrival-seeds", "--peak-rps"):
+        compare(tmp_path / "mine", option, "5", code=2)
+        assert f"{option}: is not used on scalepilot/QueueScaling-v0; allowed: --episodes" in capsys.readouterr().err
+    compare("kpa", "--episodes", "5", "--workload", "spike", code=2)
+    assert "--episodes: is not used on Autoscale-v0" in capsys.readouterr().err
+
+
+def test_another_environment_has_everything_that_autoscale_has(capsys, tmp_path):
+    from scalepilot.policy.rules import make_rule
+    from scalepilot_envs.registration import find_env
+
+    save_policy(make_rule("threshold", find_env("ResourceManager-v0").describe(), name="mine"), tmp_path / "mine")
+    for name, change in (("calm", 0.05), ("wild", 0.3)):
+        config = f"name: {name}\nenv: {{id: ResourceManager-v0, params: {{rate_change: {change}}}}}\n"
+        (tmp_path / f"{name}.yaml").write_text(config)
+    both = ["--workload", tmp_path / "calm.yaml", "--workload", tmp_path / "wild.yaml"]
+    out = tmp_path / "out"
+    arguments = [tmp_path / "mine", *both, "--episodes", "6", "--jobs", "1", "--step-log", "--out", out]
+    compare(*arguments)
+    shown = capsys.readouterr().out
+    assert "2 workloads: calm, wild" in shown
+    summary = json.loads((out / "summary.json").read_text())
+    # The optimum is known: a bound, which its own plan reaches.
+    for where in summary["by_workload"].values():
+        assert where["gap_reference"] == {"name": "optimum", "is_bound": True}
+        best = where["policies"]["optimum"]["return"]["mean"]
+        assert all(row["return"]["mean"] <= best for row in where["policies"].values())
+        assert where["gap_closed"]["mine"]["never"]["mean"] <= 1
+    table = pq.read_table(out / "steps" / "calm" / "mine.parquet")
+    assert table.num_rows == 6 * 100
+    assert {"window", "seed", "step", "action", "reward", "cpu_percent"} <= set(table.column_names)
+    times = {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()}
+    compare(*arguments, "--resume")
+    assert capsys.readouterr().out == shown
+    assert {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()} == times
+    compare("--plot-only", out)
+    assert capsys.readouterr().out == shown
+    assert "2 workloads" in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_training_seeds_are_one_row_by_return_too(capsys, tmp_path):
@@ -272,9 +317,9 @@ def test_training_seeds_are_one_row_by_return_too(capsys, tmp_path):
         rule = make_rule("threshold", env, name="queue-ppo")
         rule.spec = replace(rule.spec, provenance=provenance)
         save_policy(rule, tmp_path / "runs" / str(seed) / "policy")
-    compare(tmp_path / "runs", "--seeds", "4", "--jobs", "1", "--baseline", "random", "--out", tmp_path / "out", "--json")
+    compare(tmp_path / "runs", "--episodes", "4", "--jobs", "1", "--baseline", "random", "--out", tmp_path / "out", "--json")
     summary = json.loads(capsys.readouterr().out)
-    assert summary["roles"] == {"queue-ppo": "policy", "random": "baseline"}
+    assert summary["roles"] == {"queue-ppo": "policy", "random": "baseline", "optimum": "reference"}
     assert [m["training_seed"] for m in summary["members"]["queue-ppo"]] == [0, 1]
     assert summary["details"]["queue-ppo"] == "ppo, seeds 0, 1"
     figure = summary["policies"]["queue-ppo"]["return"]
@@ -294,8 +339,8 @@ def test_training_seeds_are_one_row_by_return_too(capsys, tmp_path):
         (["kpa", "--workload", "spike", "--workload", "spike"], "spike is given twice"),
         (["kpa", "--workload", "spike", "--baseline", "hpa-tunde"], "did you mean hpa-tuned"),
         (["kpa", "--windows", "none"], "--windows: 'none' is not allowed"),
-        (["kpa", "--seeds", "0"], "--seeds: 0 is not allowed"),
-        (["kpa", "--reuse"], "--reuse: needs --out"),
+        (["kpa", "--arrival-seeds", "0"], "--arrival-seeds: 0 is not allowed"),
+        (["kpa", "--resume"], "--resume: needs --out"),
         (["kpa", "--step-log"], "--step-log: needs --out"),
         (["--plot-only", "nowhere"], "nowhere"),
         (["kpa", "--plot-only", "nowhere"], "runs nothing"),

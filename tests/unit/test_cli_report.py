@@ -2,16 +2,15 @@ import json
 
 import numpy as np
 import pytest
-from scalepilot.evaluate.returns import compare_returns, read_returns, returns_summary, write_returns
 
 from scalepilot.cli import main
-from scalepilot.evaluate import Contender, compare, write_evaluation
+from scalepilot.evaluate import Contender, compare, read_evaluation, summary, write_evaluation
 from scalepilot.evaluate.lineup import gather
 from scalepilot.policy import save_policy
 from scalepilot.policy.rules import Hpa, HpaParameters, make_rule
 from scalepilot.report.html.report import LearningCurve, ReportData
 from scalepilot.report.run_report import learning_curve_of, store_about
-from scalepilot.simulate import protocol_v1, run_episodes
+from scalepilot.simulate import SeededEpisodes, protocol_v1, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.registration import find_env
 from scalepilot_envs.workloads import DiurnalWorkload
@@ -30,8 +29,10 @@ def comparison():
 @pytest.fixture(scope="module")
 def returns():
     env = find_env("GridWorld-v0").describe({})
-    entries = [("mine", "policy", "", make_rule("random", env)), ("random", "baseline", "any", make_rule("random", env))]
-    return compare_returns("GridWorld-v0", entries, arguments={}, num_episodes=4, first_seed=0, bootstrap_samples=20)
+    episodes = SeededEpisodes("GridWorld-v0", "GridWorld-v0", 4, {}, first_seed=0)
+    results = episodes.run(make_rule("random", env)).results
+    rows = [Contender("mine", "policy", "", results), Contender("random", "baseline", "any", results)]
+    return compare("GridWorld-v0", episodes, rows, bootstrap_samples=20)
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def run_folder(tmp_path, returns):
     run.mkdir()
     (run / "config.yaml").write_text(CONFIG)
     (run / "progress.csv").write_text("iteration,env_steps,validation_return\n1,100,-20.0\n2,200,-10.0\n")
-    write_returns(returns, run / "evaluation")
+    write_evaluation(returns, run / "evaluation")
     return run
 
 
@@ -63,18 +64,18 @@ def test_a_run_judged_by_return_has_a_page_with_its_curve_and_configuration(run_
     out = tmp_path / "elsewhere" / "page.html"
     assert main(["report", str(run_folder), "--out", str(out)]) == 0
     page = out.read_text(encoding="utf-8")
-    for text in ("tiny · q_learning on GridWorld-v0", '"mean":[-20,-10]', "Against each rule", "algorithm: q_learning"):
+    for text in ("tiny · q_learning on GridWorld-v0", '"mean":[-20,-10]', "Against each baseline", "algorithm: q_learning"):
         assert text in page
     assert not (run_folder / "report.html").exists()
 
 
 def test_returns_are_read_as_they_were_written(returns, tmp_path):
-    write_returns(returns, tmp_path)
-    read = read_returns(tmp_path)
-    assert returns_summary(read) == returns_summary(returns)
-    for one, other in zip(returns.rows, read.rows, strict=True):
+    write_evaluation(returns, tmp_path)
+    read = read_evaluation(tmp_path)
+    assert summary(read) == summary(returns)
+    for one, other in zip(returns.contenders, read.contenders, strict=True):
         np.testing.assert_array_equal(one.results["return"], other.results["return"])
-        np.testing.assert_array_equal(one.results.length, other.results.length)
+        np.testing.assert_array_equal(one.results["length"], other.results["length"])
         assert (one.name, one.role, one.detail) == (other.name, other.role, other.detail)
 
 

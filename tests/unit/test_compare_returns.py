@@ -6,44 +6,44 @@ import math
 
 import numpy as np
 import pytest
-from scalepilot.evaluate.returns import Collected, ReturnComparison, ReturnMember, compare_collected, read_returns, write_returns
 
-from scalepilot.simulate import EpisodeReturns
+from scalepilot.evaluate import Comparison, Contender, Member, compare, read_evaluation, write_evaluation
+from scalepilot.simulate import EpisodeResults, SeededEpisodes
 from scalepilot_envs.registration import find_env
 
 EPISODES = 20
 
 
-def flown(mean: float, *, spread: float = 5.0, seed: int = 0, highest: float = math.inf, **info: np.ndarray) -> EpisodeReturns:
+def ran(mean: float, *, spread: float = 5.0, seed: int = 0, highest: float = math.inf, **info: np.ndarray) -> EpisodeResults:
     values = np.minimum(np.random.default_rng(seed).normal(mean, spread, EPISODES), highest)
-    return EpisodeReturns(np.arange(EPISODES), values, np.rint(values).astype(np.int64), info)
+    numbers = np.arange(EPISODES)
+    return EpisodeResults(numbers, numbers, {"return": values, "length": np.rint(values), **info})
 
 
-def of_seeds(name: str, *means: float, **options: float) -> Collected:
-    members = tuple(ReturnMember(f"{name}·{i}", i, flown(mean, seed=i, **options)) for i, mean in enumerate(means))
-    return Collected(name, "policy", "trained", EpisodeReturns.mean_of([m.results for m in members]), {}, members)
+def of_seeds(name: str, *means: float, **options: float) -> Contender:
+    members = [Member(f"{name}·{i}", i, ran(mean, seed=i, **options)) for i, mean in enumerate(means)]
+    return Contender.of_members(name, "policy", "trained", members)
 
 
-def compared(*rows: Collected, env_id: str = "CartPole-v1", **arguments: object) -> ReturnComparison:
-    return compare_collected(env_id, rows, arguments=arguments, bootstrap_samples=500)
+def compared(*rows: Contender, env_id: str = "CartPole-v1", **arguments: object) -> Comparison:
+    return compare(env_id, SeededEpisodes(env_id, env_id, EPISODES, arguments, first_seed=0), rows, bootstrap_samples=500)
 
 
 def test_policies_that_differ_in_their_seed_are_one_row_with_the_mean_of_all():
-    row = compared(of_seeds("ppo", 100.0, 150.0, 200.0)).rows[0]
+    comparison = compared(of_seeds("ppo", 100.0, 150.0, 200.0))
+    row = comparison.contenders[0]
     means = [m.results["return"].mean() for m in row.members]
-    assert row.figures["return"].mean == pytest.approx(np.mean(means))
+    assert comparison.figure("ppo").mean == pytest.approx(np.mean(means))
     np.testing.assert_allclose(row.results["return"], np.mean([m.results["return"] for m in row.members], axis=0))
 
 
 def test_training_seeds_widen_the_interval_where_episodes_alone_would_not():
-    apart, alike = (
-        compared(of_seeds("ppo", *means)).rows[0].figures["return"] for means in ((100.0, 150.0, 200.0), (150.0,) * 3)
-    )
+    apart, alike = (compared(of_seeds("ppo", *means)).figure("ppo") for means in ((100.0, 150.0, 200.0), (150.0,) * 3))
     assert apart.high - apart.low > 10 * (alike.high - alike.low)
 
 
 def test_a_difference_to_a_rule_is_judged_over_training_seeds():
-    rule = Collected("random", "baseline", "rule", flown(160.0, seed=9), {})
+    rule = Contender("random", "baseline", "rule", ran(160.0, seed=9))
     apart = compared(of_seeds("ppo", 150.0, 180.0, 210.0), rule).versus["ppo"]["random"].difference
     alike = compared(of_seeds("ppo", 180.0, 180.0, 180.0), rule).versus["ppo"]["random"].difference
     assert alike.low > 0
@@ -51,18 +51,18 @@ def test_a_difference_to_a_rule_is_judged_over_training_seeds():
 
 
 def test_what_was_written_is_read_with_its_members(tmp_path):
-    comparison = compared(of_seeds("ppo", 100.0, 150.0), Collected("random", "baseline", "rule", flown(20.0), {}))
-    write_returns(comparison, tmp_path)
-    read = read_returns(tmp_path)
-    assert [(m.name, m.training_seed) for m in read.rows[0].members] == [("ppo·0", 0), ("ppo·1", 1)]
-    assert read.rows[1].members == ()
-    np.testing.assert_array_equal(read.rows[0].column("return"), comparison.rows[0].column("return"))
-    assert read.rows[0].figures["return"] == comparison.rows[0].figures["return"]
+    comparison = compared(of_seeds("ppo", 100.0, 150.0), Contender("random", "baseline", "rule", ran(20.0)))
+    write_evaluation(comparison, tmp_path)
+    read = read_evaluation(tmp_path)
+    assert [(m.name, m.training_seed) for m in read.contenders[0].members] == [("ppo·0", 0), ("ppo·1", 1)]
+    assert read.contenders[1].members == ()
+    np.testing.assert_array_equal(read.contenders[0].by_member("return"), comparison.contenders[0].by_member("return"))
+    assert read.rows == comparison.rows
 
 
 def test_no_interval_leaves_what_an_episode_can_return():
-    within = compared(of_seeds("ppo", 499.0, 480.0, 350.0, highest=500.0)).rows[0].figures
-    beyond = compared(of_seeds("ppo", 499.0, 480.0, 350.0, highest=500.0), max_episode_steps=900).rows[0].figures
+    within = compared(of_seeds("ppo", 499.0, 480.0, 350.0, highest=500.0)).rows["ppo"]
+    beyond = compared(of_seeds("ppo", 499.0, 480.0, 350.0, highest=500.0), max_episode_steps=900).rows["ppo"]
     assert within["return"].high == within["length"].high == 500.0
     assert 500.0 < beyond["return"].high <= 900.0
     assert within["return"].low == beyond["return"].low > 1.0
@@ -70,8 +70,8 @@ def test_no_interval_leaves_what_an_episode_can_return():
 
 def test_no_interval_of_a_share_leaves_zero_to_one():
     shares = np.repeat([0.0, 1.0], [2, EPISODES - 2])
-    rows = [Collected(name, "policy", "", flown(10.0, in_band=shares, instances=1.2 * shares), {}) for name in ("a", "b")]
-    figures = compared(*rows, env_id="ResourceManager-v0").rows[0].figures
+    rows = [Contender(name, "policy", "", ran(10.0, in_band=shares, instances=1.2 * shares)) for name in ("a", "b")]
+    figures = compared(*rows, env_id="ResourceManager-v0").rows["a"]
     assert figures["in_band"].high == 1.0
     assert figures["instances"].high > 1.2
 

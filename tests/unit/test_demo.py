@@ -75,9 +75,9 @@ def test_what_is_shown_is_what_is_judged():
     for row in rows[:2]:
         results, _ = run_episodes(made[row["policy"]], episode, PARAMS)
         assert row["J_per_hour"] == pytest.approx(float(results["J_per_hour"][0]), rel=1e-12)
-        assert row["late_share"] == pytest.approx(float(results.late_share[0]), rel=1e-12)
-        assert row["replicas_mean"] == pytest.approx(float(results.replicas_mean[0]), rel=1e-12)
-        assert row["actions"] == results.actions[0]
+        assert row["late_share"] == pytest.approx(float(results["late_share"][0]), rel=1e-12)
+        assert row["replicas_mean"] == pytest.approx(float(results["replicas_mean"][0]), rel=1e-12)
+        assert row["actions"] == results["actions"][0]
     assert rows[2]["J_per_hour"] == pytest.approx(float(autoscale_optimum(episode, PARAMS).upper_J_per_hour[0]))
     assert all(len(values) == 60 for lane in flight.lanes for values in lane.columns.values())
     assert not flight.advance()

@@ -40,7 +40,7 @@ def test_a_failed_episode_is_discarded_counted_and_repeated_never_glued_to_the_n
     results = run("flaky", 40)
 
     assert results["return"].tolist() == [40.0] * 40
-    assert results.length.tolist() == [40] * 40
+    assert results["length"].tolist() == [40] * 40
     assert 20 < results.notes.failures < 150
     assert "raised ConnectionError: simulator gone" in results.notes.failure
     again = run("flaky", 40)
@@ -52,7 +52,7 @@ def test_episodes_without_a_failure_are_those_of_their_seeds_alone():
 
     assert together.notes.failures == 0
     assert together.seed.tolist() == [7, 8, 9]
-    assert together.length[0] == alone.length[0] == 40
+    assert together["length"][0] == alone["length"][0] == 40
 
 
 @pytest.mark.parametrize(("fault", "where"), [("reset", r"reset\(\)"), ("raises", "step 1"), ("constructor", "its constructor")])
@@ -71,7 +71,7 @@ def test_an_environment_that_fails_late_in_every_episode_ends_too():
 def test_an_episode_that_never_ends_is_named_and_a_limit_of_its_own_truncates_it():
     with pytest.raises(EnvironmentFailedError, match=r"not ended after 50 steps.*env\.options\.max_episode_steps"):
         run("endless", 2, EpisodeLimits(max_steps=50))
-    assert run("endless", 2, EpisodeLimits(max_steps=50), max_episode_steps=60).length.tolist() == [60, 60]
+    assert run("endless", 2, EpisodeLimits(max_steps=50), max_episode_steps=60)["length"].tolist() == [60, 60]
 
 
 def test_a_step_that_hangs_is_given_up_and_named():

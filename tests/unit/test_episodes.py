@@ -134,8 +134,8 @@ def test_published_scores_on_nasa_july_are_met_within_two_per_cent(nasa_july, na
     results, _ = run_episodes(rule, nasa_july.test, PARAMS)
     assert len(nasa_july.test) == 36
     assert results["J_per_hour"].mean() == pytest.approx(J, rel=0.02)
-    assert results.replicas_mean.mean() == pytest.approx(replicas, rel=0.02)
-    assert 100 * results.late_requests.sum() / results.arrived_requests.sum() == pytest.approx(late_percent, rel=0.06)
+    assert results["replicas_mean"].mean() == pytest.approx(replicas, rel=0.02)
+    assert 100 * results["late_requests"].sum() / results["arrived_requests"].sum() == pytest.approx(late_percent, rel=0.06)
 
 
 def test_windows_of_nasa_july_are_the_specifications(nasa_july, golden):
@@ -184,11 +184,11 @@ def small():
 def test_results_add_up_and_agree_with_the_environment_step_by_step(small):
     rule = hpa("cpu", 0.6, 0.1, 60, 0)
     results, playback = run_episodes(rule, small, PARAMS, playback_of=2)
-    parts = results.replica_cost + results.late_cost + results.move_cost
+    parts = results["replica_cost"] + results["late_cost"] + results["move_cost"]
     np.testing.assert_allclose(results["J_per_hour"], parts, rtol=1e-12)
-    np.testing.assert_allclose(results.arrived_requests, small.arrived.sum(axis=1))
-    np.testing.assert_allclose(results.replica_cost, results.replicas_mean, rtol=1e-12)
-    assert (results.dropped_requests <= results.late_requests).all()
+    np.testing.assert_allclose(results["arrived_requests"], small.arrived.sum(axis=1))
+    np.testing.assert_allclose(results["replica_cost"], results["replicas_mean"], rtol=1e-12)
+    assert (results["dropped_requests"] <= results["late_requests"]).all()
 
     env = AutoscaleBatch(1, workload=RateSeries(small.rates_rps[2], 15.0), episode_steps=small.num_steps)
     observation = env.reset_batch(None, {"rates_rps": small.rates_rps[2:3], "arrived": small.arrived[2:3]})
@@ -202,12 +202,12 @@ def test_results_add_up_and_agree_with_the_environment_step_by_step(small):
         changes += int(step.info["change_replicas"][0] != 0)
         p95.append(env.state.latency_p95_seconds[0])
     assert results["J_per_hour"][2] == pytest.approx(total / (small.num_steps / 240), rel=1e-12)
-    assert results.actions[2] == changes
-    assert results.replicas_peak[2] == max(replicas)
+    assert results["actions"][2] == changes
+    assert results["replicas_peak"][2] == max(replicas)
     np.testing.assert_array_equal(playback.replicas, replicas)
     np.testing.assert_array_equal(playback.latency_p95_seconds, p95)
     np.testing.assert_allclose(playback.arrival_rate_rps, small.arrived[2] / 15.0)
-    assert results.latency_p95_seconds[2] == pytest.approx(np.average(p95, weights=small.arrived[2]))
+    assert results["latency_p95_seconds"][2] == pytest.approx(np.average(p95, weights=small.arrived[2]))
 
 
 def test_an_episode_scores_the_same_alone_and_among_others(small):
@@ -216,8 +216,8 @@ def test_an_episode_scores_the_same_alone_and_among_others(small):
         names = ("rates_rps", "arrived", "window", "seed", "start_unix_seconds")
         alone = replace(small, **{name: getattr(small, name)[i : i + 1] for name in names})
         results, _ = run_episodes(hpa("rps", 0.6, 0.0, 60, 30), alone, PARAMS)
-        for name, column in results.columns().items():
-            assert column[0] == together.columns()[name][i], name
+        for name, column in results.columns.items():
+            assert column[0] == together[name][i], name
 
 
 def test_a_repeated_set_gives_each_copy_the_same_results(small):
@@ -230,9 +230,9 @@ def test_a_repeated_set_gives_each_copy_the_same_results(small):
 def test_a_silent_service_has_no_late_share_and_costs_its_replicas():
     silence = EpisodeSet("silence", np.zeros((1, 10)), np.zeros((1, 10)), np.zeros(1, int), np.zeros(1, int), np.zeros(1))
     results, _ = run_episodes(Static(StaticParameters(1), PARAMS), silence, PARAMS)
-    assert results.late_share.tolist() == [0.0]
+    assert results["late_share"].tolist() == [0.0]
     assert results["J_per_hour"].tolist() == pytest.approx([1.0])
-    assert np.isfinite([c[0] for c in results.columns().values()]).all()
+    assert np.isfinite([c[0] for c in results.columns.values()]).all()
 
 
 def test_a_network_made_for_another_observation_space_is_refused(small, tiny_network):

@@ -174,7 +174,7 @@ def test_a_policy_without_a_mask_is_told_of_none(tmp_path):
 def test_random_play_finishes_everywhere(env, length):
     env_id = f"{FIELD_ENVS}:{env}-v0"
     results = run_returns(make_rule("random", find_env(env_id).describe()), env_id, 3)
-    assert results.length.tolist() == [40, 40, 40]
+    assert results["length"].tolist() == [40, 40, 40]
     if length is not None:
         assert results["return"].tolist() == [length] * 3
 

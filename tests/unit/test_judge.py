@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from scalepilot.errors import InputError
-from scalepilot.evaluate.baselines import Ground, baseline_names, find_rules
-from scalepilot.evaluate.evaluation import HPA_DEFAULT, OPTIMUM, OptimumOptions, describe_policy, judge, tuned_rivals
+from scalepilot.evaluate.baselines import HPA_DEFAULT, baseline_names, experiment_baselines, find_rules
+from scalepilot.evaluate.evaluation import OPTIMUM, OptimumOptions, describe_policy, evaluate
 from scalepilot.policy import Decision, load_policy
 from scalepilot.policy.rules import ForecastMpcParameters, Hpa, HpaParameters, Static, StaticParameters, make_rule
-from scalepilot.simulate import OptimumCache, SerialExecutor, autoscale_optimum, protocol_v1, run_episodes
+from scalepilot.simulate import OptimumCache, SerialExecutor, autoscale_optimum, protocol_v1, run_episodes, traffic_scenario
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import DiurnalWorkload
 
@@ -27,21 +29,27 @@ def data():
 
 
 @pytest.fixture(scope="module")
+def scenario(data):
+    return traffic_scenario(data, PARAMS)
+
+
+@pytest.fixture(scope="module")
 def rules_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("rules")
 
 
 @pytest.fixture(scope="module")
-def rivals(data, rules_folder):
-    names = [name for name in baseline_names(["all"]) if name != HPA_DEFAULT]
-    return find_rules(names, [Ground(data, PARAMS, rules_folder)], 8, SerialExecutor())[0]
+def rivals(scenario, rules_folder):
+    names = [name for name in baseline_names(["all"], scenario) if name != HPA_DEFAULT]
+    return find_rules(names, [scenario], 8, SerialExecutor(), [rules_folder])[0]
 
 
 @pytest.fixture(scope="module")
-def judged(data, rivals, tmp_path_factory):
+def judged(scenario, rivals, tmp_path_factory):
     cache = tmp_path_factory.mktemp("optimum")
     policies = [("mine", Static(StaticParameters(9), PARAMS))]
-    return judge(data, PARAMS, policies, rivals, bootstrap_samples=SAMPLES, optimum=OptimumOptions(cache)), cache
+    everyone = [Hpa(HpaParameters(), PARAMS, name=HPA_DEFAULT), *rivals]
+    return evaluate(scenario, policies, everyone, bootstrap_samples=SAMPLES, optimum=OptimumOptions(cache)), cache
 
 
 def test_every_rule_for_the_service_is_a_rival_default_and_tuned(rivals):
@@ -66,19 +74,23 @@ def test_the_evaluations_are_shared_by_hpas_metrics_and_each_other_rule_has_all(
     assert (counts["hpa-tuned-cpu"], counts["hpa-tuned-rps"], counts["kpa-tuned"], counts["kpa-default"]) == (4, 4, 8, None)
 
 
-def test_what_the_folder_holds_is_not_searched_again(data, rivals, rules_folder):
+def test_what_the_folder_holds_is_not_searched_again(data, scenario, rivals, rules_folder):
     stored = {path.name for path in rules_folder.iterdir()}
     assert stored == {rule.spec.name for rule in rivals if "-tuned" in rule.spec.name}
     # With no training windows nothing could be searched.
-    again = tuned_rivals(type(data)(data.train_series, None, None, data.test), PARAMS, 8, rules_folder)
-    assert [rule.parameters for rule in again] == [rule.parameters for rule in rivals[:2]]
+    emptied = replace(scenario, traffic=type(data)(data.train_series, None, None, data.test))
+    again = experiment_baselines(emptied, ["hpa-tuned"], 8, rules_folder)
+    assert again[0].spec.name == HPA_DEFAULT
+    assert [rule.parameters for rule in again[1:]] == [rule.parameters for rule in rivals[:2]]
 
 
-def test_a_damaged_stored_rule_is_found_anew(data, tmp_path):
-    first = tuned_rivals(data, PARAMS, 2, tmp_path)
+def test_a_damaged_stored_rule_is_found_anew(scenario, tmp_path):
+    first = experiment_baselines(scenario, ["hpa-tuned"], 2, tmp_path)
     path = tmp_path / "hpa-tuned-cpu" / "policy.json"
     path.write_text("{")
-    assert [rule.parameters for rule in tuned_rivals(data, PARAMS, 2, tmp_path)] == [rule.parameters for rule in first]
+    assert [rule.parameters for rule in experiment_baselines(scenario, ["hpa-tuned"], 2, tmp_path)] == [
+        rule.parameters for rule in first
+    ]
     assert load_policy(path.parent).spec.name == "hpa-tuned-cpu"
 
 
@@ -128,8 +140,8 @@ def test_optima_are_kept_one_file_an_episode(judged, data):
     assert len(list(cache.glob("*.npz"))) == len(data.test)
 
 
-def test_without_the_optimum_the_look_ahead_is_the_reference_and_no_bound(data):
-    comparison = judge(data, PARAMS, [], [], bootstrap_samples=SAMPLES)
+def test_without_the_optimum_the_look_ahead_is_the_reference_and_no_bound(scenario):
+    comparison = evaluate(scenario, [], [Hpa(HpaParameters(), PARAMS, name=HPA_DEFAULT)], bootstrap_samples=SAMPLES)
     assert {c.name for c in comparison.contenders} == {HPA_DEFAULT, "look-ahead"}
     assert (comparison.gap_reference.name, comparison.gap_reference.is_bound) == ("look-ahead", False)
 
@@ -150,10 +162,10 @@ def test_a_rival_flies_as_it_would_alone(judged, data):
     assert default.detail == "cpu 0.70, tolerance 0.1, down 300 s, up 0 s"
 
 
-def test_two_of_one_name_are_refused(data):
+def test_two_of_one_name_are_refused(scenario):
     rule = Hpa(HpaParameters(), PARAMS, name=HPA_DEFAULT)
     with pytest.raises(InputError, match="the name 'hpa-default' is given twice"):
-        judge(data, PARAMS, [], [rule], bootstrap_samples=SAMPLES)
+        evaluate(scenario, [], [rule, rule], bootstrap_samples=SAMPLES)
 
 
 def test_a_policy_is_described_by_how_it_came_to_be(tiny_network):

@@ -62,8 +62,13 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def comparison():
-    test = protocol_v1("shop", DiurnalWorkload(days=10), PARAMS, window_steps=480, drawn_windows=2, test_seeds=(0,)).test
+def windows():
+    return protocol_v1("shop", DiurnalWorkload(days=10), PARAMS, window_steps=480, drawn_windows=2, test_seeds=(0,)).test
+
+
+@pytest.fixture(scope="module")
+def comparison(windows):
+    test = windows
     entries = [
         ("ppo", "policy", Hpa(HpaParameters("rps", 0.6), PARAMS)),
         ("hpa-default", "baseline", Hpa(HpaParameters(), PARAMS)),
@@ -126,10 +131,10 @@ def test_only_the_pages_own_script_may_run(comparison, tmp_path):
     assert not [a for _, a in page.elements if "style" in a or any(name.startswith("on") for name in a)]
 
 
-def test_a_name_that_is_a_script_does_no_harm(comparison, tmp_path):
+def test_a_name_that_is_a_script_does_no_harm(comparison, tmp_path, windows):
     hostile = [replace(c, name=f"{ATTACK}{c.name}", detail=f"</table>{ATTACK}") for c in comparison.contenders]
     data = report(
-        compare(f"shop{ATTACK}", comparison.episodes, hostile, bootstrap_samples=50),
+        compare(f"shop{ATTACK}", windows, hostile, bootstrap_samples=50),
         title=ATTACK,
         config_yaml=f"</code></pre>{ATTACK}",
         provenance={ATTACK: {ATTACK: ATTACK}},
@@ -165,10 +170,10 @@ def test_the_embedded_data_loads_and_holds_no_nan(comparison, tmp_path):
     assert playback["interval_seconds"] == 15
 
 
-def test_a_report_without_learning_playback_config_or_rivals_leaves_those_out(comparison, tmp_path):
+def test_a_report_without_learning_playback_config_or_rivals_leaves_those_out(comparison, tmp_path, windows):
     alone = replace(comparison.contenders[0], playback=None)
     bare = report(
-        compare("shop", comparison.episodes, [alone]),
+        compare("shop", windows, [alone]),
         learning_curves=[],
         config_yaml="",
         provenance={},
@@ -199,12 +204,12 @@ def test_a_long_window_and_a_long_run_stay_below_two_megabytes(comparison, tmp_p
     assert shown["interval_seconds"] == 150
 
 
-def test_five_workloads_with_a_dozen_contenders_stay_below_two_megabytes(comparison, tmp_path):
+def test_five_workloads_with_a_dozen_contenders_stay_below_two_megabytes(comparison, tmp_path, windows):
     rng = np.random.default_rng(0)
     noise = [
         replace(comparison.contenders[0], name=f"p{i}", playback=Playback(*rng.uniform(0, 99, (5, 1920)))) for i in range(11)
     ]
-    one = compare("w", comparison.episodes, [replace(c, playback=None) for c in noise], bootstrap_samples=20)
+    one = compare("w", windows, [replace(c, playback=None) for c in noise], bootstrap_samples=20)
     many = [replace(one, workload=f"w{k}", contenders=tuple(noise), played_back=comparison.played_back) for k in range(5)]
     html = written(report(compare_suite(many, bootstrap_samples=20)), tmp_path)
     playback = json.loads(Page(html).scripts[0])["workloads"][4]["playback"]

@@ -200,19 +200,19 @@ def test_a_stopped_run_is_a_warning_a_failed_one_an_error(run):
     assert "is not JSON" in found(run)[0][2]
 
 
-def test_stored_returns_that_cannot_be_flown_again_are_named(run):
+def test_stored_returns_that_differ_when_run_again_are_named(run):
     path = run / "evaluation" / "episodes.parquet"
     table = pq.read_table(path)
-    returns = table["episode_return"].to_numpy() + np.where(np.array(table["role"].to_pylist()) == "policy", 3.0, 0.0)
+    returns = table["episode_return"].to_numpy() + np.where(np.array(table["role"].to_pylist()) == "policy", -3.0, 0.0)
     pq.write_table(table.set_column(table.column_names.index("episode_return"), "episode_return", pa.array(returns)), path)
-    only(run, "error", "evaluation", "return of test episode 0 is stored as", "flown again it is")
+    only(run, "error", "evaluation", "return of test episode 0 is stored as", "run again it is")
 
 
 def test_what_lies_beyond_the_first_episodes_is_found_thoroughly(run):
     path = run / "evaluation" / "episodes.parquet"
     table = pq.read_table(path)
     last = (np.array(table["role"].to_pylist()) == "policy") & (table["seed"].to_numpy() == table["seed"].to_numpy().max())
-    returns = table["episode_return"].to_numpy() + np.where(last, 3.0, 0.0)
+    returns = table["episode_return"].to_numpy() + np.where(last, -3.0, 0.0)
     pq.write_table(table.set_column(table.column_names.index("episode_return"), "episode_return", pa.array(returns)), path)
     assert verify_path(run).is_sound
     whats = [finding.what for finding in verify_path(run, thorough=True).findings]
@@ -226,8 +226,8 @@ def test_a_cost_below_what_clairvoyance_can_reach_is_named(finished_autoscale, t
     costs = table["J_per_hour"].to_numpy() * np.where(np.array(table["role"].to_pylist()) == "policy", 0.01, 1.0)
     pq.write_table(table.set_column(table.column_names.index("J_per_hour"), "J_per_hour", pa.array(costs)), path)
     whats = [what for severity, _, what in found(run) if severity == "error"]
-    assert any("no policy costs less than" in what for what in whats)
-    assert any("J per hour of test episode 0 is stored as" in what for what in whats)
+    assert any("no policy does better than" in what for what in whats)
+    assert any("J/h of test episode 0 is stored as" in what for what in whats)
 
 
 def test_a_policy_worse_than_chance_and_a_validation_far_from_the_test_are_named(run):
@@ -238,7 +238,7 @@ def test_a_policy_worse_than_chance_and_a_validation_far_from_the_test_are_named
     path.write_text(json.dumps(summary))
     findings = found(run)
     assert ("error", "policy") in [f[:2] for f in findings]
-    assert any("collects less than random" in f[2] for f in findings)
+    assert any("is worse than random" in f[2] for f in findings)
     assert any("wildly apart" in f[2] for f in findings)
 
 

@@ -29,9 +29,9 @@ COST = Objective(
         "cost": Metric("replica_cost", ABOVE_ZERO),
         "penalty": Metric("late_cost"),
         "move_cost": Metric("move_cost"),
+        "replicas": Metric("replicas_mean", ABOVE_ZERO),
         # Per request, not per window: a quiet window's late requests are few.
         "late_share": Metric("late_requests", SHARE, weight="arrived_requests", is_total=True),
-        "replicas": Metric("replicas_mean", ABOVE_ZERO),
         "latency_p95_seconds": Metric("latency_p95_seconds", ABOVE_ZERO, weight="arrived_requests"),
         "actions": Metric("actions"),
     },

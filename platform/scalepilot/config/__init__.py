@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scalepilot.config.algorithms import ALGORITHMS, ENGINES, SECTIONS
-    from scalepilot.config.env import AUTOSCALE, ENV_TAGS, EnvConfig, OtherEnvConfig, env_tag, is_autoscale
+    from scalepilot.config.env import AUTOSCALE, ENV_TAGS, EnvConfig, OtherEnvConfig, env_tag
     from scalepilot.config.experiment import ExperimentConfig
     from scalepilot.config.loading import (
         PROTOCOL_PEAK_RPS,
@@ -56,7 +56,6 @@ __all__ = [
     "config_from_mapping",
     "env_section",
     "env_tag",
-    "is_autoscale",
     "json_schema",
     "load_config",
     "put_key",

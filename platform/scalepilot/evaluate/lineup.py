@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from scalepilot.config import ExperimentConfig, config_from_mapping
+from scalepilot.config import AUTOSCALE, ExperimentConfig, config_from_mapping
 from scalepilot.errors import ArtifactError, InputError, did_you_mean
 from scalepilot.evaluate.baselines import BASELINES, is_rule_name
 from scalepilot.evaluate.evaluation import OPTIMUM, LineupRow, Trained, trained_steps
@@ -217,7 +217,9 @@ def _configs(policies: Sequence[Policy]) -> list[ExperimentConfig]:
     for policy in policies:
         spec = policy.spec
         stored: Any = spec.provenance.get("config")
-        if not isinstance(stored, dict):
+        env = stored.get("env", {}) if isinstance(stored, dict) else None
+        own = env.get("id", AUTOSCALE) if isinstance(env, dict) else None
+        if own is None or not same_id(find_env(own).env_id, find_env(spec.env_id).env_id):
             if find_env(spec.env_id).describe().judged_by is not None:
                 continue
             # A return needs nothing but the environment, which every policy names.

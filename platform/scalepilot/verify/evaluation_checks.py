@@ -93,9 +93,9 @@ def _figure_findings(stored: Comparison, best_value: float | None) -> Iterator[F
         yield error("evaluation", "holds no policy", _DISTRUST)
         return
     values = policy.results[objective.column]
-    test, figure = float(values.mean()), shown(objective)
+    test, figure = stored.figure(policy.name).mean, shown(objective)
     told = f"{figure.heading} {figure.show(test)}"
-    losses = {c.name: objective.sign * float(c.results[objective.column].mean()) for c in stored.of_role("baseline")}
+    losses = {c.name: objective.sign * stored.figure(c.name).mean for c in stored.of_role("baseline")}
     chance = [name for name in _CHANCE if name in losses and objective.sign * test > losses[name]]
     if chance:
         yield error("policy", f"the policy is worse than {chance[0]}: {told}", _NOT_LEARNT)

@@ -1,4 +1,4 @@
-"""`scalepilot evaluate` as a person types it, on small traces written here."""
+"""`scalepilot compare` on recorded traffic: small traces written here, rules and optima kept and found again."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import pytest
 from tests import commands
 
 from scalepilot.cli import main
-from scalepilot.cli.evaluate import _labels
-from scalepilot.evaluate import read_evaluation
 from scalepilot.policy import load_policy, save_policy
 from scalepilot.policy.rules import Static, StaticParameters
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -49,64 +47,62 @@ def traces(tmp_path):
 
 
 def said(capsys, *arguments, code=0):
-    """What `scalepilot evaluate …` prints: on standard output, or one line on standard error where it fails."""
-    return commands.said(capsys, "evaluate", *arguments, code=code)
+    """What `scalepilot compare …` prints: on standard output, or one line on standard error where it fails."""
+    return commands.said(capsys, "compare", *arguments, code=code)
+
+
+def on(*paths):
+    return [part for path in paths for part in ("--workload", path)]
 
 
 def small(*arguments, evaluations=4):
-    return [*arguments, "--evaluations", evaluations, *SMALL]
+    return [*arguments, "--evaluations", evaluations, "--jobs", 1, *SMALL]
 
 
-def test_two_traces_are_two_tables_with_every_rival_and_a_verdict(capsys, traces, monkeypatch):
-    # Shared among processes, which the others here do without.
-    monkeypatch.setattr("scalepilot.simulate.usable_cores", lambda: 2)
-    out = said(capsys, *small("--trace", *traces, "--rules", "hpa", "--no-optimum"))
+def test_two_traces_are_two_tables_with_every_baseline_and_a_verdict(capsys, traces):
+    out = said(capsys, *small(*on(*traces), "--no-optimum"))
     tables = [line for line in out.splitlines() if "1 test window of" in line]
     assert [line.split(":")[0].strip() for line in tables] == ["shop", "mail"]
     for name in ("hpa-default", "hpa-tuned-cpu", "hpa-tuned-rps", "look-ahead"):
         assert out.count(f" {name} ") >= 2, name
-    assert out.count("no policy was judged") == 2
+    assert " ".join(out.split()).count("there is no policy to compare") == 2
     assert max(len(line) for line in out.splitlines()) <= 100
 
 
-def test_json_is_one_summary_for_a_trace_and_a_list_for_several(capsys, traces):
-    one = json.loads(said(capsys, *small("--trace", traces[0], "--no-optimum", "--json")))
+def test_json_of_a_trace_alone_has_all_of_it_on_top(capsys, traces):
+    one = json.loads(said(capsys, *small(*on(traces[0]), "--no-optimum", "--json")))
     assert one["workloads"] == ["shop"]
     assert one["gap_reference"] == {"name": "look-ahead", "is_bound": False}
     assert (one["test_set"]["windows"], one["test_set"]["window_steps"], one["episodes"]) == (1, WINDOW_STEPS, 1)
-    several = json.loads(said(capsys, *small("--trace", *traces, "--no-optimum", "--json")))
-    assert [summary["workloads"] for summary in several] == [["shop"], ["mail"]]
-    assert several[0] == one
+    both = json.loads(said(capsys, *small(*on(*traces), "--no-optimum", "--json")))
+    assert both["by_workload"]["shop"] == one["by_workload"]["shop"]
 
 
 def test_markdown_is_one_table_of_all_traces_and_nothing_else(capsys, traces):
-    lines = said(capsys, *small("--trace", *traces, "--no-optimum", "--markdown")).splitlines()
+    lines = said(capsys, *small(*on(*traces), "--no-optimum", "--markdown")).splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len(table) == 2 + 2 * 4
     assert {line.count("|") for line in table} == {9}
     assert "look-ahead (shop), look-ahead (mail)" in lines[-1]
 
 
+def test_evaluate_is_the_former_name_for_one_release(capsys, traces):
+    wanted = json.loads(said(capsys, *small(*on(traces[0]), "--no-optimum", "--json")))
+    assert main(["evaluate", *map(str, small("--trace", traces[0], "--rules", "hpa", "--no-optimum", "--json"))]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == wanted
+    assert captured.err.splitlines()[0] == (
+        f"scalepilot evaluate: is now compare, and goes with the next release; here: scalepilot compare --workload {traces[0]}"
+    )
+
+
 def test_with_the_optimum_the_gap_is_closed_towards_its_bound(capsys, traces):
-    summary = json.loads(said(capsys, *small("--trace", traces[0], "--json")))
+    summary = json.loads(said(capsys, *small(*on(traces[0]), "--json")))
     assert summary["gap_reference"] == {"name": "optimum", "is_bound": True}
     assert summary["roles"]["optimum"] == "reference"
     means = {name: row["J"]["mean"] for name, row in summary["policies"].items()}
     assert min(means, key=means.get) == "optimum"
     assert all(gap["mean"] <= 1 for against in summary["gap_closed"].values() for gap in against.values() if gap["pairs"])
-
-
-def test_results_are_written_where_asked_a_folder_a_trace_with_several(capsys, traces, tmp_path):
-    assert said(capsys, *small("--trace", traces[0], "--no-optimum", "--out", tmp_path / "one")).endswith(
-        f"written: {tmp_path / 'one'}\n"
-    )
-    assert (tmp_path / "one" / "summary.json").is_file()
-    said(capsys, *small("--trace", *traces, "--no-optimum", "--out", tmp_path / "two", "--json"))
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["mail", "shop"]
-    for name in ("mail", "shop"):
-        read = read_evaluation(tmp_path / "two" / name)
-        assert read.workload == name
-        assert {c.name for c in read.contenders} == {"hpa-default", "hpa-tuned-cpu", "hpa-tuned-rps", "look-ahead"}
 
 
 def files_of(folder):
@@ -116,7 +112,7 @@ def files_of(folder):
 
 def test_what_the_cache_holds_is_used_again_and_left_as_it_is(capsys, traces, tmp_path):
     cache = tmp_path / "cache"
-    arguments = small("--trace", *traces, "--cache", cache, "--json")
+    arguments = small(*on(*traces), "--cache", cache, "--json")
     first = said(capsys, *arguments)
     kept = files_of(cache)
     assert len(list((cache / "optimum").glob("*.npz"))) == 2
@@ -128,15 +124,15 @@ def test_what_the_cache_holds_is_used_again_and_left_as_it_is(capsys, traces, tm
     marked = load_policy(folder)
     save_policy(type(marked)(marked.parameters.__class__("rps", 0.123), marked.env, name="hpa-tuned-rps"), folder)
     again = json.loads(said(capsys, *arguments))
-    assert "0.12" in again[0]["details"]["hpa-tuned-rps"]
-    assert again[1] == json.loads(first)[1]
+    assert "0.12" in again["by_workload"]["shop"]["details"]["hpa-tuned-rps"]
+    assert again["by_workload"]["mail"] == json.loads(first)["by_workload"]["mail"]
 
 
 def test_another_effort_service_or_recording_is_not_taken_from_the_cache(capsys, traces, tmp_path):
     cache = tmp_path / "cache"
 
     def folders(*extra, evaluations=2):
-        said(capsys, *small("--trace", traces[0], "--cache", cache, "--no-optimum", "--json", *extra, evaluations=evaluations))
+        said(capsys, *small(*on(traces[0]), "--cache", cache, "--no-optimum", "--json", *extra, evaluations=evaluations))
         return len(list((cache / "rules").iterdir()))
 
     assert folders() == 1
@@ -147,34 +143,19 @@ def test_another_effort_service_or_recording_is_not_taken_from_the_cache(capsys,
     assert folders() == 4
 
 
-def test_every_rule_is_a_rival_when_asked(capsys, tmp_path):
+def test_every_rule_is_a_baseline_when_asked(capsys, tmp_path):
     trace = write_trace(tmp_path / "shop.csv")
-    summary = json.loads(said(capsys, *small("--trace", trace, "--rules", "all", "--no-optimum", "--json", evaluations=2)))
+    summary = json.loads(said(capsys, *small(*on(trace), "--baseline", "all", "--no-optimum", "--json", evaluations=2)))
     searched = {f"{name}-tuned" for name in ("static", "threshold", "tracking", "kpa", "forecast_mpc")}
     assert searched <= {name for name, role in summary["roles"].items() if role == "baseline"}
 
 
-def test_policies_are_judged_beside_the_rules_under_labels_that_differ(capsys, traces, tmp_path):
+def test_policies_of_one_name_have_labels_that_differ(capsys, traces, tmp_path):
     params = AutoscaleParams(max_replicas=20)
     for i, replicas in enumerate((6, 9, 12)):
         save_policy(Static(StaticParameters(replicas), params, name="fixed"), tmp_path / f"p{i}")
-    folders = [tmp_path / f"p{i}" for i in range(3)]
-    out = said(capsys, *folders, *small("--trace", traces[0], "--no-optimum"))
+    out = said(capsys, *(tmp_path / f"p{i}" for i in range(3)), *small(*on(traces[0]), "--no-optimum"))
     assert all(f"{label} " in out for label in ("fixed·1", "fixed·1#2", "fixed·1#3"))
-    assert "median of 3 policies: J/h " in out
-
-
-@pytest.mark.parametrize(
-    ("names", "seeds", "labels"),
-    [
-        (["a"], ["0"], ["a"]),
-        (["a", "b"], ["0", "0"], ["a", "b"]),
-        (["a", "a"], ["0", "1"], ["a·0", "a·1"]),
-        (["a", "a", "b", "a", "a"], ["0", "0", "0", "1", "0"], ["a·0", "a·0#2", "b", "a·1", "a·0#3"]),
-    ],
-)
-def test_labels_differ_however_often_a_name_and_seed_come(names, seeds, labels):
-    assert _labels(names, seeds) == labels
 
 
 def test_bad_arguments_are_one_line_and_exit_2(capsys, traces, tmp_path):
@@ -183,31 +164,31 @@ def test_bad_arguments_are_one_line_and_exit_2(capsys, traces, tmp_path):
 
     (tmp_path / "other").mkdir()
     twin = write_trace(tmp_path / "other" / "shop.csv")
-    assert "--trace: shop is given twice; allowed: files with different names" in refused("--trace", traces[0], twin)
-    assert "--evaluations: 1 is not allowed; allowed: whole numbers from 2" in refused("--trace", traces[0], "--evaluations", "1")
-    assert "nowhere.csv" in refused(*small("--trace", tmp_path / "nowhere.csv"))
-    assert "nowhere" in refused(tmp_path / "nowhere", *small("--trace", traces[0]))
-    assert "windows_steps" in refused("--trace", traces[0], "--set", "evaluation.windows_steps=3")
-    assert "--peak-rps" in refused("--trace", traces[0], "--peak-rps", "-5")
+    assert "workload: shop is given twice; allowed: each once" in refused(*on(traces[0], twin))
+    assert "--evaluations: 1 is not allowed; allowed: whole numbers from 2" in refused(*on(traces[0]), "--evaluations", "1")
+    assert "nowhere.csv" in refused(*small(*on(tmp_path / "nowhere.csv")))
+    assert "nowhere" in refused(tmp_path / "nowhere", *small(*on(traces[0])))
+    assert "windows_steps" in refused(*on(traces[0]), "--set", "evaluation.windows_steps=3")
+    assert "--peak-rps" in refused(*on(traces[0]), "--peak-rps", "-5")
 
 
 def test_traces_that_cannot_be_judged_are_one_line_and_exit_2(capsys, tmp_path):
     short = write_trace(tmp_path / "short.csv", minutes=60)
-    assert "a smaller evaluation.window_steps" in said(capsys, *small("--trace", short), code=2)
+    assert "a smaller evaluation.window_steps" in said(capsys, *small(*on(short)), code=2)
     wrong = tmp_path / "wrong.csv"
     wrong.write_text("timestamp,requests_per_second\n2024-01-01T00:00:00Z,1\n2024-01-01T00:01:00Z,-3\n")
-    assert "wrong.csv" in said(capsys, *small("--trace", wrong), code=2)
+    assert "wrong.csv" in said(capsys, *small(*on(wrong)), code=2)
     few = write_trace(tmp_path / "few.csv", minutes=240)
-    quick = [*small("--trace", few, "--rules", "all", "--no-optimum", evaluations=2), "--set", "evaluation.window_steps=50"]
+    quick = [*small(*on(few), "--baseline", "all", "--no-optimum", evaluations=2), "--set", "evaluation.window_steps=50"]
     # What was tuned before has said so already.
-    assert main(["evaluate", *map(str, quick)]) == 2
+    assert main(["compare", *map(str, quick)]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == "scalepilot evaluate: few: forecast: the training part has 669 steps; allowed: from 1024"
+    assert last == "scalepilot compare: few: forecast: the training part has 669 steps; allowed: from 1024"
 
 
-@pytest.mark.parametrize("arguments", [["--rules", "some"], ["--trace"], ["--evaluations", "many"], ["--protocol", "v2"]])
+@pytest.mark.parametrize("arguments", [["--workload"], ["--evaluations", "many"], ["--json", "--markdown"]])
 def test_what_argparse_refuses_is_one_line_and_exit_2(capsys, arguments):
     with pytest.raises(SystemExit) as caught:
-        main(["evaluate", *arguments])
+        main(["compare", *arguments])
     assert caught.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
