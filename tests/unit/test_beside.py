@@ -17,12 +17,11 @@ import pytest
 
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import InputError
-from scalepilot.evaluate.run_comparison import OptimumOptions, optimum_of
+from scalepilot.evaluate.evaluation import OptimumOptions, optimum_of
 from scalepilot.experiments import beside
 from scalepilot.experiments.beside import Preparation, prepared, tuned_baselines
 from scalepilot.runs.folder import RunFolder
-from scalepilot.simulate import SerialExecutor
-from scalepilot.simulate.workload_data import load_data
+from scalepilot.simulate import SerialExecutor, scenario_of
 
 
 def config_of(folder: Path, **evaluation: Any) -> ExperimentConfig:
@@ -57,9 +56,10 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Preparation]]:
 
 def test_figures_are_those_without_it(tmp_path: Path, started: list[Preparation]):
     config = config_of(tmp_path)
-    data = load_data(config)
+    scenario = scenario_of(config)
+    data = scenario.traffic
     folders = [RunFolder.create(config) for _ in range(2)]
-    with prepared(config, data, folders[0]) as preparation:
+    with prepared(config, scenario, folders[0]) as preparation:
         assert not preparation.or_stop(lambda: False)()
         preparation.wait()
         assert preparation.or_stop(lambda: True)()
@@ -73,7 +73,7 @@ def test_figures_are_those_without_it(tmp_path: Path, started: list[Preparation]
     alone = optimum_of(data, config.autoscale.params, OptimumOptions(), SerialExecutor())
     assert np.array_equal(found.targets, alone.targets)
     assert np.array_equal(found.upper_J_per_hour, alone.upper_J_per_hour)
-    tuned_baselines(config, data, folders[1])
+    tuned_baselines(config, scenario, folders[1])
     stored = [{p.parent.name: json.loads(p.read_text()) for p in f.baselines.glob("*/policy.json")} for f in folders]
     assert len(stored[0]) == 2
     assert stored[0] == stored[1]
@@ -81,28 +81,28 @@ def test_figures_are_those_without_it(tmp_path: Path, started: list[Preparation]
 
 def test_what_cannot_be_tuned_ends_the_training(tmp_path: Path, started: list[Preparation]):
     config = config_of(tmp_path)
-    data, folder = load_data(config), RunFolder.create(config)
+    scenario, folder = scenario_of(config), RunFolder.create(config)
     # Where its rules should be stored.
     folder.baselines.write_text("")
-    with prepared(config, data, folder) as preparation:
+    with prepared(config, scenario, folder) as preparation:
         stop = preparation.or_stop(lambda: False)
         assert started[0]._pipe.poll(60)
         with pytest.raises(OSError, match="baselines") as beside_training:
             stop()
     with pytest.raises(OSError, match="baselines") as here:
-        tuned_baselines(config, data, folder)
+        tuned_baselines(config, scenario, folder)
     assert str(beside_training.value) == str(here.value)
 
 
 def test_what_is_misspelt_is_said_before_anything_begins(tmp_path: Path):
     config = config_of(tmp_path, baselines=["kpa-tund"])
-    with pytest.raises(InputError, match="kpa-tund"), prepared(config, load_data(config), RunFolder.create(config)):
+    with pytest.raises(InputError, match="kpa-tund"), prepared(config, scenario_of(config), RunFolder.create(config)):
         raise AssertionError
 
 
 def test_killed_it_is_done_after_training(tmp_path: Path, started: list[Preparation], caplog: pytest.LogCaptureFixture):
     config = config_of(tmp_path)
-    with prepared(config, load_data(config), RunFolder.create(config)) as preparation:
+    with prepared(config, scenario_of(config), RunFolder.create(config)) as preparation:
         started[0]._process.kill()
         preparation.wait()
     assert "ended early; what is missing is tuned after training" in caplog.text
@@ -112,12 +112,12 @@ HOST = """
 import sys, time
 from pathlib import Path
 from scalepilot.experiments import beside
-from tests.unit.test_beside import config_of, load_data, RunFolder
+from tests.unit.test_beside import config_of, scenario_of, RunFolder
 
 if __name__ == "__main__":
     beside._WORTH_PROCESSES, beside.usable_cores = 0, lambda: 3
     config = config_of(Path(sys.argv[1]), tuning_evaluations=6_000)
-    with beside.prepared(config, load_data(config), RunFolder.create(config)):
+    with beside.prepared(config, scenario_of(config), RunFolder.create(config)):
         print("begun", flush=True)
         time.sleep(600)
 """

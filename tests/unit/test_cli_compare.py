@@ -22,18 +22,6 @@ from scalepilot_envs.autoscale import AutoscaleParams
 PARAMS = AutoscaleParams(max_replicas=60)
 QUICK = ["--arrival-seeds", "2", "--steps", "120", "--windows", "2", "--jobs", "1", "--no-optimum"]
 QUICK += ["--set", "evaluation.drawn_windows=2"]
-    "--arrival-seeds",
-    "2",
-    "--steps",
-    "120",
-    "--windows",
-    "2",
-    "--jobs",
-    "1",
-    "--no-optimum",
-    "--set",
-    "evaluation.drawn_windows=2",
-]
 BARE = [*QUICK, "--baseline", "hpa-default"]
 
 

@@ -38,7 +38,7 @@ class EnvConfig(Section):
     takes_workload: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not is_autoscale(self.id):
+        if env_tag(self) != "autoscale":
             raise ValueError(f"id: {self.id!r} is not allowed here; allowed: {AUTOSCALE}")
         super().__post_init__()
 
@@ -145,15 +145,10 @@ def _check_modules(*names: str) -> None:
             check_module(module, "env")
 
 
-def is_autoscale(env_id: object) -> bool:
-    """Whether an id, with or without namespace and module prefix, is Autoscale-v0's."""
-    return str(env_id).removeprefix(MODULE_PREFIX).removeprefix(f"{NAMESPACE}/") == AUTOSCALE
-
-
 def env_tag(value: Any) -> str:
-    """Which of the two sections `env` is: told by its id."""
+    """Which of the two sections `env` is, told by its id, with or without namespace and module prefix."""
     env_id = value.get("id", AUTOSCALE) if isinstance(value, Mapping) else getattr(value, "id", AUTOSCALE)
-    return "autoscale" if is_autoscale(env_id) else "other"
+    return "autoscale" if str(env_id).removeprefix(MODULE_PREFIX).removeprefix(f"{NAMESPACE}/") == AUTOSCALE else "other"
 
 
 ENV_TAGS = {"autoscale": EnvConfig, "other": OtherEnvConfig}

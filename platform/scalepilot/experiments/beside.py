@@ -37,9 +37,7 @@ _EVALUATIONS_PER_PROCESS = 25
 _WORTH_PROCESSES = 500_000
 
 
-def tuned_baselines(
-    config: ExperimentConfig, scenario: Scenario, folder: RunFolder, cores: int | None = None
-) -> list[Rule[Any]]:
+def tuned_baselines(config: ExperimentConfig, scenario: Scenario, folder: RunFolder, cores: int | None = None) -> list[Rule[Any]]:
     """The rules that the run's policy is compared against; those to be tuned are stored beside the run.
 
     Args:
@@ -52,9 +50,7 @@ def tuned_baselines(
     # A small search is over before another process has started.
     processes = min(cores or usable_cores(), max(1, evaluation.tuning_evaluations // _EVALUATIONS_PER_PROCESS))
     with ProcessExecutor(processes) as executor:
-        return experiment_baselines(
-            scenario, evaluation.baselines, evaluation.tuning_evaluations, folder.baselines, executor
-        )
+        return experiment_baselines(scenario, evaluation.baselines, evaluation.tuning_evaluations, folder.baselines, executor)
 
 
 @contextlib.contextmanager
