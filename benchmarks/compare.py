@@ -1,6 +1,6 @@
-"""Eight policies on five workloads, 20 seeds of one window of 1,440 steps each: seconds to fly and to judge them.
+"""Eight policies on five workloads, 20 seeds of one window of 1,440 steps each: seconds to run and to compare them.
 
-Flown as `scalepilot compare` flies them, one process a core; the clairvoyant optimum is timed apart, once cold and once from its
+Run as `scalepilot compare` runs them, one process a core; the clairvoyant optimum is timed apart, once cold and once from its
 cache. The rival is the same service and a rule as plain Python, one episode at a time (`scalar_service.py`), on a share of the
 steps; both are per step of one episode.
 """
@@ -21,33 +21,31 @@ SEEDS, STEPS, WINDOWS, LOOPED_STEPS = 20, 1440, 1, 20_000
 
 
 def run() -> tuple[dict[str, Any], dict[str, float]]:
-    """Fly, judge, plan; then the loop."""
-    from scalepilot.evaluate.baselines import Ground, find_rules
-    from scalepilot.evaluate.evaluation import Entrant, Field, OptimumOptions, judge_fields, optimum_of
+    """Run, compare, plan; then the loop."""
+    from scalepilot.evaluate.baselines import find_rules
+    from scalepilot.evaluate.evaluation import Lineup, LineupRow, OptimumOptions, evaluate_lineups, optimum_of
     from scalepilot.evaluate.lineup import gather
     from scalepilot.evaluate.suite import compare_suite
-    from scalepilot.experiments.compare import arenas
+    from scalepilot.experiments.compare import Extent, scenarios
     from scalepilot.simulate import ProcessExecutor, usable_cores
 
-    overrides = [f"evaluation.test_seeds={list(range(SEEDS))}", f"evaluation.window_steps={STEPS}"]
-    on = arenas(gather([]), WORKLOADS, overrides=overrides)
-    loaded = [(arena.config.autoscale.params, arena.data(WINDOWS)) for arena in on]
+    on = scenarios(gather([]), WORKLOADS, extent=Extent(windows=WINDOWS, steps=STEPS, arrival_seeds=SEEDS))
     with ProcessExecutor(usable_cores()) as executor:
-        rules = find_rules(POLICIES, [Ground(data, params) for params, data in loaded], 0, executor)
-        fields = [
-            Field(data, params, tuple(Entrant.single(rule.spec.name, "policy", rule) for rule in found))
-            for (params, data), found in zip(loaded, rules, strict=True)
+        rules = find_rules(POLICIES, on, 0, executor)
+        lineups = [
+            Lineup(scenario, tuple(LineupRow.single(rule.spec.name, "policy", rule) for rule in found))
+            for scenario, found in zip(on, rules, strict=True)
         ]
         begin = time.perf_counter()
-        comparisons, _ = judge_fields(fields, executor, bootstrap_samples=2000)
+        comparisons, _ = evaluate_lineups(lineups, executor, bootstrap_samples=2000)
         compare_suite(comparisons)
         seconds = time.perf_counter() - begin
         planning = []
         with tempfile.TemporaryDirectory() as cache:
             for _ in range(2):
                 begin = time.perf_counter()
-                for params, data in loaded:
-                    optimum_of(data, params, OptimumOptions(Path(cache)), executor)
+                for scenario in on:
+                    optimum_of(scenario.traffic, scenario.env.params, OptimumOptions(Path(cache)), executor)
                 planning.append(time.perf_counter() - begin)
     steps = len(POLICIES) * len(WORKLOADS) * SEEDS * WINDOWS * STEPS
     looped = _looped_steps_per_second()

@@ -140,14 +140,12 @@ def test_ppo_beats_the_default_hpa_on_the_demo_over_three_seeds(tmp_path: Path, 
     from scalepilot.policy import load_policy
     from scalepilot.progress import Progress
     from scalepilot.runs.folder import RunFolder
-    from scalepilot.simulate.workload_data import load_data
 
     gains = []
     for seed in range(3):
         settings = [f"seed={seed}", f"output={tmp_path}", "ppo.total_env_steps=1500000"]
         config = load_config(repo / "tune_configs" / "demo.yaml", settings)
-        data, folder = load_data(config), RunFolder.create(config)
-        task = Task(config, data)
+        task, folder = Task(config), RunFolder.create(config)
         trainer = RLlibTrainer(config, task)
         try:
             spec = policy_spec(config, folder, task)
@@ -157,7 +155,8 @@ def test_ppo_beats_the_default_hpa_on_the_demo_over_three_seeds(tmp_path: Path, 
         rule = Hpa(HpaParameters(), config.autoscale.params)
         # Every drawn validation window: the test windows are too few for a sharp interval here.
         learnt, default = (
-            run_episodes(policy, data.validation, config.autoscale.params)[0] for policy in (load_policy(folder.path), rule)
+            run_episodes(policy, task.scenario.traffic.validation, config.autoscale.params)[0]
+            for policy in (load_policy(folder.path), rule)
         )
         gains.append(default["J_per_hour"] - learnt["J_per_hour"])
     blocks = np.tile(np.arange(len(gains[0])), len(gains))
