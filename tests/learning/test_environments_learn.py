@@ -20,7 +20,7 @@ from scalepilot.policy import Policy, load_policy
 from scalepilot.policy.rules import make_rule, rules_for
 from scalepilot.progress import Progress
 from scalepilot.runs.folder import RunFolder
-from scalepilot.simulate import EpisodeReturns, run_returns
+from scalepilot.simulate import EpisodeResults, run_returns
 from scalepilot.simulate.scenario import TEST_SEED
 from scalepilot_envs import BatchEnv, BatchStep, BatchVectorEnv
 
@@ -45,7 +45,7 @@ def trained(repo: Path, tmp_path: Path, preset: str, algorithm: str = "ppo", see
     return load_policy(folder.path), config
 
 
-def flown(policy: Policy, config: Any, episodes: int = EPISODES) -> EpisodeReturns:
+def flown(policy: Policy, config: Any, episodes: int = EPISODES) -> EpisodeResults:
     env_id = Task(config).description.env_id
     return run_returns(policy, env_id, episodes, arguments=config.env.arguments, first_seed=TEST_SEED)
 
