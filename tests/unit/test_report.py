@@ -184,7 +184,7 @@ def test_a_report_without_learning_playback_config_or_rivals_leaves_those_out(co
     headings = " ".join(page.text.split())
     for left_out in ("Learning curve", "played back", "Configuration", "Provenance", "Reproduce", "Against each baseline"):
         assert left_out not in headings
-    assert "no baseline was there to compare it with" in headings
+    assert "there is no baseline to compare it with" in headings
 
 
 def test_a_report_can_be_redrawn_from_the_stored_evaluation(comparison, tmp_path):

@@ -66,14 +66,13 @@ class Extent:
             if getattr(self, name) is not None:
                 allowed = "--arrival-seeds, --windows, --steps" if traffic else "--episodes"
                 raise InputError(f"--{name.replace('_', '-')}: is not used on {config.env.id}; allowed: {allowed}")
-        changes: dict[str, Any] = {}
-        if traffic:
-            seeds = self.arrival_seeds or self.seeds_of_either
-            changes = {"window_steps": self.steps, "test_seeds": tuple(range(seeds)) if seeds else None}
-        else:
-            changes = {"test_episodes": self.episodes or self.seeds_of_either}
-        given = {name: value for name, value in changes.items() if value is not None}
-        return replace(config, evaluation=replace(config.evaluation, **given)) if given else config
+        seeds = self.arrival_seeds or self.seeds_of_either
+        changes = {"window_steps": self.steps, "test_seeds": tuple(range(seeds)) if seeds else None} if traffic else {}
+        given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+        try:
+            return replace(config, evaluation=replace(config.evaluation, **given)) if given else config
+        except ValueError as error:
+            raise InputError(f"--steps, --arrival-seeds: evaluation.{error}") from None
 
 
 def scenarios(
@@ -102,7 +101,8 @@ def scenarios(
     base = (named or own or [config_from_mapping({}, overrides)])[0]
     chosen: list[tuple[str | None, ExperimentConfig]] = [_named(text, base, overrides, extent.peak_rps) for text in workloads]
     chosen = chosen or [(None, c) for c in named or own or [base]]
-    found = [scenario_of(extent.of(c), name=name, windows=extent.windows) for name, c in chosen]
+    episodes = extent.episodes or extent.seeds_of_either
+    found = [scenario_of(extent.of(c), name=name, windows=extent.windows, episodes=episodes) for name, c in chosen]
     names = [scenario.name for scenario in found]
     for scenario in found:
         if names.count(scenario.name) > 1:

@@ -134,7 +134,7 @@ class TrafficEpisodes:
     @property
     def objective(self) -> Objective:
         """Money an hour."""
-        return self.episodes.objective
+        return describe_autoscale(self.params).objective()
 
     @property
     def num_steps(self) -> int | None:
@@ -281,13 +281,16 @@ class Scenario:
         return self.test.objective
 
 
-def scenario_of(config: ExperimentConfig, *, name: str | None = None, windows: int | None = None) -> Scenario:
+def scenario_of(
+    config: ExperimentConfig, *, name: str | None = None, windows: int | None = None, episodes: int | None = None
+) -> Scenario:
     """What an experiment is trained for and judged on; the one place that knows Autoscale-v0 from other environments.
 
     Args:
         config: the experiment.
         name: for tables; the workload's or the environment's if None.
-        windows: test windows to keep, evenly spread; None for all.
+        windows: of Autoscale: test windows to keep, evenly spread; None for all.
+        episodes: of any other environment: test episodes; the experiment's if None.
 
     Raises:
         InputError: a trace cannot be used, or is too short.
@@ -300,7 +303,7 @@ def scenario_of(config: ExperimentConfig, *, name: str | None = None, windows: i
         SeededEpisodes(name or env_id, env_id, count, env.arguments, first_seed, limits)
         for count, first_seed in (
             (config.evaluation.validation_episodes, VALIDATION_SEED),
-            (config.evaluation.test_episodes, TEST_SEED),
+            (episodes or config.evaluation.test_episodes, TEST_SEED),
         )
     )
     return Scenario(env.description, validation, len(validation), test)
