@@ -212,7 +212,7 @@ def test_without_a_part_of_the_cluster_it_ends_with_1_and_leaves_nothing_behind(
             server.seen |= {process.pid: process for process in server.tree()}
             killed = time.monotonic()
             victim.kill()
-            noticed = server.said(r"\(process \d+\) ended: the cluster cannot go on", killed, NOTICE_SECONDS)
+            noticed = server.said(r"\(process \d+\) ended: the cluster cannot continue", killed, NOTICE_SECONDS)
             assert server.process.wait(END_SECONDS) == 1
             took = time.monotonic() - killed
         print(f"{name:24} said after {noticed:.1f} s, ended with 1 after {took:.1f} s")

@@ -178,7 +178,7 @@ def test_an_export_replaces_a_policy_with_force_only_and_never_anything_else(cap
     (tmp_path / "precious" / "letter").write_text("dear")
     (tmp_path / "link").symlink_to(tmp_path / "new")
     for other in ("precious", "link"):
-        assert "no policy folder" in said(capsys, "policy", "export", run, tmp_path / other, "--force", code=2)
+        assert "is not a policy folder" in said(capsys, "policy", "export", run, tmp_path / other, "--force", code=2)
     assert (tmp_path / "precious" / "letter").read_text() == "dear"
     assert (tmp_path / "link").is_symlink()
     assert not list(tmp_path.glob(".*"))
@@ -194,9 +194,9 @@ def test_keys_are_made_secret_and_never_replaced(capsys: Capture, keys: Path) ->
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
     assert b"PUBLIC KEY" in (keys / "public.pem").read_bytes()
     before = private.read_bytes()
-    assert "is there already" in said(capsys, "policy", "keygen", "--out", keys, code=2)
+    assert "exists already" in said(capsys, "policy", "keygen", "--out", keys, code=2)
     private.rename(keys / "elsewhere")
-    assert "is there already" in said(capsys, "policy", "keygen", "--out", keys, code=2)
+    assert "exists already" in said(capsys, "policy", "keygen", "--out", keys, code=2)
     assert not private.exists()
     assert (keys / "elsewhere").read_bytes() == before
 
@@ -204,12 +204,12 @@ def test_keys_are_made_secret_and_never_replaced(capsys: Capture, keys: Path) ->
 def test_a_signed_policy_is_verified_with_its_key_and_no_other(capsys: Capture, run: Path, keys: Path, tmp_path: Path) -> None:
     verify = ("policy", "verify-signature", run, "--keys")
     assert "is not signed" in said(capsys, *verify, keys / "public.pem", code=2)
-    assert "in place of" not in said(capsys, "policy", "sign", run, "--key", keys / "private.pem")
+    assert "replacing" not in said(capsys, "policy", "sign", run, "--key", keys / "private.pem")
     assert said(capsys, *verify, keys / "public.pem").startswith("ok: tiny@1")
     said(capsys, "policy", "keygen", "--out", tmp_path / "others")
     others = tmp_path / "others"
     assert "none of the 1 keys" in said(capsys, *verify, others / "public.pem", code=2)
-    assert "in place of the signature it had" in said(capsys, "policy", "sign", run, "--key", others / "private.pem")
+    assert "replacing its previous signature" in said(capsys, "policy", "sign", run, "--key", others / "private.pem")
     said(capsys, *verify, others / "public.pem")
     assert "none of the 1 keys" in said(capsys, *verify, keys / "public.pem", code=2)
     assert [entry["signed"] for entry in json.loads(said(capsys, "policy", "list", run, "--json"))] == [False, True, False]

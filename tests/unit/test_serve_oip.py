@@ -140,7 +140,7 @@ def test_bytes_that_are_not_finite_are_refused(network: ServedPolicy) -> None:
     head = json.dumps({"inputs": [tensor]}).encode()
     with pytest.raises(RequestError, match=r"observation\[0\]\[3\] \(request_rate_rps_3\): nan"):
         infer(network, head + values.tobytes(), str(len(head)).encode())
-    with pytest.raises(RequestError, match="80 bytes behind the JSON, binary_data_size 84"):
+    with pytest.raises(RequestError, match="80 bytes after the JSON, binary_data_size 84"):
         infer(network, head + values.tobytes()[:-4], str(len(head)).encode())
 
 

@@ -203,7 +203,7 @@ def test_states_are_one_for_each_observation_or_none(hpa: ServedPolicy) -> None:
 
 def test_a_policy_without_memory_refuses_a_state(network: Serve) -> None:
     served = network()
-    assert "remembers nothing" in str(refused(served, {"observation": served.example, "state": {"a": 1}}))
+    assert "keeps no state" in str(refused(served, {"observation": served.example, "state": {"a": 1}}))
     ask(served, {"observation": served.example, "state": None})
 
 

@@ -89,7 +89,7 @@ def test_without_a_part_of_the_cluster_the_server_ends_and_says_why(start: Start
     looked = Looked()
     looked.look_at_all()
     end(process)
-    with pytest.raises(ServerLostError, match=rf"\(process {process.pid}\) ended: the cluster cannot go on without;"):
+    with pytest.raises(ServerLostError, match=rf"\(process {process.pid}\) ended: the cluster cannot continue without it;"):
         looked.look()
 
 
@@ -156,7 +156,7 @@ def test_what_does_not_come_back_ends_the_server_if_nothing_is_served(start: Sta
         looked.look_at_all()
     assert not [line for line in looked.said if "did not come back" in line], "others answer"
     looked.up = False
-    with pytest.raises(ServerLostError, match="a replica did not come back within 0 s, nothing is served: the reason"):
+    with pytest.raises(ServerLostError, match="a replica did not come back within 0 s; not serving: the reason"):
         looked.look_at_all()
 
 
@@ -177,7 +177,7 @@ def test_haproxy_is_bridged_until_serves_own_is_there(start: Start, tmp_path: Pa
     own.kill()
     own.wait()
     looked.look_at_all()
-    assert looked.said == [f"HAProxy (process {own.pid}) ended; another one takes its place"]
+    assert looked.said == [f"HAProxy (process {own.pid}) ended; a replacement has taken over"]
     bridging = bridge.pid
     assert bridging is not None
     looked.look_at_all()
@@ -203,7 +203,7 @@ def test_silence_and_its_end_are_told_once_each(monkeypatch: pytest.MonkeyPatch)
     looked.up = True
     for _ in range(3):
         looked.look_at_all()
-    assert looked.said[0] == "no request is answered"
+    assert looked.said[0] == "not answering requests"
     assert looked.said[1].startswith("answering again, after ")
     assert len(looked.said) == 2
 

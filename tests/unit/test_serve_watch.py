@@ -255,7 +255,7 @@ def test_a_route_to_a_policy_of_another_observation_is_refused(watched: Watched,
     other = make_rule("static", AutoscaleParams(max_replicas=7), {"replicas": 3}, name="small")
     save_policy(other, watched.folder / "small")
     watched.look()
-    with pytest.raises(ConfigError, match="another observation"):
+    with pytest.raises(ConfigError, match="other observation fields"):
         Catalogue.of(list(watched.store), serve_config({"routes": {"shop": {"shadow": "small"}}}).routes)
 
 

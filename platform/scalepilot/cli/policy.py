@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from scalepilot.policy import PackedPolicy, PolicySpec
     from scalepilot.report.policy_list import PolicyEntry
 
-HELP = "list policies; show one; export one under another name or version; sign and check signatures"
+HELP = "list, show, export, sign and verify policies"
 _WHAT = "list|show|export|sign|verify-signature|keygen"
 _PRIVATE_FILE, _PUBLIC_FILE = "private.pem", "public.pem"
 
@@ -20,7 +20,7 @@ _PRIVATE_FILE, _PUBLIC_FILE = "private.pem", "public.pem"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `policy`."""
     what = parser.add_subparsers(dest="what", metavar=_WHAT, required=True)
-    listing = what.add_parser("list", help="every policy, in one line each")
+    listing = what.add_parser("list", help="list policies, one per line")
     listing.add_argument(
         "folders",
         nargs="*",
@@ -29,24 +29,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="runs, policies, or folders of them (default: runs)",
     )
-    showing = what.add_parser("show", help="fields with unit and range, actions, origin, evaluation, files with hashes")
+    showing = what.add_parser("show", help="show fields with units and ranges, actions, origin, evaluation, files with hashes")
     for command in (listing, showing):
         command.add_argument("--json", action="store_true", help="print JSON")
-    exporting = what.add_parser("export", help="copy the artifact, hashes checked, with its run's evaluation inside")
-    signing = what.add_parser("sign", help="say who made it: an Ed25519 signature in its policy.json, in place of any other")
-    verifying = what.add_parser("verify-signature", help="check its hashes and that one of some keys signed it")
+    exporting = what.add_parser("export", help="copy a policy with its run's evaluation, after checking its hashes")
+    signing = what.add_parser("sign", help="sign a policy: an Ed25519 signature in its policy.json replaces any other")
+    verifying = what.add_parser("verify-signature", help="check a policy's hashes, and that one of the given keys signed it")
     for command in (showing, exporting, signing, verifying):
         command.add_argument("policy", type=Path, metavar="RUN_OR_POLICY", help="run or policy folder")
     exporting.add_argument("folder", type=Path, metavar="FOLDER", help="the new policy folder")
-    exporting.add_argument("--name", help="another name (letters, digits, '.', '_', '-')")
-    exporting.add_argument("--version", help="another version, likewise")
-    exporting.add_argument("--force", action="store_true", help="replace a policy that is there already")
+    exporting.add_argument("--name", help="new name (letters, digits, '.', '_', '-')")
+    exporting.add_argument("--version", help="new version, likewise")
+    exporting.add_argument("--force", action="store_true", help="replace an existing policy")
     signing.add_argument("--key", type=Path, required=True, metavar="FILE", help="Ed25519 private key (PEM), see keygen")
-    verifying.add_argument(
-        "--keys", type=Path, required=True, metavar="FILE", help="Ed25519 public keys (PEM), one after another"
-    )
+    verifying.add_argument("--keys", type=Path, required=True, metavar="FILE", help="file of Ed25519 public keys (PEM)")
     making = what.add_parser("keygen", help=f"make a pair of keys: {_PRIVATE_FILE}, {_PUBLIC_FILE}")
-    making.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where; keys there already are not replaced")
+    making.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder for them; existing keys stay")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -182,9 +180,9 @@ def _export(arguments: argparse.Namespace) -> int:
     old, target = packed.spec, arguments.folder
     if target.exists() or target.is_symlink():
         if not arguments.force:
-            raise InputError(f"{target}: is there already; allowed: a new folder, or --force")
+            raise InputError(f"{target}: exists already; allowed: a new folder, or --force")
         if not (target / SPEC_FILE).is_file() or target.is_symlink():
-            raise InputError(f"{target}: is no policy folder; --force replaces policies only")
+            raise InputError(f"{target}: is not a policy folder; --force only replaces policies")
     name, version = arguments.name or old.name, arguments.version or old.version
     provenance = dict(old.provenance)
     if (name, version) != (old.name, old.version):
@@ -200,9 +198,7 @@ def _export(arguments: argparse.Namespace) -> int:
     copied = PackedPolicy(spec, packed.files)
     _save(copied.with_named_model() if (name, version) != (old.name, old.version) else copied, target)
     read_packed(target)
-    print(
-        f"exported {spec.name}@{spec.version} to {target}" + ("; sign it again: it says something else now" if was_signed else "")
-    )
+    print(f"exported {spec.name}@{spec.version} to {target}" + ("; sign it again: its content has changed" if was_signed else ""))
     return 0
 
 
@@ -224,7 +220,7 @@ def _sign(arguments: argparse.Namespace) -> int:
     folder, packed = _packed(arguments.policy)
     signed = replace(packed, spec=sign(packed.spec, key))
     _save(signed, folder)
-    again = "" if packed.spec.signature is None else ", in place of the signature it had"
+    again = "" if packed.spec.signature is None else ", replacing its previous signature"
     print(f"signed {signed.spec.name}@{signed.spec.version} in {folder} with {_fingerprint(key.public_key())}{again}")
     return 0
 
@@ -253,7 +249,7 @@ def _keygen(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.out
     for name in (_PRIVATE_FILE, _PUBLIC_FILE):
         if (folder / name).exists():
-            raise InputError(f"{folder / name}: is there already; allowed: a folder without keys")
+            raise InputError(f"{folder / name}: exists already; allowed: a folder without keys")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, data, mode in ((_PRIVATE_FILE, private, 0o600), (_PUBLIC_FILE, public, 0o644)):
@@ -264,7 +260,7 @@ def _keygen(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
     print(f"made {_fingerprint(key.public_key())}")
-    print(f"{folder / _PRIVATE_FILE}  keep it secret; `scalepilot policy sign … --key`")
+    print(f"{folder / _PRIVATE_FILE}  keep it secret; use: scalepilot policy sign … --key")
     print(f"{folder / _PUBLIC_FILE}   `scalepilot serve … --require-signature`")
     return 0
 

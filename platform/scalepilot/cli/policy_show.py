@@ -62,7 +62,7 @@ def _facts(spec: PolicySpec) -> dict[str, str]:
         if key not in ("config", "parameters"):
             shown = ", ".join(f"{name} {of}" for name, of in value.items()) if isinstance(value, dict) else str(value)
             facts[key.replace("_", " ")] = shown
-    facts["signature"] = "ed25519; verify-signature says whose" if spec.signature else "none"
+    facts["signature"] = "ed25519; check it with verify-signature" if spec.signature else "none"
     return facts
 
 
@@ -85,8 +85,8 @@ def _print_evaluation(name: str, evaluation: Mapping[str, Any]) -> None:
         table.add_row(Text(printable(metric)), *(_number(figure.get(key)) for key in ("mean", "low", "high")))
     console.print(table)
     judged = "J" if "J" in own else "return"
-    means = {rival: figures(evaluation, rival).get(judged, {}).get("mean") for rival in evaluation["policies"] if rival != name}
-    others = ", ".join(f"{rival} {_number(mean)}" for rival, mean in means.items() if mean is not None)
+    means = {other: figures(evaluation, other).get(judged, {}).get("mean") for other in evaluation["policies"] if other != name}
+    others = ", ".join(f"{other} {_number(mean)}" for other, mean in means.items() if mean is not None)
     if others:
         console.print(printable(f"{judged} of others: {others}"), markup=False, soft_wrap=True)
 

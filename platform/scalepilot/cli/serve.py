@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scalepilot.serve import PolicyStore, ServeConfig
     from scalepilot.serve.supervisor import ServerLostError
 
-HELP = "answer decisions over HTTP with Ray Serve, until Ctrl-C"
+HELP = "serve policies over HTTP with Ray Serve, until Ctrl-C"
 _MAX_PORT = 65_535
 
 
@@ -32,21 +32,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "policies",
         nargs="*",
         metavar="RUN_OR_POLICY",
-        help="run or policy folders, every policy by its own name; `status` asks a server what it serves",
+        help="run or policy folders, each served under its own name; `status` shows what a running server serves",
     )
-    parser.add_argument("--config", metavar="FILE", type=Path, help="a serve.yaml: everything below and more (docs/serving.md)")
-    parser.add_argument("--watch", metavar="FOLDER", help="serve what is put there, too, without a restart")
-    parser.add_argument("--host", help="address to listen on; beyond loopback only with keys (default: 127.0.0.1)")
-    parser.add_argument("--port", type=_port, help="0 takes a free one (default: 8000)")
-    parser.add_argument("--api-key-file", metavar="FILE", help="one key a line; requests need one of them")
-    parser.add_argument("--replicas", type=int, help="processes that answer (default: 1)")
-    parser.add_argument("--ingress", choices=("auto", "haproxy", "plain"), help="HAProxy, or Serve's own proxy (default: auto)")
-    parser.add_argument("--require-signature", metavar="FILE", help="public keys; a policy none of them signed is refused")
-    parser.add_argument("--log-file", metavar="FILE", help="JSON lines go there (default: standard error)")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="a serve.yaml with these options and more (docs/serving.md)")
+    parser.add_argument("--watch", metavar="FOLDER", help="also serve policies placed in this folder, without a restart")
+    parser.add_argument("--host", help="address to listen on; any but loopback needs --api-key-file (default: 127.0.0.1)")
+    parser.add_argument("--port", type=_port, help="0 picks a free port (default: 8000)")
+    parser.add_argument("--api-key-file", metavar="FILE", help="API keys, one per line; every request needs one")
+    parser.add_argument("--replicas", type=int, help="number of replica processes (default: 1)")
+    parser.add_argument("--ingress", choices=("auto", "haproxy", "plain"), help="HAProxy or Serve's own proxy (default: auto)")
+    parser.add_argument("--require-signature", metavar="FILE", help="public keys; refuse policies that none of them signed")
+    parser.add_argument("--log-file", metavar="FILE", help="write the log there as JSON lines (default: standard error)")
     parser.add_argument("--rollback", metavar="NAME[@VERSION]", help="with --watch: make another version the default and exit")
-    parser.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster (default: a private one for this command)")
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="of `status` (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="say where it listens as one line of JSON")
+    parser.add_argument("--address", metavar="HOST:PORT", help="a running Ray cluster (default: start a private one)")
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="the server that `status` asks (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the address and policies as one line of JSON")
 
 
 def _port(text: str) -> int:
@@ -126,7 +126,7 @@ def _serve(config: ServeConfig, arguments: argparse.Namespace) -> int:
             from scalepilot.serve.supervisor import ServerLostError
         except ModuleNotFoundError as error:
             raise _not_installed(error) from None
-        print("scalepilot serve: starting Ray Serve, about 10 s …", file=sys.stderr, flush=True)
+        print("scalepilot serve: starting Ray Serve, about 10 seconds …", file=sys.stderr, flush=True)
         ready = partial(_announce, store, url, config, as_json=arguments.json)
         try:
             with _followed(shown):
@@ -229,6 +229,6 @@ def _rollback(reference: str, config: ServeConfig) -> int:
     from scalepilot.serve.catalogue.rollback import roll_back
 
     if config.watch is None:
-        raise InputError("rollback: needs the folder that is watched; allowed: --watch FOLDER")
+        raise InputError("rollback: needs the watched folder; allowed: --watch FOLDER")
     print(roll_back(Path(config.watch), reference, config))
     return 0

@@ -2,6 +2,9 @@
 
 Ray is made for clusters of many machines and users. It opens its temporary folder to everyone (`chmod 777`), listens on every
 interface, and writes its token for everyone to read. A cluster that one command starts for itself needs none of this.
+
+No other module takes a private name of Ray, but for what subclasses of RLlib's classes inherit: `test_ray_internals.py` lists those
+and holds this.
 """
 
 from __future__ import annotations
@@ -189,7 +192,7 @@ def check_token() -> None:
                     file=sys.stderr,
                 )
             elif mode & 0o007 and not _read_only(descriptor):
-                raise InputError(f"{what}: {path}: is open to every user of this machine (mode {mode:o}); allowed: chmod 600")
+                raise InputError(f"{what}: {path}: is readable by every user of this machine (mode {mode:o}); allowed: chmod 600")
         finally:
             os.close(descriptor)
     except OSError as error:

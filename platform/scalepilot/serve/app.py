@@ -86,7 +86,7 @@ class ServeArgs(BaseModel):
         config = serve_config(dict(self.model_extra or {}), "args")
         if config.api_key_file is None and not config.without_keys:
             raise ConfigError(
-                "args: api_key_file: is missing; allowed: a file of keys, or without_keys: true where nobody else asks"
+                "args: api_key_file: is missing; allowed: a file of keys, or without_keys: true where nobody else has access"
             )
         if not config.policies and config.watch is None:
             raise ConfigError("args: policies: none given; allowed: policy or run folders, or a folder to watch")
@@ -294,7 +294,7 @@ def _ray(address: str | None, folder: Path, replicas: int) -> Iterator[str]:
             raise RunError(f"Ray did not start: {_first_line(error)}; its logs are in {folder}") from None
         # ray.init puts its own handler in place of ours.
         signal.signal(signal.SIGTERM, _request_stop)
-        yield f"its logs are in {folder}" if private else "the cluster's logs say more"
+        yield f"its logs are in {folder}" if private else "see the cluster's logs"
     except ServerLostError:
         # Ray would wait for what is no longer there; the command ends this process without asking it.
         kill_all(psutil.Process().children(recursive=True))
@@ -340,7 +340,7 @@ def _serving(application: serve.Application, config: ServeConfig, logs: str) -> 
     """The application on its port, until the block is left; then drained, unless nobody is left to be asked."""
     lost = False
     if serve.status().proxies:
-        raise InputError("address: Serve runs on this cluster already; add scalepilot.serve.app:build to its config instead")
+        raise InputError("address: Ray Serve already runs on this cluster; add scalepilot.serve.app:build to its config instead")
     # Serve greets every start on the terminal.
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     try:

@@ -73,7 +73,7 @@ def _get(url: str, key: str | None) -> tuple[int, bytes]:
     except urllib.error.HTTPError as error:
         return error.code, error.read()
     except (OSError, ValueError) as error:
-        raise RunError(f"{url}: nobody answers ({getattr(error, 'reason', error)})") from None
+        raise RunError(f"{url}: no answer ({getattr(error, 'reason', error)})") from None
 
 
 def _counts(text: str) -> dict[tuple[str, str], int]:

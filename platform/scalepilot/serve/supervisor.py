@@ -119,7 +119,7 @@ class Supervisor:
         # When Ray's node service ends, what it started ends with it, and the other way round: all of it may be the cause.
         if parts := [f"{role} (process {pid})" for pid, role in ended if role in _CLUSTER.values()]:
             raise ServerLostError(
-                f"{', '.join(parts)} ended: the cluster cannot go on without; start the server again, as a service manager does"
+                f"{', '.join(parts)} ended: the cluster cannot continue without it; restart the server, as a service manager does"
             )
         for pid, role in ended:
             self._tell_end(pid, role, now)
@@ -150,7 +150,7 @@ class Supervisor:
             self._lost.setdefault(role, now)
             what = "is being restarted"
             if role == HAPROXY and self.bridge is not None and self.bridge.start():
-                what = "another one takes its place"
+                what = "a replacement has taken over"
             self.say(f"{role} (process {pid}) ended; {what}")
 
     def _probe(self, now: float) -> None:
@@ -162,7 +162,7 @@ class Supervisor:
         self._silent_since = self._silent_since or now
         if not self._told_silent and now - self._silent_since >= _UNANSWERED_SECONDS:
             self._told_silent = True
-            self.say("no request is answered")
+            self.say("not answering requests")
 
     def _tell_returns(self, now: float) -> None:
         for role, since in list(self._lost.items()):
@@ -172,7 +172,7 @@ class Supervisor:
                 self.say(f"{role} is back, after {now - since:.1f} s")
             elif now - since > _GIVE_UP_SECONDS and self._silent_since is not None:
                 because = f": {reason}" if role == REPLICA and (reason := self.failure()) else ""
-                raise ServerLostError(f"{role} did not come back within {_GIVE_UP_SECONDS:g} s, nothing is served{because}")
+                raise ServerLostError(f"{role} did not come back within {_GIVE_UP_SECONDS:g} s; not serving{because}")
             elif role == REPLICA and (reason := self.failure()) and reason != self._told_failure:
                 self._told_failure = reason
                 self.say(f"a replica cannot start: {reason}")

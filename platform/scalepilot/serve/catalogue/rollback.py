@@ -51,7 +51,7 @@ def roll_back(folder: Path, reference: str, config: ServeConfig) -> str:
     routes = dict(load_routes(path) if path.exists() else config.routes)
     routes[name] = replace(routes.get(name, RouteConfig()), default=target)
     write_bytes(path, yaml.safe_dump({key: _plain(route) for key, route in routes.items()}, sort_keys=False).encode())
-    return f"{name}: {now} → {target} ({path}; servers that watch the folder follow within seconds)"
+    return f"{name}: {now} → {target} ({path}; servers that watch the folder switch within seconds)"
 
 
 def _plain(route: RouteConfig) -> dict[str, Any]:

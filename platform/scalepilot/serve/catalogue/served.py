@@ -126,7 +126,7 @@ class ServedPolicy:
     def _of(cls, policy: Policy, folder: Path, fallback: str) -> ServedPolicy:
         spec = policy.spec
         if spec.image is not None:
-            raise ArtifactError(f"{folder}: looks at images; allowed: policies whose observation is numbers")
+            raise ArtifactError(f"{folder}: observes images; allowed: policies that observe numbers")
         env = describe_env(spec, str(folder))
         shows_replicas = "total_replicas" in env.signals
         actions: Sequence[ActionEntry | Action] = spec.actions or _env_actions(env)
@@ -153,19 +153,17 @@ class ServedPolicy:
         except ArtifactError:
             raise
         except Exception as error:  # noqa: BLE001 - onnxruntime and numpy raise a dozen types of their own
-            raise ArtifactError(
-                f"{self.folder}: does not decide on an observation within its bounds: {str(error)[:200]}"
-            ) from None
+            raise ArtifactError(f"{self.folder}: fails on an observation within its bounds: {str(error)[:200]}") from None
         seconds = time.monotonic() - began
         if seconds > _MOST_SECONDS:
             # Of one process's time: everybody else would wait.
             raise ArtifactError(f"{self.folder}: needs {seconds:.0f} s for a decision; allowed: up to {_MOST_SECONDS:g} s")
         said = (decision.scores, decision.desired_replicas, decision.action)
         if all(part is None for part in said):
-            raise ArtifactError(f"{self.folder}: decides nothing; allowed: policies that give an action or replicas")
+            raise ArtifactError(f"{self.folder}: returns no decision; allowed: policies that return an action or replicas")
         if not all(np.isfinite(part).all() for part in said if part is not None):
             raise ArtifactError(
-                f"{self.folder}: gives NaN or infinity for an observation within its bounds; allowed: finite scores"
+                f"{self.folder}: returns NaN or infinity for an observation within its bounds; allowed: finite scores"
             )
         shapes = None if state is None else {name: column.shape[1:] for name, column in state.items()}
         served = replace(self, state_shapes=shapes)

@@ -51,7 +51,7 @@ class Catalogue:
             if _names_of(first) != _names_of(served):
                 # Whoever asks by name would be refused from one moment to the next.
                 raise ArtifactError(
-                    f"{served.folder}: {served.reference} takes another observation than {first.reference};"
+                    f"{served.folder}: {served.reference} has other observation fields than {first.reference};"
                     " allowed: the same fields under one name, another name for others"
                 )
         ordered = {name: dict(sorted(found.items(), key=lambda item: version_order(item[0]))) for name, found in by_name.items()}
@@ -70,7 +70,7 @@ class Catalogue:
                 other = self.find(reference)
                 if _fields_of(other) != _fields_of(served):
                     raise ConfigError(
-                        f"routes.{name}.{key}: {reference} takes another observation than {served.reference};"
+                        f"routes.{name}.{key}: {reference} has other observation fields than {served.reference};"
                         " allowed: policies of the same fields"
                     )
         except RequestError as error:

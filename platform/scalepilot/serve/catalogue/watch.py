@@ -127,7 +127,7 @@ class PolicyWatcher:
             before = self._loaded.get(folder)
             goes_on = "nothing else" if before is None else before[1].reference
             _logger.error(
-                "policy refused, what was served goes on",
+                "policy refused; the previous one stays in service",
                 extra={"event": "policy_refused", "folder": str(folder), "reason": str(error), "serving": goes_on},
             )
             self._store.catalogue = replace(self._store.catalogue, loading=frozenset())
@@ -159,7 +159,7 @@ class PolicyWatcher:
                 if folder not in self._kept:
                     self._kept.add(folder)
                     extra = {"event": "policy_kept", "policy": served.reference, "reason": str(error)}
-                    _logger.warning("policy folder vanished, the policy is served on", extra=extra)
+                    _logger.warning("policy folder is gone; the policy stays in service", extra=extra)
                 continue
             del self._loaded[folder]
             changed = True
@@ -181,7 +181,7 @@ class PolicyWatcher:
             Catalogue.of(self._policies(), routes)
         except Exception as error:  # noqa: BLE001 - whatever it is, the old ones go on
             if str(error) != self._problem:
-                _logger.error("routes refused, the old ones go on", extra={"event": "routes_refused", "reason": str(error)})
+                _logger.error("routes refused; the previous ones stay", extra={"event": "routes_refused", "reason": str(error)})
             self._problem = str(error)
             return False
         self._problem = ""
@@ -195,7 +195,7 @@ class PolicyWatcher:
         try:
             catalogue = Catalogue.of(policies, self._routes)
         except ConfigError as error:
-            _logger.error("routes no longer fit, they are left out", extra={"event": "routes_unfit", "reason": str(error)})
+            _logger.error("routes no longer match the policies; ignored", extra={"event": "routes_unfit", "reason": str(error)})
             catalogue = Catalogue.of(policies)
         self._store.catalogue = catalogue
         defaults = ", ".join(served.reference for served in catalogue.defaults())

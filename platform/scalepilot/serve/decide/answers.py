@@ -90,10 +90,10 @@ def _components(served: ServedPolicy, action: Any, row: int) -> dict[str, float]
 def _why(served: ServedPolicy) -> str:
     name = served.spec.name
     if served.replica_bounds is None:
-        return f"{name} gave no finite number for this observation: it chooses nothing"
+        return f"{name} returned no finite number for this observation: no action is chosen"
     if served.fallback is None:
-        return f"{name} gave no finite number for this observation: the replicas are held"
-    return f"{name} gave no finite number for this observation: the rule {served.fallback.spec.name} decided"
+        return f"{name} returned no finite number for this observation: the replica count is kept"
+    return f"{name} returned no finite number for this observation: the rule {served.fallback.spec.name} decided"
 
 
 def _explanation(served: ServedPolicy, answer: Mapping[str, Any], outcome: Outcome, row: int) -> dict[str, Any]:

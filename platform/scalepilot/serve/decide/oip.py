@@ -156,7 +156,7 @@ def infer(served: ServedPolicy, body: bytes, header_length: bytes | None = None)
     """
     if served.state_shapes is not None:
         raise RequestError(
-            400, f"model: {served.spec.name} remembers, which this protocol has no place for; allowed: its :decide endpoint"
+            400, f"model: {served.spec.name} keeps state, which this protocol cannot carry; allowed: its :decide endpoint"
         )
     head, tail = _split(body, header_length)
     request = _parsed(head)
@@ -207,7 +207,7 @@ def _parsed(head: bytes) -> InferRequest:
     try:
         return _REQUEST.decode(head)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        what = "nested too deep" if isinstance(error, RecursionError) else str(error)[:120].replace("`", "")
+        what = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:120].replace("`", "")
         raise _wrong(
             f'body: {what}; allowed: {{"inputs": [{{"name": "{INPUT}", "shape": [n, …], "datatype": "FP32", "data": […]}}]}}'
         ) from None
@@ -239,7 +239,7 @@ def _rows(served: ServedPolicy, tensor: InferTensor, tail: bytes) -> NDArray[np.
         expected = dtype.itemsize * shape[0] * width
         if not isinstance(tensor.data, msgspec.UnsetType) or size != expected or len(tail) != expected:
             raise _wrong(
-                f"{INPUT}: {len(tail)} bytes behind the JSON, binary_data_size {size}; allowed: {expected} for shape {shape},"
+                f"{INPUT}: {len(tail)} bytes after the JSON, binary_data_size {size}; allowed: {expected} for shape {shape},"
                 " and no data"
             )
         # A flag's byte is looked at as a number: numpy takes any but 0 for true.
@@ -248,7 +248,7 @@ def _rows(served: ServedPolicy, tensor: InferTensor, tail: bytes) -> NDArray[np.
     if isinstance(tensor.data, msgspec.UnsetType):
         raise _wrong(f"{INPUT}.data: is missing; allowed: {shape[0] * width} numbers")
     if tail:
-        raise _wrong(f"body: {len(tail)} bytes behind the JSON belong to no tensor; allowed: none")
+        raise _wrong(f"body: {len(tail)} bytes after the JSON belong to no tensor; allowed: none")
     return _numbers(tensor.data, tensor.datatype, dtype, shape)
 
 

@@ -64,7 +64,7 @@ def parse_json(body: bytes) -> Any:
     try:
         return json.loads(body, object_pairs_hook=_object, parse_int=_integer)
     except RecursionError:
-        raise RequestError(400, "body: is nested too deep; allowed: " + _SHAPE) from None
+        raise RequestError(400, "body: is nested too deeply; allowed: " + _SHAPE) from None
     except UnicodeDecodeError as error:
         raise RequestError(400, f"body: is not UTF-8 (byte {error.start}); allowed: JSON in UTF-8") from None
     except ValueError as error:
@@ -125,7 +125,7 @@ def _with_mask(observation: Any, mask: Any) -> Any:
     if mask is None or not isinstance(observation, dict):
         return observation
     if MASK_KEY in observation:
-        raise _refusal(MASK_KEY, f"{MASK_KEY}: is given twice, beside the observation and in it; allowed: once")
+        raise _refusal(MASK_KEY, f"{MASK_KEY}: is given twice, beside and inside the observation; allowed: once")
     return {**observation, MASK_KEY: mask}
 
 
@@ -199,12 +199,12 @@ def check_states(served: ServedPolicy, request: DecideRequest) -> State | None:
         return None
     shapes = served.state_shapes
     if shapes is None:
-        raise _refusal("state", f"state: {served.spec.name} remembers nothing; allowed: leave it out")
+        raise _refusal("state", f"state: {served.spec.name} keeps no state; allowed: leave it out")
     for i, state in enumerate(request.states):
         where = f"state[{i}]" if request.many else "state"
         if not isinstance(state, dict) or set(state) != set(shapes):
             raise _refusal(
-                where, f"{where}: {_shown(state)} is not allowed; allowed: what the last answer gave, with {', '.join(shapes)}"
+                where, f"{where}: {_shown(state)} is not allowed; allowed: the state of the last answer, with {', '.join(shapes)}"
             )
         for name, shape in shapes.items():
             _check_state_value(f"{where}.{name}", state[name], shape)

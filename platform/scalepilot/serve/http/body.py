@@ -108,7 +108,7 @@ class BodyReader:
             if reading.arrived > self._max_bytes:
                 raise too_large(self._max_bytes)
             if self._together > _MAX_BYTES_TOGETHER:
-                raise RequestError(503, "too many bodies arrive at once; try again", headers=[("retry-after", "1")])
+                raise RequestError(503, "too many request bodies at once; try again", headers=[("retry-after", "1")])
             chunks.append(chunk)
             if not message.get("more_body", False):
                 return chunks[0] if len(chunks) == 1 else b"".join(chunks)

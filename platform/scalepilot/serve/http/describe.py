@@ -17,25 +17,25 @@ _ACTION = {
     "kind": Literal["absolute", "relative", "plain"],
     "size": float,
     "label": str,
-    "value?": (Any, "What the environment takes, where that is not the index"),
+    "value?": (Any, "The value the environment takes, if it is not the index"),
 }
 # Keys and types of what is said.
 POLICY = {
     "name": str,
     "version": str,
-    "default": (bool, "This version answers where a request names none"),
-    "versions": (list[str], "All that are served of this name"),
-    "route": (Any, "Default version, canary and shadow of this name; null where nothing is set"),
+    "default": (bool, "The version used when a request names none"),
+    "versions": (list[str], "All served versions of this name"),
+    "route": (Any, "Default version, canary and shadow of this name; null if not set"),
     "kind": Kind,
     "env_id": str,
     "decide_url": str,
     "observation_fields": [_FIELD],
-    "actions": ([_ACTION], "Empty for rules, which choose any number of replicas"),
-    "moves": (list[str], "Label of every action, each once"),
+    "actions": ([_ACTION], "Empty for rules, which may choose any number of replicas"),
+    "moves": (list[str], "Unique label of every action"),
     "components": ([{"name": str, "unit": str, "low": float, "high": float}], "Of a continuous action; empty for all others"),
     "decision_rule": DecisionRule,
-    "replicas": (Any, "Fewest and most it may ask for, {min, max}; null where there are no replicas"),
-    "state": (Any, "Shape of every key a rule remembers; null where nothing is remembered"),
+    "replicas": (Any, "Smallest and largest replica count, {min, max}; null without replicas"),
+    "state": (Any, "Shape of each entry of a rule's state; null without state"),
     "evaluation": dict,
 }
 

@@ -14,10 +14,10 @@ ERROR = {
         {
             "field": str,
             "problem": str,
-            "unit": (Any, "Of the field; null where it is none of the observation's"),
+            "unit": (Any, "Of the field; null if it is not an observation field"),
             "low": (Any, "Smallest value allowed, or null"),
             "high": (Any, "Largest value allowed, or null"),
-            "index?": (int, "Which observation of a list"),
+            "index?": (int, "Index of the observation in a list"),
         }
     ],
 }

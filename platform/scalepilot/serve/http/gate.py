@@ -86,7 +86,7 @@ class Gate:
         allowed = ", ".join(sorted(name.decode() for name in self._hosts))
         raise RequestError(
             421,
-            f"host: {_shown(host)} is not one of this server's names; allowed: {allowed}, and those of allowed_hosts in its"
+            f"host: {_shown(host)} is not a name of this server; allowed: {allowed}, and those of allowed_hosts in its"
             " configuration",
         )
 

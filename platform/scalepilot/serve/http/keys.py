@@ -48,7 +48,7 @@ class ApiKeys:
             self._digests = self._recall()
             if not self._digests:
                 raise
-            _logger.error("keys cannot be read, the old ones go on", extra={"event": "keys_unfit", "reason": str(error)})
+            _logger.error("keys cannot be read; the previous ones stay", extra={"event": "keys_unfit", "reason": str(error)})
         self._remember()
         self._seen = _stamp(path)
         self._looked = time.monotonic()
@@ -79,7 +79,7 @@ class ApiKeys:
         digest = hashlib.sha256(value.strip()).digest()
         # Every key is compared, whichever fits: the time says nothing about them.
         if not sum(hmac.compare_digest(digest, known) for known in self._digests):
-            raise RequestError(401, f"API key: is not one of this server's; {_HOW}", headers=_CHALLENGE)
+            raise RequestError(401, f"API key: is not valid; {_HOW}", headers=_CHALLENGE)
 
     def _look_again(self) -> None:
         self._looked = time.monotonic()
@@ -90,10 +90,10 @@ class ApiKeys:
         try:
             self._digests = _digests(self._path)
         except InputError as error:
-            _logger.error("keys not read again, the old ones go on", extra={"event": "keys_unfit", "reason": str(error)})
+            _logger.error("keys not reloaded; the previous ones stay", extra={"event": "keys_unfit", "reason": str(error)})
         else:
             self._remember()
-            _logger.info("keys read again", extra={"event": "keys_read", "keys": len(self._digests)})
+            _logger.info("keys reloaded", extra={"event": "keys_read", "keys": len(self._digests)})
 
     def _remember(self) -> None:
         # A full disk is no reason to answer nobody.
@@ -133,7 +133,7 @@ def read_keys(path: Path) -> list[str]:
     try:
         text = read_own(path, "api_key_file", most_bytes=_MAX_FILE_BYTES, secret=True).decode("ascii")
     except UnicodeDecodeError:
-        raise InputError(f"api_key_file: {path}: is not ASCII text; allowed: one key a line") from None
+        raise InputError(f"api_key_file: {path}: is not ASCII text; allowed: one key per line") from None
     keys = []
     for number, line in enumerate(text.splitlines(), start=1):
         key = line.strip()
@@ -146,5 +146,5 @@ def read_keys(path: Path) -> list[str]:
             )
         keys.append(key)
     if not keys:
-        raise InputError(f"api_key_file: {path}: holds no key; allowed: one key a line")
+        raise InputError(f"api_key_file: {path}: holds no key; allowed: one key per line")
     return keys

@@ -73,7 +73,7 @@ def free_port(host: str, port: int) -> int:
             probe.listen(1)
         except OSError as error:
             raise InputError(
-                f"port: {port} on {host} cannot be had ({error.strerror}); allowed: a free port, or 0 for any"
+                f"port: {port} on {host} is not available ({error.strerror}); allowed: a free port, or 0 for any"
             ) from None
         found: int = probe.getsockname()[1]
         return found

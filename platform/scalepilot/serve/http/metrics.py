@@ -36,26 +36,26 @@ _REPLICAS = (0, 1, 2, 3, 5, 10, 20, 30, 50, 100, 200, 500, 1000, 5000)
 # Counters: name → (labels, help).
 _COUNTERS = {
     "requests": (("endpoint", "policy", "version", "status"), "Requests answered, by HTTP status."),
-    "decisions": (("policy", "version", "move"), "Decisions, by move; a rule's are up, hold or down."),
-    "fallbacks": (("policy", "version"), "Decisions left to the fallback: the policy gave no finite number."),
-    "clipped_fields": (("policy", "field"), "Observation fields out of their range, brought into it at the client's wish."),
+    "decisions": (("policy", "version", "move"), "Decisions, by move; for rules up, hold or down."),
+    "fallbacks": (("policy", "version"), "Decisions made by the fallback because the policy returned no finite number."),
+    "clipped_fields": (("policy", "field"), "Out-of-range observation fields clipped at the client's request."),
     "shadow_decisions": (
         ("policy", "shadow", "agreement"),
-        "Decisions that a shadow made again: same, different, failed or skipped.",
+        "Decisions repeated by a shadow policy: same, different, failed or skipped.",
     ),
-    "shadow_difference_replicas": (("policy", "shadow"), "Sum of the distance between a policy's replicas and its shadow's."),
-    "policy_loads": (("result",), "Policies loaded from the watched folder, or refused; every replica counts its own."),
+    "shadow_difference_replicas": (("policy", "shadow"), "Sum of the differences between a policy's replicas and its shadow's."),
+    "policy_loads": (("result",), "Policies loaded from the watched folder or refused; every replica counts its own."),
 }
 # Histograms: name → (labels, help, bounds).
 _HISTOGRAMS = {
-    "request_duration_seconds": (("endpoint",), "Time from a request's first byte in the replica to its answer.", _SECONDS),
+    "request_duration_seconds": (("endpoint",), "Time from a request's first byte in the replica to its response.", _SECONDS),
     "batch_observations": (("endpoint",), "Observations in a request.", _OBSERVATIONS),
-    "desired_replicas": (("policy", "version"), "Replicas asked for, a value a decision.", _REPLICAS),
+    "desired_replicas": (("policy", "version"), "Replicas requested, one value per decision.", _REPLICAS),
 }
 # Gauges of every replica: name → help.
 _GAUGES = {
     "ready": "1 while a replica is ready.",
-    "in_flight_requests": "Requests a replica has begun, the one for these metrics among them.",
+    "in_flight_requests": "Requests in progress in a replica, including this one.",
 }
 
 

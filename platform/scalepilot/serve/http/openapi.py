@@ -26,7 +26,7 @@ Every error has the body `{"error": "one line", "problems": […]}`."""
 _TAGS = [
     {"name": "decide", "description": "An observation in, replicas out"},
     {"name": "inference", "description": "Open Inference Protocol v2, for KServe and Triton clients"},
-    {"name": "policies", "description": "What is served: fields with units and bounds, actions, evaluation"},
+    {"name": "policies", "description": "Served policies: fields with units and bounds, actions, evaluation"},
     {"name": "health", "description": "For probes"},
     {"name": "documentation", "description": "This document, and pages for people"},
 ]
@@ -171,7 +171,7 @@ def _refusal(status: int, endpoint: Endpoint, call: Call) -> dict[str, Any]:
         return endpoint.answer(replace(call, body=json.dumps({"observation": observation}).encode()))
 
     said: dict[int, tuple[str, Callable[[], Any]]] = {
-        400: ("Not JSON, or not what is asked for", lambda: endpoint.answer(replace(call, body=b'{"observation": {'))),
+        400: ("Not JSON, or not what this endpoint expects", lambda: endpoint.answer(replace(call, body=b'{"observation": {'))),
         401: ("No API key, or a wrong one", lambda: "API key: is missing; allowed: Authorization: Bearer KEY, …"),
         404: ("No policy of this name", lambda: call.catalogue.get("unknown")),
         408: ("The body did not arrive in time", lambda: "body: did not arrive within 10 s; send it faster"),
@@ -179,7 +179,7 @@ def _refusal(status: int, endpoint: Endpoint, call: Call) -> dict[str, Any]:
         415: ("A compression other than gzip and deflate", lambda: Unpacker(b"br", limit)),
         422: ("A field is missing, unknown or out of its range", wrong_field),
         503: (
-            "Stopping, loading, or too many requests wait: try again; deciding twice does no harm",
+            "Stopping, loading, or too many waiting requests: retry; repeating a decision is safe",
             lambda: "the server is stopping; try again",
         ),
     }

@@ -26,24 +26,24 @@ _SCORES: Schema = {"type": "object", "additionalProperties": _SCORE}
 _MASK: Schema = {
     "type": "array",
     "items": {"enum": [0, 1, True, False]},
-    "description": "Which actions are valid; all if left out",
+    "description": "Valid actions; all if left out",
 }
 # Beyond so many they are not listed.
 _LISTED_ACTIONS = 64
 _ANYTHING: Schema = {}
-_MOVE: Schema = _TEXT | {"description": "What changes, for a person: hold, +2, −25 %"}
+_MOVE: Schema = _TEXT | {"description": "The change in words: hold, +2, −25 %"}
 _REPLICAS: Schema = _WHOLE | {"description": "How many replicas to run"}
 _EXPLANATION = {
     "words": str,
     "observed_replicas?": (int, "Ready and starting, as observed"),
     "change?": int,
     "bounds?": {"min": Any, "max": Any},
-    "at_bound?": (Any, "min or max where the answer is a bound, else null"),
-    "scores?": (dict[str, float | None], "Logits or Q-values, by move; null where the action is not valid"),
+    "at_bound?": (Any, "min or max if the answer is at a bound, else null"),
+    "scores?": (dict[str, float | None], "Logits or Q-values, by move; null for invalid actions"),
     "valid_actions?": (dict[str, bool], "By move"),
     "runner_up?": {"move": str, "margin": float},
 }
-_CLIP = "Bring fields out of their range into it, and name them in the answer, instead of refusing"
+_CLIP = "Clip out-of-range fields and list them in the answer instead of refusing the request"
 
 
 def ref(name: str) -> Schema:
@@ -166,7 +166,7 @@ def _asked(
     mask: dict[str, Schema],
     required: dict[str, Schema] | None = None,
 ) -> Schema:
-    optional = optional | {"explain": _FLAG | {"description": "Say what led to the answer"}}
+    optional = optional | {"explain": _FLAG | {"description": "Explain the answer"}}
     many = {"type": "array", "items": observation, "minItems": 1, "maxItems": MAX_OBSERVATIONS}
     several = _states(None if state is None else {"type": "array", "items": state})
     masks = {name: {"type": "array", "items": schema} for name, schema in mask.items()}
@@ -181,7 +181,7 @@ def _states(state: Schema | None) -> dict[str, Schema]:
 
 
 def _answer(required: dict[str, Schema], optional: dict[str, Schema]) -> Schema:
-    fallback = _TEXT | {"description": "Only where the policy gave no finite number: who decided instead"}
+    fallback = _TEXT | {"description": "Only where the policy returned no finite number: who decided instead"}
     clipped = _object({"field": _TEXT, "value": _NUMBER, "used": _NUMBER, "unit": _TEXT, "low": _NUMBER, "high": _NUMBER})
     extra = {"fallback": fallback, "clipped": {"type": "array", "items": clipped}, "explanation": ref("Explanation")}
     return _object(required, optional | extra)

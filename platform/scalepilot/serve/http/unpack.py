@@ -45,7 +45,7 @@ class Unpacker:
         if len(body) > self._max_bytes:
             raise too_large(self._max_bytes)
         if not unpacker.eof or unpacker.unused_data:
-            what = "is cut off" if not unpacker.eof else "goes on behind its end"
+            what = "is cut off" if not unpacker.eof else "continues after its end"
             raise RequestError(400, f"body: {what}; allowed: one whole gzip or deflate stream")
         return body
 

@@ -51,7 +51,7 @@ def choose_ingress(wanted: Ingress) -> Ingress:
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         if most != resource.RLIM_INFINITY and most < _HAPROXY_FILES:
             raise InputError(
-                f"ingress: HAProxy needs {_HAPROXY_FILES} open files, this process may have {most}; allowed: ulimit -Hn"
+                f"ingress: HAProxy needs {_HAPROXY_FILES} open files; this process may have {most}; allowed: ulimit -Hn"
                 f" {_HAPROXY_FILES} or more, or ingress: plain"
             )
         return "haproxy"

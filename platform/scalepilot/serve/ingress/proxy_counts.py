@@ -51,19 +51,17 @@ def proxy_families(path: Path, prefix: str) -> Iterator[Metric]:
     if not frontends:
         return
     responses = CounterMetricFamily(
-        f"{prefix}proxy_responses", "Answers that clients were given, the proxy's own among them.", labels=("status",)
+        f"{prefix}proxy_responses", "Responses sent to clients, including the proxy's own.", labels=("status",)
     )
     for name in _CLASSES:
         responses.add_metric([name], _sum(frontends, f"hrsp_{name}"))
     yield responses
     asked_again = _sum(backends, "wretr") + _sum(backends, "wredis")
-    yield CounterMetricFamily(
-        f"{prefix}proxy_retries", "Requests asked again, of the same or another replica.", value=asked_again
-    )
+    yield CounterMetricFamily(f"{prefix}proxy_retries", "Requests retried, on the same or another replica.", value=asked_again)
     queued = _sum(backends, "qcur")
-    yield GaugeMetricFamily(f"{prefix}proxy_queued_requests", "Requests that wait for a replica just now.", value=queued)
+    yield GaugeMetricFamily(f"{prefix}proxy_queued_requests", "Requests currently waiting for a replica.", value=queued)
     open_now = _sum(frontends, "scur")
-    yield GaugeMetricFamily(f"{prefix}proxy_connections", "Connections of clients, idle ones among them.", value=open_now)
+    yield GaugeMetricFamily(f"{prefix}proxy_connections", "Client connections, including idle ones.", value=open_now)
 
 
 def _ask(path: Path, question: bytes) -> str:
