@@ -3,8 +3,8 @@
 Ray is made for clusters of many machines and users. It opens its temporary folder to everyone (`chmod 777`), listens on every
 interface, and writes its token for everyone to read. A cluster that one command starts for itself needs none of this.
 
-No other module takes a private name of Ray, but for what subclasses of RLlib's classes inherit: `test_ray_internals.py` lists those
-and holds this.
+No other module takes a private name of Ray, but for what subclasses of RLlib's classes inherit: `test_ray_internals.py` lists
+those and holds this.
 """
 
 from __future__ import annotations
