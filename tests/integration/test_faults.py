@@ -280,12 +280,12 @@ def test_a_killed_env_runner_is_restarted_and_the_run_completes_with_every_step(
 
 
 @pytest.mark.slow
-def test_rollouts_lost_between_sampling_and_learning_are_sampled_again(tmp_path: Path):
+def test_lost_rollouts_are_sampled_again_and_closing_after_a_death_leaves_no_process(tmp_path: Path):
     @ray.remote(num_cpus=0, max_retries=0)
     def gone() -> None:
         os._exit(1)
 
-    config = config_of(tmp_path, resources={"num_env_runners": 1})
+    config = config_of(tmp_path, resources={"num_env_runners": 2})
     trainer = RLlibTrainer(config, Task(config))
     try:
         pool = trainer.algorithm._pool
@@ -293,14 +293,21 @@ def test_rollouts_lost_between_sampling_and_learning_are_sampled_again(tmp_path:
 
         def flaky(count: int, **arguments: Any) -> Any:
             asked.append(count)
+            # Lost between sampling and learning.
             return [s._replace(pieces=[gone.remote()]) if len(asked) == 1 else s for s in sample(count, **arguments)]
 
         pool.sample = flaky
-        assert trainer.iterate()["lost_rollouts"] == 1
-        assert asked == [1, 1]
+        assert trainer.iterate()["lost_rollouts"] == 2
+        assert asked == [2, 2]
         assert trainer.iterate()["lost_rollouts"] == 0
+        pids = pids_of_runners(trainer)
+        os.kill(pids[0], signal.SIGKILL)
+        began = time.monotonic()
     finally:
         trainer.close()
+    assert time.monotonic() - began < 20
+    _, alive = psutil.wait_procs([psutil.Process(pids[1])] if psutil.pid_exists(pids[1]) else [], timeout=20)
+    assert not alive
 
 
 def kill_learner(loop: TrainingLoop) -> None:
@@ -350,16 +357,3 @@ def test_learners_that_die_again_and_again_end_the_run(tmp_path: Path):
     with pytest.raises(RunError, match="a learner died"):
         loop.run(lambda: False)
     assert Dies.made == 4
-
-
-@pytest.mark.slow
-def test_closing_after_a_death_leaves_no_process(tmp_path: Path):
-    config = config_of(tmp_path, resources={"num_env_runners": 2})
-    trainer = RLlibTrainer(config, Task(config))
-    pids = pids_of_runners(trainer)
-    os.kill(pids[0], signal.SIGKILL)
-    began = time.monotonic()
-    trainer.close()
-    assert time.monotonic() - began < 20
-    _, alive = psutil.wait_procs([psutil.Process(pids[1])] if psutil.pid_exists(pids[1]) else [], timeout=20)
-    assert not alive

@@ -76,7 +76,7 @@ def test_a_study_trains_measures_writes_and_goes_on_where_it_was(
 
 @pytest.mark.slow
 def test_ctrl_c_ends_the_runs_in_order_and_reuse_resumes_them(tmp_path: Path, cli_env: dict[str, str]):
-    (tmp_path / "study.yaml").write_text(STUDY.replace("4000", "200000"))
+    (tmp_path / "study.yaml").write_text(STUDY.replace("4000", "100000"))
     running = subprocess.Popen(
         command(tmp_path, "--out", "out", "--seeds", "0"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=cli_env, cwd=tmp_path,

@@ -109,12 +109,14 @@ def test_killed_it_is_done_after_training(tmp_path: Path, started: list[Preparat
 
 
 HOST = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from scalepilot.experiments import beside
 from tests.unit.test_beside import config_of, scenario_of, RunFolder
 
 if __name__ == "__main__":
+    # Whoever runs these tests in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     beside._WORTH_PROCESSES, beside.usable_cores = 0, lambda: 3
     config = config_of(Path(sys.argv[1]), tuning_evaluations=6_000)
     with beside.prepared(config, scenario_of(config), RunFolder.create(config)):
@@ -127,16 +129,21 @@ if __name__ == "__main__":
 def test_it_ends_with_who_started_it(tmp_path: Path, repo: Path, number: signal.Signals):
     (tmp_path / "host.py").write_text(HOST)
     command = [sys.executable, str(tmp_path / "host.py"), str(tmp_path)]
-    host = subprocess.Popen(command, env={"PYTHONPATH": str(repo)}, stdout=subprocess.PIPE, text=True, stderr=subprocess.PIPE)
-    assert host.stdout is not None
-    assert host.stdout.readline() == "begun\n"
-    deadline = time.monotonic() + 60
-    # Its first process, that one's two, and a helper of Python's.
-    while len(running := psutil.Process(host.pid).children(recursive=True)) < 4:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    host.send_signal(number)
-    _, alive = psutil.wait_procs(running, timeout=10)
-    assert not alive
-    _, said = host.communicate(timeout=10)
+    with subprocess.Popen(
+        command, env={"PYTHONPATH": str(repo)}, stdout=subprocess.PIPE, text=True, stderr=subprocess.PIPE
+    ) as host:
+        try:
+            assert host.stdout is not None
+            assert host.stdout.readline() == "begun\n"
+            deadline = time.monotonic() + 60
+            # Its first process, that one's two, and a helper of Python's.
+            while len(running := psutil.Process(host.pid).children(recursive=True)) < 4:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            host.send_signal(number)
+            _, alive = psutil.wait_procs(running, timeout=10)
+            assert not alive
+            _, said = host.communicate(timeout=10)
+        finally:
+            host.kill()
     assert said.count("Traceback") == (number == signal.SIGINT)
