@@ -5,7 +5,7 @@ SEED ?= 0
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo demo-seeds test test-slow check learn bench docs images clean help
+.PHONY: setup demo demo-seeds test test-slow check check-types check-style learn bench docs images clean help
 
 help:
 	@echo "make demo    set up .venv, train on tune_configs/demo.yaml, judge it, say where the report is  (SEED=0)"
@@ -35,10 +35,16 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'slow and not learning'
 
+# Side by side: mypy takes most of the time, and one core.
 check: $(STAMP)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target check-types check-style
+
+check-types:
+	$(BIN)/mypy
+
+check-style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 learn: $(STAMP)

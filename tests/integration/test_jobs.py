@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +33,14 @@ env: {{id: CartPole-v1}}
 resources: {{num_env_runners: 2}}
 ppo: {{total_env_steps: {steps}, num_envs: 16, rollout_steps: 64, minibatch_size: 256, envs_per_input: 1, hidden: [16]}}
 evaluation: {{validate_every_share: 0.5, validation_episodes: 4, test_episodes: 4, videos: 0}}
+"""
+# Without RLlib, whose start costs a job most of its time.
+TABULAR = """
+name: away
+algorithm: q_learning
+env: {id: DiscreteStart-v0}
+tabular: {total_env_steps: 2048, num_envs: 8, bins: {observation_0: 2, observation_1: 2, observation_2: 2}}
+evaluation: {validate_every_share: 0.5, validation_episodes: 4, test_episodes: 4, videos: 0}
 """
 
 
@@ -65,6 +73,15 @@ class Away:
             check=False,
             **options,  # type: ignore[call-overload]
         )
+
+    def with_own_environments(self, repo: Path) -> Away:
+        """The same machine with a module of environments that no node has."""
+        mine = self.folder / "mine"
+        mine.mkdir(exist_ok=True)
+        text = (repo / "tests" / "data" / "field_envs.py").read_text()
+        (mine / "only_here.py").write_text(text.replace("field_envs:", "only_here:"))
+        modules = {"PYTHONPATH": str(mine), "SCALEPILOT_ENV_MODULES": "only_here"}
+        return replace(self, environment={**self.environment, **modules})
 
     def config(self, steps: int) -> Path:
         path = self.folder / f"config-{steps}.yaml"
@@ -108,18 +125,9 @@ def test_ray_job_submit_of_a_checkout_trains_on_both_nodes(away: Away, repo: Pat
 
 
 def test_submit_brings_the_run_of_an_environment_that_only_this_machine_has(away: Away, repo: Path, tmp_path: Path):
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    text = (repo / "tests" / "data" / "field_envs.py").read_text()
-    (mine / "only_here.py").write_text(text.replace("field_envs:", "only_here:"))
     path = tmp_path / "config.yaml"
-    path.write_text(CONFIG.format(steps=2048).replace("CartPole-v1", "DiscreteStart-v0"))
-    client = Away(
-        **{
-            **vars(away),
-            "environment": {**away.environment, "PYTHONPATH": str(mine), "SCALEPILOT_ENV_MODULES": "only_here"},
-        }
-    )
+    path.write_text(TABULAR)
+    client = away.with_own_environments(repo)
     done = client.run("scalepilot.cli", "submit", str(path), "--address", away.address, "--output", str(tmp_path / "runs"))
     assert done.returncode == 0, done.stdout + done.stderr
     run = Path(next(line for line in done.stdout.splitlines() if line.startswith("run:")).split()[-1])
@@ -128,7 +136,7 @@ def test_submit_brings_the_run_of_an_environment_that_only_this_machine_has(away
     assert RunFolder(run).report.is_file()
     assert not RunFolder(run).checkpoints.exists()
     spec = load_policy(run).spec
-    assert spec.name == "away-ppo"
+    assert spec.name == "away-q_learning"
     assert spec.env_id == "only_here:DiscreteStart-v0"
     assert [action.value for action in spec.actions] == [-1, 0, 1]
 
@@ -152,7 +160,7 @@ def test_a_dependency_that_the_cluster_lacks_is_one_clear_line_within_a_minute(a
 
 
 def test_a_wrong_token_and_a_wrong_address_are_a_line(away: Away):
-    wrong = Away(**{**vars(away), "environment": {**away.environment, "RAY_AUTH_TOKEN": "wrong-0123456789abcdef01"}})
+    wrong = replace(away, environment={**away.environment, "RAY_AUTH_TOKEN": "wrong-0123456789abcdef01"})
     done = wrong.run("scalepilot.cli", "submit", str(away.config(2048)), "--address", away.address)
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"scalepilot submit: --address: {away.address}: the token is missing or wrong")
@@ -161,11 +169,14 @@ def test_a_wrong_token_and_a_wrong_address_are_a_line(away: Away):
     assert "--address" in done.stderr.splitlines()[-1]
 
 
-def test_a_node_that_is_lost_in_training_does_not_end_it_and_a_storage_takes_the_run(away: Away, tmp_path: Path):
-    words = ["submit", str(away.config(80_000)), "--address", away.address, "--storage", f"file://{tmp_path}/kept"]
+def test_a_node_that_is_lost_in_training_does_not_end_it_and_a_storage_takes_the_run(away: Away, repo: Path, tmp_path: Path):
+    # On an environment that only this machine has, too: both nodes' runners get it.
+    path = away.config(80_000)
+    path.write_text(path.read_text().replace("CartPole-v1", "DiscreteStart-v0"))
+    words = ["submit", str(path), "--address", away.address, "--storage", f"file://{tmp_path}/kept"]
     job = subprocess.Popen(
         away.client.command([sys.executable, "-m", "scalepilot.cli", *words]),
-        env=away.environment,
+        env=away.with_own_environments(repo).environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
