@@ -11,9 +11,8 @@ from tests import failing_envs
 
 from scalepilot.config import config_from_mapping, resumed_with
 from scalepilot.experiments.run import run_experiment
-from scalepilot.experiments.training import start_from
 from scalepilot.learn.algorithms import make_trainer, policy_spec
-from scalepilot.learn.initial_weights import load_parent
+from scalepilot.learn.initial_weights import load_parent, weights_of
 from scalepilot.learn.task import Task
 from scalepilot.runs.folder import RunFolder
 
@@ -51,7 +50,7 @@ def test_a_finished_run_goes_on_and_another_starts_from_its_policy(tmp_path: Pat
     task, parent = Task(config), load_parent(folder.path, algorithm)
     trainer = make_trainer(config, task)
     try:
-        start_from(trainer, parent)
+        trainer.start_from(weights_of(parent))
         observation = np.eye(3, dtype=np.float32)
         started = trainer.snapshot().policy(policy_spec(config, folder, task)).act(observation)[0].scores
         scores = parent.act(observation)[0].scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -100,6 +101,20 @@ def test_a_killed_sweep_goes_on_and_trains_nothing_twice(killed: tuple[Path, dic
     for trial in trials:
         rows = RunFolder(trial.folder).read_metrics()
         assert [row["iteration"] for row in rows] == list(range(1, 13))
+
+
+@pytest.mark.slow
+def test_a_sweep_that_lost_what_tune_had_yet_to_draw_finds_its_trials_again(
+    killed: tuple[Path, dict[str, int], str], tmp_path: Path, cli_env: dict[str, str]
+):
+    sweep = tmp_path / "sweep"
+    shutil.copytree(killed[0], sweep)
+    for state in (sweep / "trials").glob("basic-variant-state-*.json"):
+        state.unlink()
+    before = {path: path.stat().st_mtime_ns for path in sweep.glob("trials/*/policy/model.onnx")}
+    done = tune("--resume", str(sweep), "--json", env=cli_env)
+    assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in sweep.glob("trials/*/policy/model.onnx")} == before
 
 
 @pytest.mark.slow

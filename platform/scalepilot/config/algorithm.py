@@ -29,7 +29,7 @@ class Algorithm:
         starts_from_policy: training may begin with the weights of an exported policy.
         ignored: keys of its section that it does not use.
         changeable: keys of its section that may change while it trains.
-        counterpart: the algorithm that a cross-check compares this one with; empty for none.
+        counterpart: our algorithm that a cross-check compares this one, of Stable-Baselines3, with; empty for others.
         metrics: documented metrics (`scalepilot.runs.metrics`) that its trainer measures.
         own_metrics: name → (unit, meaning) of metrics that no other has.
     """

@@ -19,7 +19,7 @@ from scalepilot.learn.algorithms import make_trainer, policy_spec
 from scalepilot.learn.callbacks import Callback, Videos, trackers
 from scalepilot.learn.initial_weights import weights_of
 from scalepilot.learn.task import Task
-from scalepilot.learn.trainer import Trainer, TrainingOutcome
+from scalepilot.learn.trainer import TrainingOutcome
 from scalepilot.policy import Policy
 from scalepilot.progress import Progress
 from scalepilot.report.run_plots import can_be_filmed, film
@@ -96,22 +96,13 @@ def open_loop(
         elif resume:
             loop.resume()
         elif parent is not None:
-            start_from(trainer, parent)
+            # Reading a network's weights needs the onnx package, which training has.
+            trainer.start_from(weights_of(parent))
+            logger.info("starts from %s %s", parent.spec.name, parent.spec.version)
     except BaseException:
         (trainer if loop is None else loop.trainer).close()
         raise
     return loop
-
-
-def start_from(trainer: Trainer, parent: Policy) -> None:
-    """Give a trainer a policy's weights.
-
-    Raises:
-        InputError: they do not fit.
-    """
-    # Reading a network's weights needs the onnx package, which training has.
-    trainer.start_from(weights_of(parent))
-    logger.info("starts from %s %s", parent.spec.name, parent.spec.version)
 
 
 def make_callbacks(config: ExperimentConfig, folder: RunFolder, task: Task) -> list[Callback]:

@@ -110,7 +110,8 @@ def crosscheck(config: ExperimentConfig, seeds: Sequence[int], resume: Path | No
     with locked(folder, "the cross-check"), connected(config.resources):
         # Here, so that no other process is measured beside it.
         try:
-            runs = train_all(planned, folder, jobs=None, alone=True, resume=f"--resume {folder}", result=_test_mean)
+            again = f"--resume {folder}"
+            runs = train_all(planned, folder, what="cross-check", jobs=None, alone=True, resume=again, result=_test_mean)
         except KeyboardInterrupt:
             print(f"\nStopped. Resume: scalepilot crosscheck CONFIG --resume {folder}")
             raise
@@ -142,7 +143,7 @@ def _both(config: ExperimentConfig) -> tuple[ExperimentConfig, ExperimentConfig]
     Raises:
         ConfigError: there is no such pair, or one of them does not train on the environment.
     """
-    pairs = {a.counterpart: a.name for a in ALGORITHMS.values() if a.counterpart}
+    pairs = {a.counterpart: a.name for a in ALGORITHMS.values() if a.extra == "sb3"}
     ours = ALGORITHMS[config.algorithm].counterpart or config.algorithm
     if ours not in pairs:
         raise ConfigError(f"algorithm: {config.algorithm} is not allowed in a cross-check; allowed: {', '.join(pairs)}")

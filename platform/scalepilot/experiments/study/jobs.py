@@ -159,6 +159,7 @@ def train_all(
     planned: Mapping[tuple[str, ...], ExperimentConfig],
     folder: Path,
     *,
+    what: str = "study",
     jobs: int | None,
     alone: bool = False,
     resume: str,
@@ -169,6 +170,7 @@ def train_all(
     Args:
         planned: words that name a run → its experiment.
         folder: of the study; finished runs of the same settings in it are used, others gone on with.
+        what: the whole is called.
         jobs: worker processes at most; None trains here, one run after the other.
         alone: judge policies beside nobody.
         resume: command that goes on, for an error.
@@ -184,10 +186,10 @@ def train_all(
     known = _known_runs(folder / RUNS)
     found = {key: _run_of(config, known, alone=alone, label=" · ".join(key)) for key, config in planned.items()}
     waiting = [job for job, finished in found.values() if not finished]
-    progress, count = Progress("study", unit="runs"), len(planned) - len(waiting)
+    progress, count = Progress(what, unit="runs"), len(planned) - len(waiting)
     progress.begin(len(planned), count)
     if count:
-        progress.note(f"study: {count} of {len(planned)} runs are finished already")
+        progress.note(f"{what}: {count} of {len(planned)} runs are finished already")
     failed, interrupted = list[tuple[Job, Ended]](), False
     with contextlib.ExitStack() as stack:
         executor: Executor = SerialExecutor()

@@ -123,7 +123,9 @@ def _tune(plan: PlannedSweep, folder: Path, stage: _Stage, example: ExperimentCo
     assignment = Assignment(plan, stage.trials, str(uuid.uuid4()))
     trainable = tune.with_resources(tune.with_parameters(Trial, assignment=assignment), _resources(example))
     where = str(place.resolve())
-    if tune.Tuner.can_restore(where):
+    # Killed in its first seconds, Tune may have noted trials and not what it has yet to draw; their own folders know more.
+    drawn = any(any(place.glob(f"{name}-*.json")) for name in ("basic-variant-state", "search_gen_state"))
+    if drawn and tune.Tuner.can_restore(where):
         try:
             tuner = tune.Tuner.restore(where, trainable, resume_unfinished=True, resume_errored=True)
         except (AttributeError, ImportError, EOFError, pickle.UnpicklingError) as error:

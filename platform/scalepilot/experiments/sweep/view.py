@@ -124,7 +124,7 @@ class SweepView:
             table.add_column(heading, justify="right", no_wrap=True)
         rows = sorted(self._rows.values(), key=lambda row: (row.status in _OVER, -row.share))
         for row in rows[:_MOST_ROWS]:
-            again = f" ({row.attempts}. time)" if row.attempts > 1 else ""
+            again = f" (attempt {row.attempts})" if row.attempts > 1 else ""
             table.add_row(
                 Text(row.name),
                 row.status + again,
