@@ -315,7 +315,7 @@ def test_a_damaged_configuration_is_refused_by_every_command_that_takes_one(plac
         ["crosscheck", str(file)],
         ["tune", str(file)],
         ["submit", str(file), "--address", "http://127.0.0.1:9"],
-        ["evaluate", "--config", str(file)],
+        ["compare", "--config", str(file)],
         ["compare", "--config", str(file), "hpa"],
         ["workload", "show", str(file)],
         ["serve", "--config", str(file)],
@@ -341,7 +341,7 @@ def test_a_damaged_sweep_is_named_in_the_list_and_not_resumed(place):
 @pytest.mark.parametrize("name", ["policy/policy.json", "policy/table.npz"])
 def test_a_damaged_policy_is_refused_by_every_command_that_runs_it(place, name):
     run = str(place.run)
-    commands = [["evaluate", run], ["demo", run, "--no-render"], ["policy", "show", run], ["serve", run, "--port", "0"]]
+    commands = [["demo", run, "--no-render"], ["policy", "show", run], ["serve", run, "--port", "0"]]
     commands += [["policy", "sign", run, "--key", run]]
     problems = []
     for kind, damage in (ANY | {"half": cut(0.5)}).items():

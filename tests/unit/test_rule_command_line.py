@@ -7,11 +7,13 @@ import json
 import pytest
 
 from scalepilot.cli import main
+from scalepilot.config import config_from_mapping
 from scalepilot.errors import InputError
 from scalepilot.evaluate.baselines import baseline_names, is_rule_name
 from scalepilot.policy.rules import RULES, HpaParameters, KpaParameters, StaticParameters, ThresholdParameters
 from scalepilot.policy.rules.command_line import policy_name, rule_from_text, settings_from_text
 from scalepilot.policy.spec import NAME_PATTERN
+from scalepilot.simulate import scenario_of
 from scalepilot_envs.autoscale import AutoscaleParams
 
 
@@ -84,10 +86,11 @@ def test_every_rules_settings_can_be_written_and_read_back():
 def test_baselines_with_settings_stand_behind_the_others_as_they_were_written():
     asked = ["hpa:target=0.8", "kpa-default", "hpa-tuned", "hpa:target=0.8", "hpa:target=0.9"]
     expected = ["hpa-tuned-cpu", "hpa-tuned-rps", "kpa-default", "hpa:target=0.8", "hpa:target=0.9"]
-    assert baseline_names(asked) == expected
+    scenario = scenario_of(config_from_mapping({"evaluation": {"window_steps": 240}}))
+    assert baseline_names(asked, scenario) == expected
     for wrong in ("hpa:targt=1", "hpa-default:target=0.8", "hpaa:target=0.8"):
         with pytest.raises(InputError, match="allowed"):
-            baseline_names([wrong])
+            baseline_names([wrong], scenario)
     assert policy_name("hpa:policies_up=10%/60") == "hpa-policies_up-10pctper60"
 
 

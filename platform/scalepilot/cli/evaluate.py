@@ -21,11 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compare."""
-    new = ["scalepilot", "compare", *map(str, arguments.policies), *(f"--workload {path}" for path in arguments.trace)]
-    if arguments.rules == "all":
-        new.append("--baseline all")
-    note("evaluate", f"is now compare, and goes with the next release; here: {' '.join(new)}")
     arguments.workload = [*arguments.workload, *map(str, arguments.trace)]
     if arguments.rules == "all" and arguments.baseline is None:
         arguments.baseline = ["all"]
-    return compare.run(arguments)
+    code = compare.run(arguments)
+    new = ["scalepilot", "compare", *map(str, arguments.policies), *(f"--workload {path}" for path in arguments.trace)]
+    if arguments.rules == "all":
+        new.append("--baseline all")
+    # An error is one line; this is for what works.
+    note("evaluate", f"is now compare, and goes with the next release; here: {' '.join(new)}")
+    return code

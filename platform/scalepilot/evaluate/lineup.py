@@ -37,15 +37,18 @@ class Gathered:
         rows: one a policy, or several training seeds of it.
         rules: names of rules to take part as policies.
         failed: folder → why its policy cannot be used.
-        configs: experiments the policies were trained by, each once.
         folders: (row, folder) of every policy that is part of one.
     """
 
     rows: tuple[LineupRow, ...]
     rules: tuple[str, ...] = ()
     failed: dict[str, str] = field(default_factory=dict)
-    configs: tuple[ExperimentConfig, ...] = ()
     folders: tuple[tuple[str, Path], ...] = ()
+
+    @property
+    def configs(self) -> list[ExperimentConfig]:
+        """The experiments behind the policies, each once; their environments must be here."""
+        return _configs(self.policies)
 
     @property
     def policies(self) -> list[Policy]:
@@ -100,7 +103,7 @@ def gather(arguments: Sequence[str]) -> Gathered:
     rows = tuple(_rows(loaded))
     from_folder = {id(policy): path for policy, path in zip(loaded, used, strict=True)}
     folders = tuple((row.name, from_folder[id(t.actor)]) for row in rows for t in row.trained)
-    return Gathered(rows, tuple(rules), failed, tuple(_configs(loaded)), folders)
+    return Gathered(rows, tuple(rules), failed, folders)
 
 
 def other_parameters(policies: Sequence[tuple[str, Policy]], scenarios: Sequence[Scenario]) -> list[str]:
