@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 import signal
@@ -16,6 +18,7 @@ import pytest
 import yaml
 from tests.commands import refused, said
 
+from scalepilot.cli import main
 from scalepilot.experiments.sweep.board import read_trials
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
@@ -55,17 +58,15 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "scalepilot.cli", *words]
 
 
-def tune(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command("tune", *words), env=env, capture_output=True, text=True, check=False)
-
-
 def only_sweep(folder: Path) -> Path:
     (found,) = (folder / "runs" / "s").iterdir()
     return found
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory: pytest.TempPathFactory, cli_env: dict[str, str]) -> tuple[Path, dict[str, int], str]:
+def killed(
+    ray_session: None, tmp_path_factory: pytest.TempPathFactory, cli_env: dict[str, str]
+) -> tuple[Path, dict[str, int], str]:
     """A grid whose driver was killed (SIGKILL) when some trials were finished, and resumed: its folder, mtimes, output."""
     folder = tmp_path_factory.mktemp("grid")
     path = sweep_file(folder, experiment=TABLE, space={"tabular.alpha": [0.5, 0.05]}, seeds=[0, 1])
@@ -78,10 +79,10 @@ def killed(tmp_path_factory: pytest.TempPathFactory, cli_env: dict[str, str]) ->
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = {name: (sweep / "policy" / "policy.json").stat().st_mtime_ns for name, sweep in _finished(folder).items()}
-    done = tune("--resume", str(only_sweep(folder)), "--json", env=cli_env)
-    assert done.returncode == 0, done.stderr
     assert len(finished) <= len(before) < 4
-    return only_sweep(folder), before, done.stdout
+    with contextlib.redirect_stdout(io.StringIO()) as said_then:
+        assert main(["tune", "--resume", str(only_sweep(folder)), "--json"]) == 0
+    return only_sweep(folder), before, said_then.getvalue()
 
 
 def _finished(folder: Path) -> dict[str, Path]:

@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,6 +54,26 @@ def test_the_session_folder_and_the_temporary_one_are_still_rays(ray_folder: Pat
     assert re.search(r"^global_worker\b", worker, re.MULTILINE)
     assert '"_temp_dir"' in worker or "_temp_dir:" in worker
     assert "def get_session_dir_path(self)" in (ray_folder / "_private" / "node.py").read_text()
+
+
+def test_a_node_is_started_without_its_helpers_within_the_block_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = pytest.importorskip("ray._private.node").Node
+    started: list[str] = []
+    for name in ("gcs_server", "monitor", "log_monitor", "api_server"):
+        monkeypatch.setattr(node, f"start_{name}", lambda _self, name=name, **_options: started.append(name))
+    for name in ("get_gcs_client", "_write_cluster_info_to_kv"):
+        monkeypatch.setattr(node, name, lambda _self: True)
+    head = object.__new__(node)
+    head._gcs_address = head._gcs_client = None
+    head._logs_dir = ""
+    head._ray_params = SimpleNamespace(no_monitor=False, ray_client_server_port=None, include_dashboard=False)
+    with ray_internals.without_helpers():
+        head.start_head_processes()
+    assert started == ["gcs_server"]
+    head.start_head_processes()
+    # The log monitor is started with the processes of every node.
+    assert started[1:] == ["gcs_server", "monitor", "api_server"]
+    assert "self.start_log_monitor()" in inspect.getsource(node.start_ray_processes)
 
 
 def test_a_token_is_read_again_by_the_call_that_we_make() -> None:
