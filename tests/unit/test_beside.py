@@ -62,7 +62,6 @@ def test_figures_are_those_without_it(tmp_path: Path, started: list[Preparation]
     with prepared(config, scenario, folders[0]) as preparation:
         assert not preparation.or_stop(lambda: False)()
         preparation.wait()
-        assert preparation.or_stop(lambda: True)()
         started[0]._process.join(60)
         plans = sorted(preparation.optima.iterdir())
         assert len(plans) == len(data.test)
@@ -92,6 +91,16 @@ def test_what_cannot_be_tuned_ends_the_training(tmp_path: Path, started: list[Pr
     with pytest.raises(OSError, match="baselines") as here:
         tuned_baselines(config, scenario, folder)
     assert str(beside_training.value) == str(here.value)
+
+
+def test_a_run_that_is_stopped_ends_it_at_once(tmp_path: Path, started: list[Preparation]):
+    config = config_of(tmp_path)
+    with prepared(config, scenario_of(config), RunFolder.create(config)) as preparation:
+        process = psutil.Process(started[0]._process.pid)
+        assert preparation.or_stop(lambda: True)()
+        assert not process.is_running()
+        # The signal came after the last iteration: what is missing is tuned then.
+        preparation.wait()
 
 
 def test_what_is_misspelt_is_said_before_anything_begins(tmp_path: Path):

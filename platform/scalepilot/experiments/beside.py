@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ class Preparation:
 
     def __init__(self, optima: Path) -> None:
         self.optima = optima
+        self._process: BaseProcess | None = None
         self._tuned = True
 
     def begin(self, config: ExperimentConfig, folder: RunFolder, cores: int) -> None:
@@ -111,7 +113,11 @@ class Preparation:
         def asked() -> bool:
             if not self._tuned and self._pipe.poll():
                 self._take()
-            return stop()
+            if not stop():
+                return False
+            # A run that is stopped is compared with nobody.
+            self.end()
+            return True
 
         return asked
 
@@ -140,8 +146,8 @@ class Preparation:
 
     def end(self) -> None:
         """End the processes at once."""
-        process = getattr(self, "_process", None)
-        if process is None:
+        process, self._process, self._tuned = self._process, None, True
+        if process is None or process.pid is None:
             return
         # Its group holds the processes that it has started; before it has one, it has started none.
         with contextlib.suppress(ProcessLookupError):
