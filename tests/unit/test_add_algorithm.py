@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from scalepilot.config import config_from_mapping
 from scalepilot.config.algorithm import Algorithm
 from scalepilot.config.algorithms import ALGORITHMS, by_name
 from scalepilot.config.sections import DQNConfig, LearningConfig
@@ -143,6 +144,13 @@ def test_a_run_of_another_algorithm_is_readable_without_the_package(tmp_path: Pa
     assert "tabular:" in done.stdout
     assert "hill_climb" not in done.stdout
     assert done.stdout.endswith("True\n"), done.stderr
+
+
+def test_a_run_of_an_algorithm_whose_package_is_gone_says_what_is_missing():
+    with pytest.raises(
+        ConfigError, match=r"algorithm: 'climb' is not allowed; allowed: ppo, .*install the package that brings it"
+    ):
+        config_from_mapping({"algorithm": "climb", "climb": {"noise": 1.0}})
 
 
 def record(name: str, section: str = "own", settings: type[LearningConfig] = LearningConfig) -> Algorithm:

@@ -128,6 +128,12 @@ def config_from_mapping(values: Any, overrides: Sequence[str] = (), source: str 
     workload = merged.get("workload")
     if isinstance(workload, Mapping) and "kind" not in workload:
         raise ConfigError(f"{source}: workload.kind: is missing; allowed: {', '.join(WORKLOADS)}")
+    algorithm = merged.get("algorithm")
+    if isinstance(algorithm, str) and algorithm not in ALGORITHMS:
+        # Before its section is called an unknown key.
+        allowed, hint = ", ".join(ALGORITHMS), did_you_mean(algorithm, ALGORITHMS)
+        others = "or install the package that brings it"
+        raise ConfigError(f"{source}: algorithm: {shown(algorithm)} is not allowed; allowed: {allowed}{hint}, {others}")
     return checked(ExperimentConfig, ADAPTER, merged, source)
 
 
