@@ -8,7 +8,7 @@ below what it configures. Packages of others add theirs with an entry point of t
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from scalepilot.config.algorithm import Algorithm
 from scalepilot.config.sections import DQNConfig, PPOConfig, TabularConfig
@@ -139,7 +139,6 @@ BUILT_IN_SECTIONS = {algorithm.section for algorithm in _BUILT_IN}
 ENGINES = tuple(dict.fromkeys(engine for algorithm in ALGORITHMS.values() for engine in algorithm.engines))
 
 
-def names(having: Mapping[str, Algorithm] | None = None, **facts: object) -> list[str]:
+def names(**facts: object) -> list[str]:
     """Names of the algorithms whose records hold these facts."""
-    algorithms = ALGORITHMS if having is None else having
-    return [a.name for a in algorithms.values() if all(getattr(a, key) == value for key, value in facts.items())]
+    return [a.name for a in ALGORITHMS.values() if all(getattr(a, key) == value for key, value in facts.items())]
