@@ -255,7 +255,7 @@ def test_policies_for_another_environment_are_judged_by_return(capsys, tmp_path)
     assert (roles["mine"], roles["random"], roles["never"]) == ("policy", "policy", "baseline")
     compare("--plot-only", tmp_path / "out")
     assert "QueueScaling-v0" in capsys.readouterr().out
-    for option in ("--steps", "--windows", "--arrival-seeds", "--peak-rps"):
+    for option in ("--steps", "--windows", "--arrival-seeds"):
         compare(tmp_path / "mine", option, "5", code=2)
         assert f"{option}: is not used on scalepilot/QueueScaling-v0; allowed: --episodes" in capsys.readouterr().err
     compare("kpa", "--episodes", "5", "--workload", "spike", code=2)

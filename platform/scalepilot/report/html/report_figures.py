@@ -97,16 +97,16 @@ def big_figures(comparison: Comparison) -> list[Figure]:
         return figures
     gap = comparison.gap_closed.get(policy.name, {}).get(baseline.name)
     if gap is not None and comparison.gap_reference is not None and gap.pairs:
-        share = gap.share
+        share, gain = gap.share, "saving" if comparison.objective.lower_is_better else "gain"
         spread = f"95 %: {whole(100 * share.low)} … {whole(100 * share.high)} %. " if share.is_known else ""
         towards = "the clairvoyant optimum" if comparison.gap_reference.is_bound else comparison.gap_reference.name
         told = f"{spread}The way from {baseline.name} to {towards}, which knows the future."
         if gap.left_out > gap.pairs:
             # A share of next to nothing is no figure to take away.
             few = f"In {gap.left_out} of {gap.pairs + gap.left_out} episodes {baseline.name} comes within 5 % of {towards}."
-            figures.append(Figure("Of the possible saving", "little to save", few))
+            figures.append(Figure(f"Of the possible {gain}", f"little to {'save' if gain == 'saving' else 'gain'}", few))
         else:
-            figures.append(Figure("Of the possible saving", f"{whole(100 * share.mean)} %", told))
+            figures.append(Figure(f"Of the possible {gain}", f"{whole(100 * share.mean)} %", told))
     return figures
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scalepilot.evaluate.comparison import ROLES
-from scalepilot.evaluate.statistics.intervals import Interval
+from scalepilot.evaluate.statistics.intervals import UNKNOWN, Interval
 from scalepilot.evaluate.suite import Standing, SuiteComparison
 from scalepilot.report.html.chart_data import interval_bar
 from scalepilot.report.html.report_figures import Figure, cell, whole, with_minus
@@ -24,10 +24,10 @@ def suite_view(suite: SuiteComparison) -> dict[str, Any]:
     judged = _outcome(suite, policy, baseline)
     against = [b.name for b in _baselines(suite)]
     standings = [standing for role in ROLES for standing in suite.of_role(role)]
-    bars = [standing.relative_cost_iqm for standing in standings]
+    bars = [_bar_of(suite, standing) for standing in standings]
+    even = 1.0 if suite.objective.lower_is_better else 0.5
     is_cost, columns = suite.objective.lower_is_better, _columns(suite)
     better = "cheaper" if is_cost else "better"
-    figure = "J" if suite.objective.metric == "J" else suite.objective.short_label
     return {
         "verdict": _verdict(suite, policy, baseline, judged),
         "outcome": judged,
@@ -35,9 +35,10 @@ def suite_view(suite: SuiteComparison) -> dict[str, Any]:
         "scope": _scope(suite),
         "figures": _figures(suite, policy, baseline, judged),
         "columns": [
-            _heading(suite),
+            *([_RELATIVE] if is_cost else []),
+            *(f"{better.capitalize()} than {name}, probability" for name in against if not is_cost),
             *columns,
-            *(f"{better.capitalize()} than {name}, probability" for name in against),
+            *(f"{better.capitalize()} than {name}, probability" for name in against if is_cost),
             *(f"Gap closed from {name}" for name in against if any(s.gap_closed for s in standings)),
         ],
         "rows": [
@@ -46,13 +47,19 @@ def suite_view(suite: SuiteComparison) -> dict[str, Any]:
                 "role": s.role,
                 "detail": s.detail,
                 "best": s is policy,
-                "bar": interval_bar(s.relative_cost_iqm, [*bars, Interval(1.0, 1.0, 1.0)], zero=1.0),
+                "bar": interval_bar(_bar_of(suite, s), [*bars, Interval(even, even, even)], zero=even),
                 "cells": _cells(suite, s, against, any(other.gap_closed for other in standings)),
             }
             for s in standings
         ],
         "note": _note(suite, better),
-        "matrix_note": f"{_heading(suite)}, below it the {figure}; bold: the best that can be deployed.",
+        "mark": "1" if is_cost else "50 %",
+        "matrix_note": (
+            f"J as a multiple of that of {suite.yardstick}, below it J per hour"
+            if is_cost
+            else suite.objective.label.capitalize()
+        )
+        + "; bold: the best that can be deployed.",
         "workloads": list(suite.workloads),
         "matrix": _matrix(suite, standings, policy),
         "yardstick": suite.yardstick,
@@ -77,22 +84,28 @@ def _outcome(suite: SuiteComparison, policy: Standing | None, baseline: Standing
     return "better" if chance.low > 0.5 else "worse"
 
 
+_RELATIVE = "Relative cost"
+
+
+def _bar_of(suite: SuiteComparison, standing: Standing) -> Interval:
+    """What the table draws: the relative cost, or how probably a run is better than one of the best baseline."""
+    if suite.objective.lower_is_better:
+        return standing.relative_cost_iqm
+    best = suite.best("baseline")
+    return UNKNOWN if best is None else standing.improvement.get(best.name, UNKNOWN)
+
+
 def _note(suite: SuiteComparison, better: str) -> str:
-    figure = "J" if suite.objective.metric == "J" else suite.objective.short_label
     relative = (
-        f"Relative cost: {figure} as a multiple of the mean {figure} of {suite.yardstick} on the same workload"
+        f"Relative cost: J as a multiple of the mean J of {suite.yardstick} on the same workload, so that every workload"
+        " weighs the same; the interquartile mean (of the middle half) of all runs. "
         if suite.objective.lower_is_better
-        else f"Relative loss: 1 is the mean {figure} of {suite.yardstick} on the same workload, 0.9 is a tenth of its size better"
+        else ""
     )
     return (
-        f"{relative}, so that every workload weighs the same; the interquartile mean (of the middle half) of all runs. The"
-        f" probability is that of one run being {better} than one of the baseline's in the same window. Below: 95 % intervals,"
-        " days (or episodes) and training seeds resampled."
+        f"{relative}The probability is that of one run being {better} than one of the baseline's in the same window, so every"
+        " workload weighs the same. Below: 95 % intervals, days (or episodes) and training seeds resampled."
     )
-
-
-def _heading(suite: SuiteComparison) -> str:
-    return "Relative cost" if suite.objective.lower_is_better else "Relative loss"
 
 
 def _columns(suite: SuiteComparison) -> dict[str, str]:
@@ -108,21 +121,23 @@ def _verdict(suite: SuiteComparison, policy: Standing | None, baseline: Standing
     if policy is None or baseline is None:
         alone = policy or baseline or suite.standings[0]
         return f"{alone.name} is the best {where}; there is nothing to compare it with."
-    ours, theirs = policy.relative_cost_iqm, baseline.relative_cost_iqm
-    difference = 100 * (ours.mean / theirs.mean - 1)
-    is_cost, sign = suite.objective.lower_is_better, suite.objective.sign
-    less, more = ("less", "more") if is_cost else ("better", "worse")
-    amount = f"{abs(difference):.1f} % {less if difference < 0 else more}"
+    sign, is_cost = suite.objective.sign, suite.objective.lower_is_better
     won = sum(
         sign * c.figure(policy.name).mean < min(sign * c.figure(b.name).mean for b in c.of_role("baseline"))
         for c in suite.comparisons
     )
     chance = policy.improvement[baseline.name]
     spread = f" (95 % interval {whole(100 * chance.low)} … {whole(100 * chance.high)} %)" if chance.is_known else ""
-    verb = "costs" if is_cost else "is"
-    claim = f"{verb} {amount} than {baseline.name}, the best baseline, {where}"
-    if judged == "undecided":
-        claim = f"is not distinguishable from {baseline.name}, the best baseline, {where} (it {verb} {amount})"
+    rival = f"{baseline.name}, the best baseline, {where}"
+    if is_cost:
+        difference = 100 * (policy.relative_cost_iqm.mean / baseline.relative_cost_iqm.mean - 1)
+        amount = f"costs {abs(difference):.1f} % {'less' if difference < 0 else 'more'}"
+        claim = f"{amount} than {rival}"
+        if judged == "undecided":
+            claim = f"is not distinguishable from {rival} (it {amount})"
+    else:
+        words = {"undecided": "is not distinguishable from", "better": "is better than"}
+        claim = f"{words.get(judged, 'is worse than')} {rival}"
     return (
         f"{policy.name} {claim}; a run of it is {'cheaper' if is_cost else 'better'} with probability"
         f" {whole(100 * chance.mean)} %{spread}, and its mean is better than every baseline's on {won} of {number}."
@@ -132,11 +147,15 @@ def _verdict(suite: SuiteComparison, policy: Standing | None, baseline: Standing
 def _figures(suite: SuiteComparison, policy: Standing | None, baseline: Standing | None, judged: str) -> list[Figure]:
     if policy is None or baseline is None:
         return []
-    ours, theirs = policy.relative_cost_iqm, baseline.relative_cost_iqm
-    spread = f"95 %: {ours.low:.2f} … {ours.high:.2f}. " if ours.is_known else ""
-    detail = f"{spread}{theirs.mean:.2f} for {baseline.name}."
-    what = "Cost" if suite.objective.lower_is_better else "Loss"
-    figures = [Figure(f"{what} relative to {suite.yardstick}", f"{ours.mean:.2f}", detail, judged)]
+    if suite.objective.lower_is_better:
+        ours, theirs = policy.relative_cost_iqm, baseline.relative_cost_iqm
+        spread = f"95 %: {ours.low:.2f} … {ours.high:.2f}. " if ours.is_known else ""
+        detail = f"{spread}{theirs.mean:.2f} for {baseline.name}."
+        figures = [Figure(f"Cost relative to {suite.yardstick}", f"{ours.mean:.2f}", detail, judged)]
+    else:
+        chance = policy.improvement[baseline.name]
+        spread = f"95 %: {whole(100 * chance.low)} … {whole(100 * chance.high)} %." if chance.is_known else ""
+        figures = [Figure(f"Better than {baseline.name}, probability", f"{whole(100 * chance.mean)} %", spread, judged)]
     late, rival = policy.figures.get("late_share"), baseline.figures.get("late_share")
     if late is not None and rival is not None:
         figures.append(
@@ -149,7 +168,8 @@ def _figures(suite: SuiteComparison, policy: Standing | None, baseline: Standing
         reference = suite.comparisons[0].gap_reference
         towards = "the clairvoyant optimum" if reference is None or reference.is_bound else reference.name
         detail = f"{spread}The way from {baseline.name} to {towards}, which knows the future."
-        figures.append(Figure("Of the possible saving", f"{whole(100 * share.mean)} %", detail))
+        gain = "saving" if suite.objective.lower_is_better else "gain"
+        figures.append(Figure(f"Of the possible {gain}", f"{whole(100 * share.mean)} %", detail))
     return figures
 
 
@@ -163,8 +183,6 @@ def _scope(suite: SuiteComparison) -> str:
 
 
 def _cells(suite: SuiteComparison, standing: Standing, against: Sequence[str], with_gap: bool) -> list[dict[str, Any]]:
-    unknown = Interval(math.nan, math.nan, math.nan)
-
     def ratio(value: float) -> str:
         return with_minus(f"{value:.3f}")
 
@@ -174,18 +192,20 @@ def _cells(suite: SuiteComparison, standing: Standing, against: Sequence[str], w
     def hundredths(value: float) -> str:
         return whole(100 * value)
 
-    cells = [cell(_heading(suite), standing.relative_cost_iqm, ratio)]
+    is_cost = suite.objective.lower_is_better
+    better = "Cheaper" if is_cost else "Better"
+    chances = [
+        cell(f"{better} than {name}, probability", standing.improvement.get(name, UNKNOWN), hundredths, " %") for name in against
+    ]
+    cells = [cell(_RELATIVE, standing.relative_cost_iqm, ratio)] if is_cost else chances
     for heading, metric in _columns(suite).items():
         late = metric == "late_share"
-        cells.append(cell(heading, standing.figures.get(metric, unknown), percent if late else plain, " %" if late else ""))
-    better = "Cheaper" if suite.objective.lower_is_better else "Better"
-    cells += [
-        cell(f"{better} than {name}, probability", standing.improvement.get(name, unknown), hundredths, " %") for name in against
-    ]
+        cells.append(cell(heading, standing.figures.get(metric, UNKNOWN), percent if late else plain, " %" if late else ""))
+    cells += chances if is_cost else []
     if with_gap:
         for name in against:
             gap = standing.gap_closed.get(name)
-            share = gap.share if gap is not None and gap.pairs else unknown
+            share = gap.share if gap is not None and gap.pairs else UNKNOWN
             cells.append(cell(f"Gap closed from {name}", share, hundredths, " %"))
     return cells
 
@@ -199,14 +219,14 @@ def _matrix(suite: SuiteComparison, standings: Sequence[Standing], best: Standin
         cells = []
         for comparison, least in zip(suite.comparisons, best_of, strict=True):
             mean, base = comparison.figure(standing.name).mean, comparison.figure(suite.yardstick).mean
-            # A return may have either sign: see `compare_suite`.
-            share = math.nan if not base else mean / base if sign > 0 else 1.0 + (base - mean) / abs(base)
+            share = math.nan if not base else mean / base
+            relative = f"{share:.3f}" if math.isfinite(share) else "–"
             cells.append(
                 {
                     "label": comparison.workload,
-                    "mean": with_minus(f"{share:.3f}") if math.isfinite(share) else "–",
-                    "interval": with_minus(show(mean)),
-                    "sort": share if math.isfinite(share) else "",
+                    "mean": relative if sign > 0 else with_minus(show(mean)),
+                    "interval": show(mean) if sign > 0 else "",
+                    "sort": mean if sign < 0 else share if math.isfinite(share) else "",
                     "lowest": least == sign * mean and standing.role != "reference",
                 }
             )

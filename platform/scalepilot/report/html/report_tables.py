@@ -150,7 +150,7 @@ def _share(share: float) -> str:
 def _facts(comparison: Comparison) -> list[tuple[str, str]]:
     scope = comparison.scope
     facts = [
-        ("Workload" if scope.days else "Environment", comparison.workload),
+        ("Workload" if scope.days else "Episodes of", comparison.workload),
         ("Test", describe_scope(comparison)),
         *([("Days", str(scope.days))] if scope.days else []),
     ]

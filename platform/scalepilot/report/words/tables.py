@@ -94,28 +94,24 @@ def _late(comparison: Comparison, ours: Contender, theirs: Contender | None = No
 
 def suite_table(suite: SuiteComparison) -> Table:
     """One row a contender over all workloads, best first within its role; fits 80 columns."""
-    best = suite.best("policy")
+    best, rival, is_cost = suite.best("policy"), _rival(suite), suite.objective.lower_is_better
     table = plain_table(f"{len(suite.workloads)} workloads: {', '.join(suite.workloads)}", describe_suite(suite))
+    decides, better = shown(suite.objective), f"{'cheaper' if is_cost else 'better'} than {rival}"
     table.add_column("", overflow="fold")
-    decides, has_late = shown(suite.objective), "late_share" in suite.standings[0].figures
-    better = f"better than {_rival(suite)}"
-    late = ("late %",) if has_late else ()
-    for heading in (_relative_heading(suite), "95 % interval", "mean", decides.heading, *late, better, "G"):
+    relative = ("cost", "95 % interval", "mean") if is_cost else ()
+    for heading in (*relative, decides.heading, *(("late %",) if is_cost else ()), better, "G"):
         table.add_column(heading, justify="right", no_wrap=heading != better)
     for role in ROLES:
         for s in suite.of_role(role):
+            cells = [decides.show(s.figures[suite.objective.metric].mean)]
+            if is_cost:
+                cost = s.relative_cost_iqm
+                cells = [fixed(cost.mean, 3), _range(cost, 3), fixed(s.relative_cost_mean.mean, 3), *cells]
+                cells.append(percent(s.figures["late_share"].mean) if "late_share" in s.figures else "")
+            cells += [_chance(s, rival), gap_text(s.gap_closed.get(rival))]
             is_best = best is not None and s.name == best.name
-            table.add_row(
-                Text(f"{'*' if is_best else ' '} {s.name}"),
-                fixed(s.relative_cost_iqm.mean, 3),
-                _range(s.relative_cost_iqm, 3),
-                fixed(s.relative_cost_mean.mean, 3),
-                decides.show(s.figures[suite.objective.metric].mean),
-                *([percent(s.figures["late_share"].mean)] if has_late else []),
-                _chance(s, _rival(suite)),
-                gap_text(s.gap_closed.get(_rival(suite))),
-                style="bold" if is_best else "dim" if role == "reference" else None,
-            )
+            style = "bold" if is_best else "dim" if role == "reference" else None
+            table.add_row(Text(f"{'*' if is_best else ' '} {s.name}"), *cells, style=style)
     return table
 
 
@@ -127,15 +123,13 @@ def describe_suite(suite: SuiteComparison) -> str:
     inner = "episodes" if blocks == {"episode"} else "days" if blocks == {"day"} else "days (windows where there is one day)"
     nested = f"up to {seeds} training seeds and {inner}" if seeds else inner
     wide = " (few: widened for it)" if few or seeds else ""
+    gap = f"G: gap closed from {_rival(suite)}, 1 is clairvoyant."
+    if not suite.objective.lower_is_better:
+        return f"{suite.objective.short_label}: mean over the workloads. {gap}"
     return (
-        f"{_relative_heading(suite)}: interquartile mean over runs and workloads, {suite.yardstick} = 1, lower is better;"
-        " mean: their mean. 95 % intervals:"
-        f" bootstrap over {nested}{wide}. G: gap closed from {_rival(suite)}, 1 is clairvoyant."
+        f"cost: interquartile mean of J over runs and workloads, {suite.yardstick} = 1; mean: their mean. 95 % intervals:"
+        f" bootstrap over {nested}{wide}. {gap}"
     )
-
-
-def _relative_heading(suite: SuiteComparison) -> str:
-    return "cost" if suite.objective.lower_is_better else "loss"
 
 
 def suite_verdict(suite: SuiteComparison) -> str:
@@ -144,21 +138,26 @@ def suite_verdict(suite: SuiteComparison) -> str:
     if policy is None or rival is None:
         alone = policy or rival or suite.standings[0]
         return f"{alone.name} is the only one of its kind; there is nothing to compare it with."
-    cost, is_cost = policy.relative_cost_iqm, suite.objective.lower_is_better
-    less, more = ("less", "more") if is_cost else ("better", "worse")
-    share = f"{100 * abs(1 - cost.mean):.1f} % {less if cost.mean < 1 else more} than {rival.name}"
+    is_cost = suite.objective.lower_is_better
     outcomes = [c.outcome(policy.name, rival.name) for c in suite.comparisons]
     good, bad = ("cheaper", "more expensive") if is_cost else ("better", "worse")
     counts = (
         f"clearly {good} on {outcomes.count('better')} of {len(outcomes)} workloads, clearly {bad} on {outcomes.count('worse')}"
     )
-    verb = "costs" if is_cost else "is"
+    if not is_cost:
+        # Of a return, which may be near zero, no share of it says anything.
+        chance = policy.improvement[rival.name]
+        span = f" (95 % interval {100 * chance.low:.0f} to {100 * chance.high:.0f} %)" if chance.is_known else ""
+        told = f"an episode of {policy.name} is better than one of {rival.name}, the best baseline, with probability"
+        return f"{told[0].upper()}{told[1:]} {100 * chance.mean:.0f} %{span}; {counts}."
+    cost = policy.relative_cost_iqm
+    share = f"{100 * abs(1 - cost.mean):.1f} % {'less' if cost.mean < 1 else 'more'} than {rival.name}"
     if not cost.is_known:
-        return f"{policy.name} {verb} {share}, but a single test window cannot tell that from chance; {counts}."
-    interval = f"95 % interval {cost.low:.3f} to {cost.high:.3f}{' of its cost' if is_cost else ''}"
+        return f"{policy.name} costs {share}, but a single test window cannot tell that from chance; {counts}."
+    interval = f"95 % interval {cost.low:.3f} to {cost.high:.3f} of its cost"
     if suite.yardstick == rival.name and cost.low <= 1 <= cost.high:
         return f"{policy.name} is not distinguishable from {rival.name} over all workloads ({interval}); {counts}."
-    return f"{policy.name} {verb} {share}, the best baseline over all workloads ({interval}); {counts}."
+    return f"{policy.name} costs {share}, the best baseline over all workloads ({interval}); {counts}."
 
 
 def _rival(suite: SuiteComparison) -> str:
