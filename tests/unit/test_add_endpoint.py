@@ -202,6 +202,8 @@ def test_without_the_line_it_is_not_there(store: PolicyStore) -> None:
     ("changes", "words"),
     [
         ({"key": "everybody"}, "key: 'everybody' is not allowed; allowed: needed, never, metrics, docs, page"),
+        ({"method": "PUT"}, "method: 'PUT' is not allowed; allowed: GET, POST"),
+        ({"path": "x"}, "path: 'x' is not allowed; allowed: a path that begins with /"),
         ({"path": "/v1/echo/{words}", "kept": True}, "kept: strangers would fill the memory"),
         ({"method": "POST", "kept": True}, "kept: strangers would fill the memory"),
     ],
@@ -209,6 +211,24 @@ def test_without_the_line_it_is_not_there(store: PolicyStore) -> None:
 def test_a_record_that_would_open_a_hole_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Endpoint(**{"name": "x", "path": "/x", "answer": dict, "response": dict, "summary": "x"} | changes)
+
+
+def test_two_records_of_one_path_and_method_are_refused(store: PolicyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "ENDPOINTS", (*endpoints.ENDPOINTS, Endpoint("other", "/metrics", dict, dict, "x")))
+    with pytest.raises(ValueError, match="GET /metrics: get_metrics and other answer it; allowed: one"):
+        PolicyApi(store)
+
+
+@pytest.mark.parametrize("answer", [lambda _: 1 / 0, lambda _: {"a": float("nan")}, lambda _: {"a": object()}, lambda _: {1, 2}])
+def test_a_handler_that_fails_is_a_500_in_json_and_nothing_else_stops(
+    store: PolicyStore, monkeypatch: pytest.MonkeyPatch, answer: Any
+) -> None:
+    broken = Endpoint("broken", "/broken", answer, dict, "x", label="broken")
+    monkeypatch.setattr(endpoints, "ENDPOINTS", (*endpoints.ENDPOINTS, broken))
+    api = PolicyApi(store)
+    failed = ask(api, "GET", "/broken")
+    assert (failed.status_code, failed.json()) == (500, {"error": "internal error; the server's log has the details"})
+    assert 'requests_total{endpoint="broken",policy="",status="500",version=""} 1.0' in ask(api, "GET", "/metrics").text
 
 
 def test_every_record_has_a_name_of_its_own_and_haproxy_knows_those_that_need_no_key() -> None:

@@ -14,11 +14,12 @@ import jsonschema
 import pytest
 from tests.own_loop import run
 
+from scalepilot.cluster.connection import check_address
 from scalepilot.errors import InputError
 from scalepilot.policy import save_policy
 from scalepilot.policy.rules import make_rule
 from scalepilot.serve import PolicyApi, PolicyStore, ServeConfig, serve_config
-from scalepilot.serve.http.listen import check_cluster, check_host, free_port
+from scalepilot.serve.http.listen import check_host, free_port
 from scalepilot_envs.autoscale import AutoscaleParams
 
 
@@ -253,7 +254,9 @@ def test_a_taken_port_is_refused_and_zero_finds_a_free_one() -> None:
     assert free_port(check_host("localhost", with_keys=False), 0) > 0
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "ray://127.0.0.1:1", ":6379", "127.0.0.1:x", "127.0.0.1:99999999"])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "nowhere", "ray://127.0.0.1:1", ":6379", "127.0.0.1:x", "127.0.0.1:99999999", "local"]
+)
 def test_a_cluster_that_is_not_there_is_refused_at_once(address: str) -> None:
     with pytest.raises(InputError, match="address"):
-        check_cluster(address)
+        check_address(address, "address", ("auto",))

@@ -90,11 +90,12 @@ def _config(arguments: argparse.Namespace) -> ServeConfig:
 
 
 def _serve(config: ServeConfig, arguments: argparse.Namespace) -> int:
+    from scalepilot.cluster.connection import check_address
     from scalepilot.serve import PolicyApi
     from scalepilot.serve.catalogue.opening import open_store
     from scalepilot.serve.http.gate import own_hosts
     from scalepilot.serve.http.keys import ApiKeys
-    from scalepilot.serve.http.listen import check_cluster, check_host, free_port
+    from scalepilot.serve.http.listen import check_host, free_port
     from scalepilot.serve.http.logs import muted
     from scalepilot.serve.ingress.ingress import choose_ingress, set_environment
 
@@ -111,7 +112,7 @@ def _serve(config: ServeConfig, arguments: argparse.Namespace) -> int:
         except ModuleNotFoundError as error:
             raise _not_installed(error) from None
     if arguments.address:
-        check_cluster(arguments.address)
+        check_address(arguments.address, "address", ("auto",))
     port = free_port(host, config.port)
     config = replace(_absolute(config), host=host, port=port, ingress=ingress, without_keys=keys is None)
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -114,26 +114,26 @@ def on_each_node(work: Callable[[], str], seconds: float, remedy: str = "see its
         yield node, found
 
 
-def check_address(address: str) -> None:
+def check_address(address: str, key: str = "resources.address", words: tuple[str, ...] = ("auto", "local")) -> None:
     """Check within seconds that a Ray cluster answers at an address: Ray itself tries for a minute, or for many.
 
     Args:
-        address: HOST:PORT, ray://HOST:PORT, auto, or local.
+        address: HOST:PORT, ray://HOST:PORT, or one of the words.
+        key: what errors call it.
+        words: that are taken as they are.
 
     Raises:
         InputError: not an address, or no cluster answers there.
     """
-    if address in ("auto", "local"):
+    if address in words:
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or "/" in host or not (port.isascii() and port.isdigit()):
-        raise InputError(
-            f"resources.address: {address[:80]!r} is not allowed; allowed: HOST:PORT of a Ray cluster, ray://HOST:PORT, auto"
-        )
+        raise InputError(f"{key}: {address[:80]!r} is not allowed; allowed: HOST:PORT of a Ray cluster, ray://HOST:PORT, auto")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
     except (OSError, OverflowError, UnicodeError) as error:
-        raise InputError(f"resources.address: {address[:80]!r} cannot be reached ({error})") from None
+        raise InputError(f"{key}: {address[:80]!r} cannot be reached ({error})") from None
     if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
         # A greeting would need Ray's certificates.
         return
@@ -143,7 +143,7 @@ def check_address(address: str) -> None:
         try:
             grpc.channel_ready_future(channel).result(timeout=_ANSWER_SECONDS)
         except grpc.FutureTimeoutError:
-            raise InputError(f"resources.address: {address[:80]!r} cannot be reached (what answers is not Ray)") from None
+            raise InputError(f"{key}: {address[:80]!r} cannot be reached (what answers is not Ray)") from None
 
 
 def cpus_of(resources: ResourcesConfig) -> int:

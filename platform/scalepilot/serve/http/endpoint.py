@@ -86,7 +86,10 @@ class Endpoint:
     description: str = ""
 
     def __post_init__(self) -> None:
-        if self.key not in (allowed := ("needed", "never", *OPENABLE)):
-            raise ValueError(f"{self.name}: key: {self.key!r} is not allowed; allowed: {', '.join(allowed)}")
+        for key, value, allowed in (("method", self.method, ("GET", "POST")), ("key", self.key, ("needed", "never", *OPENABLE))):
+            if value not in allowed:
+                raise ValueError(f"{self.name}: {key}: {value!r} is not allowed; allowed: {', '.join(allowed)}")
+        if not self.path.startswith("/"):
+            raise ValueError(f"{self.name}: path: {self.path!r} is not allowed; allowed: a path that begins with /")
         if self.kept and ("{" in self.path.replace("{name}", "").replace("{version}", "") or self.method != "GET"):
             raise ValueError(f"{self.name}: kept: strangers would fill the memory; allowed: a GET of fixed paths and policies")

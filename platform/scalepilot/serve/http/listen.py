@@ -7,8 +7,6 @@ import socket
 
 from scalepilot.errors import InputError
 
-_CONNECT_SECONDS = 5.0
-
 
 def check_host(host: str, *, with_keys: bool) -> str:
     """The address to listen on.
@@ -30,26 +28,6 @@ def check_host(host: str, *, with_keys: bool) -> str:
             f"host: {host[:80]!r} is not allowed without API keys; allowed: 127.0.0.1, ::1, or any with --api-key-file"
         )
     return address
-
-
-def check_cluster(address: str) -> None:
-    """Check that something listens where a Ray cluster should: Ray itself tries for many minutes.
-
-    Args:
-        address: HOST:PORT, ray://HOST:PORT, or auto.
-
-    Raises:
-        InputError: not an address, or nobody is there.
-    """
-    if address == "auto":
-        return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()):
-        raise InputError(f"address: {address[:80]!r} is not allowed; allowed: HOST:PORT of a running Ray cluster, or auto")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, OverflowError, UnicodeError) as error:
-        raise InputError(f"address: no Ray cluster answers at {address[:80]} ({error})") from None
 
 
 def free_port(host: str, port: int) -> int:

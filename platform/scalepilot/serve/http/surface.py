@@ -126,7 +126,9 @@ def _routes() -> list[tuple[Route, Methods]]:
     """The records by path, the most letters of its own first: what ends in `:decide` is no policy's name."""
     by_path: dict[str, dict[str, Endpoint]] = {}
     for endpoint in endpoints.ENDPOINTS:
-        by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
+        first = by_path.setdefault(endpoint.path, {}).setdefault(endpoint.method, endpoint)
+        if first is not endpoint:
+            raise ValueError(f"{endpoint.method} {endpoint.path}: {first.name} and {endpoint.name} answer it; allowed: one")
     found: list[tuple[Route, Methods]] = []
     for path in sorted(by_path, key=lambda path: -len(_PART.sub("", path))):
         by_method = by_path[path]
