@@ -128,7 +128,7 @@ def test_submit_brings_the_run_of_an_environment_that_only_this_machine_has(away
     path = tmp_path / "config.yaml"
     path.write_text(TABULAR)
     client = away.with_own_environments(repo)
-    done = client.run("scalepilot.cli", "submit", str(path), "--address", away.address, "--output", str(tmp_path / "runs"))
+    done = client.run("scalepilot.cli", "submit", str(path), "--address", away.address, "--out", str(tmp_path / "runs"))
     assert done.returncode == 0, done.stdout + done.stderr
     run = Path(next(line for line in done.stdout.splitlines() if line.startswith("run:")).split()[-1])
     assert run.parent.parent == tmp_path / "runs"

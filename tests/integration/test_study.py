@@ -63,10 +63,10 @@ def test_a_study_trains_measures_writes_and_goes_on_where_it_was(
     assert summary["tasks"]["Grid"]["verdict"] in page
     assert summary["tasks"]["Grid"]["analysis"]["Final performance"] in (out / "analysis.md").read_text()
 
-    assert "--out: out holds runs; allowed: a new folder, or --reuse" in refused(capsys, "study", "study.yaml", "--out", "out")
+    assert "--out: out holds runs; allowed: a new folder, or --resume" in refused(capsys, "study", "study.yaml", "--out", "out")
 
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("run.json")}
-    assert main(["study", "study.yaml", "--out", "out", "--reuse", "--seeds", "0", "1", "2", "--jobs", "2"]) == 0
+    assert main(["study", "study.yaml", "--out", "out", "--resume", "--seeds", "0", "1", "2", "--jobs", "2"]) == 0
     assert "4 of 6 runs are finished already" in capsys.readouterr().err
     after = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("run.json")}
     assert len(after) == 6
@@ -93,7 +93,7 @@ def test_ctrl_c_ends_the_runs_in_order_and_reuse_resumes_them(tmp_path: Path, cl
     assert not _children_of(running.pid), "no worker is left"
     status = [json.loads(path.read_text())["status"] for path in tmp_path.glob("out/runs/*/*/run.json")]
     assert "interrupted" in status
-    done = study(tmp_path, cli_env, "--out", "out", "--reuse", "--seeds", "0")
+    done = study(tmp_path, cli_env, "--out", "out", "--resume", "--seeds", "0")
     assert done.returncode == 0, done.stderr
     resumed = [json.loads(path.read_text()) for path in tmp_path.glob("out/runs/*/*/run.json")]
     assert [run["status"] for run in resumed].count("finished") == 2

@@ -47,7 +47,7 @@ def test_a_job_trains_elsewhere_and_its_run_comes_back(
     with ray_nodes([1], [{"PATH": cli_env["PATH"]}], dashboard_port=port):
         address = f"http://127.0.0.1:{port}"
         wait_for_agent(address)
-        printed = said(capfd, "submit", tmp_path / "config.yaml", "--address", address, "--output", tmp_path / "runs")
+        printed = said(capfd, "submit", tmp_path / "config.yaml", "--address", address, "--out", tmp_path / "runs")
     run = Path(next(line for line in printed.splitlines() if line.startswith("run:")).split()[-1])
     assert run.parent.parent == tmp_path / "runs"
     folder, config = RunFolder.open(run)

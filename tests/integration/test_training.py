@@ -259,7 +259,7 @@ def test_a_bad_input_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.Captu
         ("train --resume nowhere", "holds no config.yaml"),
         ("train config.yaml --set ppo.lr=abc", "ppo.lr: 'abc' is not allowed"),
         ("train config.yaml --set algorithm=pppo", "did you mean ppo?"),
-        ("train config.yaml --trace nowhere.csv", "nowhere.csv: no such file"),
+        ("train config.yaml --workload nowhere.csv", "nowhere.csv: no such file"),
         ("train config.yaml --set resources.num_gpus_per_learner=1", "this machine has no CUDA GPU"),
         ("train config.yaml --set evaluation.window_steps=1920", "a window has 1920"),
         ("evaluate nowhere", "nowhere: no such folder"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_importing_prints_a_command_that_works(capsys, tmp_path, repo, days):
     words = shlex.split(command)
     assert words[:3] == ["scalepilot", "train", "tune_configs/autoscale-ppo.yaml"]
     arguments = build_parser().parse_args(words[1:])
-    config = with_trace(load_config(repo / arguments.config, arguments.set), arguments.trace, arguments.peak_rps)
+    config = with_trace(load_config(repo / arguments.config, arguments.set), Path(arguments.workload), arguments.peak_rps)
     window = config.evaluation.window_steps
     data = protocol_v1("mine", config.workload, config.env.params, window_steps=window)
     assert len(data.train_series) >= config.env.episode_steps
@@ -79,7 +80,7 @@ def test_an_imported_trace_is_written_in_utc_on_a_regular_grid(capsys, tmp_path)
     out = tmp_path / "out.csv"
     shown = said(capsys, "workload", "import", csv(tmp_path, text=text), "--unit", "rps", "--gaps", "linear", "-o", out)
     assert f"written: {out}" in shown
-    assert f"--trace {out}" in shown
+    assert f"--workload {out}" in shown
     assert out.read_text().splitlines()[:2] == ["timestamp,requests_per_second", "2024-01-01T00:00:00Z,0.5"]
     assert read_csv(out).rates_rps.tolist() == [i + 0.5 for i in range(100)]
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
@@ -88,7 +89,7 @@ def test_an_imported_trace_is_written_in_utc_on_a_regular_grid(capsys, tmp_path)
 def test_importing_as_json_says_the_command(capsys, tmp_path):
     path = csv(tmp_path, 3000)
     shown = json.loads(said(capsys, "workload", "import", path, "--json"))
-    assert shown["train"].startswith(f"scalepilot train tune_configs/autoscale-ppo.yaml --trace {path}")
+    assert shown["train"].startswith(f"scalepilot train tune_configs/autoscale-ppo.yaml --workload {path}")
     assert shown["written"] is None
 
 

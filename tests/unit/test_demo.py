@@ -170,14 +170,14 @@ def test_a_film_of_a_long_episode_has_some_hundred_and_fifty_pictures():
 
 
 def test_piped_output_is_a_table_without_cursor_codes(capsys):
-    out = said(capsys, "hpa", "--pattern", "spike", "--steps", 40)
+    out = said(capsys, "hpa", "--workload", "spike", "--steps", 40)
     assert "\x1b" not in out
     assert "\r" not in out
     assert [line.split()[0] for line in out.splitlines()[2:4]] == ["hpa", "optimum"]
-    rows = json.loads(said(capsys, "hpa", "--pattern", "spike", "--steps", 40, "--json"))["policies"]
+    rows = json.loads(said(capsys, "hpa", "--workload", "spike", "--steps", 40, "--json"))["policies"]
     assert f"{rows[0]['J_per_hour']:.3f}" in out
     assert rows[1]["J_per_hour"] <= rows[0]["J_per_hour"]
-    again = json.loads(said(capsys, "hpa", "--pattern", "spike", "--steps", 40, "--json"))["policies"]
+    again = json.loads(said(capsys, "hpa", "--workload", "spike", "--steps", 40, "--json"))["policies"]
     assert rows == again, "the same window and arrivals every time"
 
 
@@ -208,9 +208,9 @@ def test_a_trained_policy_flies_beside_the_default_hpa(capsys, tiny_artifact):
         (["hpa", "--steps", "0"], "--steps: 0 is not allowed"),
         (["hpa", "--delay", "-1"], "--delay: -1 is not allowed; allowed: 0 to 60 seconds"),
         (["hpa", "--seed", "-1"], "--seed: -1 is not allowed"),
-        (["hpa", "--pattern", "waves"], "--pattern waves: is no file and no kind; allowed: a trace's file, or"),
+        (["hpa", "--workload", "waves"], "--workload waves: is no file and no kind; allowed: a trace's file, or"),
         (["hpa", "--env", "Autoscal-v0"], "--env: 'Autoscal-v0' is not allowed"),
-        (["random", "--env", "GridWorld-v0", "--pattern", "spike"], "has no requests to serve"),
+        (["random", "--env", "GridWorld-v0", "--workload", "spike"], "has no requests to serve"),
         (["optimum", "--env", "GridWorld-v0"], "optimum: is neither a folder nor a rule"),
     ],
 )
@@ -236,7 +236,7 @@ def test_a_policy_of_other_fields_is_named(capsys, tiny_network, tmp_path):
 def test_ctrl_c_on_a_terminal_ends_with_the_table_so_far():
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    command = [sys.executable, "-m", "scalepilot.cli", "demo", "hpa", "--pattern", "spike", "--steps", "400", "--delay", "0.1"]
+    command = [sys.executable, "-m", "scalepilot.cli", "demo", "hpa", "--workload", "spike", "--steps", "400", "--delay", "0.1"]
     process = subprocess.Popen(command, stdin=follower, stdout=follower, stderr=follower, env={**os.environ, "TERM": "xterm"})
     os.close(follower)
     seen, deadline = b"", time.monotonic() + 120

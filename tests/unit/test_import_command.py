@@ -21,7 +21,7 @@ def test_what_was_recognised_is_shown_and_the_next_command_works(capsys, tmp_pat
     assert "recognised: Grafana's CSV; requests per second, as written beside the numbers" in text
     assert "value column 'checkout'" in text
     assert "times without a zone, taken as UTC" in text
-    assert f"scalepilot train tune_configs/autoscale-ppo.yaml --trace {DATA / 'grafana_formatted.csv'}" in text
+    assert f"scalepilot train tune_configs/autoscale-ppo.yaml --workload {DATA / 'grafana_formatted.csv'}" in text
     shown = json.loads(said(capsys, "workload", "import", DATA / "prom_counter_nginx.json", "--json"))
     assert shown["recognised"]["unit"].startswith("a rising counter of requests, 600 whole numbers that rise to 1,660,285")
     assert shown["requests_per_second"]["mean"] == pytest.approx(46.13, abs=0.01)

@@ -128,7 +128,7 @@ def test_a_missing_policy_is_an_error_and_a_missing_plot_a_warning(capsys, run):
     shutil.rmtree(run / "plots")
     only(run, "warning", "plots", "is missing")
     assert main(["verify", str(run)]) == 0
-    assert f"scalepilot plot {run}" in capsys.readouterr().out
+    assert f"scalepilot report --plots {run}" in capsys.readouterr().out
     shutil.rmtree(run / "policy")
     assert ("error", "policy", "is missing") in found(run)
 

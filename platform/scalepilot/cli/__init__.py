@@ -12,6 +12,7 @@ from typing import Any
 from scalepilot import __version__
 from scalepilot.cli import streams
 from scalepilot.cli.checks import check_arguments
+from scalepilot.cli.old_names import renamed
 from scalepilot.errors import InputError, ScalepilotError, printable
 from scalepilot.files.ownership import check_listed_modules
 
@@ -23,12 +24,10 @@ COMMANDS = {
     "compare": "scalepilot.cli.compare",
     "report": "scalepilot.cli.report",
     "tune": "scalepilot.cli.tune",
-    "crosscheck": "scalepilot.cli.crosscheck",
     "submit": "scalepilot.cli.submit",
     "runs": "scalepilot.cli.runs",
     "study": "scalepilot.cli.study",
     "demo": "scalepilot.cli.demo",
-    "plot": "scalepilot.cli.plot",
     "verify": "scalepilot.cli.verify",
     "serve": "scalepilot.cli.serve",
     "policy": "scalepilot.cli.policy",
@@ -68,7 +67,7 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     Args:
         command: whose arguments are wanted; those of every command where it is empty.
     """
-    parser = _Parser(prog="scalepilot", description="Trains autoscaling policies, proves what they are worth and serves them.")
+    parser = _Parser(prog="scalepilot", description="Train autoscaling policies, compare them with tuned rules and serve them.")
     parser.add_argument("--version", action="version", version=f"scalepilot {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name, module_name in COMMANDS.items():
@@ -88,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = next((text for text in given if text in COMMANDS), "")
     try:
         _check_text(given)
+        given = renamed(given)
+        command = next((text for text in given if text in COMMANDS), "")
         arguments = build_parser(command).parse_args(given)
         # For what says how to make it again.
         arguments.given = given

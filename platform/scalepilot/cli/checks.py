@@ -24,7 +24,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "peak_rps": (0.0, _MAX_RPS),
 }
 _MOST_SEEDS = 10_000
-_ALL_OF_TRAIN = ("config", "set", "trace", "peak_rps", "resume", "init", "address", "storage", "no_evaluation", "json")
+_ALL_OF_TRAIN = ("config", "set", "workload", "peak_rps", "resume", "init", "address", "storage", "no_evaluation", "json")
 _ALL_OF_TUNE = ("sweep", "set", "resume", "concurrency", "address", "storage", "json")
 _ALL_OF_COMPARE = (
     *("policies", "baseline", "workload", "seeds", "steps", "windows", "config", "set", "peak_rps", "evaluations"),
@@ -47,7 +47,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         "tune": _tune,
         "evaluate": _evaluate,
         "compare": _compare,
-        "crosscheck": _crosscheck,
+        "study": _study,
+        "report": _report,
         "demo": _demo,
         "submit": _submit,
         "serve": _serve,
@@ -72,6 +73,15 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise InputError(f"--seeds: {seeds} is not allowed; allowed: whole numbers from 0 to {_MAX_SEED}, each once")
 
 
+def is_kind(workload: str | None) -> bool:
+    """Whether a workload is a kind's name, and no file of that name is there."""
+    if workload is None or Path(workload).suffix or Path(workload).exists():
+        return False
+    from scalepilot_envs.workloads import WORKLOADS
+
+    return workload in WORKLOADS
+
+
 def is_given(arguments: argparse.Namespace, name: str) -> bool:
     """Whether an option is on the command line; its default may be any value."""
     value = getattr(arguments, name, None)
@@ -82,7 +92,8 @@ def is_given(arguments: argparse.Namespace, name: str) -> bool:
 def _option(arguments: argparse.Namespace, name: str) -> str:
     if name in ("config", "sweep", "policies") and not (name == "config" and arguments.command in ("compare", "serve")):
         return {"config": "CONFIG", "sweep": "SWEEP", "policies": "POLICY"}[name]
-    return f"--{name.replace('_', '-')}"
+    named = {("tune", "concurrency"): "jobs", ("submit", "output"): "out", ("demo", "pattern"): "workload"}
+    return f"--{named.get((arguments.command, name), name).replace('_', '-')}"
 
 
 def _check_number(arguments: argparse.Namespace, name: str, low: float, high: float) -> None:
@@ -103,11 +114,11 @@ def _train(a: argparse.Namespace) -> Iterator[_Rule]:
     if a.schema:
         yield _ALL_OF_TRAIN, "with --schema, which prints the schema and exits"
     if a.resume is not None:
-        yield ("trace", "peak_rps", "address"), "with --resume: a run keeps its own workload and cluster; allowed with CONFIG"
-    if a.trace is None:
-        yield ("peak_rps",), "without --trace, whose requests it scales"
-    else:
-        _refuse_set(a, "workload", "with --trace, which is the workload")
+        yield ("workload", "peak_rps", "address"), "with --resume: a run keeps its own workload and cluster; allowed with CONFIG"
+    if a.workload is None or is_kind(a.workload):
+        yield ("peak_rps",), "without a trace as --workload, whose requests it scales"
+    if a.workload is not None:
+        _refuse_set(a, "workload", "with --workload, which replaces it")
 
 
 def _tune(a: argparse.Namespace) -> Iterator[_Rule]:
@@ -133,7 +144,12 @@ def _compare(a: argparse.Namespace) -> Iterator[_Rule]:
         yield ("peak_rps",), "without --workload, whose requests it scales"
 
 
-def _crosscheck(a: argparse.Namespace) -> Iterator[_Rule]:
+def _report(a: argparse.Namespace) -> Iterator[_Rule]:
+    if not a.plots:
+        yield ("field",), "without --plots, whose policy map it is for"
+
+
+def _study(a: argparse.Namespace) -> Iterator[_Rule]:
     _refuse_set(a, "seed", "here; allowed: --seeds")
     yield from ()
 

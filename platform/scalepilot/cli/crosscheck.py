@@ -1,46 +1,41 @@
-"""`scalepilot crosscheck CONFIG`: RLlib and Stable-Baselines3 on the same experiment."""
+"""`scalepilot study EXPERIMENT`: RLlib and Stable-Baselines3 on the same experiment."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scalepilot.evaluate.statistics.intervals import Interval
     from scalepilot.experiments.study.crosscheck import CrossCheck
 
-HELP = "train with RLlib and with Stable-Baselines3 on the same budget and say whether they agree"
 
+def check(arguments: argparse.Namespace) -> int:
+    """Train, compare, print.
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `crosscheck`."""
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="experiment YAML with an algorithm of both engines")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", default=list(range(5)), metavar="SEED", help="training seeds (default: 0 1 2 3 4)"
-    )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key, such as ppo.lr=3e-4; repeatable"
-    )
-    parser.add_argument(
-        "--resume", type=Path, metavar="FOLDER", help="resume a stopped cross-check: finished runs are not repeated"
-    )
-    parser.add_argument("--json", action="store_true", help="print summary.json instead of the table")
+    Args:
+        arguments: of `study`, with an experiment's YAML.
 
+    Raises:
+        InputError: an option that only a study has.
+    """
+    from scalepilot.errors import InputError
 
-def run(arguments: argparse.Namespace) -> int:
-    """Train, compare, print."""
+    if arguments.jobs != 1:
+        raise InputError("--jobs: is not used with an experiment, whose engines are timed one after the other")
+    if (arguments.out is None) == arguments.resume:
+        raise InputError("--out: with an experiment allowed with --resume, which needs it: the folder of a stopped cross-check")
     from scalepilot.config import load_config
 
-    config = load_config(arguments.config, arguments.set)
+    config = load_config(arguments.study, arguments.set)
     from scalepilot.experiments.study.crosscheck import crosscheck
     from scalepilot.files.stored import read_text
 
-    check = crosscheck(config, arguments.seeds, arguments.resume)
+    found = crosscheck(config, list(range(5)) if arguments.seeds is None else arguments.seeds, arguments.out)
     if arguments.json:
-        print(read_text(check.folder / "summary.json"))
+        print(read_text(found.folder / "summary.json"))
     else:
-        _print(check)
+        _print(found)
     return 0
 
 

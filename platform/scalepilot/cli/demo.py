@@ -25,14 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "policies", nargs="+", metavar="POLICY", help="run or policy folders, or names of rules (hpa, kpa:target=0.8, optimum …)"
     )
     parser.add_argument("--env", metavar="ID", help="environment for rules alone (default: the policy's, or Autoscale-v0)")
-    parser.add_argument("--pattern", metavar="PATTERN", help="workload kind such as spike, or a trace's file (default: its own)")
+    parser.add_argument(
+        "--workload", dest="pattern", metavar="W", help="workload kind such as spike, or a trace's file (default: its own)"
+    )
     parser.add_argument(
         "--peak-rps", type=float, metavar="RPS", help="scale the pattern's peak to this; 0 keeps it (default: 500)"
     )
     parser.add_argument(
         "--steps", type=int, metavar="N", help="steps at most (default: 480 of Autoscale, else the whole episode)"
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="of window and arrivals (default: the liveliest window)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of window and arrivals (default: the most varied window)")
     parser.add_argument("--alone", action="store_true", help="without HPA, optimum or another rule beside")
     parser.add_argument(
         "--delay", type=float, default=_DELAY_SECONDS, metavar="SECONDS", help="pause a step on the terminal (default: 0.05)"
@@ -113,7 +115,7 @@ def _watch(flight: AutoscaleFlight | EnvFlight, delay: float) -> None:
                 drawn = now
                 live.update(screen(), refresh=True)  # type: ignore[arg-type]
             time.sleep(delay)
-    # The last picture stays above the table.
+    # The last frame stays above the table.
     out.print(screen())
 
 

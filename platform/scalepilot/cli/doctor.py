@@ -16,7 +16,7 @@ from pathlib import Path
 from scalepilot.cli import output
 from scalepilot.cluster.ray_internals import ray_home
 
-HELP = "check this installation and machine, and say how to mend what is wrong"
+HELP = "check this installation and machine and say how to fix what is wrong"
 
 # Import name → (distribution, what stops working without it, extra that installs it).
 _LIBRARIES = {

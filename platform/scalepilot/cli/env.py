@@ -12,7 +12,7 @@ from scalepilot.cli import output
 if TYPE_CHECKING:
     from scalepilot_envs import EnvEntry
 
-HELP = "list environments; show an environment's fields, actions, reward, rules and parameters"
+HELP = "list environments, or show one with fields, actions, reward and rules"
 _DEFAULT_ID = "Autoscale-v0"
 _OTHERS = (
     "Whatever gymnasium knows trains, too (`CartPole-v1`, `minigrid:MiniGrid-Empty-5x5-v0`):"

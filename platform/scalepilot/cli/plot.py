@@ -1,26 +1,23 @@
-"""`scalepilot plot RUN`: every plot of a run drawn again from what it stored."""
+"""`scalepilot report --plots RUN`: every plot of a run drawn again from what it stored."""
 
 from __future__ import annotations
 
-import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from scalepilot.cli.streams import note
 
-HELP = "draw every plot of a run again from what it stored (its log alone is enough for a learning curve)"
 
+def draw(run: Path, into: Path | None, across_and_up: Sequence[str] | None, *, as_json: bool) -> int:
+    """Draw; 0 when anything was drawn, 1 when nothing could be.
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `plot`."""
-    parser.add_argument("folder", type=Path, metavar="RUN", help="a run folder, finished or not")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write them here (default: RUN/plots)")
-    parser.add_argument("--field", nargs=2, metavar=("X", "Y"), help="fields across and up the policy map")
-    parser.add_argument("--json", action="store_true", help="print what was drawn as JSON")
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """Draw; 0 when anything was drawn, 1 when nothing could be."""
+    Args:
+        run: its folder; the log alone is enough for a learning curve.
+        into: the folder of the plots; the run's own if None.
+        across_and_up: fields of the policy map; its own choice if None.
+        as_json: print what was drawn as JSON.
+    """
     from scalepilot.errors import InputError
     from scalepilot.evaluate.comparison import Comparison
     from scalepilot.evaluate.store import SUMMARY_FILE, read_evaluation
@@ -30,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.runs.folder import RunFolder
     from scalepilot.runs.stored_metrics import stored_metrics
 
-    folder, config = RunFolder.open(arguments.folder)
+    folder, config = RunFolder.open(run)
     comparison = None
     notes = []
     if (folder.evaluation / SUMMARY_FILE).exists():
@@ -39,12 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
             comparison = stored if isinstance(stored, Comparison) else None
         except InputError as error:
             notes.append(f"evaluation: left out: {error}")
-    out = arguments.out or folder.plots
+    out = into or folder.plots
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out: {out} cannot be made ({error.strerror})") from None
-    fields = tuple(arguments.field) if arguments.field else None
+    fields = (across_and_up[0], across_and_up[1]) if across_and_up else None
     pictures = RunPictures(config, folder, lambda: Task(config), comparison, fields)
     drawn, left_out = [], {}
     for plot in pictures.plots():
@@ -54,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             write_bytes(out / plot.name, plot.svg.encode())
             drawn.append(plot.name)
     _, source = stored_metrics(folder, config)
-    if arguments.json:
+    if as_json:
         print(json.dumps({"out": str(out), "metrics": source, "drawn": drawn, "left_out": left_out}, indent=1))
     else:
         for name in drawn:
@@ -62,5 +59,5 @@ def run(arguments: argparse.Namespace) -> int:
         for name, reason in left_out.items():
             print(f"not drawn: {name}: {reason}")
     for line in notes:
-        note("plot", line)
+        note("report", line)
     return 0 if drawn else 1

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-HELP = "write the report of a run or of a stored comparison anew: one HTML file"
+HELP = "write the report of a run or a stored comparison again, or its plots"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,7 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder", type=Path, metavar="RUN|FOLDER", help="a run, or a folder that evaluate --out or compare --out wrote"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="the HTML file (default: report.html in the folder)")
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH", help="the HTML file (default: report.html in the folder); with --plots their folder"
+    )
+    parser.add_argument("--plots", action="store_true", help="draw every plot of a run again from what it stored, as SVG")
+    parser.add_argument("--field", nargs=2, metavar=("X", "Y"), help="with --plots: fields across and up the policy map")
     parser.add_argument("--json", action="store_true", help="print where the page is and how large as JSON")
 
 
@@ -26,6 +30,10 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.runs.folder import RunFolder
 
     folder = arguments.folder
+    if arguments.plots:
+        from scalepilot.cli.plot import draw
+
+        return draw(folder, arguments.out, arguments.field, as_json=arguments.json)
     if arguments.out is not None and arguments.out.is_dir():
         raise InputError(f"--out: {arguments.out} is a folder; allowed: an HTML file")
     try:

@@ -1,4 +1,4 @@
-"""`scalepilot runs [FOLDER…]`: what was trained or searched, how far it is, what it was worth."""
+"""`scalepilot runs [FOLDER…]`: what was trained or searched, how far it is, what it reached."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scalepilot.report.run_list import RunEntry
 
-HELP = "list runs and sweeps with status, result and speed; or, training seeds together, what each experiment was worth"
+HELP = "list runs and sweeps with status, result and speed"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,16 +9,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from scalepilot.evaluate.study_metrics import TaskResult
 
-HELP = "train several algorithms on several seeds, compare them and write what the numbers say"
+HELP = "train several algorithms on several seeds and compare them, or one with two engines"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `study`."""
-    parser.add_argument("study", type=Path, metavar="STUDY", help="study YAML, such as tune_configs/studies/dqn-against-ppo.yaml")
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="training seeds (default: those of the study)")
+    parser.add_argument(
+        "study",
+        type=Path,
+        metavar="STUDY",
+        help="study YAML, such as tune_configs/studies/dqn-against-ppo.yaml; or an experiment's, which is trained with RLlib"
+        " and with Stable-Baselines3 to see whether they agree",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="SEED",
+        help="training seeds (default: those of the study; an experiment: 0 to 4)",
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of an experiment; repeatable"
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default: 1)")
     parser.add_argument(
-        "--reuse", action="store_true", help="go on in --out, or in the newest folder: finished runs are not repeated"
+        "--resume", action="store_true", help="resume in --out, or in the newest folder: finished runs are not repeated"
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: runs/NAME-study/DATE-TIME)")
     parser.add_argument("--json", action="store_true", help="print summary.json instead of the tables")
@@ -30,6 +45,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     if not 1 <= arguments.jobs <= 1000:
         raise InputError(f"--jobs: {arguments.jobs} is not allowed; allowed: 1 to 1000")
+    if is_experiment(arguments.study):
+        from scalepilot.cli.crosscheck import check
+
+        return check(arguments)
+    if arguments.set:
+        raise InputError("--set: a study has its own `set`; allowed with an experiment's YAML")
     from scalepilot.experiments.study.config import load_study, with_seeds
     from scalepilot.files.lock import locked
     from scalepilot.files.stored import read_text
@@ -39,12 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
         study = with_seeds(study, arguments.seeds)
     from scalepilot.experiments.study import run_study, study_folder, write_study
 
-    folder = study_folder(study, arguments.out, reuse=arguments.reuse)
+    folder = study_folder(study, arguments.out, reuse=arguments.resume)
     with locked(folder, "the study"):
         try:
             runs = run_study(study, tasks, folder, jobs=arguments.jobs)
         except KeyboardInterrupt:
-            print(f"\nStopped. Resume: scalepilot study {arguments.study} --reuse --out {folder}")
+            print(f"\nStopped. Resume: scalepilot study {arguments.study} --resume --out {folder}")
             raise
         write_study(study, runs, arguments.study)
     if arguments.json:
@@ -61,6 +82,14 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"page:     {folder / 'study.html'}")
     print(f"analysis: {folder / 'analysis.md'}")
     return 0
+
+
+def is_experiment(path: Path) -> bool:
+    """Whether a YAML file is an experiment's: it says what trains, and no tasks."""
+    from scalepilot.config import read_yaml
+
+    values = read_yaml(path)
+    return isinstance(values, dict) and "tasks" not in values and bool({"algorithm", "env", "ppo", "dqn"} & {*values})
 
 
 def _print(task: TaskResult) -> None:

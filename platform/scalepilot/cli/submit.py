@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scalepilot.cluster.jobs import JobRequest, Jobs
 
-HELP = "run an experiment or a sweep as a job of a Ray cluster; code and config go there, the run comes back"
+HELP = "run an experiment or a sweep as a job on a Ray cluster and fetch the run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a key; repeatable")
     parser.add_argument("--storage", metavar="URI", help="where the job takes its run to (s3://…, file:///…; default: back here)")
     parser.add_argument(
-        "--output", type=Path, default=Path("runs"), metavar="FOLDER", help="where it comes back to (default: runs)"
+        "--out", dest="output", type=Path, default=Path("runs"), metavar="FOLDER", help="where it comes back to (default: runs)"
     )
     parser.add_argument("--pip", action="append", default=[], metavar="PACKAGE", help="the nodes install this first; repeatable")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="variable of the job; repeatable")

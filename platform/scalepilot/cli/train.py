@@ -6,7 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-HELP = "train a policy from a YAML config, judge it against tuned rules, write the report"
+from scalepilot.cli.checks import is_kind
+
+HELP = "train a policy from a YAML config, evaluate it against tuned rules, write the report"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,14 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="override a key, such as ppo.lr=3e-4; repeatable; with --resume the budget, evaluation and resources",
     )
     parser.add_argument(
-        "--trace", type=Path, metavar="FILE", help="train on recorded traffic: what workload import takes without options"
+        "--workload",
+        metavar="W",
+        help="train on this instead: a trace that workload import takes without options, or a kind such as spike",
     )
     parser.add_argument(
         "--peak-rps",
         type=float,
         default=None,
         metavar="RPS",
-        help="scale the trace so that its 99.5 %% quantile is this (default: 500; 0 keeps it)",
+        help="scale the trace to this 99.5 %% quantile (default: 500; 0 keeps it)",
     )
     parser.add_argument("--resume", type=Path, metavar="RUN", help="resume a stopped run, or train longer with --set")
     parser.add_argument(
@@ -53,8 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if (arguments.config is None) == (arguments.resume is None):
         raise InputError("give either CONFIG or --resume RUN")
-    if arguments.resume is not None and arguments.trace:
-        raise InputError("--trace: a resumed run keeps its own workload; allowed with CONFIG only")
+    if arguments.resume is not None and arguments.workload:
+        raise InputError("--workload: a resumed run keeps its own workload; allowed with CONFIG only")
     if arguments.resume is not None and arguments.init:
         raise InputError("--init: a resumed run has its own weights; allowed with CONFIG only")
     if arguments.json and arguments.no_evaluation:
@@ -73,9 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
         overrides = [*arguments.set]
         if arguments.address:
             overrides.append(f"resources.address={arguments.address}")
+        kind = is_kind(arguments.workload)
+        if kind:
+            overrides.append(f"workload={{kind: {arguments.workload}}}")
         config = configuration.load_config(arguments.config, overrides)
-        if arguments.trace is not None:
-            config = configuration.with_trace(config, arguments.trace, arguments.peak_rps)
+        if arguments.workload is not None and not kind:
+            config = configuration.with_trace(config, Path(arguments.workload), arguments.peak_rps)
         # What cannot be trained on should not leave an empty run behind.
         from scalepilot.learn.callbacks import check_tracking
         from scalepilot.learn.devices import choose_device

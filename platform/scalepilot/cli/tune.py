@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from scalepilot.experiments.sweep.verdict import SweepBoard
     from scalepilot.runs.folder import RunFolder
 
-HELP = "search an experiment's keys with Ray Tune: grid, random, ASHA, PBT, Optuna; leaderboard, best policy, report"
+HELP = "search an experiment's settings with Ray Tune: grid, random, ASHA, PBT or Optuna"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sweep", nargs="?", type=Path, metavar="SWEEP", help="sweep YAML, such as tune_configs/sweeps/resource-manager.yaml"
     )
     parser.add_argument("--resume", type=Path, metavar="FOLDER", help="resume a stopped sweep; nothing is trained twice")
-    parser.add_argument("--concurrency", type=int, metavar="N", help="trials at once (default: as many as the cores hold)")
+    parser.add_argument(
+        "--jobs", dest="concurrency", type=int, metavar="N", help="trials at once (default: as many as the cores hold)"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -48,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     if (arguments.sweep is None) == (arguments.resume is None):
         raise InputError("give either SWEEP or --resume FOLDER")
     if arguments.resume is not None and (arguments.set or arguments.concurrency or arguments.address):
-        raise InputError("--set, --concurrency, --address: a resumed sweep keeps its own sweep.yaml; allowed with SWEEP only")
+        raise InputError("--set, --jobs, --address: a resumed sweep keeps its own sweep.yaml; allowed with SWEEP only")
     from scalepilot.cluster.storage import check_storage, store
     from scalepilot.experiments.sweep.run import create_folder, open_folder
     from scalepilot.files.lock import locked
@@ -98,7 +100,7 @@ def _go_on(folder: Path) -> str:
 
 
 def _search(plan: PlannedSweep, folder: Path, own: RunFolder) -> tuple[bool, SweepBoard | None]:
-    """Train what is missing, and judge; what becomes of it stands in the sweep's run.json."""
+    """Train what is missing, and evaluate; what becomes of it stands in the sweep's run.json."""
     from scalepilot.experiments.sweep.run import run_sweep
     from scalepilot.experiments.sweep.write import write_sweep
 

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-HELP = "check runs and policies: files, hashes, decisions, stored figures flown again, figures that make sense"
+HELP = "check runs and policies: files, hashes, decisions, stored results evaluated again"
 _RUNS = Path("runs")
 
 
@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folders", nargs="*", type=Path, metavar="RUN_OR_POLICY", help="run or policy folders (default: every run under ./runs)"
     )
     parser.add_argument(
-        "--thorough", action="store_true", help="fly every test episode again, not three, and plan the optimum anew (minutes)"
+        "--thorough",
+        action="store_true",
+        help="evaluate all test episodes again, not three, and plan the optimum again (minutes)",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 

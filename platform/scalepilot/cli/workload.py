@@ -15,7 +15,7 @@ from scalepilot.errors import did_you_mean
 if TYPE_CHECKING:
     from scalepilot_envs.workloads import AnyWorkload, Imported, Part, RateSeries
 
-HELP = "show a workload's statistics; check your own trace and say how to train on it; write one to a file"
+HELP = "show a workload, import recorded traffic, or generate a file"
 _PLOT_ROWS, _LABEL_COLUMNS = 8, 9
 _FEWEST_TO_SPLIT = 4
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -292,7 +292,7 @@ def train_command(path: Path, series: RateSeries, meant_seconds: float | None = 
     else:
         days = math.ceil(EPISODE_STEPS / 0.15 * interval / 8_640) / 10
         raise InputError(f"{path}: spans {steps} decisions of {interval:g} s; allowed: at least 30, better {days:.1f} days")
-    command = f"scalepilot train tune_configs/autoscale-ppo.yaml --trace {shlex.quote(str(path))}"
+    command = f"scalepilot train tune_configs/autoscale-ppo.yaml --workload {shlex.quote(str(path))}"
     if interval != usual:
         command += f" --set env.params.interval_seconds={interval:g}"
     if longest < EPISODE_STEPS:

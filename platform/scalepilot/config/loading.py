@@ -305,7 +305,9 @@ def with_trace(config: ExperimentConfig, path: Path, peak_rps: float | None = No
         ConfigError: the peak is not allowed, or the environment has no requests to serve.
     """
     if not config.env.takes_workload:
-        raise ConfigError(f"--trace {path}: is not used on {config.env.id}, which has no requests to serve; allowed: {AUTOSCALE}")
+        raise ConfigError(
+            f"--workload {path}: is not used on {config.env.id}, which has no requests to serve; allowed: {AUTOSCALE}"
+        )
     scale = PROTOCOL_PEAK_RPS if peak_rps is None else peak_rps or None
     try:
         return replace(config, workload=TraceWorkload(path=str(path), peak_rps=scale))

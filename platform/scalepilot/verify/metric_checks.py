@@ -85,7 +85,7 @@ def _row(columns: list[str], cells: list[str]) -> tuple[str | None, dict[str, fl
 
 
 def _parquet_findings(folder: RunFolder, rows: list[dict[str, float | None]] | None, *, finished: bool) -> Iterator[Finding]:
-    mend = "remove it; scalepilot plot and report read progress.csv"
+    mend = "remove it; scalepilot report reads progress.csv"
     try:
         stored = read_table(folder.metrics_parquet).to_pylist()
     except InputError as problem:

@@ -90,5 +90,5 @@ def missing_files(folder: RunFolder, status: dict[str, Any]) -> Iterator[Finding
         useful |= {"metrics.parquet": folder.metrics_parquet, "plots": folder.plots}
     for name, path in useful.items():
         if not path.exists():
-            mend = f"scalepilot plot {folder.path}" if name == "plots" else "only needed to look back"
+            mend = f"scalepilot report --plots {folder.path}" if name == "plots" else "only needed to look back"
             yield warning(name, "is missing", mend)

@@ -113,7 +113,7 @@ def crosscheck(config: ExperimentConfig, seeds: Sequence[int], resume: Path | No
             again = f"--resume {folder}"
             runs = train_all(planned, folder, what="cross-check", jobs=None, alone=True, resume=again, result=_test_mean)
         except KeyboardInterrupt:
-            print(f"\nStopped. Resume: scalepilot crosscheck CONFIG --resume {folder}")
+            print(f"\nStopped. Resume: scalepilot study CONFIG --resume --out {folder}")
             raise
     engines = {
         engine: _result([run for (name, _), run in runs.items() if name == engine], task.value_metric)

@@ -70,7 +70,7 @@ def study_folder(study: StudyConfig, out: Path | None, *, reuse: bool) -> Path:
         found = sorted(path for path in base.glob("*") if (path / RUNS).is_dir()) if reuse else []
         return found[-1] if found else new_folder(base, "", "studies")
     if (out / RUNS).exists() and not reuse:
-        raise InputError(f"--out: {out} holds runs; allowed: a new folder, or --reuse to go on with them")
+        raise InputError(f"--out: {out} holds runs; allowed: a new folder, or --resume, which finishes them")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -98,7 +98,7 @@ def run_study(study: StudyConfig, tasks: Sequence[PlannedTask], folder: Path, *,
         for seed in study.seeds
         for arm, config in task.arms.items()
     }
-    runs = train_all(planned, folder, jobs=jobs, resume=f"--reuse --out {folder}", result=_test_return)
+    runs = train_all(planned, folder, jobs=jobs, resume=f"--resume --out {folder}", result=_test_return)
     measured, maps = [], {}
     for task in tasks:
         result, pictures = _measured(study, task, runs, folder, samples)

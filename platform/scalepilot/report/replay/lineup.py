@@ -80,7 +80,7 @@ def make_flight(options: DemoOptions) -> AutoscaleFlight | EnvFlight:
     if options.peak_rps is not None:
         raise InputError(f"--peak-rps: is not used on {env_id}, which has no requests to serve; allowed: with Autoscale-v0")
     if options.pattern is not None:
-        raise InputError(f"--pattern {options.pattern}: {env_id} has no requests to serve; allowed: with Autoscale-v0")
+        raise InputError(f"--workload {options.pattern}: {env_id} has no requests to serve; allowed: with Autoscale-v0")
     config = _config_of(folders)
     arguments: dict[str, Any] = {}
     if config is not None and find_env(config.env.id).env_id == env_id:
@@ -159,7 +159,7 @@ def _autoscale(options: DemoOptions, folders: dict[str, Policy]) -> AutoscaleFli
     peak_rps = PROTOCOL_PEAK_RPS if options.peak_rps is None else options.peak_rps
     if options.pattern is None and config is not None:
         if options.peak_rps is not None:
-            raise InputError("--peak-rps: is not used on a policy's own workload; allowed: with --pattern")
+            raise InputError("--peak-rps: is not used on a policy's own workload; allowed: with --workload")
         name, workload, part = _name_of(config), config.workload, "test"
     else:
         (name, workload), part = (
@@ -179,13 +179,13 @@ def _autoscale(options: DemoOptions, folders: dict[str, Policy]) -> AutoscaleFli
 def _workload(pattern: str, peak_rps: float) -> tuple[str, Workload]:
     path = Path(pattern)
     if not (path.suffix or path.exists()) and pattern not in WORKLOADS:
-        raise InputError(f"--pattern {pattern}: is no file and no kind; allowed: a trace's file, or {', '.join(WORKLOADS)}")
+        raise InputError(f"--workload {pattern}: is no file and no kind; allowed: a trace's file, or {', '.join(WORKLOADS)}")
     try:
         if pattern in WORKLOADS and not path.exists():
             return pattern, workload_from_mapping({"kind": pattern, "peak_rps": peak_rps or None})
         return path.stem, TraceWorkload(path=pattern, peak_rps=peak_rps or None)
     except ValueError as error:
-        raise InputError(f"--pattern {pattern}: {error}") from None
+        raise InputError(f"--workload {pattern}: {error}") from None
 
 
 def _name_of(config: ExperimentConfig) -> str:
