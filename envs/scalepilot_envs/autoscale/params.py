@@ -121,7 +121,7 @@ class AutoscaleParams:
 
 @dataclass(frozen=True)
 class Randomisation:
-    """Ranges drawn anew each episode in training; off (all 1) by default.
+    """Ranges drawn again each episode in training; off (all 1) by default.
 
     Attributes:
         workload_scale: (low, high) factor on the request rates, uniform.

@@ -99,7 +99,7 @@ class MixtureWorkload:
 
     Attributes:
         components: what is summed; no mixtures.
-        seed: draws each component anew, with a seed derived from this one; None keeps the components' own seeds.
+        seed: draws each component again, with a seed derived from this one; None keeps the components' own seeds.
         peak_rps: scale so that the sum's 99.5 % quantile is this; None keeps the rates.
     """
 
@@ -120,7 +120,7 @@ class MixtureWorkload:
         check_declared(self)
 
     def seeded(self) -> tuple[SimpleWorkload, ...]:
-        """The components' workloads, drawn anew where the mixture has a seed."""
+        """The components' workloads, drawn again where the mixture has a seed."""
         workloads = tuple(component.workload for component in self.components)
         if self.seed is None:
             return workloads

@@ -72,7 +72,7 @@ class PhasesWorkload:
         phases: the programme of one round; the default is FunctionWorkflow-v0's.
         rounds: how often it is played.
         oscillation: false makes oscillations flat at their middle, as the source did by mistake.
-        shuffle_seed: of the order of the phases, drawn anew for each round; None keeps them as given.
+        shuffle_seed: of the order of the phases, drawn again for each round; None keeps them as given.
         interval_seconds: grid of `series`, which takes the rate at the beginning of each interval.
         peak_rps: scale so that the 99.5 % quantile is this; None keeps the rates.
     """

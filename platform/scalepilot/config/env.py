@@ -25,7 +25,7 @@ class EnvConfig(Section):
     Attributes:
         id: Autoscale-v0.
         params: see `AutoscaleParams`.
-        randomisation: drawn anew each training episode, off in evaluation.
+        randomisation: drawn again each training episode, off in evaluation.
         episode_steps: steps of a training episode.
     """
 

@@ -59,7 +59,7 @@ class LearningConfig(Section):
 
     @property
     def refills_replay(self) -> bool:
-        """Whether a resumed run samples anew what it had remembered."""
+        """Whether a resumed run samples again what it had remembered."""
         return False
 
     def unused(self) -> Iterator[tuple[str, str]]:
@@ -172,7 +172,7 @@ class DQNConfig(NetworkConfig):
         buffer_size: transitions remembered.
         learning_starts: transitions sampled before the first gradient step.
         save_replay: keep the remembered transitions in checkpoints, so that a resumed run learns on as if never stopped; false
-            writes small checkpoints, and a resumed run first samples `learning_starts` transitions anew.
+            writes small checkpoints, and a resumed run first samples `learning_starts` transitions again.
         n_step: rewards summed before bootstrapping.
         double: the online network chooses the next action, the target network values it.
         dueling: state value and advantages apart.
@@ -216,7 +216,7 @@ class DQNConfig(NetworkConfig):
 
     @property
     def refills_replay(self) -> bool:
-        """Whether a resumed run samples anew what it had remembered."""
+        """Whether a resumed run samples again what it had remembered."""
         return not self.save_replay
 
     def unused(self) -> Iterator[tuple[str, str]]:
