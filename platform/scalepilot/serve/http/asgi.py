@@ -188,7 +188,7 @@ class PolicyApi:
             return 204, [(b"allow", allowed.encode())], b""
         if self._stopping and path not in _LIVE:
             raise RequestError(503, "the server is stopping; try again", headers=[("connection", "close"), _RETRY])
-        target = surface.find(path)
+        target = surface.targets.get(path) or surface.find(path)
         endpoint = target.methods.get(method)
         exchange.label = (endpoint or next(iter(target.methods.values()))).label
         if endpoint is None:

@@ -76,7 +76,7 @@ class Gate:
         # A browser that asks whether it may ask sends no key.
         if self._keys is None or (method == "OPTIONS" and self._origins):
             return
-        if not any(path_regex.fullmatch(path) for path_regex in self._opened):
+        if not (self._opened and any(path_regex.fullmatch(path) for path_regex in self._opened)):
             self._keys.check(headers)
 
     def _check_host(self, host: bytes | None) -> None:

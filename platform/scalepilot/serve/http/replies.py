@@ -51,9 +51,9 @@ async def send_reply(
     headers = [*headers, (b"content-length", str(len(body)).encode()), _NOSNIFF, *more]
     if not body_was_read and has_body(scope["headers"]) and _CLOSE not in headers:
         headers.append(_CLOSE)
-    kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
-    await send({"type": f"{kind}.start", "status": status, "headers": headers})
-    await send({"type": f"{kind}.body", "body": b"" if scope.get("method") == "HEAD" else body})
+    before = "websocket." if scope["type"] == "websocket" else ""
+    await send({"type": before + "http.response.start", "status": status, "headers": headers})
+    await send({"type": before + "http.response.body", "body": b"" if scope.get("method") == "HEAD" else body})
 
 
 async def refuse_websocket(scope: Scope, send: Send) -> None:

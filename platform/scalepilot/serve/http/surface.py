@@ -94,14 +94,11 @@ class Surface:
         return Target(methods, named, served, find(route.canary.policy), route.canary.share, shadow)
 
     def find(self, path: str) -> Target:
-        """Where a path leads.
+        """Where a path leads that is not among the targets.
 
         Raises:
             RequestError: 404, or 503 while the policy it names is being loaded.
         """
-        target = self.targets.get(path)
-        if target is not None:
-            return target
         methods, named = self.match(path)
         served = None
         if "name" in named:
