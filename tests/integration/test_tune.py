@@ -112,10 +112,11 @@ def test_a_sweep_that_lost_what_tune_had_yet_to_draw_finds_its_trials_again(
     shutil.copytree(killed[0], sweep)
     for state in (sweep / "trials").glob("basic-variant-state-*.json"):
         state.unlink()
-    before = {path: path.stat().st_mtime_ns for path in sweep.glob("trials/*/policy/model.onnx")}
+    before = {path: path.stat().st_mtime_ns for path in sweep.glob("trials/*/policy/policy.json")}
+    assert len(before) == 4
     with contextlib.redirect_stdout(io.StringIO()):
         assert main(["tune", "--resume", str(sweep), "--json"]) == 0
-    assert {path: path.stat().st_mtime_ns for path in sweep.glob("trials/*/policy/model.onnx")} == before
+    assert {path: path.stat().st_mtime_ns for path in sweep.glob("trials/*/policy/policy.json")} == before
 
 
 @pytest.mark.slow
