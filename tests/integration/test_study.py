@@ -10,11 +10,13 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.commands import refused, said
 
 from scalepilot.cli import main
+from scalepilot.evaluate import read_evaluation
 from scalepilot.policy import load_policy
 
 Q = "tabular: {num_envs: 8, alpha: 0.3, epsilon_decay: 0.99, total_env_steps: 4000}"
@@ -72,6 +74,42 @@ def test_a_study_trains_measures_writes_and_goes_on_where_it_was(
     assert len(after) == 6
     assert {path: after[path] for path in before} == before, "finished runs are not touched"
     assert json.loads((out / "summary.json").read_text())["seeds"] == [0, 1, 2]
+
+
+COST = """
+name: shop
+seeds: [0, 1]
+set: {evaluation.videos: 0, evaluation.window_steps: 120, evaluation.drawn_windows: 2, evaluation.test_seeds: [0]}
+tasks:
+  Shop:
+    success_return: 60
+    arms:
+      Q-learning: {config: {algorithm: q_learning, EXPERIMENT}}
+      SARSA: {config: {algorithm: sarsa, EXPERIMENT}}
+""".replace(
+    "EXPERIMENT",
+    "env: {id: Autoscale-v0, episode_steps: 60, params: {max_replicas: 30}}, workload: {kind: diurnal, days: 2, high_rps: 200},"
+    " tabular: {total_env_steps: 2000, num_envs: 4, bins: {cpu_utilisation: 5}}",
+)
+
+
+@pytest.mark.slow
+def test_a_study_of_autoscale_speaks_of_its_cost_with_a_minus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "study.yaml").write_text(COST)
+    monkeypatch.chdir(tmp_path)
+    task = json.loads(said(capsys, "study", "study.yaml", "--jobs", 2, "--out", "out", "--json"))["tasks"]["Shop"]
+    for arm in task["arms"].values():
+        costs = [read_evaluation(tmp_path / "out" / run / "evaluation").figure(name).mean for name, run in named(arm)]
+        assert arm["return_mean"]["mean"] == pytest.approx(-sum(costs) / 2)
+        assert arm["success_rate"]["mean"] == pytest.approx(sum(cost <= 60 for cost in costs) / 2, abs=0.5)
+    assert task["random"]["mean"] < 0
+
+
+def named(arm: dict[str, Any]) -> list[tuple[str, str]]:
+    """Policy and run folder of each seed."""
+    return [(json.loads((Path("out") / run / "policy" / "policy.json").read_text())["name"], run) for run in arm["runs"].values()]
 
 
 @pytest.mark.slow

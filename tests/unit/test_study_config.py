@@ -51,7 +51,6 @@ def test_a_grid_is_an_arm_for_every_combination(tmp_path: Path):
         ),
         ("      A: {config: nowhere.yaml}", {}, "nowhere.yaml: cannot be read"),
         ("      A: {config: {algorithm: pbo, env: {id: ResourceManager-v0}}}", {}, "algorithm: 'pbo' is not allowed"),
-        ("      A: {config: {env: {id: Autoscale-v0}}}", {}, "env.id: 'Autoscale-v0' is not allowed in a study"),
         ("      A: {config: {env: {id: ResourceManager-v0}}, grid: {ppo.lr: []}}", {}, "grid.ppo.lr: is empty"),
         ("      A: {config: {seed: 1}, set: {seed.x: 1}}", {}, "set.seed.x: seed is a value, not a section"),
         (

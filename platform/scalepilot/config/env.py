@@ -67,6 +67,10 @@ class EnvConfig(Section):
             "episode_steps": self.episode_steps,
         }
 
+    def test_arguments(self, workload: Workload) -> dict[str, Any]:
+        """What it is made with to look at: the test part of the workload, as it is."""
+        return {**self.training_arguments(workload), "part": "test", "randomisation": Randomisation()}
+
 
 @dataclass(frozen=True)
 class OtherEnvConfig(Section):
@@ -124,6 +128,10 @@ class OtherEnvConfig(Section):
 
     def training_arguments(self, workload: Workload) -> dict[str, Any]:
         """What it is made with for training: its own arguments."""
+        return self.arguments
+
+    def test_arguments(self, workload: Workload) -> dict[str, Any]:
+        """What it is made with to look at: the same."""
         return self.arguments
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,31 +12,8 @@ from scalepilot.evaluate.comparison import ROLES, Comparison, Contender, GapRefe
 from scalepilot.evaluate.statistics.intervals import GapClosed, Interval, block_bootstrap, gap_closed, paired_difference
 from scalepilot.evaluate.store import read_evaluation, write_evaluation
 from scalepilot.simulate import EpisodeIndex, EpisodeSet, Playback
+from scalepilot.simulate.scenario import Compared
 from scalepilot_envs.objective import Objective
-
-
-class Compared(Protocol):
-    """What a comparison must know of its episodes; `EpisodeSet` and every kind of `Episodes` tell it."""
-
-    @property
-    def index(self) -> EpisodeIndex:
-        """Which ones they are."""
-        ...
-
-    @property
-    def objective(self) -> Objective:
-        """What decides."""
-        ...
-
-    @property
-    def num_steps(self) -> int | None:
-        """Steps of each; None where that depends."""
-        ...
-
-    @property
-    def mean_and_peak_rps(self) -> tuple[float, float]:
-        """Of the mean request rates."""
-        ...
 
 
 def compare(

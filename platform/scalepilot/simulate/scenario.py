@@ -48,17 +48,12 @@ class CellResult:
     steps: Mapping[str, NDArray[Any]] | None = None
 
 
-class Episodes(Protocol):
-    """Episodes of one environment, the same for whoever runs through them."""
-
-    @property
-    def name(self) -> str:
-        """What the workload is called, or the environment."""
-        ...
+class Compared(Protocol):
+    """What a comparison must know of its episodes; `EpisodeSet` tells it, too."""
 
     @property
     def index(self) -> EpisodeIndex:
-        """Which episodes they are."""
+        """Which ones they are."""
         ...
 
     @property
@@ -74,6 +69,15 @@ class Episodes(Protocol):
     @property
     def mean_and_peak_rps(self) -> tuple[float, float]:
         """Of the mean request rates; NaN where there are none."""
+        ...
+
+
+class Episodes(Compared, Protocol):
+    """Episodes of one environment, the same for whoever runs through them."""
+
+    @property
+    def name(self) -> str:
+        """What the workload is called, or the environment."""
         ...
 
     @property

@@ -9,13 +9,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import TypeAdapter
 
 from scalepilot.config import (
     ExperimentConfig,
-    OtherEnvConfig,
     checked,
     config_from_mapping,
     put_key,
@@ -123,9 +122,9 @@ class PlannedTask:
     arms: Mapping[str, ExperimentConfig]
 
     @property
-    def env(self) -> OtherEnvConfig:
-        """The environment all arms share."""
-        return cast(OtherEnvConfig, next(iter(self.arms.values())).env)
+    def config(self) -> ExperimentConfig:
+        """One of the arms; the environment is that of all."""
+        return next(iter(self.arms.values()))
 
 
 _ADAPTER: TypeAdapter[StudyConfig] = TypeAdapter(StudyConfig)
@@ -167,11 +166,7 @@ def _planned(study: StudyConfig, name: str, task: TaskConfig, path: Path) -> Pla
             merged["name"] = slug(f"{name}-{full_name}")
             find_in_current_folder(merged.get("env"))
             config = config_from_mapping(merged, source=source if where is None else f"{source} ({where.name})")
-            if config.env.takes_workload:
-                raise ConfigError(
-                    f"{source}: env.id: {config.env.id!r} is not allowed in a study, which compares returns; allowed: any other"
-                    " environment (scalepilot compare judges Autoscale's policies by what they cost)"
-                )
+            config = _with_chance(config, merged)
             kept = merged if "algorithm" not in changes else {}
             problem = unused_key(kept, config)
             if problem:
@@ -184,24 +179,31 @@ def _planned(study: StudyConfig, name: str, task: TaskConfig, path: Path) -> Pla
     return planned
 
 
+def _with_chance(config: ExperimentConfig, given: Mapping[str, Any]) -> ExperimentConfig:
+    """Compared with random moves, as every study is; on Autoscale without what a study has no use for, unless asked for."""
+    if not config.env.takes_workload:
+        return config
+    asked = given.get("evaluation") or {}
+    baselines = (*(config.evaluation.baselines if "baselines" in asked else ()), "random")
+    optimum = config.evaluation.optimum if "optimum" in asked else False
+    return replace(config, evaluation=replace(config.evaluation, baselines=tuple(dict.fromkeys(baselines)), optimum=optimum))
+
+
 def _check_alike(task: PlannedTask, path: Path) -> None:
-    """All arms must be judged on the same episodes, or the comparison compares those."""
+    """All arms must be evaluated on the same episodes, or the comparison compares those."""
     first, *others = task.arms.items()
     for name, config in others:
-        for key, mine, theirs in (
-            ("env", config.env, first[1].env),
-            ("evaluation.test_episodes", config.evaluation.test_episodes, first[1].evaluation.test_episodes),
-            (
-                "evaluation.validation_episodes",
-                config.evaluation.validation_episodes,
-                first[1].evaluation.validation_episodes,
-            ),
-        ):
+        pairs = {key: (getattr(config, key), getattr(first[1], key)) for key in ("env", "workload")}
+        pairs |= {
+            f"evaluation.{key}": (getattr(config.evaluation, key), getattr(first[1].evaluation, key))
+            for key in ("test_episodes", "validation_episodes", "window_steps", "drawn_windows", "test_seeds")
+        }
+        for key, (mine, theirs) in pairs.items():
             if mine != theirs:
                 raise ConfigError(
                     f"{path}: tasks.{task.name}.arms.{name}: {key} differs from {first[0]}'s; allowed: the same in every arm"
                 )
-    fields = [f.name for f in task.env.description.fields]
+    fields = [f.name for f in task.config.env.description.fields]
     for name in task.map_fields:
         if name not in fields:
             raise ConfigError(f"{path}: tasks.{task.name}.map_fields: {name!r} is not allowed; allowed: {', '.join(fields)}")

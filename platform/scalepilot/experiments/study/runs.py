@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from scalepilot.config import ExperimentConfig
-from scalepilot.config.env import OtherEnvConfig
 from scalepilot.errors import InputError
 from scalepilot.evaluate.curve import Curve
-from scalepilot.evaluate.store import EPISODES_FILE, read_summary
+from scalepilot.evaluate.store import read_evaluation, read_summary
 from scalepilot.evaluate.study_metrics import Arm, SeedRun, TaskResult, compare_arms, measure_arm
+from scalepilot.evaluate.suite import SuiteComparison
 from scalepilot.experiments.study.config import PlannedTask, StudyConfig
 from scalepilot.experiments.study.jobs import RUNS, train_all
-from scalepilot.files.stored import read_table
 from scalepilot.policy import Policy, load_policy
 from scalepilot.report.charts.policy_map import (
     observed_ranges,
@@ -31,6 +29,7 @@ from scalepilot.report.replay.recording import Recording, record_episode
 from scalepilot.runs.folder import RunFolder, new_folder
 from scalepilot.runs.status import STATUS_FILE, read_run_status
 from scalepilot.simulate.scenario import TEST_SEED
+from scalepilot_envs.objective import Objective
 
 PLOTS = "plots"
 # Decisions are counted over so many of the test episodes of each run.
@@ -110,50 +109,61 @@ def run_study(study: StudyConfig, tasks: Sequence[PlannedTask], folder: Path, *,
 def _test_return(run: RunFolder) -> str:
     summary = read_summary(run.evaluation)
     name = next(name for name, role in summary.roles.items() if role == "policy")
-    return f"test return {summary.policies[name]['return'].mean:,.2f}"
+    metric, figure = next(iter(summary.policies[name].items()))
+    return f"test {metric} {figure.mean:,.2f}"
 
 
 def _measured(
     study: StudyConfig, task: PlannedTask, runs: Mapping[tuple[str, ...], RunFolder], folder: Path, samples: int
 ) -> tuple[TaskResult, dict[str, str]]:
     """A task's result, and a map an arm."""
-    description, random = task.env.description, np.zeros(0)
-    bounds = description.return_bounds(task.env.arguments)
+    env, random = task.config.env, np.zeros(0)
+    description, objective = env.description, env.objective
+    # Of a cost, the return that a study speaks of is the cost with a minus: higher is better everywhere in it.
+    bounds, success = objective.metrics[objective.metric].bounds, task.success_return
+    if objective.lower_is_better:
+        bounds, success = (-bounds[1], -bounds[0]), None if success is None else -success
     arms, recorded = list[Arm](), dict[str, list[tuple[Policy, list[Recording]]]]()
     for name, config in task.arms.items():
         read, recorded[name] = [], []
         for seed in study.seeds:
             run = runs[task.name, name, f"seed {seed}"]
             policy = load_policy(run.policy)
-            recordings = _record(policy, task.env)
+            recordings = _record(policy, config)
             recorded[name].append((policy, recordings))
-            test, random = _test_returns(run)
-            read.append(_read(run, seed, test, recordings, len(description.actions), folder))
+            test, random = _tested(run)
+            read.append(_read(run, seed, objective, test, recordings, len(description.actions), folder))
         budget = config.learning.env_steps
-        arms.append(measure_arm(name, _detail(config), budget, read, task.success_return, samples, bounds))
+        arms.append(measure_arm(name, _detail(config), budget, read, success, samples, bounds))
     labels = [entry.label for entry in description.actions]
-    result = compare_arms(task.name, description.env_id, task.success_return, labels, random, arms, samples, bounds)
+    result = compare_arms(task.name, description.env_id, success, labels, random, arms, samples, bounds)
     return result, _maps(task, result, recorded)
 
 
-def _test_returns(run: RunFolder) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
-    """(test returns of the kept policy, those of the random rule) on the same episodes."""
-    path = run.evaluation / EPISODES_FILE
-    table = read_table(path)
-    missing = {"role", "policy", "episode_return"} - {*table.column_names}
-    if missing:
-        raise InputError(f"{path}: column {min(missing)}: is missing")
-
-    def column(mask: Any) -> Any:
-        return table.filter(mask)["episode_return"].to_numpy()
-
-    return column(pc.equal(table["role"], "policy")), column(pc.equal(table["policy"], "random"))
+def _tested(run: RunFolder) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(test returns of the kept policy, those of random moves) on the same episodes."""
+    stored = read_evaluation(run.evaluation)
+    if isinstance(stored, SuiteComparison):
+        raise InputError(f"{run.evaluation}: holds several workloads; allowed: the evaluation of a run")
+    policy = stored.best("policy")
+    chance = next((c for c in stored.contenders if c.name == "random"), None)
+    if policy is None or chance is None:
+        raise InputError(f"{run.evaluation}: holds no {'policy' if policy is None else 'random moves'}")
+    sign, column = -stored.objective.sign, stored.objective.column
+    return sign * policy.results[column], sign * chance.results[column]
 
 
 def _read(
-    run: RunFolder, seed: int, test_return: Any, recordings: Sequence[Recording], num_actions: int, folder: Path
+    run: RunFolder,
+    seed: int,
+    objective: Objective,
+    test_return: NDArray[np.float64],
+    recordings: Sequence[Recording],
+    num_actions: int,
+    folder: Path,
 ) -> SeedRun:
-    rows = [row for row in run.read_metrics() if row["validation_return"] is not None]
+    validation = objective.validation_metric
+    rows = [row for row in run.read_metrics() if row[validation] is not None]
     taken = np.concatenate([r.action for r in recordings if r.action is not None and r.action.ndim == 1] or [np.zeros(0)])
     share = np.bincount(taken.astype(np.int64), minlength=num_actions) / max(1, len(taken)) if num_actions else np.zeros(0)
     status = read_run_status(run.path)
@@ -162,9 +172,12 @@ def _read(
         raise InputError(f"{run.path / STATUS_FILE}: training: is missing; allowed: a finished run's")
     return SeedRun(
         seed=seed,
-        curve=Curve(*(np.array([row[key] for row in rows], dtype=np.float64) for key in ("env_steps", "validation_return"))),
+        curve=Curve(
+            np.array([row["env_steps"] for row in rows], dtype=np.float64),
+            -objective.sign * np.array([row[validation] for row in rows], dtype=np.float64),
+        ),
         seconds=np.array([row["time_seconds"] for row in rows], dtype=np.float64),
-        kept_validation=training.best_value,
+        kept_validation=-objective.sign * training.best_value,
         test_return=test_return,
         action_share=share,
         train_seconds=training.train_seconds,
@@ -172,9 +185,10 @@ def _read(
     )
 
 
-def _record(policy: Policy, env: OtherEnvConfig) -> list[Recording]:
+def _record(policy: Policy, config: ExperimentConfig) -> list[Recording]:
+    env_id, arguments = config.env.description.env_id, config.env.test_arguments(config.workload)
     episodes = range(TEST_SEED, TEST_SEED + _RECORDED_EPISODES)
-    return [record_episode(policy, env.description.env_id, env.arguments, seed) for seed in episodes]
+    return [record_episode(policy, env_id, arguments, seed) for seed in episodes]
 
 
 def _detail(config: ExperimentConfig) -> str:
@@ -197,7 +211,9 @@ def _maps(task: PlannedTask, result: TaskResult, recorded: dict[str, list[tuple[
         return {}
     x, y = chosen
     ranges, base = observed_ranges(leader, observations), typical_observation(observations)
-    columns = [[f.name for f in leader.spec.observation_fields].index(name) for name in (x, y)]
+    names = [f.name for f in leader.spec.observation_fields]
+    # Of a history the map shows the newest.
+    columns = [names.index(name if name in names else f"{name}_0") for name in (x, y)]
     pictures = {}
     for arm in result.arms[:_MOST_MAPS]:
         policy, recordings = recorded[arm.name][_median_seed(arm)]
