@@ -110,7 +110,7 @@ def test_a_bad_input_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.Captu
         ([config_file, "--seeds", "-1"], "--seeds: [-1] is not allowed"),
         ([config_file, "--set", "algorithm=sarsa"], "algorithm: sarsa is not allowed in a cross-check; allowed: ppo, dqn"),
         ([config_file, "--set", "ppo.lr=fast"], "ppo.lr: 'fast' is not allowed"),
-        ([config_file, "--resume", tmp_path], f"--resume: {tmp_path} holds no runs/; allowed: a cross-check's folder"),
+        ([config_file, "--resume", "--out", tmp_path], f"--out: {tmp_path} holds no runs/; allowed: a cross-check's folder"),
     ):
-        assert expected in refused(capsys, "crosscheck", *words), words
+        assert expected in refused(capsys, "study", *words), words
         assert not (tmp_path / "runs").exists(), words

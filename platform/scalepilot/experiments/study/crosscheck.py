@@ -98,7 +98,7 @@ def crosscheck(config: ExperimentConfig, seeds: Sequence[int], resume: Path | No
 
     task = Task(config)
     if resume is not None and not (resume / RUNS).is_dir():
-        raise InputError(f"--resume: {resume} holds no {RUNS}/; allowed: a cross-check's folder")
+        raise InputError(f"--out: {resume} holds no {RUNS}/; allowed: a cross-check's folder")
     folder = resume or new_folder(Path(config.output) / f"{config.name}-crosscheck", "", "cross-checks")
     # A film of every run is more than anyone watches.
     unfilmed = replace(config.evaluation, videos=0)
@@ -110,7 +110,7 @@ def crosscheck(config: ExperimentConfig, seeds: Sequence[int], resume: Path | No
     with locked(folder, "the cross-check"), connected(config.resources):
         # Here, so that no other process is measured beside it.
         try:
-            again = f"--resume {folder}"
+            again = f"--resume --out {folder}"
             runs = train_all(planned, folder, what="cross-check", jobs=None, alone=True, resume=again, result=_test_mean)
         except KeyboardInterrupt:
             print(f"\nStopped. Resume: scalepilot study CONFIG --resume --out {folder}")
