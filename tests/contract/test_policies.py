@@ -90,7 +90,7 @@ _flown = {}
 
 @pytest.fixture
 def observations(kind):
-    """Whole batches as a flight of the native batch shows them, (steps, n, fields)."""
+    """Whole batches as a replay of the native batch shows them, (steps, n, fields)."""
     env_id = kind[0]
     if env_id not in _flown:
         arguments = {"params": DESCRIPTIONS[env_id].params} if env_id in PARAMS else {}

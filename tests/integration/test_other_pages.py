@@ -6,8 +6,8 @@ from tests.unit.study_results import arm, task
 from scalepilot.report.charts.study_charts import dot_plots, learning_curves
 from scalepilot.report.html.study_page import StudyPage, render_page
 from scalepilot.report.replay.autoscale_replay import finished
-from scalepilot.report.replay.lineup import DemoOptions, make_flight
-from scalepilot.report.replay.page import flight_page
+from scalepilot.report.replay.lineup import DemoOptions, make_replay
+from scalepilot.report.replay.page import replay_page
 
 SCREENS = [(width, scheme) for width in (400, 1400) for scheme in ("light", "dark")]
 ATTACK = "<script>alert(1)</script>"
@@ -23,20 +23,20 @@ def is_dark(page):
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    flight = make_flight(DemoOptions(["kpa"], pattern="spike", steps=60, seed=0))
-    finished(flight)
-    flight.lanes[0].name = ATTACK
+    replay = make_replay(DemoOptions(["kpa"], pattern="spike", steps=60, seed=0))
+    finished(replay)
+    replay.lanes[0].name = ATTACK
     path = tmp_path_factory.mktemp("demo") / "service.html"
-    path.write_text(flight_page(flight), encoding="utf-8")
+    path.write_text(replay_page(replay), encoding="utf-8")
     return path
 
 
 @pytest.fixture(scope="module")
 def filmed(tmp_path_factory):
-    flight = make_flight(DemoOptions(["random", "threshold"], env="QueueScaling-v0", steps=40, seed=0, filmed=True))
-    finished(flight)
+    replay = make_replay(DemoOptions(["random", "threshold"], env="QueueScaling-v0", steps=40, seed=0, filmed=True))
+    finished(replay)
     path = tmp_path_factory.mktemp("demo") / "filmed.html"
-    path.write_text(flight_page(flight), encoding="utf-8")
+    path.write_text(replay_page(replay), encoding="utf-8")
     return path
 
 

@@ -26,11 +26,11 @@ from rich.console import Console
 from scalepilot.cli import main
 from scalepilot.policy import save_policy
 from scalepilot.policy.rules import Hpa, HpaParameters, Kpa, KpaParameters, make_rule
-from scalepilot.report.replay.autoscale_replay import AutoscaleFlight, Entry, finished, reason
-from scalepilot.report.replay.env_replay import EnvFlight
+from scalepilot.report.replay.autoscale_replay import AutoscaleReplay, Entry, finished, reason
+from scalepilot.report.replay.env_replay import EnvReplay
 from scalepilot.report.replay.film import film_frames
-from scalepilot.report.replay.lineup import DemoOptions, make_flight
-from scalepilot.report.replay.page import flight_page
+from scalepilot.report.replay.lineup import DemoOptions, make_replay
+from scalepilot.report.replay.page import replay_page
 from scalepilot.report.replay.recording import MOST_FRAMES, record_episode
 from scalepilot.report.replay.terminal import autoscale_screen, bars, env_screen, picture
 from scalepilot.simulate import autoscale_optimum, poisson_episodes, run_episodes
@@ -53,25 +53,25 @@ def said(capsys, *arguments, code=0):
     return out
 
 
-def autoscale_flight(steps=60, names=("hpa", "kpa")):
+def autoscale_replay(steps=60, names=("hpa", "kpa")):
     made = {"hpa": Hpa(HpaParameters(), PARAMS), "kpa": Kpa(KpaParameters(), PARAMS)}
     series = part_of(DiurnalWorkload(days=2, peak_rps=300), "all", PARAMS.interval_seconds)
     episode = poisson_episodes("shop", series, np.array([100]), steps, [3])
     entries = [Entry(name, "rule", made[name]) for name in names]
     entries.append(Entry("optimum", "clairvoyant", autoscale_optimum(episode, PARAMS).planner("optimum")))
-    return AutoscaleFlight(entries, episode, PARAMS), episode, made
+    return AutoscaleReplay(entries, episode, PARAMS), episode, made
 
 
-def screen_of(flight, width, height):
+def screen_of(replay, width, height):
     console = Console(width=width, height=height, file=io.StringIO(), record=True)
-    show = env_screen if isinstance(flight, EnvFlight) else autoscale_screen
-    console.print(show(flight, width, height))
+    show = env_screen if isinstance(replay, EnvReplay) else autoscale_screen
+    console.print(show(replay, width, height))
     return console.export_text().splitlines()
 
 
 def test_what_is_shown_is_what_is_judged():
-    flight, episode, made = autoscale_flight()
-    rows = finished(flight)["policies"]
+    replay, episode, made = autoscale_replay()
+    rows = finished(replay)["policies"]
     for row in rows[:2]:
         results, _ = run_episodes(made[row["policy"]], episode, PARAMS)
         assert row["J_per_hour"] == pytest.approx(float(results["J_per_hour"][0]), rel=1e-12)
@@ -79,13 +79,13 @@ def test_what_is_shown_is_what_is_judged():
         assert row["replicas_mean"] == pytest.approx(float(results["replicas_mean"][0]), rel=1e-12)
         assert row["actions"] == results["actions"][0]
     assert rows[2]["J_per_hour"] == pytest.approx(float(autoscale_optimum(episode, PARAMS).upper_J_per_hour[0]))
-    assert all(len(values) == 60 for lane in flight.lanes for values in lane.columns.values())
-    assert not flight.advance()
+    assert all(len(values) == 60 for lane in replay.lanes for values in lane.columns.values())
+    assert not replay.advance()
 
 
 def test_the_return_of_another_environment_is_that_of_the_same_episode():
-    flight = make_flight(DemoOptions(["threshold"], env="QueueScaling-v0", seed=5, alone=True))
-    row = finished(flight)["policies"][0]
+    replay = make_replay(DemoOptions(["threshold"], env="QueueScaling-v0", seed=5, alone=True))
+    row = finished(replay)["policies"][0]
     rule = make_rule("threshold", find_env("QueueScaling-v0").describe())
     recording = record_episode(rule, "scalepilot/QueueScaling-v0", {}, 5)
     assert row == {"policy": "threshold", "episode_return": pytest.approx(recording.reward.sum()), "steps": 200, "ended": True}
@@ -93,21 +93,21 @@ def test_the_return_of_another_environment_is_that_of_the_same_episode():
 
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 20), (120, 40), (200, 60)])
 def test_the_screen_fits_the_terminal_with_every_lane(width, height):
-    flight, _, _ = autoscale_flight()
+    replay, _, _ = autoscale_replay()
     for _ in range(30):
-        flight.advance()
-    lines = screen_of(flight, width, height)
+        replay.advance()
+    lines = screen_of(replay, width, height)
     assert max(len(line) for line in lines) <= width
     text = "\n".join(lines)
     for shown in ("hpa", "kpa", "optimum", "step 30 of 60", "utilisation", "knows what will come"):
         assert shown in text
     if (width, height) != (60, 20):
         assert len(lines) <= height
-    J = flight.summary()[1]["J_per_hour"]
+    J = replay.summary()[1]["J_per_hour"]
     assert f"J {J:.2f}/h" in text
 
 
-def test_bars_fill_as_the_flight_goes_on_and_keep_the_worst_where_asked():
+def test_bars_fill_as_the_replay_goes_on_and_keep_the_worst_where_asked():
     assert bars([1.0, 1.0], 4, 1, 1.0, 4) == ["██  "]
     assert bars([0.5] * 4, 4, 2, 1.0, 4) == ["    ", "████"]
     assert bars([0.0, 1.0], 1, 1, 1.0, 2) == ["▄"]
@@ -138,11 +138,11 @@ def test_scores_and_readings_say_why(tiny_network):
 
 
 def test_the_page_is_safe_and_needs_nothing_from_outside():
-    flight, _, _ = autoscale_flight()
-    flight.title = ATTACK
-    flight.lanes[0].name = ATTACK
-    finished(flight)
-    html = flight_page(flight)
+    replay, _, _ = autoscale_replay()
+    replay.title = ATTACK
+    replay.lanes[0].name = ATTACK
+    finished(replay)
+    html = replay_page(replay)
     assert ATTACK not in html
     assert html.count("<script") == 2
     assert "default-src 'none'" in unescape(html)
@@ -157,14 +157,14 @@ def test_the_page_is_safe_and_needs_nothing_from_outside():
 
 @pytest.mark.slow
 def test_a_film_of_a_long_episode_has_some_hundred_and_fifty_pictures():
-    flight = make_flight(DemoOptions(["random"], env="ResourceManager-v0", filmed=True))
-    finished(flight)
-    frames, frames_per_second = film_frames(flight)
+    replay = make_replay(DemoOptions(["random"], env="ResourceManager-v0", filmed=True))
+    finished(replay)
+    frames, frames_per_second = film_frames(replay)
     assert len(frames) <= 2 * MOST_FRAMES
     assert len({frame.shape for frame in frames}) == 1
     assert frames[0].shape[1] > frames[0].shape[0], "side by side"
     assert frames_per_second >= 4
-    page = flight_page(flight)
+    page = replay_page(replay)
     assert page.count("data:image/png;base64,") >= 2 * 50
     assert len(page) < 4_000_000
 
@@ -222,7 +222,7 @@ def test_policies_of_two_environments_do_not_fly_together(capsys, tiny_artifact,
     rule = make_rule("threshold", find_env("QueueScaling-v0").describe())
     save_policy(rule, tmp_path / "queue")
     line = said(capsys, tiny_artifact, tmp_path / "queue", code=2)
-    assert "was made for scalepilot/QueueScaling-v0, the others fly scalepilot/Autoscale-v0" in line
+    assert "was made for scalepilot/QueueScaling-v0, the others for scalepilot/Autoscale-v0" in line
 
 
 def test_a_policy_of_other_fields_is_named(capsys, tiny_network, tmp_path):

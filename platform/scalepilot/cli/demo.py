@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from scalepilot.report.replay.autoscale_replay import AutoscaleFlight
-    from scalepilot.report.replay.env_replay import EnvFlight
+    from scalepilot.report.replay.autoscale_replay import AutoscaleReplay
+    from scalepilot.report.replay.env_replay import EnvReplay
 
 HELP = "watch policies side by side: live in the terminal, as GIF, MP4 or a page"
 _DELAY_SECONDS, _FRAMES_PER_SECOND = 0.05, 20.0
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fly, show and sum up; 130 when interrupted."""
     from scalepilot.errors import InputError
-    from scalepilot.report.replay.lineup import DemoOptions, make_flight
+    from scalepilot.report.replay.lineup import DemoOptions, make_replay
 
     if not 0 <= arguments.delay <= 60:
         raise InputError(f"--delay: {arguments.delay:g} is not allowed; allowed: 0 to 60 seconds")
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         from scalepilot.report.replay.video import check_mp4
 
         check_mp4()
-    flight = make_flight(
+    replay = make_replay(
         DemoOptions(
             arguments.policies,
             env=arguments.env,
@@ -75,30 +75,30 @@ def run(arguments: argparse.Namespace) -> int:
     interrupted = False
     try:
         if sys.stdout.isatty() and not (arguments.no_render or arguments.json):
-            _watch(flight, arguments.delay)
+            _watch(replay, arguments.delay)
         else:
-            _fly(flight)
+            _fly(replay)
     except KeyboardInterrupt:
         interrupted = True
-    if files and flight.step_index:
-        _write(flight, arguments)
+    if files and replay.step_index:
+        _write(replay, arguments)
     if arguments.json:
-        print(json.dumps({"policies": flight.summary(), "interrupted": interrupted}, indent=1, ensure_ascii=False))
+        print(json.dumps({"policies": replay.summary(), "interrupted": interrupted}, indent=1, ensure_ascii=False))
     else:
         from scalepilot.cli.output import console
 
-        console().print(summary_table(flight))
+        console().print(summary_table(replay))
         for path in files:
             print(f"written: {path}")
     return 130 if interrupted else 0
 
 
-def _watch(flight: AutoscaleFlight | EnvFlight, delay: float) -> None:
+def _watch(replay: AutoscaleReplay | EnvReplay, delay: float) -> None:
     """Live on the terminal; it is left as it was, whatever happens."""
     from rich.live import Live
 
     from scalepilot.cli.output import console
-    from scalepilot.report.replay.env_replay import EnvFlight
+    from scalepilot.report.replay.env_replay import EnvReplay
     from scalepilot.report.replay.terminal import autoscale_screen, env_screen
 
     out = console()
@@ -106,10 +106,10 @@ def _watch(flight: AutoscaleFlight | EnvFlight, delay: float) -> None:
 
     def screen() -> object:
         width, height = out.size
-        return env_screen(flight, width, height) if isinstance(flight, EnvFlight) else autoscale_screen(flight, width, height)
+        return env_screen(replay, width, height) if isinstance(replay, EnvReplay) else autoscale_screen(replay, width, height)
 
     with Live(console=out, auto_refresh=False, transient=True, vertical_overflow="crop") as live:
-        while flight.advance():
+        while replay.advance():
             now = time.monotonic()
             if delay >= 1 / _FRAMES_PER_SECOND or now - drawn >= 1 / _FRAMES_PER_SECOND:
                 drawn = now
@@ -119,41 +119,41 @@ def _watch(flight: AutoscaleFlight | EnvFlight, delay: float) -> None:
     out.print(screen())
 
 
-def _fly(flight: AutoscaleFlight | EnvFlight) -> None:
+def _fly(replay: AutoscaleReplay | EnvReplay) -> None:
     from scalepilot.progress import Progress
 
     progress = Progress("evaluating")
-    progress.begin(flight.num_steps)
-    while flight.advance():
-        progress.update(flight.step_index)
+    progress.begin(replay.num_steps)
+    while replay.advance():
+        progress.update(replay.step_index)
     progress.end()
 
 
-def _write(flight: AutoscaleFlight | EnvFlight, arguments: argparse.Namespace) -> None:
+def _write(replay: AutoscaleReplay | EnvReplay, arguments: argparse.Namespace) -> None:
     from scalepilot.files.atomic import write_bytes
     from scalepilot.report.replay.film import film_frames
-    from scalepilot.report.replay.page import flight_page
+    from scalepilot.report.replay.page import replay_page
     from scalepilot.report.replay.video import gif, mp4
 
     if arguments.gif is not None or arguments.mp4 is not None:
-        frames, frames_per_second = film_frames(flight)
+        frames, frames_per_second = film_frames(replay)
         if arguments.gif is not None:
             write_bytes(arguments.gif, gif(frames, frames_per_second))
         if arguments.mp4 is not None:
             mp4(frames, frames_per_second, arguments.mp4)
     if arguments.html is not None:
-        write_bytes(arguments.html, flight_page(flight).encode())
+        write_bytes(arguments.html, replay_page(replay).encode())
 
 
-def summary_table(flight: AutoscaleFlight | EnvFlight) -> Table:
+def summary_table(replay: AutoscaleReplay | EnvReplay) -> Table:
     """What everybody came to, as a table."""
-    from scalepilot.report.replay.env_replay import EnvFlight
+    from scalepilot.report.replay.env_replay import EnvReplay
     from scalepilot.report.words.tables import plain_table
 
-    table = plain_table(f"{flight.title}: {flight.step_index} steps", "")
+    table = plain_table(f"{replay.title}: {replay.step_index} steps", "")
     table.add_column("", overflow="fold")
-    rows = flight.summary()
-    if isinstance(flight, EnvFlight):
+    rows = replay.summary()
+    if isinstance(replay, EnvReplay):
         headings = ["return", "steps", "episode"]
         cells = [[f"{r['episode_return']:,.2f}", f"{r['steps']:,}", "over" if r["ended"] else "cut off"] for r in rows]
     else:

@@ -24,7 +24,7 @@ _SHOWN_READINGS = 2
 
 @dataclass
 class Lane:
-    """One policy's flight so far.
+    """One policy's replay so far.
 
     Attributes:
         name: of the policy.
@@ -57,7 +57,7 @@ class Entry:
     actor: Policy | Planner
 
 
-class Flight(Protocol):
+class Replay(Protocol):
     """Several lanes through the same episode."""
 
     title: str
@@ -78,7 +78,7 @@ class Flight(Protocol):
         ...
 
 
-class AutoscaleFlight:
+class AutoscaleReplay:
     """Autoscale-v0: everybody meets the same arrivals.
 
     Args:
@@ -222,12 +222,12 @@ def _scores(spec: PolicySpec, scores: NDArray[np.float32]) -> str:
     return " · ".join(f"{spec.actions[a].label} {shares[a]:.0%}" for a in order)
 
 
-def finished(flight: Flight) -> Mapping[str, list[dict[str, Any]]]:
+def finished(replay: Replay) -> Mapping[str, list[dict[str, Any]]]:
     """Fly to the end without showing anything.
 
     Returns:
         {"policies": the summary}.
     """
-    while flight.advance():
+    while replay.advance():
         pass
-    return {"policies": flight.summary()}
+    return {"policies": replay.summary()}

@@ -19,7 +19,7 @@ from scalepilot_envs.restarting import CheckedEnv, StepError
 Picture = NDArray[np.uint8]
 
 
-class EnvFlight:
+class EnvReplay:
     """Every policy in its own copy of an environment, all with one seed.
 
     Args:

@@ -1,12 +1,12 @@
-"""A flight as pictures of a film: charts that fill for Autoscale, the environments' own pictures beside each other else."""
+"""A replay as pictures of a film: charts that fill for Autoscale, the environments' own pictures beside each other else."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.report.replay.autoscale_replay import AutoscaleFlight
-from scalepilot.report.replay.env_replay import EnvFlight
+from scalepilot.report.replay.autoscale_replay import AutoscaleReplay
+from scalepilot.report.replay.env_replay import EnvReplay
 from scalepilot.report.replay.recording import MOST_FRAMES
 from scalepilot_envs.drawing import MUTED, SERIES_COLOURS, Canvas, Chart, Series, draw_charts
 
@@ -16,23 +16,23 @@ _SECONDS = 12.0
 _LANE_HEIGHT, _CAPTION, _GAP = 300, 44, 8
 
 
-def film_frames(flight: AutoscaleFlight | EnvFlight) -> tuple[list[Picture], float]:
+def film_frames(replay: AutoscaleReplay | EnvReplay) -> tuple[list[Picture], float]:
     """All pictures, and how many a second."""
-    if isinstance(flight, EnvFlight):
-        frames = _beside(flight)
+    if isinstance(replay, EnvReplay):
+        frames = _beside(replay)
     else:
-        steps = np.unique(np.linspace(1, flight.step_index, min(MOST_FRAMES, flight.step_index)).astype(int))
-        frames = [autoscale_picture(flight, int(step)) for step in steps]
+        steps = np.unique(np.linspace(1, replay.step_index, min(MOST_FRAMES, replay.step_index)).astype(int))
+        frames = [autoscale_picture(replay, int(step)) for step in steps]
     return frames, max(4.0, len(frames) / _SECONDS)
 
 
-def autoscale_picture(flight: AutoscaleFlight, step: int) -> Picture:
+def autoscale_picture(replay: AutoscaleReplay, step: int) -> Picture:
     """Requests, replicas, late share and cost of up to three lanes after so many steps; the others are left out."""
-    lanes = flight.lanes[: len(SERIES_COLOURS)]
+    lanes = replay.lanes[: len(SERIES_COLOURS)]
     canvas = Canvas(_WIDTH, _HEIGHT)
-    hours = step * flight.params.interval_seconds / 3600
-    canvas.text((16, 20), flight.title, size=16)
-    canvas.text((_WIDTH - 16, 20), f"step {step} of {flight.num_steps} ({hours:.1f} h)", MUTED, align="right")
+    hours = step * replay.params.interval_seconds / 3600
+    canvas.text((16, 20), replay.title, size=16)
+    canvas.text((_WIDTH - 16, 20), f"step {step} of {replay.num_steps} ({hours:.1f} h)", MUTED, align="right")
 
     def chart(column: str, unit: str, factor: float = 1.0) -> Chart:
         # One axis for the whole film: a scale that grows would make everything else shrink.
@@ -41,10 +41,10 @@ def autoscale_picture(flight: AutoscaleFlight, step: int) -> Picture:
             [Series(lane.name[:24], np.array(lane.columns[column][:step]) * factor) for lane in lanes], unit, high=_round_up(high)
         )
 
-    rates = flight.rates_rps
+    rates = replay.rates_rps
     requests = Chart([Series("requests", rates[:step])], "a second", high=_round_up(max(rates)))
     charts = [requests, chart("replicas", "replicas"), chart("late_share", "% late", 100.0), chart("cost", "cost so far")]
-    draw_charts(canvas, charts, num_steps=flight.num_steps, top=_HEADING)
+    draw_charts(canvas, charts, num_steps=replay.num_steps, top=_HEADING)
     return canvas.array()
 
 
@@ -56,11 +56,11 @@ def _round_up(high: float) -> float:
     return float(next(power * m for m in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if high <= power * m * (1 + 1e-9)))
 
 
-def _beside(flight: EnvFlight) -> list[Picture]:
+def _beside(replay: EnvReplay) -> list[Picture]:
     films = []
-    for at, step in enumerate(flight.frame_steps):
+    for at, step in enumerate(replay.frame_steps):
         tiles = []
-        for lane, frames in zip(flight.lanes, flight.frames, strict=True):
+        for lane, frames in zip(replay.lanes, replay.frames, strict=True):
             flown = min(step, len(lane.decisions))
             collected = lane.columns["return"][flown - 1] if flown else 0.0
             action = lane.decisions[flown - 1] if flown else ""

@@ -1,4 +1,4 @@
-"""What a demonstration flies: which policies, beside whom, through which episode."""
+"""What a replay shows: which policies, beside whom, through which episode."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from scalepilot.files.env_modules import find_checked
 from scalepilot.policy import Policy, load_policy
 from scalepilot.policy.rules import RULES, Hpa, HpaParameters, make_rule, rules_for
 from scalepilot.policy.rules.command_line import has_settings, rule_from_text
-from scalepilot.report.replay.autoscale_replay import AutoscaleFlight, Entry
-from scalepilot.report.replay.env_replay import EnvFlight
+from scalepilot.report.replay.autoscale_replay import AutoscaleReplay, Entry
+from scalepilot.report.replay.env_replay import EnvReplay
 from scalepilot.report.replay.recording import MOST_STEPS
 from scalepilot.runs.folder import find_modules
 from scalepilot.simulate import EpisodeSet, autoscale_optimum, poisson_episodes
@@ -63,7 +63,7 @@ class DemoOptions:
     filmed: bool = False
 
 
-def make_flight(options: DemoOptions) -> AutoscaleFlight | EnvFlight:
+def make_replay(options: DemoOptions) -> AutoscaleReplay | EnvReplay:
     """Load everybody and put them at the start.
 
     Raises:
@@ -92,7 +92,7 @@ def make_flight(options: DemoOptions) -> AutoscaleFlight | EnvFlight:
         rival = next((name for name in _RIVALS if name in fitting and name not in options.policies), None)
         if rival is not None:
             actors.append((rival, make_rule(rival, described)))
-    return EnvFlight(_entries(actors), env_id, arguments, options.seed or 0, options.steps or MOST_STEPS, filmed=options.filmed)
+    return EnvReplay(_entries(actors), env_id, arguments, options.seed or 0, options.steps or MOST_STEPS, filmed=options.filmed)
 
 
 def _env_id(asked: str | None, folders: dict[str, Policy]) -> str:
@@ -105,7 +105,7 @@ def _env_id(asked: str | None, folders: dict[str, Policy]) -> str:
     env_id = wanted or next(iter(ids.values()), find_env("Autoscale-v0").env_id)
     for name, own in ids.items():
         if own != env_id:
-            raise InputError(f"{name}: was made for {own}, the others fly {env_id}; allowed: policies of one environment")
+            raise InputError(f"{name}: was made for {own}, the others for {env_id}; allowed: policies of one environment")
     return env_id
 
 
@@ -150,7 +150,7 @@ def _detail(actor: Any) -> str:
     return f"{provenance.get('algorithm', actor.spec.kind)}, seed {provenance.get('seed', '?')}{trained_steps(actor)}"
 
 
-def _autoscale(options: DemoOptions, folders: dict[str, Policy]) -> AutoscaleFlight:
+def _autoscale(options: DemoOptions, folders: dict[str, Policy]) -> AutoscaleReplay:
     first = next(iter(folders.values()), None)
     params: AutoscaleParams = params_from_mapping(AutoscaleParams, None if first is None else first.spec.env_params)
     described = describe_autoscale(params)
@@ -173,7 +173,7 @@ def _autoscale(options: DemoOptions, folders: dict[str, Policy]) -> AutoscaleFli
         actors.append((HPA_DEFAULT, Hpa(HpaParameters(), params, name=HPA_DEFAULT)))
     if OPTIMUM in options.policies or (planned and not options.alone):
         actors.append((OPTIMUM, autoscale_optimum(episode, params).planner(OPTIMUM)))
-    return AutoscaleFlight(_entries(actors), episode, params)
+    return AutoscaleReplay(_entries(actors), episode, params)
 
 
 def _workload(pattern: str, peak_rps: float) -> tuple[str, Workload]:

@@ -1,4 +1,4 @@
-"""A flight as one self-contained page with a scrubber: no network, one script, allowed by its hash."""
+"""A replay as one self-contained page with a scrubber: no network, one script, allowed by its hash."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from scalepilot.report.html.page import TEMPLATES, content_hash
-from scalepilot.report.replay.autoscale_replay import AutoscaleFlight, Lane
-from scalepilot.report.replay.env_replay import EnvFlight
+from scalepilot.report.replay.autoscale_replay import AutoscaleReplay, Lane
+from scalepilot.report.replay.env_replay import EnvReplay
 from scalepilot.report.replay.recording import MOST_FRAMES
 
 # More points than pixels say nothing more.
@@ -24,18 +24,18 @@ _COLOURS = 64
 _LANES = 5
 
 
-def flight_page(flight: AutoscaleFlight | EnvFlight) -> str:
+def replay_page(replay: AutoscaleReplay | EnvReplay) -> str:
     """The page as text."""
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined)
-    style, script = ((TEMPLATES / f"flight.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    shown = _env_data(flight) if isinstance(flight, EnvFlight) else _autoscale_data(flight)
+    style, script = ((TEMPLATES / f"replay.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    shown = _env_data(replay) if isinstance(replay, EnvReplay) else _autoscale_data(replay)
     text = json.dumps(shown, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign, escaped in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
         text = text.replace(sign, escaped)
     policy = f"style-src '{content_hash(style)}'; script-src '{content_hash(script)}'"
-    return environment.get_template("flight.html.j2").render(
-        title=flight.title,
-        subtitle=f"{' · '.join(lane.name for lane in flight.lanes)}, {flight.step_index} steps, the same for all",
+    return environment.get_template("replay.html.j2").render(
+        title=replay.title,
+        subtitle=f"{' · '.join(lane.name for lane in replay.lanes)}, {replay.step_index} steps, the same for all",
         csp=f"default-src 'none'; img-src data:; {policy}; base-uri 'none'; form-action 'none'",
         style=Markup(style),  # noqa: S704 - our own files, and JSON whose brackets are escaped
         script=Markup(script),  # noqa: S704
@@ -45,20 +45,20 @@ def flight_page(flight: AutoscaleFlight | EnvFlight) -> str:
     )
 
 
-def _autoscale_data(flight: AutoscaleFlight) -> dict[str, Any]:
-    at = np.unique(np.linspace(0, flight.step_index - 1, min(_MOST_POINTS, flight.step_index)).astype(int))
-    hours = (at + 1) * flight.params.interval_seconds / 3600
+def _autoscale_data(replay: AutoscaleReplay) -> dict[str, Any]:
+    at = np.unique(np.linspace(0, replay.step_index - 1, min(_MOST_POINTS, replay.step_index)).astype(int))
+    hours = (at + 1) * replay.params.interval_seconds / 3600
 
     def chart(title: str, column: str, height: int, factor: float = 1.0) -> dict[str, Any]:
         lines = [
             {"style": f"lane-{i % _LANES}", "values": _rounded(np.array(lane.columns[column])[at] * factor)}
-            for i, lane in enumerate(flight.lanes)
+            for i, lane in enumerate(replay.lanes)
         ]
         return {"title": title, "height": height, "high": _highest(lines), "lines": lines}
 
-    requests = [{"style": "requests", "values": _rounded(np.array(flight.rates_rps)[at])}]
+    requests = [{"style": "requests", "values": _rounded(np.array(replay.rates_rps)[at])}]
     lanes = []
-    for lane in flight.lanes:
+    for lane in replay.lanes:
         columns = {name: np.array(values)[at] for name, values in lane.columns.items()}
         cells = [
             [f"{v:.0f}" for v in columns["replicas"]],
@@ -70,7 +70,7 @@ def _autoscale_data(flight: AutoscaleFlight) -> dict[str, Any]:
     return {
         "headings": ["", "replicas", "late", "cost so far", "J/h so far", "decision and why"],
         "steps": (at + 1).tolist(),
-        "clock": [f"{_clock(h)} · {flight.rates_rps[i]:,.0f} requests/s" for h, i in zip(hours, at, strict=True)],
+        "clock": [f"{_clock(h)} · {replay.rates_rps[i]:,.0f} requests/s" for h, i in zip(hours, at, strict=True)],
         "interval_milliseconds": 50,
         "charts": [
             {"title": "requests a second", "height": 110, "high": _highest(requests), "lines": requests},
@@ -82,12 +82,12 @@ def _autoscale_data(flight: AutoscaleFlight) -> dict[str, Any]:
     }
 
 
-def _env_data(flight: EnvFlight) -> dict[str, Any]:
-    steps = np.array(flight.frame_steps)
+def _env_data(replay: EnvReplay) -> dict[str, Any]:
+    steps = np.array(replay.frame_steps)
     every = -(-len(steps) // MOST_FRAMES)
     shown = np.arange(0, len(steps), every)
     lanes = []
-    for lane, frames in zip(flight.lanes, flight.frames, strict=True):
+    for lane, frames in zip(replay.lanes, replay.frames, strict=True):
         flown = np.minimum(steps[shown], len(lane.decisions))
         collected = np.concatenate([[0.0], lane.columns["return"]])[flown]
         lanes.append(

@@ -1,4 +1,4 @@
-"""A flight as a terminal shows it: bars over time, the decision and why; pictures in half blocks."""
+"""A replay as a terminal shows it: bars over time, the decision and why; pictures in half blocks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from scalepilot.report.charts.policy_map import field_label
-from scalepilot.report.replay.autoscale_replay import AutoscaleFlight, Lane
-from scalepilot.report.replay.env_replay import EnvFlight
+from scalepilot.report.replay.autoscale_replay import AutoscaleReplay, Lane
+from scalepilot.report.replay.env_replay import EnvReplay
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 # The terminal's own colours: they suit its background, whichever that is.
@@ -31,14 +31,14 @@ _MANY_LATE = 0.01
 
 
 def bars(values: Sequence[float], width: int, rows: int, high: float, num_steps: int, *, worst: bool = False) -> list[str]:
-    """Bars over a whole flight, as far as it has come, from the top row down.
+    """Bars over a whole replay, as far as it has come, from the top row down.
 
     Args:
         values: one a step so far.
         width: columns for all steps.
         rows: of text, eight levels each.
         high: value of a full bar.
-        num_steps: of the whole flight.
+        num_steps: of the whole replay.
         worst: the highest value of a column's steps instead of their mean.
     """
     per_column = max(1.0, num_steps / width)
@@ -51,44 +51,44 @@ def bars(values: Sequence[float], width: int, rows: int, high: float, num_steps:
     return ["".join(_BLOCKS[min(8, max(0, level - 8 * row))] for level in levels) for row in reversed(range(rows))]
 
 
-def autoscale_screen(flight: AutoscaleFlight, width: int, height: int) -> RenderableType:
-    """The whole screen of an Autoscale flight.
+def autoscale_screen(replay: AutoscaleReplay, width: int, height: int) -> RenderableType:
+    """The whole screen of an Autoscale replay.
 
     Args:
-        flight: so far.
+        replay: so far.
         width: columns of the terminal.
         height: rows of the terminal.
     """
-    per_row = max(1, min(len(flight.lanes), width // _LEAST_LANE))
-    lane_rows = -(-len(flight.lanes) // per_row)
+    per_row = max(1, min(len(replay.lanes), width // _LEAST_LANE))
+    lane_rows = -(-len(replay.lanes) // per_row)
     spare = height - 1 - _HEADER_ROWS - lane_rows * (_LANE_ROWS + _BORDER_ROWS + 1)
     tall = 1 + min(3, max(0, spare // lane_rows))
     most = {
-        name: max((max(lane.columns[name], default=0.0) for lane in flight.lanes), default=0.0) for name in ("replicas", "cost")
+        name: max((max(lane.columns[name], default=0.0) for lane in replay.lanes), default=0.0) for name in ("replicas", "cost")
     }
-    most["late_share"] = max(0.02, *(max(lane.columns["late_share"], default=0.0) for lane in flight.lanes))
-    rival = next((lane for lane in flight.lanes if lane.name.startswith("hpa")), flight.lanes[-1])
+    most["late_share"] = max(0.02, *(max(lane.columns["late_share"], default=0.0) for lane in replay.lanes))
+    rival = next((lane for lane in replay.lanes if lane.name.startswith("hpa")), replay.lanes[-1])
     panels: list[RenderableType] = []
-    for i, lane in enumerate(flight.lanes):
+    for i, lane in enumerate(replay.lanes):
         wide = width // per_row - 4
-        panels.append(_autoscale_lane(flight, lane, rival, most, wide, tall, _LANE_COLOURS[i % len(_LANE_COLOURS)]))
-    return Group(_header(flight, width), _grid(panels, per_row))
+        panels.append(_autoscale_lane(replay, lane, rival, most, wide, tall, _LANE_COLOURS[i % len(_LANE_COLOURS)]))
+    return Group(_header(replay, width), _grid(panels, per_row))
 
 
-def _header(flight: AutoscaleFlight, width: int) -> RenderableType:
-    rates, step = flight.rates_rps, flight.step_index
-    hours = step * flight.params.interval_seconds / 3600
+def _header(replay: AutoscaleReplay, width: int) -> RenderableType:
+    rates, step = replay.rates_rps, replay.step_index
+    hours = step * replay.params.interval_seconds / 3600
     newest = rates[-1] if rates else 0.0
-    title = Text.assemble((flight.title, "bold"), f"   step {step} of {flight.num_steps} ({hours:.1f} h)")
-    lines = bars(rates, width - _LABEL - _FIGURE - 4, 2, max(rates, default=1.0), flight.num_steps)
+    title = Text.assemble((replay.title, "bold"), f"   step {step} of {replay.num_steps} ({hours:.1f} h)")
+    lines = bars(rates, width - _LABEL - _FIGURE - 4, 2, max(rates, default=1.0), replay.num_steps)
     return Group(title, *_charted("requests", lines, f"{newest:,.0f}/s", "blue", indent=2))
 
 
 def _autoscale_lane(
-    flight: AutoscaleFlight, lane: Lane, rival: Lane, most: dict[str, float], width: int, tall: int, colour: str
+    replay: AutoscaleReplay, lane: Lane, rival: Lane, most: dict[str, float], width: int, tall: int, colour: str
 ) -> Panel:
     chart = width - _LABEL - _FIGURE
-    steps, columns = flight.num_steps, lane.columns
+    steps, columns = replay.num_steps, lane.columns
     late, starting = lane.newest("late_share"), lane.newest("replicas") - lane.newest("ready_replicas")
     replicas = f"{lane.newest('ready_replicas'):.0f}" + (f" +{starting:.0f}" if starting else "")
     lines = [
@@ -102,7 +102,7 @@ def _autoscale_lane(
         *_charted("cost", [_gauge(lane.newest("cost"), most["cost"], chart)], f"{lane.newest('cost'):.2f}", colour),
         _decision(lane, width, colour),
     ]
-    hours = max(flight.step_index, 1) / flight.params.steps_per_hour
+    hours = max(replay.step_index, 1) / replay.params.steps_per_hour
     figure = f"J {lane.newest('cost') / hours:.2f}/h"
     if lane is not rival and rival.newest("cost"):
         change = lane.newest("cost") / rival.newest("cost") - 1
@@ -110,23 +110,23 @@ def _autoscale_lane(
     return _panel(lane, figure, Group(*lines), width, colour)
 
 
-def env_screen(flight: EnvFlight, width: int, height: int) -> RenderableType:
-    """The whole screen of any other flight.
+def env_screen(replay: EnvReplay, width: int, height: int) -> RenderableType:
+    """The whole screen of any other replay.
 
     Args:
-        flight: so far.
+        replay: so far.
         width: columns of the terminal.
         height: rows of the terminal.
     """
     per_row = max(
-        1, min(len(flight.lanes), width // _LEAST_LANE if flight.render_mode == "ansi" else width // (_PICTURE_COLUMNS + 4))
+        1, min(len(replay.lanes), width // _LEAST_LANE if replay.render_mode == "ansi" else width // (_PICTURE_COLUMNS + 4))
     )
-    lane_rows = -(-len(flight.lanes) // per_row)
+    lane_rows = -(-len(replay.lanes) // per_row)
     wide = width // per_row - 4
     tall = max(4, min(_PICTURE_ROWS, (height - 2) // lane_rows - _BORDER_ROWS - 2))
-    lowest, highest = (f((f(lane.columns["return"], default=0.0) for lane in flight.lanes), default=0.0) for f in (min, max))
+    lowest, highest = (f((f(lane.columns["return"], default=0.0) for lane in replay.lanes), default=0.0) for f in (min, max))
     panels: list[RenderableType] = []
-    for i, (lane, view) in enumerate(zip(flight.lanes, flight.views(), strict=True)):
+    for i, (lane, view) in enumerate(zip(replay.lanes, replay.views(), strict=True)):
         colour = _LANE_COLOURS[i % len(_LANE_COLOURS)]
         shown: RenderableType
         if isinstance(view, str):
@@ -136,16 +136,16 @@ def env_screen(flight: EnvFlight, width: int, height: int) -> RenderableType:
             shown = picture(view.astype(np.uint8), min(wide, _PICTURE_COLUMNS), tall)
         else:
             shown = Text(
-                "\n".join(f"{field_label(f):<26.26} {v:>10.4g} {f.unit}" for f, v in zip(flight.fields, view, strict=False))
+                "\n".join(f"{field_label(f):<26.26} {v:>10.4g} {f.unit}" for f, v in zip(replay.fields, view, strict=False))
             )
         chart = wide - _LABEL - _FIGURE
         collected = [r - min(lowest, 0.0) for r in lane.columns["return"]]
-        flown = max(flight.step_index, _LEAST_LANE)
+        flown = max(replay.step_index, _LEAST_LANE)
         course = bars(collected, chart, 1, max(highest, 0.0) - min(lowest, 0.0), flown)
         lines = [shown, *_charted("return", course, f"{lane.newest('return'):,.4g}", colour), _decision(lane, wide, colour)]
         figure = f"{len(lane.decisions)} steps" + (", over" if lane.ended else "")
         panels.append(_panel(lane, figure, Group(*lines), wide, colour))
-    title = Text.assemble((flight.title, "bold"), f"   step {flight.step_index}")
+    title = Text.assemble((replay.title, "bold"), f"   step {replay.step_index}")
     return Group(title, _grid(panels, per_row))
 
 
