@@ -18,8 +18,8 @@ from gymnasium.vector import AutoresetMode
 from scalepilot_envs.adapters.flat_actions import FlatActions
 from scalepilot_envs.adapters.flat_observation import FlatObservation, mask_in
 from scalepilot_envs.description import EnvDescription, params_from_mapping
+from scalepilot_envs.entry import EnvEntry, split_id
 from scalepilot_envs.flat_env import FlatSpaces, gives_mask, with_wrappers
-from scalepilot_envs.registration import EnvEntry, split_id
 from scalepilot_envs.restarting import RestartingEnv
 
 _UNKNOWN = (-np.inf, np.inf)

@@ -3,75 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
 
 import gymnasium as gym
 
 from scalepilot_envs.checks import did_you_mean
-from scalepilot_envs.description import EnvDescription
+from scalepilot_envs.entry import EnvEntry, split_id
 
 NAMESPACE = "scalepilot"
 MODULE_PREFIX = "scalepilot_envs:"
 ATARI = "ALE/"
 # Modules (comma-separated) that register environments of a user's own; inherited by worker processes.
 MODULES_VARIABLE = "SCALEPILOT_ENV_MODULES"
-
-
-@dataclass(frozen=True)
-class EnvEntry:
-    """How one environment is made.
-
-    Attributes:
-        env_id: versioned, with the namespace; a change of dynamics or reward bumps the version.
-        entry_point: "module:function" for one `gymnasium.Env`.
-        vector_entry_point: "module:function" for a native `gymnasium.vector.VectorEnv`.
-        summary: one line for a list.
-        description: "module:function" for its `EnvDescription`, called with the parameters (a mapping, or None for defaults).
-    """
-
-    env_id: str
-    entry_point: str
-    vector_entry_point: str
-    summary: str
-    description: str = ""
-
-    def vector_maker(self) -> Callable[..., gym.vector.VectorEnv[Any, Any, Any]]:
-        """The native vector constructor."""
-        maker: Callable[..., gym.vector.VectorEnv[Any, Any, Any]] = _imported(self.vector_entry_point)
-        return maker
-
-    def is_batch_of(self, **arguments: Any) -> bool:
-        """Whether environments made with these arguments are stepped in one piece; else one by one."""
-        return True
-
-    def maker(self) -> Callable[..., gym.Env[Any, Any]]:
-        """The single-environment constructor."""
-        maker: Callable[..., gym.Env[Any, Any]] = _imported(self.entry_point)
-        return maker
-
-    def describe(self, params: Mapping[str, Any] | None = None, **options: Any) -> EnvDescription:
-        """Fields, actions, reward and parameters.
-
-        Args:
-            params: the environment's constants; its defaults if None.
-            options: its other arguments; those that change what it shows count.
-
-        Raises:
-            ValueError: a parameter is unknown or out of range.
-        """
-        make = _imported(self.description)
-        shown = {name: value for name, value in options.items() if name in inspect.signature(make).parameters}
-        description: EnvDescription = make(params, **shown)
-        return replace(description, options=shown)
-
-
-def _imported(entry_point: str) -> Any:
-    module, name = entry_point.split(":")
-    return getattr(importlib.import_module(module), name)
 
 
 ENVS: dict[str, EnvEntry] = {}
@@ -120,12 +63,6 @@ def find_env(name: str) -> EnvEntry:
     known = [*short, *gym.registry]
     hint = did_you_mean(wanted.removeprefix(f"{NAMESPACE}/"), known, cutoff=0.4)
     raise ValueError(f"env: {name!r} is not allowed; allowed: {', '.join(sorted(short))}{hint}")
-
-
-def split_id(name: str) -> tuple[str, str]:
-    """The module (perhaps "") and the id that gymnasium knows, of "module:Id"."""
-    module, _, env_id = name.rpartition(":")
-    return module, env_id
 
 
 def same_id(one: str, other: str) -> bool:
@@ -201,6 +138,23 @@ def register_envs() -> None:
     for entry in ENVS.values():
         if entry.env_id not in gym.registry:
             gym.register(id=entry.env_id, entry_point=entry.entry_point, vector_entry_point=entry.vector_entry_point)
+
+
+__all__ = [
+    "ENVS",
+    "MODULES_VARIABLE",
+    "MODULE_PREFIX",
+    "NAMESPACE",
+    "EnvEntry",
+    "add_env",
+    "find_env",
+    "import_modules",
+    "is_own",
+    "listed_modules",
+    "register_envs",
+    "same_id",
+    "split_id",
+]
 
 
 def _add(name: str, module: str, summary: str, described_in: str | None = None) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,14 @@ def test_the_picture_of_the_rooms_shows_those_that_import_linter_holds() -> None
     drawn = re.findall(r'font-weight="bold"[^>]*>(\w+)<', (ROOT / "docs/develop/layers.svg").read_text())
     assert drawn == [room for row in layers.layers() for room in row], "run make docs"
     assert layers.draw().count("<rect") == len(drawn) + 1
+
+
+def test_no_module_imports_itself_round_a_corner() -> None:
+    graph = grimp.build_graph("scalepilot", "scalepilot_envs", cache_dir=None, exclude_type_checking_imports=True)
+    left = {module: {*graph.find_modules_directly_imported_by(module)} for module in graph.modules}
+    while leaves := {module for module, imports in left.items() if not imports}:
+        left = {module: imports - leaves for module, imports in left.items() if module not in leaves}
+    assert not left, "in a circle, or importing one"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
