@@ -198,7 +198,9 @@ class PolicyApi:
             body = await self._bodies.read(exchange.headers, receive)
             exchange.body_was_read = True
             call = Call(self, surface.catalogue, endpoint, path, target.named, served, target.shadow, exchange.headers, body)
-            return _reply(endpoint.answer(call))
+            answer = endpoint.answer(call)
+            # The usual answer, without a further call.
+            return (200, [JSON_TYPE], answer) if type(answer) is bytes else _reply(answer)
         return self._page(surface, target, endpoint, path, exchange.headers)
 
     def _page(self, surface: Surface, target: Target, endpoint: Endpoint, path: str, headers: Headers) -> Reply:

@@ -29,7 +29,8 @@ _logger = logging.getLogger(LOGGER)
 
 def decide(call: Call) -> bytes:
     """Answer named fields; the usual request on the short way."""
-    served = call.policy
+    served = call.served
+    assert served is not None
     read = served.reader.read(call.body)
     if read is None:
         decided = decide_strictly(served, parse_request(call.body))
