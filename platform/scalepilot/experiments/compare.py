@@ -13,7 +13,7 @@ from scalepilot.evaluate.baselines import USUAL, baseline_names, find_rules, rul
 from scalepilot.evaluate.evaluation import LineupRow, OptimumOptions, evaluate_lineups, with_references
 from scalepilot.evaluate.lineup import Gathered
 from scalepilot.evaluate.suite import SuiteComparison, compare_suite
-from scalepilot.simulate import CellStore, Executor, Scenario, scenario_of
+from scalepilot.simulate import CellStore, Executor, Scenario, scenario_name, scenario_of
 from scalepilot.simulate.workload_data import workload_name
 from scalepilot_envs.workloads import WORKLOADS
 
@@ -102,11 +102,15 @@ def scenarios(
     chosen: list[tuple[str | None, ExperimentConfig]] = [_named(text, base, overrides, extent.peak_rps) for text in workloads]
     chosen = chosen or [(None, c) for c in named or own or [base]]
     episodes = extent.episodes or extent.seeds_of_either
-    found = [scenario_of(extent.of(c), name=name, windows=extent.windows, episodes=episodes) for name, c in chosen]
-    names = [scenario.name for scenario in found]
+    names = [name or scenario_name(c) for name, c in chosen]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"workload: {name} is given twice; allowed: each once, under different names")
+    found = [
+        scenario_of(extent.of(c), name=name, windows=extent.windows, episodes=episodes)
+        for name, (_, c) in zip(names, chosen, strict=True)
+    ]
     for scenario in found:
-        if names.count(scenario.name) > 1:
-            raise InputError(f"workload: {scenario.name} is given twice; allowed: each once, under different names")
         if scenario.env.env_id != found[0].env.env_id:
             theirs = f"{names[0]} is for {found[0].env.env_id}, {scenario.name} for {scenario.env.env_id}"
             raise InputError(f"workload: {theirs}; allowed: one environment")

@@ -12,6 +12,7 @@ from scalepilot.simulate.scenario import (
     Scenario,
     SeededEpisodes,
     TrafficEpisodes,
+    scenario_name,
     scenario_of,
     traffic_scenario,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "run_cells",
     "run_episodes",
     "run_returns",
+    "scenario_name",
     "scenario_of",
     "traffic_scenario",
     "usable_cores",

@@ -285,6 +285,11 @@ class Scenario:
         return self.test.objective
 
 
+def scenario_name(config: ExperimentConfig) -> str:
+    """What an experiment's scenario is called in tables: its workload or its environment."""
+    return workload_name(config) if config.env.takes_workload else find_env(config.env.id).env_id
+
+
 def scenario_of(
     config: ExperimentConfig, *, name: str | None = None, windows: int | None = None, episodes: int | None = None
 ) -> Scenario:
@@ -300,7 +305,7 @@ def scenario_of(
         InputError: a trace cannot be used, or is too short.
     """
     if isinstance(config.env, EnvConfig):
-        return traffic_scenario(load_data(config), config.env.params, name=name or workload_name(config), windows=windows)
+        return traffic_scenario(load_data(config), config.env.params, name=name or scenario_name(config), windows=windows)
     env, limits = config.env, EpisodeLimits(config.evaluation.max_episode_steps, config.resources.env_timeout_seconds)
     env_id = find_env(env.id).env_id
     validation, test = (
