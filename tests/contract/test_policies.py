@@ -234,7 +234,7 @@ def test_it_flies_episodes_and_its_figures_are_finite(name, tiny_network):
     series = part_of(DiurnalWorkload(days=1), "test", params.interval_seconds)
     episodes = poisson_episodes("diurnal", series, series.window_starts(200), 200, (0,))
     results, _ = run_episodes(policy, episodes, params)
-    for name, column in results.columns().items():
+    for name, column in results.columns.items():
         assert column.shape == (len(episodes),), name
         assert np.isfinite(column).all(), name
         assert (column >= 0).all(), name

@@ -41,6 +41,8 @@ def _large_enough_and_a_core_idle(monkeypatch: pytest.MonkeyPatch) -> None:
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Preparation]]:
     """Those that were; of each, no process may be left."""
     all_of_them, begin = [], Preparation.begin
+    # Those of other tests in this process, such as a browser.
+    others = {child.pid for child in psutil.Process().children(recursive=True)}
 
     def noted(self: Preparation, *arguments: Any) -> None:
         begin(self, *arguments)
@@ -50,7 +52,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Preparation]]:
     yield all_of_them
     assert all_of_them
     # Python's own helper stays.
-    left = [child.cmdline() for child in psutil.Process().children(recursive=True)]
+    left = [child.cmdline() for child in psutil.Process().children(recursive=True) if child.pid not in others]
     assert not [words for words in left if "resource_tracker" not in " ".join(words)]
 
 

@@ -24,7 +24,7 @@ def replay(influx, actions, capacity=87, start=50, bounds=(2, 100)):
         refused = not bounds[0] <= instances + pending <= bounds[1]
         instances += 0 if refused else pending
         pending = int(action) - 1
-        total -= (1 - math.ceil(processed / served * 100) / 100) * instances / 100 + 0.1 * refused + queue / (1 + queue)
+        total -= (1 - math.ceil(processed / served * 100) / 100) * instances / bounds[1] + 0.1 * refused + queue / (1 + queue)
     return total
 
 

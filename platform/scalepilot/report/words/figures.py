@@ -72,8 +72,8 @@ class Shown:
 
 _SHOWN = {
     "J": Shown("J/h", "Cost J per hour", money),
-    "cost": Shown("", "Replica cost per hour", money),
-    "penalty": Shown("", "Cost of late requests per hour", money),
+    "cost": Shown("", "of which replicas", money),
+    "penalty": Shown("", "of which late", money),
     "replicas": Shown("replicas", "Replicas", two_decimals),
     "late_share": Shown("late %", "Late requests", percent, " %"),
     "latency_p95_seconds": Shown("p95 ms", "p95 latency", lambda x: fixed(1000 * x, 0), " ms"),
