@@ -154,7 +154,6 @@ WRONG = {
     "verify .": "is neither a run nor a policy folder",
     "compare nowhere": "no such folder",
     "compare --plot-only nowhere": "summary.json: cannot be read",
-    "evaluate nowhere": "no such folder",
     "demo nowhere": "is neither a folder nor a rule",
     "policy list nowhere": "is not a directory",
     "policy show nowhere": "no such folder",

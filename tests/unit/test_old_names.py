@@ -18,6 +18,9 @@ EXAMPLES = {
     "tune s.yaml --concurrency 2": "tune s.yaml --jobs 2",
     "submit a.yaml --output there": "submit a.yaml --out there",
     "demo p --pattern spike": "demo p --workload spike",
+    "compare p --out f --reuse": "compare p --out f --resume",
+    "evaluate p --protocol v1 --trace a.csv b.csv --rules all": "compare p --workload a.csv --workload b.csv --baseline all",
+    "evaluate --rules=hpa p --trace=a.csv": "compare p --workload a.csv",
 }
 
 

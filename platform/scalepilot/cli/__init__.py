@@ -20,7 +20,6 @@ from scalepilot.files.ownership import check_listed_modules
 COMMANDS = {
     "init": "scalepilot.cli.init",
     "train": "scalepilot.cli.train",
-    "evaluate": "scalepilot.cli.evaluate",
     "compare": "scalepilot.cli.compare",
     "report": "scalepilot.cli.report",
     "tune": "scalepilot.cli.tune",

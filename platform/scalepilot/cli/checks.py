@@ -45,7 +45,6 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     rules = {
         "train": _train,
         "tune": _tune,
-        "evaluate": _evaluate,
         "compare": _compare,
         "study": _study,
         "report": _report,
@@ -124,15 +123,6 @@ def _train(a: argparse.Namespace) -> Iterator[_Rule]:
 def _tune(a: argparse.Namespace) -> Iterator[_Rule]:
     if a.schema:
         yield _ALL_OF_TUNE, "with --schema, which prints the schema and exits"
-
-
-def _evaluate(a: argparse.Namespace) -> Iterator[_Rule]:
-    if a.json:
-        yield ("markdown",), "with --json; allowed: one of both"
-    if not a.trace:
-        yield ("peak_rps",), "without --trace, whose requests it scales"
-    else:
-        _refuse_set(a, "workload", "with --trace, which is the workload")
 
 
 def _compare(a: argparse.Namespace) -> Iterator[_Rule]:

@@ -77,7 +77,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep tuned rules and optima here and reuse them (default: OUT/cache)",
     )
     parser.add_argument("--resume", action="store_true", help="use the finished results that --out holds already")
-    parser.add_argument("--reuse", dest="resume", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(
         "--plot-only", type=Path, metavar="FOLDER", help="only print what is stored there and draw report.html again"
     )

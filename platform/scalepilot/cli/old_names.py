@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from scalepilot.cli.streams import note
 
 # Command → what it is called now.
-COMMANDS = {"plot": ("report", "--plots"), "crosscheck": ("study",)}
+COMMANDS = {"plot": ("report", "--plots"), "crosscheck": ("study",), "evaluate": ("compare",)}
 # Command → option → what it is called now.
 OPTIONS = {
     "train": {"--trace": "--workload"},
@@ -15,6 +15,7 @@ OPTIONS = {
     "tune": {"--concurrency": "--jobs"},
     "submit": {"--output": "--out"},
     "demo": {"--pattern": "--workload"},
+    "compare": {"--reuse": "--resume"},
 }
 
 
@@ -32,6 +33,8 @@ def renamed(given: Sequence[str]) -> list[str]:
         note(command, f"is called scalepilot {' '.join(words)} now; this spelling goes with the next release")
     if command == "crosscheck":
         rest = _resumed(rest)
+    if command == "evaluate":
+        rest = _compared(rest)
     options = OPTIONS.get(words[0], {})
     out = []
     for text in rest:
@@ -49,4 +52,22 @@ def _resumed(rest: Sequence[str]) -> list[str]:
     for text in rest:
         option, equals, value = text.partition("=")
         out += ["--resume", "--out", *([value] if equals else [])] if option == "--resume" else [text]
+    return out
+
+
+def _compared(rest: Sequence[str]) -> list[str]:
+    """What `evaluate` was given: traces as workloads, one flag each; the rules as baselines; the only protocol is the default."""
+    out: list[str] = []
+    flag = ""
+    for text in rest:
+        option, equals, value = text.partition("=")
+        if option.startswith("-"):
+            flag = option
+        if flag not in ("--trace", "--protocol", "--rules"):
+            out.append(text)
+        elif value or not option.startswith("-"):
+            given = value if equals else text
+            out += ["--workload", given] if flag == "--trace" else ["--baseline", "all"] if given == "all" else []
+            # Of these two there is one value each.
+            flag = flag if flag == "--trace" else ""
     return out

@@ -11,9 +11,7 @@ HELP = "write the report of a run or a stored comparison again, or its plots"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `report`."""
-    parser.add_argument(
-        "folder", type=Path, metavar="RUN|FOLDER", help="a run, or a folder that evaluate --out or compare --out wrote"
-    )
+    parser.add_argument("folder", type=Path, metavar="RUN|FOLDER", help="a run, or a folder that compare --out wrote")
     parser.add_argument(
         "--out", type=Path, metavar="PATH", help="the HTML file (default: report.html in the folder); with --plots their folder"
     )
