@@ -54,7 +54,7 @@ bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
 docs: $(STAMP)
-	$(BIN)/python -c 'from scalepilot.config import json_schema; from scalepilot.config.schema import reference; print(reference(json_schema()), end="")' > docs/configuration.md
+	$(BIN)/python docs/develop/configuration.py > docs/configuration.md
 	$(BIN)/python docs/develop/layers.py > docs/develop/layers.svg
 
 images:

@@ -106,6 +106,8 @@ OUT_OF_BOUNDS = {
     "train shop.yaml --workload trace.csv --peak-rps nan": "--peak-rps: nan is not allowed",
     "train shop.yaml --workload trace.csv --peak-rps 1e400": "--peak-rps: inf is not allowed",
     "compare --evaluations 999999999999": "--evaluations: 999999999999 is not allowed; allowed: whole numbers from 2 to 1000000",
+    "compare kpa --arrival-seeds 99999": "--arrival-seeds: 99999 is not allowed; allowed: whole numbers from 1 to 10000",
+    "compare kpa --episodes 0": "--episodes: 0 is not allowed; allowed: whole numbers from 1 to 100000",
     "compare --evaluations -1": "--evaluations: -1 is not allowed",
     "compare hpa --seeds 999999999": "--seeds: 999999999 is not allowed",
     "compare hpa --steps 999999999999": "--steps: 999999999999 is not allowed",

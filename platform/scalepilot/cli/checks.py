@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scalepilot.errors import InputError
 
-_MAX_SEED = 2**31 - 1
+_MAX_SEED, _MOST_SEEDS = 2**31 - 1, 10_000
 _MAX_RPS = 1e9
 # Of every command that has such an option: lowest, highest; whole numbers where both are.
 _BOUNDS: dict[str, tuple[float, float]] = {
@@ -22,13 +22,14 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "concurrency": (1, 10_000),
     "seed": (0, _MAX_SEED),
     "peak_rps": (0.0, _MAX_RPS),
+    "arrival_seeds": (1, _MOST_SEEDS),
+    "episodes": (1, 100_000),
 }
-_MOST_SEEDS = 10_000
 _ALL_OF_TRAIN = ("config", "set", "workload", "peak_rps", "resume", "init", "address", "storage", "no_evaluation", "json")
 _ALL_OF_TUNE = ("sweep", "set", "resume", "concurrency", "address", "storage", "json")
 _ALL_OF_COMPARE = (
-    *("policies", "baseline", "workload", "seeds", "steps", "windows", "config", "set", "peak_rps", "evaluations"),
-    *("no_optimum", "out", "cache", "reuse", "step_log", "jobs", "address"),
+    *("policies", "baseline", "workload", "seeds", "arrival_seeds", "episodes", "steps", "windows", "config", "set", "peak_rps"),
+    *("evaluations", "no_optimum", "out", "cache", "resume", "step_log", "jobs", "address"),
 )
 _ALL_OF_SERVE = ("config", "watch", "host", "port", "replicas", "ingress", "require_signature", "log_file", "address")
 _OF_TRACES = ("gaps", "interval_seconds", "counter_resets")
@@ -89,8 +90,8 @@ def is_given(arguments: argparse.Namespace, name: str) -> bool:
 
 
 def _option(arguments: argparse.Namespace, name: str) -> str:
-    if name in ("config", "sweep", "policies") and not (name == "config" and arguments.command in ("compare", "serve")):
-        return {"config": "CONFIG", "sweep": "SWEEP", "policies": "POLICY"}[name]
+    if name in ("config", "sweep", "study", "policies") and not (name == "config" and arguments.command in ("compare", "serve")):
+        return {"config": "CONFIG", "sweep": "SWEEP", "study": "STUDY", "policies": "POLICY"}[name]
     named = {("tune", "concurrency"): "jobs", ("submit", "output"): "out", ("demo", "pattern"): "workload"}
     return f"--{named.get((arguments.command, name), name).replace('_', '-')}"
 
@@ -141,7 +142,8 @@ def _report(a: argparse.Namespace) -> Iterator[_Rule]:
 
 def _study(a: argparse.Namespace) -> Iterator[_Rule]:
     _refuse_set(a, "seed", "here; allowed: --seeds")
-    yield from ()
+    if a.schema:
+        yield ("study", "seeds", "set", "jobs", "resume", "out", "json"), "with --schema, which prints the schema and exits"
 
 
 def _demo(a: argparse.Namespace) -> Iterator[_Rule]:

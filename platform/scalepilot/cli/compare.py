@@ -123,10 +123,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
     if arguments.windows != "all" and not (arguments.windows.isdecimal() and int(arguments.windows)):
         raise InputError(f"--windows: {arguments.windows!r} is not allowed; allowed: whole numbers from 1, or all")
-    for name, lowest in (("arrival_seeds", 1), ("episodes", 1), ("seeds", 1), ("steps", 2), ("jobs", 1), ("evaluations", 2)):
-        value = getattr(arguments, name)
-        if value is not None and value < lowest:
-            raise InputError(f"--{name.replace('_', '-')}: {value} is not allowed; allowed: whole numbers from {lowest}")
+    if arguments.steps is not None and arguments.steps < 2:
+        raise InputError(f"--steps: {arguments.steps} is not allowed; allowed: whole numbers from 2")
     rps = arguments.peak_rps
     if rps is not None and not 0 <= rps < math.inf:
         raise InputError(f"--peak-rps: {rps:g} is not allowed; allowed: finite requests/s from 0")

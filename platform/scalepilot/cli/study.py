@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `study`."""
     parser.add_argument(
         "study",
+        nargs="?",
         type=Path,
         metavar="STUDY",
         help="study YAML, such as tune_configs/studies/dqn-against-ppo.yaml; or an experiment's, which is trained with RLlib"
@@ -37,12 +39,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: runs/NAME-study/DATE-TIME)")
     parser.add_argument("--json", action="store_true", help="print summary.json instead of the tables")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of a study and exit")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Train, measure, write, print."""
     from scalepilot.errors import InputError
 
+    if arguments.schema:
+        from scalepilot.experiments.study.config import json_schema
+
+        print(json.dumps(json_schema(), indent=1))
+        return 0
+    if arguments.study is None:
+        raise InputError("STUDY: is missing; allowed: a study's YAML, or an experiment's")
     if not 1 <= arguments.jobs <= 1000:
         raise InputError(f"--jobs: {arguments.jobs} is not allowed; allowed: 1 to 1000")
     if is_experiment(arguments.study):

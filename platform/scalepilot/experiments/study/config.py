@@ -23,6 +23,7 @@ from scalepilot.config import (
     slug,
 )
 from scalepilot.config.checks import OneOf, Section
+from scalepilot.config.schema import Described
 from scalepilot.config.used import unused_key
 from scalepilot.errors import ConfigError
 from scalepilot.files.env_modules import find_in_current_folder
@@ -128,6 +129,11 @@ class PlannedTask:
 
 
 _ADAPTER: TypeAdapter[StudyConfig] = TypeAdapter(StudyConfig)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a study's YAML."""
+    return _ADAPTER.json_schema(schema_generator=Described)
 
 
 def check_seeds(name: str, seeds: Sequence[int]) -> None:
