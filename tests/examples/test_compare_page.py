@@ -20,6 +20,7 @@ def ran(repo: Path, tmp_path_factory: pytest.TempPathFactory, cli_env: dict[str,
     return folder / "results" / "rules", done.stdout
 
 
+@pytest.mark.slow
 def test_the_second_command_goes_on_from_the_first(ran: tuple[Path, str]):
     folder, _ = ran
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))

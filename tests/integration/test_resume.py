@@ -62,7 +62,11 @@ def state_of(trainer: Any) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("ray_session")
 @pytest.mark.parametrize(
-    ("algorithm", "streams"), [("ppo", ["shuffle/shuffle"]), ("dqn", ["replay/generator", "replay/ring/columns/0"])]
+    ("algorithm", "streams"),
+    [
+        pytest.param("ppo", ["shuffle/shuffle"], marks=pytest.mark.slow),
+        ("dqn", ["replay/generator", "replay/ring/columns/0"]),
+    ],
 )
 def test_weights_moments_statistics_replay_and_generators_are_the_saved_ones_bit_for_bit(
     tmp_path: Path, algorithm: str, streams: list[str]

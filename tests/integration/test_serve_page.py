@@ -532,7 +532,8 @@ def test_hostile_texts_are_text_and_nothing_overflows(visited, server, width, sc
     assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(16, 21, 27)"}[scheme]
 
 
-@pytest.mark.parametrize("width", [400, *(pytest.param(width, marks=pytest.mark.slow) for width in (760, 1400))])
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [400, 760, 1400])
 def test_no_policy_makes_the_page_wider_than_its_window(visited, server, width):
     page = ready(visited(server, "#tiny", width=width))
     for name in ("tiny", "worth", "hpa", "by-the-clock"):

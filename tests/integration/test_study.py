@@ -41,6 +41,7 @@ def study(folder: Path, env: dict[str, str], *arguments: str) -> subprocess.Comp
     return subprocess.run(command(folder, *arguments), capture_output=True, text=True, env=env, cwd=folder, check=False)
 
 
+@pytest.mark.slow
 def test_a_study_trains_measures_writes_and_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

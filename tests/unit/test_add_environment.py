@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "develop" / "add-an-environment.md"
 # Every command in one process: each would import the same again.
@@ -35,6 +37,7 @@ def code(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
+@pytest.mark.slow
 def test_an_environment_is_a_folder_and_one_line(tmp_path: Path) -> None:
     envs = shutil.copytree(ROOT / "envs" / "scalepilot_envs", tmp_path / "envs" / "scalepilot_envs")
     module, line = code("python")

@@ -126,6 +126,7 @@ def test_what_the_cache_holds_is_used_again_and_left_as_it_is(capsys, traces, tm
     assert again["by_workload"]["mail"] == json.loads(first)["by_workload"]["mail"]
 
 
+@pytest.mark.slow
 def test_another_effort_service_or_recording_is_not_taken_from_the_cache(capsys, traces, tmp_path):
     cache = tmp_path / "cache"
 

@@ -121,6 +121,7 @@ def test_transitions_are_those_of_the_environment_however_it_resets(make: Any, m
         )
 
 
+@pytest.mark.slow
 def test_negative_control_without_the_final_observations_same_step_transitions_are_wrong():
     rollouts = [runner_of(native(AutoresetMode.SAME_STEP)).sample() for _ in range(FRAGMENTS)]
     for rollout in rollouts:

@@ -134,6 +134,7 @@ def test_a_policy_is_shown_copied_verified_and_served_where_its_environment_is_n
     assert said["imported"] == []
 
 
+@pytest.mark.slow
 def test_a_run_finds_its_module_again_where_it_was(places: tuple[Path, Path], tmp_path: Path):
     modules, run = places
     env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SCALEPILOT_ENV_MODULES")}

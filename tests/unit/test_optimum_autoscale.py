@@ -174,6 +174,7 @@ def test_a_plan_flown_a_step_too_late_costs_more(demo, demo_optimum):
 HARDEST = [("nasa_http_1995_07_1min", 28), ("aws_elb_2014_04_5min", 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "row"), HARDEST)
 def test_the_bounds_are_within_three_per_cent_on_traces(traces, name, row):
     workload = TraceWorkload(path=str(traces / f"{name}.csv"), peak_rps=500.0)

@@ -66,7 +66,11 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     Args:
         command: whose arguments are wanted; those of every command where it is empty.
     """
-    parser = _Parser(prog="scalepilot", description="Train autoscaling policies, compare them with tuned rules and serve them.")
+    parser = _Parser(
+        prog="scalepilot",
+        description="Train autoscaling policies, compare them with tuned rules and serve them.",
+        epilog="Start with: scalepilot init NAME. Documentation: README.md and docs/.",
+    )
     parser.add_argument("--version", action="version", version=f"scalepilot {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name, module_name in COMMANDS.items():

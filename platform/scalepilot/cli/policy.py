@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from scalepilot.policy import PackedPolicy, PolicySpec
     from scalepilot.report.policy_list import PolicyEntry
 
-HELP = "list, show, export, sign and verify policies"
+HELP = "list, show, export and sign policies, and check signatures"
 _WHAT = "list|show|export|sign|verify-signature|keygen"
 _PRIVATE_FILE, _PUBLIC_FILE = "private.pem", "public.pem"
 

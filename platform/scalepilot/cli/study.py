@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from scalepilot.evaluate.study_metrics import TaskResult
 
-HELP = "train several algorithms on several seeds and compare them, or one with two engines"
+HELP = "compare several algorithms on several seeds; or, of an experiment, RLlib with Stable-Baselines3"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

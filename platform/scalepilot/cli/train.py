@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workload",
         metavar="W",
-        help="train on this instead: a trace that workload import takes without options, or a kind such as spike",
+        help="train on this instead: a traffic file that needs no import options, or a kind such as spike",
     )
     parser.add_argument(
         "--peak-rps",

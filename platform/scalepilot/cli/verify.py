@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-HELP = "check runs and policies: files, hashes, decisions, stored results evaluated again"
+HELP = "check runs and policies: files, hashes and decisions; re-evaluate stored results"
 _RUNS = Path("runs")
 
 
