@@ -172,6 +172,7 @@ WRONG = {
     "serve x --port 99999": "is not allowed",
     "env show Nothing-v0": "Nothing-v0",
     "nonsense": "invalid choice: 'nonsense'",
+    "tain cartpole.yaml": "did you mean train?",
     "train --nonsense": "unrecognized arguments: --nonsense",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from scalepilot import __version__
 from scalepilot.cli import streams
 from scalepilot.cli.checks import check_arguments
 from scalepilot.cli.old_names import renamed
-from scalepilot.errors import InputError, ScalepilotError, printable
+from scalepilot.errors import InputError, ScalepilotError, did_you_mean, printable
 from scalepilot.files.ownership import check_listed_modules
 
 # name → module; each has HELP, add_arguments(parser) and run(arguments) → exit code.
@@ -49,7 +50,9 @@ class _Parser(argparse.ArgumentParser):
             self.register("action", name, _Noted)
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(2, f"{self.prog}: {printable(message)[:_LONGEST]} (see {self.prog} --help)\n")
+        wrong = re.search(r"argument COMMAND: invalid choice: '([^']*)'", message)
+        hint = did_you_mean(wrong[1], COMMANDS) if wrong else ""
+        self.exit(2, f"{self.prog}: {printable(message)[:_LONGEST]}{hint} (see {self.prog} --help)\n")
 
 
 class _Noted(argparse._StoreAction):
