@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -37,7 +38,9 @@ def ran(repo: Path, tmp_path_factory: pytest.TempPathFactory, cli_env: dict[str,
     folder.chmod(0o755)
     page = (repo / "docs" / "serving.md").read_text(encoding="utf-8")
     assert page.count(_PORT) == 2
-    script = as_script(page.replace(_PORT, str(free_port("127.0.0.1", 0))))
+    # Below those that the system hands out: Ray would take one of these before the server listens.
+    port = free_port("127.0.0.1", 20_000 + os.getpid() % 10_000)
+    script = as_script(page.replace(_PORT, str(port)))
     done = subprocess.run(
         ["bash", "-c", script], cwd=folder, env=cli_env, capture_output=True, text=True, check=False, timeout=300
     )
