@@ -258,6 +258,12 @@ def test_policies_for_another_environment_are_judged_by_return(capsys, tmp_path)
     for option in ("--steps", "--windows", "--arrival-seeds"):
         compare(tmp_path / "mine", option, "5", code=2)
         assert f"{option}: is not used on scalepilot/QueueScaling-v0; allowed: --episodes" in capsys.readouterr().err
+    (tmp_path / "other.yaml").write_text("env: {id: ResourceManager-v0}\n")
+    compare(tmp_path / "mine", "--workload", tmp_path / "other.yaml", code=2)
+    assert "mine is for scalepilot/QueueScaling-v0, other for scalepilot/ResourceManager-v0" in capsys.readouterr().err
+    save_policy(make_rule("random", find_env("CartPole-v1").describe(), name="cart"), tmp_path / "cart")
+    compare(tmp_path / "cart", "--workload", "spike", code=2)
+    assert "--workload spike: is not used on CartPole-v1, which takes no workload" in capsys.readouterr().err
     compare("kpa", "--episodes", "5", "--workload", "spike", code=2)
     assert "--episodes: is not used on Autoscale-v0" in capsys.readouterr().err
 

@@ -327,7 +327,14 @@ def with_workload(config: ExperimentConfig, kind: str, peak_rps: float | None = 
         ConfigError: the peak is not allowed, or the environment knows no workloads.
     """
     if not config.env.takes_workload:
-        return config_from_mapping(config.to_mapping(), [f"env.options.workload={kind}"], source=f"--workload {kind}")
+        try:
+            return config_from_mapping(config.to_mapping(), [f"env.options.workload={kind}"], source=f"--workload {kind}")
+        except ConfigError as error:
+            # Whatever the environment says to an argument that it does not have.
+            if "workload" in str(error).partition(f"--workload {kind}: ")[2] and "unexpected" in str(error):
+                told = f"is not used on {config.env.id}, which takes no workload; allowed: an experiment's YAML"
+                raise ConfigError(f"--workload {kind}: {told}") from None
+            raise
     scale = PROTOCOL_PEAK_RPS if peak_rps is None else peak_rps or None
     try:
         return replace(config, workload=WORKLOADS[kind](peak_rps=scale))

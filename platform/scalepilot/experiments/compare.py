@@ -15,6 +15,7 @@ from scalepilot.evaluate.lineup import Gathered
 from scalepilot.evaluate.suite import SuiteComparison, compare_suite
 from scalepilot.simulate import CellStore, Executor, Scenario, scenario_name, scenario_of
 from scalepilot.simulate.workload_data import workload_name
+from scalepilot_envs.registration import find_env, same_id
 from scalepilot_envs.workloads import WORKLOADS
 
 _CONFIGS = (".yaml", ".yml")
@@ -113,6 +114,11 @@ def scenarios(
     for scenario in found:
         if scenario.env.env_id != found[0].env.env_id:
             theirs = f"{names[0]} is for {found[0].env.env_id}, {scenario.name} for {scenario.env.env_id}"
+            raise InputError(f"workload: {theirs}; allowed: one environment")
+    for policy in gathered.policies:
+        own_id = find_env(policy.spec.env_id).env_id
+        if not same_id(own_id, found[0].env.env_id):
+            theirs = f"{policy.spec.name} is for {own_id}, {found[0].name} for {found[0].env.env_id}"
             raise InputError(f"workload: {theirs}; allowed: one environment")
     return found
 
