@@ -263,8 +263,8 @@ def test_a_bad_input_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.Captu
         ("train config.yaml --workload nowhere.csv", "nowhere.csv: no such file"),
         ("train config.yaml --set resources.num_gpus_per_learner=1", "this machine has no CUDA GPU"),
         ("train config.yaml --set evaluation.window_steps=1920", "a window has 1920"),
-        ("evaluate nowhere", "nowhere: no such folder"),
-        ("evaluate --evaluations 1", "--evaluations: 1 is not allowed"),
+        ("compare nowhere", "nowhere: no such folder"),
+        ("compare --evaluations 1", "--evaluations: 1 is not allowed"),
         ("trian", "invalid choice"),
     ):
         assert expected in refused(capsys, *words.split()), words

@@ -242,7 +242,7 @@ def test_every_command_of_the_page_works_as_written(
     commands = [shlex.split(line, comments=True)[1:] for line in page.splitlines() if line.startswith("    scalepilot policy ")]
     assert {command[1] for command in commands} == {"list", "show", "export", "keygen", "sign", "verify-signature"}
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "demo" / "0").rename(tmp_path / "runs" / "demo" / "2026-11-20-0")
+    (tmp_path / "runs" / "demo" / "0").rename(tmp_path / "runs" / "demo" / "20261120-120000-0")
     for command in commands:
-        assert said(capsys, *(word.replace("RUN_OR_POLICY", "runs/demo/2026-11-20-0") for word in command))
+        assert said(capsys, *(word.replace("RUN_OR_POLICY", "runs/demo/20261120-120000-0") for word in command))
     assert load_policy(tmp_path / "policies" / "shop" / "2").spec.signature is not None
