@@ -208,8 +208,7 @@ class SeededEpisodes:
     @property
     def objective(self) -> Objective:
         """What the environment says."""
-        options = {name: value for name, value in self.arguments.items() if name != "params"}
-        return find_env(self.env_id).describe(self.arguments.get("params"), **options).objective(self.arguments)
+        return find_env(self.env_id).describe(**self.arguments).objective(self.arguments)
 
     @property
     def num_steps(self) -> int | None:

@@ -67,8 +67,7 @@ def known_optimum(episodes: SeededEpisodes, executor: Executor) -> PlannedAction
     entry = find_env(episodes.env_id)
     if entry.env_id not in _PLANS:
         return None
-    options = {name: value for name, value in episodes.arguments.items() if name != "params"}
-    env = entry.describe(episodes.arguments.get("params"), **options)
+    env = entry.describe(**episodes.arguments)
     series_of, plan = _PLANS[entry.env_id]
     series = series_of(episodes, int(env.most_steps(episodes.arguments)))
     if series is None:
