@@ -184,7 +184,7 @@ def test_importing_averages_and_restarts_counters_only_into_a_new_file(capsys, t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("show", "spik"), "spik: is no file and no kind; allowed: a file, or steady, "),
+        (("show", "spik"), "spik: is neither a file nor a kind; allowed: a file, or steady, "),
         (("show", "spik"), "did you mean spike?"),
         (("show", "trace"), "workload.path: is empty"),
         (("show", "spike", "--set", "num_step=5"), "spike: workload.num_step: unknown key; allowed: kind, max_requests"),

@@ -166,7 +166,7 @@ WRONG = {
     "tune grid.yaml": "space: is missing",
     "study grid.yaml": "is not allowed in a cross-check",
     "workload show nowhere.csv": "nowhere.csv",
-    "workload show nothing": "is no file and no kind",
+    "workload show nothing": "is neither a file nor a kind",
     "serve": "policies: none given",
     "serve nowhere": "no such folder",
     "serve x --port 99999": "is not allowed",

@@ -208,7 +208,7 @@ def test_a_trained_policy_flies_beside_the_default_hpa(capsys, tiny_artifact):
         (["hpa", "--steps", "0"], "--steps: 0 is not allowed"),
         (["hpa", "--delay", "-1"], "--delay: -1 is not allowed; allowed: 0 to 60 seconds"),
         (["hpa", "--seed", "-1"], "--seed: -1 is not allowed"),
-        (["hpa", "--workload", "waves"], "--workload waves: is no file and no kind; allowed: a trace's file, or"),
+        (["hpa", "--workload", "waves"], "--workload waves: is neither a file nor a kind; allowed: a trace's file, or"),
         (["hpa", "--env", "Autoscal-v0"], "--env: 'Autoscal-v0' is not allowed"),
         (["random", "--env", "GridWorld-v0", "--workload", "spike"], "has no requests to serve"),
         (["optimum", "--env", "GridWorld-v0"], "optimum: is neither a folder nor a rule"),

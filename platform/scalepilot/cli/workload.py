@@ -191,7 +191,7 @@ def _described(source: str, settings: Sequence[str]) -> AnyWorkload | None:
 
     if source not in WORKLOADS:
         hint = did_you_mean(source, WORKLOADS)
-        raise InputError(f"{source}: is no file and no kind; allowed: a file, or {', '.join(WORKLOADS)}{hint}")
+        raise InputError(f"{source}: is neither a file nor a kind; allowed: a file, or {', '.join(WORKLOADS)}{hint}")
     for setting in settings:
         if "=" not in setting:
             raise InputError(f"--set {setting}: allowed: key=value, such as num_steps=500")

@@ -1,4 +1,4 @@
-"""Whether a run or a policy is what it says: files, hashes, decisions, stored figures flown again, figures that make sense."""
+"""Whether a run or a policy is what it says: files, hashes, decisions, stored results evaluated again, sound figures."""
 
 from scalepilot.verify.check import verify_path
 from scalepilot.verify.finding import Finding, Verdict

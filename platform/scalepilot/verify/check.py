@@ -69,4 +69,4 @@ def _config(folder: RunFolder) -> tuple[ExperimentConfig | None, list[Finding]]:
         return RunFolder.open(folder.path)[1], []
     except ScalepilotError as problem:
         what = str(problem).removeprefix(f"{folder.path}: ").removeprefix(f"{folder.config_file}: ")
-        return None, [error("config.yaml", what, "restore it; nothing can be flown again without")]
+        return None, [error("config.yaml", what, "restore it; nothing can be evaluated again without it")]

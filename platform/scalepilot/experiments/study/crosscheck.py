@@ -83,7 +83,7 @@ def crosscheck(config: ExperimentConfig, seeds: Sequence[int], resume: Path | No
     Args:
         config: the experiment; its algorithm is one that has a counterpart, or is one.
         seeds: training seeds.
-        resume: folder of a stopped cross-check, whose runs are gone on with; None begins a new one.
+        resume: folder of a stopped cross-check, whose runs are resumed; None begins a new one.
 
     Raises:
         InputError: seeds that are not allowed, or an algorithm that only one engine has.

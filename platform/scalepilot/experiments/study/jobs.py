@@ -169,7 +169,7 @@ def train_all(
 
     Args:
         planned: words that name a run → its experiment.
-        folder: of the study; finished runs of the same settings in it are used, others gone on with.
+        folder: of the study; finished runs of the same settings in it are used, others resumed.
         what: the whole is called.
         jobs: worker processes at most; None trains here, one run after the other.
         alone: judge policies beside nobody.

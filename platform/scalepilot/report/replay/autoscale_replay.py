@@ -66,7 +66,7 @@ class Replay(Protocol):
 
     @property
     def step_index(self) -> int:
-        """Steps flown."""
+        """Steps so far."""
         ...
 
     def advance(self) -> bool:
@@ -120,7 +120,7 @@ class AutoscaleReplay:
 
     @property
     def step_index(self) -> int:
-        """Steps flown."""
+        """Steps so far."""
         return self._step
 
     @property

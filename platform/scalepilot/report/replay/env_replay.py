@@ -76,7 +76,7 @@ class EnvReplay:
 
     @property
     def step_index(self) -> int:
-        """Steps flown."""
+        """Steps so far."""
         return self._step
 
     def views(self) -> list[str | Picture | NDArray[np.float64]]:

@@ -61,9 +61,9 @@ def _beside(replay: EnvReplay) -> list[Picture]:
     for at, step in enumerate(replay.frame_steps):
         tiles = []
         for lane, frames in zip(replay.lanes, replay.frames, strict=True):
-            flown = min(step, len(lane.decisions))
-            collected = lane.columns["return"][flown - 1] if flown else 0.0
-            action = lane.decisions[flown - 1] if flown else ""
+            steps_shown = min(step, len(lane.decisions))
+            collected = lane.columns["return"][steps_shown - 1] if steps_shown else 0.0
+            action = lane.decisions[steps_shown - 1] if steps_shown else ""
             tiles.append(_tile(frames[at], lane.name, f"return {collected:,.4g}", action))
         gap = np.full((tiles[0].shape[0], _GAP, 3), 255, dtype=np.uint8)
         films.append(np.concatenate([part for tile in tiles for part in (tile, gap)][:-1], axis=1))

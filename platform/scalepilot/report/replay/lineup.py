@@ -85,7 +85,7 @@ def make_replay(options: DemoOptions) -> AutoscaleReplay | EnvReplay:
     arguments: dict[str, Any] = {}
     if config is not None and find_env(config.env.id).env_id == env_id:
         arguments = config.env.arguments
-    described = find_env(env_id).describe(arguments.get("params"), **{k: v for k, v in arguments.items() if k != "params"})
+    described = find_env(env_id).describe(**arguments)
     actors = [_actor(name, folders, described) for name in options.policies]
     if not options.alone:
         fitting = rules_for(described)
@@ -179,7 +179,9 @@ def _autoscale(options: DemoOptions, folders: dict[str, Policy]) -> AutoscaleRep
 def _workload(pattern: str, peak_rps: float) -> tuple[str, Workload]:
     path = Path(pattern)
     if not (path.suffix or path.exists()) and pattern not in WORKLOADS:
-        raise InputError(f"--workload {pattern}: is no file and no kind; allowed: a trace's file, or {', '.join(WORKLOADS)}")
+        raise InputError(
+            f"--workload {pattern}: is neither a file nor a kind; allowed: a trace's file, or {', '.join(WORKLOADS)}"
+        )
     try:
         if pattern in WORKLOADS and not path.exists():
             return pattern, workload_from_mapping({"kind": pattern, "peak_rps": peak_rps or None})

@@ -88,13 +88,13 @@ def _env_data(replay: EnvReplay) -> dict[str, Any]:
     shown = np.arange(0, len(steps), every)
     lanes = []
     for lane, frames in zip(replay.lanes, replay.frames, strict=True):
-        flown = np.minimum(steps[shown], len(lane.decisions))
-        collected = np.concatenate([[0.0], lane.columns["return"]])[flown]
+        steps_shown = np.minimum(steps[shown], len(lane.decisions))
+        collected = np.concatenate([[0.0], lane.columns["return"]])[steps_shown]
         lanes.append(
             {
                 "name": lane.name,
                 "cells": [[f"{v:,.4g}" for v in collected]],
-                "reasons": _told(lane, flown - 1),
+                "reasons": _told(lane, steps_shown - 1),
                 "pictures": [_png(frames[k]) for k in shown],
             }
         )

@@ -140,8 +140,8 @@ def env_screen(replay: EnvReplay, width: int, height: int) -> RenderableType:
             )
         chart = wide - _LABEL - _FIGURE
         collected = [r - min(lowest, 0.0) for r in lane.columns["return"]]
-        flown = max(replay.step_index, _LEAST_LANE)
-        course = bars(collected, chart, 1, max(highest, 0.0) - min(lowest, 0.0), flown)
+        steps_shown = max(replay.step_index, _LEAST_LANE)
+        course = bars(collected, chart, 1, max(highest, 0.0) - min(lowest, 0.0), steps_shown)
         lines = [shown, *_charted("return", course, f"{lane.newest('return'):,.4g}", colour), _decision(lane, wide, colour)]
         figure = f"{len(lane.decisions)} steps" + (", over" if lane.ended else "")
         panels.append(_panel(lane, figure, Group(*lines), wide, colour))

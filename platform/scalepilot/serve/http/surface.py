@@ -1,4 +1,4 @@
-"""Where every path leads, for the policies of one moment: made anew when they change."""
+"""Where every path leads, for the policies of one moment: made again when they change."""
 
 from __future__ import annotations
 
