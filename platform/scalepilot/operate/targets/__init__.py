@@ -1,0 +1,120 @@
+"""What is scaled. One line a kind: its module in this folder, whose `make(settings, context)` returns a `Target`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from scalepilot.errors import ConfigError, RunError, did_you_mean
+from scalepilot.operate.snapshot import Replicas
+
+# kind → module; heavy clients are imported there, when a target of the kind is made.
+KINDS = {
+    "none": "scalepilot.operate.targets.none",
+    "file": "scalepilot.operate.targets.file",
+}
+# written; refused: another wrote first, nothing was changed; forbidden: a right is missing; throttled: asked to come later;
+# unknown: no answer, it may or may not have been done, so that it is read again before anything else is written.
+Outcome = Literal["written", "refused", "forbidden", "throttled", "unknown"]
+
+
+class TargetError(RunError):
+    """A target that does not answer, or not as it should."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a write.
+
+    Attributes:
+        outcome: as in `Outcome`.
+        replicas: what the target has now, where it says so: a gateway may take 12 and keep 5.
+        detail: one line, such as "HTTP 422: /spec/replicas is 7".
+        retry_after_seconds: how long not to write, where it is throttled.
+    """
+
+    outcome: Outcome
+    replicas: int | None = None
+    detail: str = ""
+    retry_after_seconds: float = 0.0
+
+
+class Target(Protocol):
+    """What is scaled. Every call returns within a few seconds; none retries."""
+
+    @property
+    def name(self) -> str:
+        """For lines a person reads: "deployment shop/web"."""
+        ...
+
+    def read(self, now: float) -> Replicas:
+        """What it has; what is unknown is None with a `problem`, no exception.
+
+        Args:
+            now: Unix seconds.
+        """
+        ...
+
+    def write(self, replicas: int, expected: int) -> Written:
+        """Ask for so many replicas, if `expected` are asked for now.
+
+        Args:
+            replicas: wanted.
+            expected: `Replicas.spec` of the snapshot that was decided on.
+        """
+        ...
+
+    def tell(self, reason: str, message: str) -> None:
+        """Leave a note where the target's people look (an Event): reason "ScaledUp", message one sentence. May do nothing."""
+        ...
+
+    def check(self, *, dry_run: bool) -> list[str]:
+        """What stands in the way of running, one line each: missing rights, other owners. Reads only.
+
+        Args:
+            dry_run: whether rights to write are not needed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go: leadership, connections."""
+        ...
+
+
+@dataclass(frozen=True)
+class TargetContext:
+    """What a target may need beside its own settings.
+
+    Attributes:
+        identity: of this process among others that run the same target.
+        dry_run: it must never write, and asks for no leadership.
+        interval_seconds: between two decisions.
+    """
+
+    identity: str
+    dry_run: bool
+    interval_seconds: float
+
+
+def make_target(settings: Mapping[str, Any], context: TargetContext) -> Target:
+    """The target a configuration names.
+
+    Args:
+        settings: its `target` section: `kind`, and what that kind takes.
+        context: of this process.
+
+    Raises:
+        ConfigError: an unknown kind, or a key or value the kind does not take.
+        TargetError: it cannot be reached.
+    """
+    kind = settings.get("kind")
+    if kind not in KINDS:
+        raise ConfigError(f"target.kind: {kind!r} is not allowed; allowed: {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
+    rest = {key: value for key, value in settings.items() if key != "kind"}
+    made: Target = importlib.import_module(KINDS[kind]).make(rest, context)
+    return made
+
+
+__all__ = ["KINDS", "Outcome", "Target", "TargetContext", "TargetError", "Written", "make_target"]

@@ -1,0 +1,72 @@
+"""Where the fields of an observation come from. One line a kind: its module in this folder, whose `make` returns a `Telemetry`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from scalepilot.errors import ConfigError, did_you_mean
+from scalepilot.operate.snapshot import Reading, Replicas, Snapshot
+from scalepilot.policy import FieldEntry
+from scalepilot_envs.description import EnvDescription
+
+KINDS = {
+    "prometheus": "scalepilot.operate.telemetry.prometheus",
+}
+
+
+@dataclass(frozen=True)
+class TelemetryContext:
+    """Whose fields are wanted.
+
+    Attributes:
+        env: the environment the policy was made for: parameters such as the interval, the service time and the SLO.
+        fields: of the policy's observation, in order.
+    """
+
+    env: EnvDescription
+    fields: Sequence[FieldEntry]
+
+
+class Telemetry(Protocol):
+    """Reads every field of one policy's observation."""
+
+    def read(self, now: float, replicas: Replicas) -> Snapshot:
+        """What is known at a moment; what is unknown has a `problem`, no exception, and nothing waits for more than 2 s.
+
+        Args:
+            now: Unix seconds of the grid moment.
+            replicas: what the target said at this moment: ready and starting replicas are the target's to tell.
+        """
+        ...
+
+    def check(self, now: float) -> list[str]:
+        """What an operator should know before it runs, one line each: scrape interval against the interval, missing metrics."""
+        ...
+
+    def close(self) -> None:
+        """Let connections go."""
+        ...
+
+
+def make_telemetry(settings: Mapping[str, Any], context: TelemetryContext) -> Telemetry:
+    """The telemetry a configuration names.
+
+    Args:
+        settings: its `telemetry` section: `kind`, and what that kind takes.
+        context: whose fields are wanted.
+
+    Raises:
+        ConfigError: an unknown kind, a key or value it does not take, or a field that nothing in it measures.
+    """
+    kind = settings.get("kind")
+    if kind not in KINDS:
+        raise ConfigError(f"telemetry.kind: {kind!r} is not allowed; allowed: {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
+    rest = {key: value for key, value in settings.items() if key != "kind"}
+    made: Telemetry = importlib.import_module(KINDS[kind]).make(rest, context)
+    return made
+
+
+__all__ = ["KINDS", "Reading", "Telemetry", "TelemetryContext", "make_telemetry"]
