@@ -1,4 +1,4 @@
-"""Where the fields of an observation come from. One line a kind: its module in this folder, whose `make` returns a `Telemetry`."""
+"""Where an observation's fields come from. One line a kind: its module here, whose `make` returns a `Telemetry`."""
 
 from __future__ import annotations
 
