@@ -14,16 +14,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from benchmarks.ports import free_port
+
 # Read when Ray is first imported, so set before: import this module first.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
 _START_SECONDS = 60.0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -43,16 +39,18 @@ def ray_nodes(
     """
     processes: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory(prefix="sp", dir="/tmp", ignore_cleanup_errors=True) as temporary:
-        base, address = folder or Path(temporary), f"127.0.0.1:{_free_port()}"
+        base, address = folder or Path(temporary), f"127.0.0.1:{free_port()}"
         common = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
         common += ["--node-ip-address=127.0.0.1", f"--object-store-memory={100 * 1024**2}", "--num-gpus=0"]
+        # Whatever the system gives them when they begin to listen. An agent that finds its port taken takes no jobs, for good.
+        common += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
         try:
             for i, count in enumerate(cpus):
                 role = [f"--address={address}"]
                 if i == 0:
                     role = ["--head", f"--port={address.rsplit(':', 1)[1]}", f"--temp-dir={base}"]
                 if dashboard_port:
-                    role += [f"--dashboard-port={dashboard_port}", f"--dashboard-agent-listen-port={_free_port()}"]
+                    role.append(f"--dashboard-port={dashboard_port}")
                 elif i == 0:
                     role.append("--include-dashboard=false")
                 variables = {**os.environ, **(environments[i] if i < len(environments) else {})}

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from scalepilot.serve.http.listen import free_port
+from benchmarks.ports import free_port
 
 ROUNDS, SECONDS, WARM_SECONDS = 5, 5, 1
 CONNECTIONS = (1, 16, 64)
@@ -87,7 +87,7 @@ def _ratios(figures: dict[str, Any]) -> dict[str, float]:
 
 
 def _measured(server: str, command: Callable[[int], list[str]], path: str, body: dict[str, Any], folder: Path) -> Figures:
-    port = free_port("127.0.0.1", 0)
+    port = free_port()
     with running(command(port), port, folder) as (process, ready_seconds):
         url = f"http://127.0.0.1:{port}{path}"
         one, many = json.dumps(body), json.dumps({"observation": [body["observation"]] * BATCH})

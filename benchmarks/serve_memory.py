@@ -10,8 +10,8 @@ from typing import Any
 
 import psutil
 
+from benchmarks.ports import free_port
 from benchmarks.serve import make_policy, running, scalepilot_command, wrk
-from scalepilot.serve.http.listen import free_port
 
 WARM_REQUESTS, REQUESTS = 20_000, 200_000
 CONNECTIONS, SECONDS = 16, 10
@@ -22,7 +22,7 @@ def run() -> tuple[dict[str, Any], dict[str, float]]:
     with tempfile.TemporaryDirectory(prefix="bench") as name:
         folder = Path(name)
         body = json.dumps(make_policy(folder))
-        port = free_port("127.0.0.1", 0)
+        port = free_port()
         with running(scalepilot_command(folder, port), port, folder) as (process, _):
             url = f"http://127.0.0.1:{port}/v1/policies/bench:decide"
             _ask(url, body, WARM_REQUESTS, folder)

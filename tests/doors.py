@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ports import free_port
 from tests.slow_clients import request_bytes
 
 from scalepilot.serve.ingress.haproxy_config import _copy_speaking_json, error_files, tighten, write_digests
@@ -52,13 +52,6 @@ class Doors:
             connection.request("GET", path, headers=self.keyed())
             answer = connection.getresponse()
             return json.loads(answer.read()) if answer.status == 200 else answer.status
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-        return found
 
 
 def serves_configuration(folder: Path, replica: int) -> str:
@@ -151,4 +144,4 @@ def raise_file_limit(wanted: int = 8192) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, most), most))
 
 
-__all__ = ["Doors", "doors", "free_port", "raise_file_limit"]
+__all__ = ["Doors", "doors", "raise_file_limit"]

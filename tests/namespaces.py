@@ -108,7 +108,8 @@ def ray_cluster(
             shared.mkdir(exist_ok=True)
             command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
             command += [f"--node-ip-address={machine.address}", f"--num-cpus={count}", "--num-gpus=0"]
-            command += [f"--object-store-memory={100 * 1024**2}"]
+            # Its own is one that the system gives to others, and an agent that finds it taken takes no jobs, for good.
+            command += [f"--object-store-memory={100 * 1024**2}", "--dashboard-agent-listen-port=8266"]
             if i == 0:
                 command += ["--head", "--port=6379", "--dashboard-host=0.0.0.0", "--dashboard-port=8265", f"--temp-dir={shared}"]
             else:

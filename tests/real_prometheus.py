@@ -14,9 +14,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from benchmarks.ports import free_port
 from tests.serving_dashboard import Query
-
-from scalepilot.serve.http.listen import free_port
 
 HOST = "127.0.0.1"
 # Until the slowest expression has its data: a few scrapes, and the two looks that an increase needs.
@@ -82,7 +81,7 @@ def running(config: dict[str, Any], folder: Path, variables: Mapping[str, str]) 
     path = folder / "prometheus.yaml"
     path.write_text(yaml.safe_dump(config))
     subprocess.run([binary("promtool"), "check", "config", str(path)], check=True, capture_output=True)
-    address = f"{HOST}:{free_port(HOST, 0)}"
+    address = f"{HOST}:{free_port()}"
     command = [program, f"--config.file={path}", f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={address}"]
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

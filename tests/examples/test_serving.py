@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from benchmarks.ports import free_port
 
 pytestmark = pytest.mark.ray
 
@@ -32,15 +32,11 @@ def as_script(page: str) -> str:
 @pytest.fixture(scope="module")
 def ran(repo: Path, tmp_path_factory: pytest.TempPathFactory, cli_env: dict[str, str]) -> tuple[Path, str]:
     """Folder in which the page's blocks were run, and what they printed."""
-    from scalepilot.serve.http.listen import free_port
-
     folder = tmp_path_factory.mktemp("serving")
     folder.chmod(0o755)
     page = (repo / "docs" / "serving.md").read_text(encoding="utf-8")
     assert page.count(_PORT) == 2
-    # Below those that the system hands out: Ray would take one of these before the server listens.
-    port = free_port("127.0.0.1", 20_000 + os.getpid() % 10_000)
-    script = as_script(page.replace(_PORT, str(port)))
+    script = as_script(page.replace(_PORT, str(free_port())))
     done = subprocess.run(
         ["bash", "-c", script], cwd=folder, env=cli_env, capture_output=True, text=True, check=False, timeout=300
     )

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from benchmarks.ports import free_port
 
 from scalepilot.policy import NetworkPolicy, save_policy
 from scalepilot.policy.rules import make_rule
-from scalepilot.serve.http.listen import free_port
 from scalepilot_envs.autoscale import AutoscaleParams
 
 # Ray is not needed for what is said on the wire, so the application runs under uvicorn alone.
@@ -63,7 +63,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def port(artifact: Path, tiny_network: Callable[..., NetworkPolicy]) -> Iterator[int]:
     save_policy(tiny_network(), artifact)
     save_policy(make_rule("hpa", AutoscaleParams()), artifact.parent / "hpa")
-    free = free_port("127.0.0.1", 0)
+    free = free_port()
     command = [sys.executable, "-c", _APP, str(free), str(artifact), str(artifact.parent / "hpa")]
     process = subprocess.Popen(command)
     try:

@@ -16,6 +16,7 @@ import httpx
 import pytest
 import uvicorn
 import yaml
+from benchmarks.ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 from tests.real_prometheus import Prometheus, binary, check_rules, running
 from tests.serving_dashboard import (
@@ -36,7 +37,6 @@ from scalepilot.serve import PolicyApi, ServeConfig, serve_config
 from scalepilot.serve.catalogue.opening import open_store
 from scalepilot.serve.http.asgi import Receive, Scope, Send
 from scalepilot.serve.http.keys import ApiKeys
-from scalepilot.serve.http.listen import free_port
 from scalepilot.serve.http.metrics import Metrics
 from scalepilot.serve.ingress.ingress import haproxy_binary
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -101,7 +101,7 @@ def behind_haproxy(folder: Path, replica: str, admin: Path) -> Iterator[str]:
     found = haproxy_binary()
     if found is None:
         pytest.skip("no HAProxy that Serve would run")
-    port = free_port(HOST, 0)
+    port = free_port()
     path = folder / "haproxy.cfg"
     path.write_text(HAPROXY.format(socket=admin, host=HOST, port=port, replica=replica.removeprefix("http://")))
     process = subprocess.Popen([str(found), "-db", "-f", str(path)], stderr=subprocess.PIPE, text=True)

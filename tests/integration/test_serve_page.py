@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from benchmarks.ports import free_port
 from tests.conftest import tiny_model_bytes
 
 from scalepilot.policy import ActionEntry, NetworkPolicy, PolicySpec, autoscale_fields, save_policy
@@ -69,9 +69,7 @@ class Server:
 
     def __init__(self, store, config=None, keys=None):
         self.store = store
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         api = PolicyApi(store, config, keys=keys)
         self._server = uvicorn.Server(uvicorn.Config(api, host="127.0.0.1", port=self.port, log_level="warning"))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from benchmarks.nodes import ray_nodes
+from benchmarks.ports import free_port
 from ray.job_submission import JobSubmissionClient
 from tests.commands import said
 
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
-from scalepilot.serve.http.listen import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 # Without RLlib, which a job that trains on Ray imports: what is looked at is the way there and back.
@@ -42,7 +42,7 @@ def test_a_job_trains_elsewhere_and_its_run_comes_back(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], cli_env: dict[str, str]
 ):
     (tmp_path / "config.yaml").write_text(CONFIG)
-    port = free_port("127.0.0.1", 0)
+    port = free_port()
     # A job's `python` is the first on the node's path.
     with ray_nodes([1], [{"PATH": cli_env["PATH"]}], dashboard_port=port):
         address = f"http://127.0.0.1:{port}"

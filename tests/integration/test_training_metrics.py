@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from benchmarks.ports import free_port
 from tests.real_prometheus import HOST, Prometheus, binary, check_rules, running
 from tests.serving_dashboard import Query, alert_queries, alerts, annotation_queries, panel_queries, without_threshold
 from tests.training_dashboard import DASHBOARD, GPU_SERIES, KUBERNETES_SCRAPE, RULES, SCRAPE
@@ -21,7 +22,6 @@ from scalepilot.config import config_from_mapping
 from scalepilot.experiments.training import make_callbacks
 from scalepilot.learn.task import Task
 from scalepilot.runs.folder import RunFolder
-from scalepilot.serve.http.listen import free_port
 
 # Ray tells its nodes about metrics this often, and a value lives for two of these.
 REPORT_MILLISECONDS = 1000
@@ -52,7 +52,7 @@ ray.shutdown()
 @pytest.fixture
 def port(repo: Path, ray_tmpdir: Path) -> Iterator[int]:
     """Where the metrics of a training on Ray are exported."""
-    port = free_port(HOST, 0)
+    port = free_port()
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(repo), str(repo / "platform"), str(repo / "envs")])}
     command = [sys.executable, "-c", TRAINING, str(port), str(ray_tmpdir / "m"), str(REPORT_MILLISECONDS)]
     process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

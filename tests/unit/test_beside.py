@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -40,20 +42,27 @@ def _large_enough_and_a_core_idle(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Preparation]]:
     """Those that were; of each, no process may be left."""
-    all_of_them, begin = [], Preparation.begin
-    # Those of other tests in this process, such as a browser.
-    others = {child.pid for child in psutil.Process().children(recursive=True)}
+    all_of_them, sessions, begin = [], set(), Preparation.begin
 
     def noted(self: Preparation, *arguments: Any) -> None:
         begin(self, *arguments)
         all_of_them.append(self)
+        sessions.add(self._process.pid)
 
     monkeypatch.setattr(Preparation, "begin", noted)
     yield all_of_them
     assert all_of_them
-    # Python's own helper stays.
-    left = [child.cmdline() for child in psutil.Process().children(recursive=True) if child.pid not in others]
-    assert not [words for words in left if "resource_tracker" not in " ".join(words)]
+    # It leads a session, in which its own processes stay whoever their parent is.
+    left = [process for process in psutil.process_iter() if sessions & {process.pid, _session(process.pid)}]
+    # Those are killed, not waited for.
+    _, alive = psutil.wait_procs(left, timeout=5)
+    assert not alive
+
+
+def _session(pid: int) -> int | None:
+    with contextlib.suppress(ProcessLookupError):
+        return os.getsid(pid)
+    return None
 
 
 def test_figures_are_those_without_it(tmp_path: Path, started: list[Preparation]):
