@@ -30,6 +30,7 @@ COMMANDS = {
     "demo": "scalepilot.cli.demo",
     "verify": "scalepilot.cli.verify",
     "serve": "scalepilot.cli.serve",
+    "operate": "scalepilot.cli.operate",
     "policy": "scalepilot.cli.policy",
     "workload": "scalepilot.cli.workload",
     "env": "scalepilot.cli.env",
@@ -71,7 +72,7 @@ def build_parser(command: str = "") -> argparse.ArgumentParser:
     """
     parser = _Parser(
         prog="scalepilot",
-        description="Train autoscaling policies, compare them with tuned rules and serve them.",
+        description="Train autoscaling policies, compare them with tuned rules, serve and operate them.",
         epilog="Start with: scalepilot init NAME. Documentation: README.md and docs/.",
     )
     parser.add_argument("--version", action="version", version=f"scalepilot {__version__}")

@@ -1,0 +1,283 @@
+"""`scalepilot operate`: a policy runs a live deployment; `log` and `explain` read what it has decided."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scalepilot.errors import InputError
+
+if TYPE_CHECKING:
+    from scalepilot.operate.config import OperateConfig, Service
+    from scalepilot.operate.ledger import Entry
+    from scalepilot.operate.snapshot import Snapshot
+    from scalepilot.operate.targets import Target
+    from scalepilot.operate.telemetry import Telemetry
+
+HELP = "run a policy on a live deployment: dry run, limits, and a reason for every decision"
+_WORDS = ("log", "explain")
+_DIFFERENT, _NOT_READY = 1, 2
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument(
+        "what",
+        nargs="*",
+        metavar="RUN_OR_POLICY",
+        help="run or policy folder, or a rule such as hpa:target=0.6; `log` shows the newest decisions, `explain TIME` one",
+    )
+    parser.add_argument("--config", metavar="FILE", type=Path, help="operate.yaml: telemetry, target, limits (docs/operate.md)")
+    parser.add_argument("--dry-run", action="store_true", help="decide and record, write nothing; read rights suffice")
+    parser.add_argument("--check", action="store_true", help="show every field, its source and age, what is missing, and exit")
+    parser.add_argument("--once", action="store_true", help="decide once and exit")
+    parser.add_argument(
+        "--replay", metavar="RECORDS", type=Path, help="decide recorded moments again, with this or another policy"
+    )
+    parser.add_argument("--records", metavar="FOLDER", type=Path, help="of `log` and `explain` (default: operate-records)")
+    parser.add_argument("--last", type=int, default=20, metavar="N", help="decisions that `log` shows (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON lines")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Operate until SIGINT or SIGTERM, or look.
+
+    Returns:
+        0; of --check 2 where a required field or a right is missing; of --replay with the recorded policy 1 where a decision
+        differs.
+
+    Raises:
+        InputError: an unfit configuration, policy, limit or record, before anything is scaled.
+    """
+    words: list[str] = arguments.what
+    if words[:1] and words[0] in _WORDS and not Path(words[0]).exists():
+        return _look(words, arguments)
+    if len(words) > 1:
+        raise InputError(f"{words[1]}: one policy too many; allowed: one (others can be shadows in --config)")
+    config = _config(words, arguments)
+    from scalepilot.operate.config import load_service
+
+    service = load_service(config)
+    if arguments.replay is not None:
+        return _replay(service, arguments)
+    return _operate(config, service, arguments)
+
+
+def _config(words: list[str], arguments: argparse.Namespace) -> OperateConfig:
+    from dataclasses import replace
+
+    from scalepilot.operate.config import load_operate_config, operate_config
+
+    if arguments.config is None and arguments.replay is None:
+        raise InputError("config: none given; allowed: --config FILE with telemetry and target (docs/operate.md)")
+    config = operate_config({}) if arguments.config is None else load_operate_config(arguments.config)
+    return replace(config, policy=words[0]) if words else config
+
+
+@contextmanager
+def _connected(config: OperateConfig, service: Service, *, dry_run: bool) -> Iterator[tuple[Telemetry, Target]]:
+    from scalepilot.operate.targets import TargetContext, make_target
+    from scalepilot.operate.telemetry import TelemetryContext, make_telemetry
+
+    identity = f"{socket.gethostname()}-{os.getpid()}"
+    context = TargetContext(identity, dry_run, service.env.interval_seconds)
+    telemetry = make_telemetry(config.telemetry, TelemetryContext(service.env, service.deciders.fields))
+    try:
+        target = make_target(config.target, context)
+        try:
+            yield telemetry, target
+        finally:
+            target.close()
+    finally:
+        telemetry.close()
+
+
+def _operate(config: OperateConfig, service: Service, arguments: argparse.Namespace) -> int:
+    from scalepilot.files.stop import StopFlag
+    from scalepilot.operate.controller import Controller
+    from scalepilot.operate.ledger import Ledger
+    from scalepilot.operate.status import status_server
+
+    logging.basicConfig(format="scalepilot operate: %(message)s", level=logging.WARNING)
+    with _connected(config, service, dry_run=arguments.dry_run or arguments.check) as (telemetry, target):
+        problems = target.check(dry_run=arguments.dry_run)
+        if arguments.check:
+            return _check(service, telemetry, target, problems, as_json=arguments.json)
+        if problems and not config.limits.takeover and not arguments.dry_run:
+            raise InputError("; ".join(problems[:3]))
+        for problem in problems:
+            print(f"scalepilot operate: {problem}", file=sys.stderr)
+        ledger = Ledger(Path(config.records))
+        controller = Controller(service, telemetry, target, ledger, arguments.dry_run)
+        if arguments.once:
+            _say(controller.step(), as_json=arguments.json)
+            return 0
+        stop = StopFlag("Stopping after this decision")
+        with stop.listening(), status_server(controller, config.listen) as url:
+            how = " (dry run: nothing is written)" if arguments.dry_run else ""
+            where = f"; status: {url}/status" if url else ""
+            print(
+                f"{service.policy} runs {target.name}{how} every {controller.interval:g} s; records: {ledger.folder}{where}",
+                file=sys.stderr,
+                flush=True,
+            )
+            controller.run(stop, lambda entry: _say(entry, as_json=arguments.json))
+    print("scalepilot operate: stopped", file=sys.stderr)
+    return 0
+
+
+def _say(entry: Entry, *, as_json: bool) -> None:
+    from scalepilot.operate.ledger import sentence, utc
+
+    record = entry.record
+    if as_json:
+        print(json.dumps(entry.to_json(), ensure_ascii=False), flush=True)
+    else:
+        print(f"{utc(record.snapshot.time)}  {sentence(record)}", flush=True)
+
+
+def _check(service: Service, telemetry: Telemetry, target: Target, problems: list[str], *, as_json: bool) -> int:
+    """Every field with its value, age, source and verdict, and what stands in the way."""
+    now = time.time()
+    replicas = target.read(now)
+    snapshot = telemetry.read(now, replicas)
+    rows = _verdicts(service, snapshot)
+    advice = telemetry.check(now)
+    if replicas.problem:
+        problems = [replicas.problem, *problems]
+    ready = not problems and all(row["verdict"] != "missing" for row in rows)
+    if as_json:
+        print(json.dumps({"ready": ready, "fields": rows, "problems": problems, "advice": advice}, ensure_ascii=False))
+        return 0 if ready else _NOT_READY
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table("field", "value", "age", "source", "", title=f"{service.policy} on {target.name}", title_justify="left")
+    for row in rows:
+        value = "unknown" if row["value"] is None else f"{row['value']:.4g} {row['unit']}"
+        age = "" if row["age_seconds"] is None else f"{row['age_seconds']:.1f} s"
+        said = row["verdict"] + (f": {row['problem']}" if row["problem"] else "")
+        table.add_row(row["field"], value, age, row["source"], said)
+    console.print(table)
+    asked, serving = ("unknown" if n is None else n for n in (replicas.spec, replicas.ready))
+    console.print(f"{asked} replicas asked for, {serving} ready", highlight=False)
+    for line in problems:
+        console.print(f"in the way: {line}", markup=False, highlight=False)
+    for line in advice:
+        console.print(f"advice: {line}", markup=False, highlight=False)
+    console.print("ready to operate" if ready else "not ready: see above", highlight=False)
+    return 0 if ready else _NOT_READY
+
+
+def _verdicts(service: Service, snapshot: Snapshot) -> list[dict[str, Any]]:
+    from scalepilot.operate.snapshot import Reading
+    from scalepilot.operate.tick import problem_of
+
+    rows = []
+    for f in service.deciders.fields:
+        reading = snapshot.readings.get(f.name) or Reading(None, "", None, "nothing measures it")
+        optional = f.name in service.deciders.at_rest
+        problem = problem_of(reading, service.limits, service.env.interval_seconds, optional=optional)
+        verdict = ("stands in" if optional else "missing") if problem else "assumed" if reading.assumed else "ok"
+        row = {"field": f.name, "value": reading.value, "unit": f.unit, "age_seconds": reading.age_seconds}
+        rows.append({**row, "source": reading.source, "verdict": verdict, "problem": problem or reading.problem})
+    return rows
+
+
+def _look(words: list[str], arguments: argparse.Namespace) -> int:
+    from scalepilot.operate.ledger import read_entries
+
+    place = arguments.records or Path(_config([], arguments).records if arguments.config else "operate-records")
+    if words[0] == "log":
+        if len(words) > 1:
+            raise InputError(f"log: takes nothing more, {words[1]!r} is given; allowed: --records, --last, --json")
+        if not 1 <= arguments.last <= 1_000_000:
+            raise InputError(f"last: {arguments.last} is not allowed; allowed: 1 to 1000000")
+        from collections import deque
+
+        for entry in deque(read_entries(place), maxlen=arguments.last):
+            _say(entry, as_json=arguments.json)
+        return 0
+    if len(words) != 2:
+        raise InputError("explain: needs one time; allowed: 2026-11-30T07:45:15Z, 07:45 (of today, UTC), or Unix seconds")
+    moment = _moment(words[1])
+    found = min(read_entries(place), key=lambda entry: abs(entry.record.snapshot.time - moment), default=None)
+    if found is None:
+        raise InputError(f"{place}: holds no decisions")
+    if arguments.json:
+        _say(found, as_json=True)
+    else:
+        _explain(found)
+    return 0
+
+
+def _moment(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    today = datetime.now(UTC).date().isoformat()
+    try:
+        found = datetime.fromisoformat(text if "-" in text else f"{today}T{text}")
+    except ValueError:
+        raise InputError(
+            f"explain: {text[:40]!r} is not a time; allowed: 2026-11-30T07:45:15Z, 07:45 (of today, UTC), or Unix seconds"
+        ) from None
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+
+
+def _explain(entry: Entry) -> None:
+    """A decision in full, for a person."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from scalepilot.operate.ledger import sentence, utc
+
+    record = entry.record
+    console = Console()
+    console.print(f"{utc(record.snapshot.time)}  {entry.policy}{'  (dry run)' if entry.dry_run else ''}", highlight=False)
+    console.print(sentence(record), markup=False, highlight=False)
+    table = Table("field", "value", "age", "source", "problem")
+    for name, reading in record.snapshot.readings.items():
+        value = "unknown" if reading.value is None else f"{reading.value:.4g}"
+        age = "" if reading.age_seconds is None else f"{reading.age_seconds:.1f} s"
+        table.add_row(name, value, age, reading.source, reading.problem)
+    console.print(table)
+    for name, wanted in record.shadows.items():
+        console.print(f"{name} would have wanted {'nothing' if wanted is None else wanted}", markup=False, highlight=False)
+
+
+def _replay(service: Service, arguments: argparse.Namespace) -> int:
+    """Decide every recorded moment again."""
+    from scalepilot.operate.replay import replayed
+
+    same = total = changed = 0
+    recorded_policy = True
+    for entry, again in replayed(arguments.replay, service):
+        total += 1
+        recorded_policy = recorded_policy and entry.policy == service.policy
+        equal = entry.record.target == again.target and entry.record.mode == again.mode
+        same += equal
+        changed += not equal
+        if arguments.json:
+            told = {"time": entry.record.snapshot.time, "recorded": entry.record.target, "again": again.target, "same": equal}
+            print(json.dumps(told))
+        elif not equal:
+            from scalepilot.operate.ledger import sentence, utc
+
+            print(f"{utc(entry.record.snapshot.time)}  recorded {entry.record.target}, now {again.target}: {sentence(again)}")
+    if not total:
+        raise InputError(f"{arguments.replay}: holds no decisions")
+    print(f"{total} decisions, {same} the same, {changed} different ({service.policy})", file=sys.stderr)
+    return _DIFFERENT if changed and recorded_policy else 0

@@ -1,0 +1,188 @@
+"""OperateConfig: what `scalepilot operate --config` may say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from scalepilot.config import checked, read_yaml
+from scalepilot.config.checks import Section
+from scalepilot.errors import ArtifactError, ConfigError, InputError
+from scalepilot.files.ownership import check_own
+from scalepilot.operate.guard import Limits
+from scalepilot.operate.tick import Deciders
+from scalepilot.policy import Policy, check_same_fields, find_policy_folder, load_policy
+from scalepilot.policy.rules import RULES
+from scalepilot.policy.rules.command_line import rule_from_text
+from scalepilot.policy.spec import env_of
+from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.description import EnvDescription
+
+
+@dataclass(frozen=True)
+class OperateConfig(Section):
+    """What runs, on what, within which limits.
+
+    Attributes:
+        policy: run or policy folder, or a rule with its settings such as `hpa:target=0.6`.
+        service: of a rule: parameters of Autoscale-v0 that describe the service, such as `replica_capacity_rps`. A policy brings
+            its own.
+        telemetry: `kind` and what that kind takes: where the fields come from.
+        target: `kind` and what that kind takes: what is scaled.
+        limits: what may be done, and when it may not.
+        fallback: rule that decides where the policy gives nothing sound, or a required field is unknown for long.
+        shadows: further policies or rules; their targets are written down beside the policy's, and never asked for.
+        assume: field → value that stands in where it is unknown: the policy can do without it.
+        records: folder for the decisions, one file a day.
+        listen: HOST:PORT for /status, /v1/decisions and /metrics; null for none.
+    """
+
+    policy: str = ""
+    service: dict[str, Any] = field(default_factory=dict)
+    telemetry: dict[str, Any] = field(default_factory=dict)
+    target: dict[str, Any] = field(default_factory=lambda: {"kind": "none"})
+    limits: Limits = field(default_factory=Limits)
+    fallback: str = "hpa"
+    shadows: tuple[str, ...] = ()
+    assume: dict[str, float] = field(default_factory=dict)
+    records: str = "operate-records"
+    listen: str | None = "127.0.0.1:9464"
+
+
+_CONFIG: TypeAdapter[OperateConfig] = TypeAdapter(OperateConfig)
+_PATHS = ("records",)
+
+
+def load_operate_config(path: Path) -> OperateConfig:
+    """Read an operate.yaml; relative paths in it are relative to its folder.
+
+    Raises:
+        ConfigError: the file, or a key or value in it, is not allowed.
+        InputError: another user could change it: it says what is scaled, and how far.
+    """
+    values = read_yaml(path)
+    check_own(path, "config")
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds a {type(values).__name__}; allowed: keys and values, such as policy: runs/demo")
+    return operate_config(values, str(path), path.parent)
+
+
+def operate_config(values: dict[str, Any], source: str = "config", folder: Path | None = None) -> OperateConfig:
+    """Plain data as a configuration.
+
+    Raises:
+        ConfigError: naming the first key that is not allowed, its value and what is.
+    """
+    config = checked(OperateConfig, _CONFIG, values, source)
+    if folder is None:
+        return config
+    placed = {name: str(folder / getattr(config, name)) for name in _PATHS}
+    policies = {
+        "policy": _placed(folder, config.policy),
+        "shadows": tuple(_placed(folder, text) for text in config.shadows),
+    }
+    target = {k: str(folder / v) if k.endswith("path") and isinstance(v, str) else v for k, v in config.target.items()}
+    return replace(config, **placed, **policies, target=target)  # type: ignore[arg-type]
+
+
+def _placed(folder: Path, text: str) -> str:
+    return text if not text or text.partition(":")[0] in RULES or "://" in text else str(folder / text)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A policy with everything it needs to be asked.
+
+    Attributes:
+        env: what it was made for, or what the rule is told of the service.
+        deciders: who decides.
+        limits: with both bounds set.
+    """
+
+    env: EnvDescription
+    deciders: Deciders
+    limits: Limits
+
+    @property
+    def policy(self) -> str:
+        """name@version."""
+        spec = self.deciders.policy.spec
+        return f"{spec.name}@{spec.version}"
+
+
+def load_service(config: OperateConfig) -> Service:
+    """The policies of a configuration, checked against each other.
+
+    Raises:
+        InputError: a policy cannot be loaded, moves no replicas, or looks at other fields than the first; a rule that does not
+            fit; a limit outside of what the policy was made for; `service` beside a policy that brings its own.
+    """
+    if not config.policy:
+        raise ConfigError("policy: none given; allowed: a run or policy folder, or a rule such as hpa:target=0.6")
+    policy, env = _policy(config.policy, config.service)
+    if "total_replicas" not in env.signals:
+        raise InputError(f"{config.policy}: scales nothing ({env.env_id} has no replicas); allowed: policies that do")
+    fallback = _rule(config.fallback, env, "fallback")
+    shadows: dict[str, Policy] = {}
+    for text in config.shadows:
+        shadow = _policy(text, config.service, env)[0]
+        check_same_fields(text, shadow.spec.observation_fields, policy.spec.observation_fields)
+        shadows[shadow.spec.name] = shadow
+    if len(shadows) < len(config.shadows):
+        raise ConfigError("shadows: two have the same name; allowed: each its own")
+    names = [f.name for f in policy.spec.observation_fields]
+    for name in config.assume:
+        if name not in names:
+            raise ConfigError(f"assume: {name!r} is not a field of {policy.spec.name}; allowed: {', '.join(names)}")
+    try:
+        limits = config.limits.within(*env.replica_bounds)
+    except ValueError as error:
+        raise ConfigError(f"limits.{error}") from None
+    return Service(env, Deciders(policy, fallback, shadows, {**_at_rest(env, names), **config.assume}), limits)
+
+
+def _policy(text: str, service: dict[str, Any], env: EnvDescription | None = None) -> tuple[Policy, EnvDescription]:
+    if text.partition(":")[0] in RULES:
+        if env is None:
+            env = _described(service)
+        return _rule(text, env, "policy"), env
+    if service and env is None:
+        raise ConfigError(f"service: {text} brings its own; allowed: service beside a rule")
+    policy = load_policy(find_policy_folder(Path(text)))
+    return policy, env_of(policy.spec)
+
+
+def _described(service: dict[str, Any]) -> EnvDescription:
+    from scalepilot_envs.autoscale.description import describe
+
+    try:
+        return describe(AutoscaleParams.from_mapping(service))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"service.{error}") from None
+
+
+def _rule(text: str, env: EnvDescription, where: str) -> Policy:
+    try:
+        return rule_from_text(text, env)
+    except (ArtifactError, InputError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def _at_rest(env: EnvDescription, names: list[str]) -> dict[str, float]:
+    """What a service shows that nobody waits for: what a policy for Autoscale-v0 can do without (measured: costs nothing)."""
+    params = env.params
+    if not isinstance(params, AutoscaleParams):
+        return {}
+    resting = {
+        "latency_p95_seconds": params.service_time_seconds,
+        "late_share": 0.0,
+        "error_share": 0.0,
+        "backlog_requests": 0.0,
+    }
+    return {name: value for name, value in resting.items() if name in names}
+
+
+__all__ = ["OperateConfig", "Service", "load_operate_config", "load_service", "operate_config"]

@@ -1,0 +1,51 @@
+"""A recorded time decided again: by the same policy with the same result, or by another to see what it would have wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from scalepilot.errors import InputError
+from scalepilot.operate.config import Service
+from scalepilot.operate.ledger import Entry, read_entries
+from scalepilot.operate.tick import Record, TickState, tick
+from scalepilot.policy import unmasked
+
+
+def replayed(place: Path, service: Service) -> Iterator[tuple[Entry, Record]]:
+    """Every recorded decision, and what the service decides on the same snapshot.
+
+    The recorded policy meets the state that was recorded: then both are the same. Another policy keeps its own memory, and
+    meets the replicas that there really were.
+
+    Args:
+        place: a folder of records, or one file.
+        service: who decides.
+
+    Raises:
+        InputError: no records, damaged ones, or of an observation this policy does not take.
+    """
+    state, checked, before = TickState(), False, None
+    for entry in read_entries(place):
+        if not checked:
+            _check_fields(place, entry, service)
+            checked = True
+        same_policy = entry.policy == service.policy
+        if same_policy and before is not None:
+            # A restart takes the replicas as they are; so does a gap in what is recorded.
+            gap = entry.record.snapshot.time - before.record.snapshot.time > 1.5 * entry.interval_seconds
+            state = replace(before.state, asked=None, also_asked=None) if gap else before.state
+        limits = replace(service.limits, takeover=True) if entry.dry_run else service.limits
+        again, after = tick(entry.record.snapshot, state, service.deciders, limits, entry.interval_seconds)
+        if not same_policy:
+            # What it wanted was not done: nobody else changed the replicas for it.
+            state = replace(after, asked=None, contested_by="")
+        before = entry
+        yield entry, again
+
+
+def _check_fields(place: Path, entry: Entry, service: Service) -> None:
+    for f in unmasked(service.deciders.policy.spec.observation_fields):
+        if f.name not in entry.record.snapshot.readings and entry.record.snapshot.readings:
+            raise InputError(f"{place}: has no {f.name}, which {service.policy} needs; allowed: policies of the same fields")

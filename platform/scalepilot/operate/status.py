@@ -1,0 +1,156 @@
+"""A controller's own door: /status, /v1/decisions and /metrics for whoever looks, and on loopback pause, resume, acknowledge."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from scalepilot.errors import InputError
+from scalepilot.operate.controller import Controller
+
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_MOST_DECISIONS = 1000
+_REQUEST_SECONDS = 5
+
+
+@contextlib.contextmanager
+def status_server(controller: Controller, listen: str | None) -> Iterator[str]:
+    """Answer for the length of a `with` block.
+
+    Args:
+        controller: whose.
+        listen: HOST:PORT, port 0 for any; None for nothing.
+
+    Yields:
+        The address, "" for None.
+
+    Raises:
+        InputError: not an address, or one that cannot be had.
+    """
+    if listen is None:
+        yield ""
+        return
+    host, port = _address(listen)
+
+    class Handler(_Handler):
+        """With the controller it speaks for."""
+
+        shown = controller
+
+    try:
+        server = ThreadingHTTPServer((host, port), Handler)
+    except OSError as error:
+        raise InputError(f"listen: {listen} is not available ({error.strerror}); allowed: a free port, or 0 for any") from None
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, name="status", daemon=True)
+    thread.start()
+    try:
+        yield f"http://{host}:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _address(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        if address.version != 4 or not port.isdecimal() or int(port) > 65_535:
+            raise ValueError
+    except ValueError:
+        raise InputError(
+            f"listen: {listen[:80]!r} is not allowed; allowed: an IPv4 address and a port, such as 127.0.0.1:9464"
+        ) from None
+    return str(address), int(port)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request; slow clients are left after some seconds."""
+
+    shown: Controller
+    timeout = _REQUEST_SECONDS
+    server_version = "scalepilot"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        """Read-only."""
+        parts = urlsplit(self.path)
+        if not self._own_name():
+            return
+        if parts.path == "/metrics":
+            self._answer(200, self.shown.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
+        elif parts.path == "/status":
+            self._json(200, status(self.shown))
+        elif parts.path == "/v1/decisions":
+            last = parse_qs(parts.query).get("last", ["20"])[0]
+            if not last.isdecimal() or not 1 <= int(last[:6]) <= _MOST_DECISIONS:
+                self._json(422, {"error": f"last: {last[:20]!r} is not allowed; allowed: 1 to {_MOST_DECISIONS}"})
+                return
+            self._json(200, [entry.to_json() for entry in list(self.shown.entries)[-int(last) :]])
+        elif parts.path == "/healthz":
+            self._answer(200, b"ok\n", "text/plain")
+        else:
+            self._json(404, {"error": f"{parts.path[:80]}: not found; allowed: /status, /v1/decisions, /metrics, /healthz"})
+
+    def do_POST(self) -> None:
+        """What changes something: from this machine alone, and from no web page."""
+        actions = {
+            "/v1/pause": lambda: self.shown.pause(True),
+            "/v1/resume": lambda: self.shown.pause(False),
+            "/v1/acknowledge": self.shown.acknowledge,
+        }
+        path = urlsplit(self.path).path
+        if not self._own_name():
+            return
+        if path not in actions:
+            self._json(404, {"error": f"{path[:80]}: not found; allowed: {', '.join(actions)}"})
+        elif not ipaddress.ip_address(self.client_address[0]).is_loopback or "Origin" in self.headers:
+            self._json(403, {"error": "allowed: from this machine, not from a web page"})
+        else:
+            actions[path]()
+            self._json(200, {"done": path.rpartition("/")[2]})
+
+    def _own_name(self) -> bool:
+        """On loopback a web page whose name was made to point here (DNS rebinding) is refused."""
+        name = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
+        if ipaddress.ip_address(self.client_address[0]).is_loopback and name.lower() not in _LOOPBACK_NAMES:
+            self._json(421, {"error": f"host: {name[:80]!r} is not allowed; allowed: {', '.join(_LOOPBACK_NAMES)}"})
+            return False
+        return True
+
+    def _json(self, code: int, value: Any) -> None:
+        self._answer(code, json.dumps(value, ensure_ascii=False).encode() + b"\n", "application/json")
+
+    def _answer(self, code: int, body: bytes, kind: str) -> None:
+        self.send_response(code)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(body)))
+        self.send_header("x-content-type-options", "nosniff")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            self.wfile.write(body)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Say nothing: every decision has its line already."""
+
+
+def status(controller: Controller) -> dict[str, Any]:
+    """Where a controller stands, as plain data."""
+    newest = controller.entries[-1].to_json() if controller.entries else None
+    shown = ("at", "mode", "reason", "spec", "wanted", "target", "outcome", "sentence")
+    return {
+        "policy": controller.service.policy,
+        "target": controller.target.name,
+        "dry_run": controller.dry_run,
+        "interval_seconds": controller.interval,
+        "paused": controller.state.pause,
+        "newest": None if newest is None else {name: newest[name] for name in shown},
+        "fields": {} if newest is None else newest["fields"],
+    }
