@@ -14,6 +14,7 @@ from scalepilot.operate.snapshot import Replicas
 KINDS = {
     "none": "scalepilot.operate.targets.none",
     "file": "scalepilot.operate.targets.file",
+    "kubernetes": "scalepilot.operate.targets.kubernetes",
 }
 # written; refused: another wrote first, nothing was changed; forbidden: a right is missing; throttled: asked to come later;
 # unknown: no answer, it may or may not have been done, so that it is read again before anything else is written.
