@@ -20,6 +20,7 @@ from typing import Any
 import httpx2
 import pytest
 import yaml
+from benchmarks.ports import free_port
 from tests.conftest import SHARED
 
 from scalepilot.operate.targets.kubernetes.connection import connect
@@ -65,7 +66,9 @@ class Kubernetes:
     def kubeconfig_of(self, namespace: str, account: str) -> str:
         """A kubeconfig of a service account, with a token of ten minutes."""
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
-        token = self.ask("POST", path, {"spec": {"expirationSeconds": 600, "audiences": ["https://localhost"]}})["status"]["token"]
+        token = self.ask("POST", path, {"spec": {"expirationSeconds": 600, "audiences": ["https://localhost"]}})["status"][
+            "token"
+        ]
         config = yaml.safe_load(Path(self.kubeconfig).read_text())
         config["users"][0]["user"] = {"token": token}
         written = self.folder / f"kubeconfig-{namespace}-{account}"
@@ -76,9 +79,15 @@ class Kubernetes:
     def make_ready(self, namespace: str, selector: str, count: int) -> int:
         """Let so many more pods become ready, as a kubelet would."""
         pods = self.ask("GET", f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector}")["items"]
-        waiting = [pod for pod in pods if not (pod.get("status") or {}).get("conditions") and "deletionTimestamp" not in pod["metadata"]]
+        waiting = [
+            pod for pod in pods if not (pod.get("status") or {}).get("conditions") and "deletionTimestamp" not in pod["metadata"]
+        ]
         for pod in waiting[:count]:
-            condition = {"type": "Ready", "status": "True", "lastTransitionTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+            condition = {
+                "type": "Ready",
+                "status": "True",
+                "lastTransitionTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            }
             path = f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}/status"
             self.patch(path, {"status": {"phase": "Running", "conditions": [condition]}})
         return len(waiting[:count])
@@ -114,32 +123,33 @@ def _programs(cache: Path) -> Path:
 
 
 def _ports() -> dict[str, str]:
-    from scalepilot.serve.http.listen import free_port
-
-    # The start script uses the next number as well.
-    api, etcd = (free_port("127.0.0.1", 0) for _ in range(2))
+    # The start script uses the number after each as well.
+    api = free_port()
+    etcd = free_port()
+    while abs(api - etcd) < 2:
+        etcd = free_port()
     return {"APISERVER_PORT": str(api), "ETCD_PORT": str(etcd), "HPA_SYNC": "1s"}
 
 
 @contextmanager
-def running(folder: Path, cache: Path) -> Iterator[Kubernetes]:
+def running(folder: Path, cache_folder: Path) -> Iterator[Kubernetes]:
     """A cluster of its own.
 
     Args:
         folder: for its files; made anew.
-        cache: where its programs are kept unpacked.
+        cache_folder: where its programs are kept unpacked.
     """
-    home = _programs(cache)
+    home = _programs(cache_folder)
     try:
         ran = subprocess.run(
             ["bash", str(home / "up.sh"), str(folder)],
             env={**os.environ, **_ports()},
             stdout=subprocess.DEVNULL,
-            stderr=(cache / "up.log").open("w"),
+            stderr=(cache_folder / "up.log").open("w"),
             check=False,
             timeout=120,
         )
-        assert ran.returncode == 0, (cache / "up.log").read_text()
+        assert ran.returncode == 0, (cache_folder / "up.log").read_text()
         connection = connect(str(folder / "kubeconfig"), None)
         with httpx2.Client(base_url=connection.server, verify=connection.verify, auth=connection.auth, timeout=20) as admin:
             yield Kubernetes(folder, admin)
@@ -149,3 +159,9 @@ def running(folder: Path, cache: Path) -> Iterator[Kubernetes]:
                 process = int(path.read_text())
                 os.kill(process, signal.SIGCONT)
                 os.kill(process, signal.SIGKILL)
+
+
+def cache(folders: pytest.TempPathFactory) -> Path:
+    """Where all processes of one run of the tests keep the unpacked programs."""
+    base = folders.getbasetemp()
+    return (base.parent if base.name.startswith("popen") else base) / "kubernetes"

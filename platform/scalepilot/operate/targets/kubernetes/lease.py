@@ -147,7 +147,7 @@ class Lease:
                 "leaseDurationSeconds": 1 if release else max(1, round(self._timing.duration_seconds)),
                 "acquireTime": spec.get("acquireTime") if mine else now,
                 "renewTime": now,
-                "leaseTransitions": int(spec.get("leaseTransitions") or 0) + (not mine),
+                "leaseTransitions": int(spec.get("leaseTransitions") or 0) + (bool(spec) and not mine),
             },
         }
 

@@ -148,13 +148,18 @@ def gitops(body: Mapping[str, Any]) -> str:
     return tool if any(known) or not known else ""
 
 
-def last_writer(body: Mapping[str, Any]) -> str:
-    """Who set the replicas last, and when: "kubectl at 09:12:03Z"; "" where the server does not say."""
+def writer_since(body: Mapping[str, Any], since: float) -> str:
+    """Who set the replicas last, and when: "kubectl at 09:12:03Z"; "" where the server does not say.
+
+    Args:
+        body: of the object.
+        since: Unix seconds. Older entries are of another write: servers before 1.22 keep none of those through the scale.
+    """
     entries = [entry for entry in (body.get("metadata") or {}).get("managedFields") or () if _holds_replicas(entry)]
-    if not entries:
-        return ""
-    last = max(entries, key=lambda entry: str(entry.get("time", "")))
-    return f"{last.get('manager')} at {str(last.get('time', '?')).partition('T')[2] or '?'}"
+    since_text = dt.datetime.fromtimestamp(int(since), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    last: Mapping[str, Any] = max(entries, key=lambda entry: str(entry.get("time")), default={})
+    when = str(last.get("time") or "")
+    return f"{last.get('manager')} at {when.partition('T')[2]}" if when >= since_text else ""
 
 
 def _holds_replicas(entry: Mapping[str, Any]) -> bool:
@@ -167,9 +172,9 @@ __all__ = [
     "Pod",
     "PodList",
     "gitops",
-    "last_writer",
     "paused",
     "ready_and_ages",
     "ready_replicas",
     "rolling_out",
+    "writer_since",
 ]

@@ -61,7 +61,7 @@ class KubernetesTarget:
         )
         self._events = Events(api, context.identity, context.interval_seconds, clock)
         self._resource: Resource | None = None
-        self._uid = ""
+        self._uid, self._read_at = "", 0.0
         self._object = _Object()
         self._owners, self._owners_at = Owners(problem="not asked yet"), float("-inf")
 
@@ -83,7 +83,7 @@ class KubernetesTarget:
         if answer.problem:
             return self._unknown(f"get {resource.plural}/scale: {answer.problem}")
         scale = answer.body
-        self._uid = str((scale.get("metadata") or {}).get("uid", ""))
+        self._uid, self._read_at = str((scale.get("metadata") or {}).get("uid", "")), answer.date or now
         # The API leaves a 0 out.
         spec = int((scale.get("spec") or {}).get("replicas", 0))
         problems: list[str] = []
@@ -149,7 +149,7 @@ class KubernetesTarget:
         found = int((scale.body.get("spec") or {}).get("replicas", 0))
         if found == expected:
             return Written("refused", found, detail)
-        writer = status.last_writer(self._api.ask("GET", resource.path).body)
+        writer = status.writer_since(self._api.ask("GET", resource.path).body, self._read_at)
         by = f" (set by {writer})" if writer else ""
         return Written("refused", found, f"{detail[: len('HTTP 422')]}: /spec/replicas is {found}, not {expected}{by}")
 
