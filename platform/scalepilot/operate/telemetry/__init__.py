@@ -59,7 +59,8 @@ def make_telemetry(settings: Mapping[str, Any], context: TelemetryContext) -> Te
         context: whose fields are wanted.
 
     Raises:
-        ConfigError: an unknown kind, a key or value it does not take, or a field that nothing in it measures.
+        ConfigError: an unknown kind, a key or value it does not take or has no use for, or nothing that counts the requests. Any
+            other field that nothing measures has a `problem` in every snapshot.
     """
     kind = settings.get("kind")
     if kind not in KINDS:
