@@ -151,7 +151,8 @@ def sentence(record: Record) -> str:
     shown = "?" if spec is None else str(spec)
     if record.target is None:
         return f"{shown} stays: {record.mode}, {record.reason}" if record.reason else f"{shown} stays: {record.mode}"
-    parts = [f"{shown} → {record.target}: {_why(record)}", _seen(record)]
+    move = f"{spec} stays" if record.target == spec else f"{shown} → {record.target}"
+    parts = [f"{move}: {_why(record)}", _seen(record)]
     if record.steps:
         parts.append("limits: " + ", ".join(f"{step.rule} {step.before} → {step.after}" for step in record.steps))
     if record.outcome not in ("", "same", "written"):
