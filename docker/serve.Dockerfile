@@ -1,4 +1,5 @@
-# Answers decisions over HTTP: no torch, no training. Build it from the repository's root (docs/images.md):
+# Answers decisions over HTTP, and scales deployments (`scalepilot operate`): no torch, no training. Build it from the
+# repository's root (docs/images.md):
 #
 #   docker build -f docker/serve.Dockerfile -t scalepilot-serve .
 #   docker run -p 127.0.0.1:8000:8000 -v ./policies:/policies:ro -v ./keys:/run/secrets/api_keys:ro scalepilot-serve
@@ -20,7 +21,7 @@ RUN python3 -m venv venv && venv/bin/python -m pip install -c constraints.txt ha
 COPY pyproject.toml README.md LICENSE docker/requirements.py ./
 COPY platform platform
 COPY envs envs
-RUN python3 requirements.py serve > requirements.txt \
+RUN python3 requirements.py serve operate > requirements.txt \
     && venv/bin/python -m pip wheel -c constraints.txt --no-deps --no-build-isolation --wheel-dir wheel .
 
 # A change of our own code alone leaves requirements.txt, and so this stage and the layer it becomes, as they were.

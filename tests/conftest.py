@@ -182,6 +182,15 @@ def ray_session(ray_tmpdir: Path) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The session's one real API server, a `tests.real_kubernetes.Kubernetes`; skips where its parts are absent."""
+    from tests import real_kubernetes
+
+    with real_kubernetes.running(tmp_path_factory.mktemp("k8s"), real_kubernetes.cache(tmp_path_factory)) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
 def cli_env(ray_tmpdir: Path) -> dict[str, str]:
     """Environment for `scalepilot` as a subprocess, which starts and ends a Ray of its own."""
     # The commands of this very installation come first, also where its environment is not activated.

@@ -94,7 +94,7 @@ class FakeKubernetes:
             del self.objects[extra]
         for _ in range(found["spec"]["replicas"] - len(mine)):
             labels = found["spec"]["template"]["metadata"]["labels"]
-            meta = {"name": f"{found['metadata']['name']}-{uuid.uuid4().hex[:5]}", "labels": labels}
+            meta = {"name": f"{found['metadata']['name']}-{uuid.uuid4().hex[:12]}", "labels": labels}
             self._do("POST", collection, {}, {"kind": "Pod", "metadata": meta, "status": {"phase": "Pending"}})
         pods = [each for name, each in self.objects.items() if name.startswith(f"{collection}/{found['metadata']['name']}-")]
         ready = sum("conditions" in pod["status"] for pod in pods)
@@ -168,7 +168,7 @@ class FakeKubernetes:
 
     def _create(self, path: str, body: Any) -> Any:
         meta = body["metadata"]
-        name = meta.get("name") or meta["generateName"] + uuid.uuid4().hex[:5]
+        name = meta.get("name") or meta["generateName"] + uuid.uuid4().hex[:12]
         if f"{path}/{name}" in self.objects:
             raise _RefusalError(409, "AlreadyExists", f"{name!r} already exists")
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

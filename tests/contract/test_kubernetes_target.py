@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests import fake_kubernetes, real_kubernetes
+from tests import fake_kubernetes
 from tests.real_kubernetes import until
 
 from scalepilot.operate.targets import TargetContext, make_target
@@ -37,8 +37,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         with fake_kubernetes.running(tmp_path_factory.mktemp("fake")) as found:
             yield found
     else:
-        with real_kubernetes.running(tmp_path_factory.mktemp("k8s"), real_kubernetes.cache(tmp_path_factory)) as real:
-            yield real
+        yield request.getfixturevalue("kubernetes")
 
 
 @pytest.fixture
@@ -150,23 +149,12 @@ def test_an_autoscaler_that_points_at_it_owns_it(cluster: Any, shop: str, make: 
     assert late.check(dry_run=True) == ["it is scaled by HorizontalPodAutoscaler web: remove one of the two"]
 
 
-def test_an_autoscaler_is_seen_before_the_first_write(cluster: Any, shop: str, make: Make) -> None:
-    cluster.apply(hpa("web", "web"), shop)
-    target = make(takeover=True)
-    target.read(time.time())
-    written = target.write(5, 3)
-    assert written.outcome == "refused"
-    assert "HorizontalPodAutoscaler web" in written.detail
-    assert spec(cluster, shop) == 3
-
-
 def test_who_claims_it_by_annotation_owns_it_unless_it_is_us(cluster: Any, shop: str, make: Make) -> None:
     target = make(dry_run=True)
     claim = {"metadata": {"annotations": {"scalepilot.io/owner": "the night shift"}}}
     cluster.patch(deployment(shop), claim)
     assert target.read(time.time()).owners == ("the night shift (annotation scalepilot.io/owner)",)
     assert make(dry_run=True, owner="the night shift").read(time.time()).owners == ()
-    assert make(dry_run=True, takeover=True).read(time.time()).owners == ()
 
 
 def test_a_dry_run_writes_nothing_and_takes_no_lease(cluster: Any, shop: str, make: Make) -> None:

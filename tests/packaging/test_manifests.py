@@ -151,7 +151,7 @@ def test_a_kustomization_builds_and_what_it_builds_fits(name: str, problems: Cal
         else:
             assert core_problem(each) is None
         if each["kind"] != "Namespace":
-            assert each["metadata"]["namespace"] == "scalepilot"
+            assert each["metadata"]["namespace"] == kustomization(FOLDERS[name])["namespace"]
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -107,14 +107,16 @@ def _operate(config: OperateConfig, service: Service, arguments: argparse.Namesp
     from scalepilot.operate.controller import Controller
     from scalepilot.operate.ledger import Ledger
     from scalepilot.operate.status import status_server
+    from scalepilot.operate.targets import WARNING
 
     logging.basicConfig(format="scalepilot operate: %(message)s", level=logging.WARNING)
     with _connected(config, service, dry_run=arguments.dry_run or arguments.check) as (telemetry, target):
         problems = target.check(dry_run=arguments.dry_run)
         if arguments.check:
             return _check(service, telemetry, target, problems, as_json=arguments.json)
-        if problems and not config.limits.takeover and not arguments.dry_run:
-            raise InputError("; ".join(problems[:3]))
+        blocking = [line for line in problems if not line.startswith(WARNING)]
+        if blocking and not config.limits.takeover and not arguments.dry_run:
+            raise InputError("; ".join(blocking[:3]))
         for problem in problems:
             print(f"scalepilot operate: {problem}", file=sys.stderr)
         ledger = Ledger(Path(config.records))
@@ -148,13 +150,17 @@ def _say(entry: Entry, *, as_json: bool) -> None:
 
 def _check(service: Service, telemetry: Telemetry, target: Target, problems: list[str], *, as_json: bool) -> int:
     """Every field with its value, age, source and verdict, and what stands in the way."""
+    from scalepilot.operate.targets import WARNING
+
     now = time.time()
     replicas = target.read(now)
     snapshot = telemetry.read(now, replicas)
     rows = _verdicts(service, snapshot)
     advice = telemetry.check(now)
-    if replicas.problem:
+    if replicas.problem and replicas.spec is None:
         problems = [replicas.problem, *problems]
+    advice += [line.removeprefix(WARNING) for line in problems if line.startswith(WARNING)]
+    problems = [line for line in problems if not line.startswith(WARNING)]
     ready = not problems and all(row["verdict"] != "missing" for row in rows)
     if as_json:
         print(json.dumps({"ready": ready, "fields": rows, "problems": problems, "advice": advice}, ensure_ascii=False))

@@ -21,6 +21,10 @@ KINDS = {
 Outcome = Literal["written", "refused", "forbidden", "throttled", "unknown"]
 
 
+# Begins a line of `Target.check` that people should know, but that does not stand in the way.
+WARNING = "warning: "
+
+
 class TargetError(RunError):
     """A target that does not answer, or not as it should."""
 
@@ -74,6 +78,8 @@ class Target(Protocol):
     def check(self, *, dry_run: bool) -> list[str]:
         """What stands in the way of running, one line each: missing rights, other owners. Reads only.
 
+        A line that begins with `WARNING` does not stand in the way.
+
         Args:
             dry_run: whether rights to write are not needed.
         """
@@ -118,4 +124,4 @@ def make_target(settings: Mapping[str, Any], context: TargetContext) -> Target:
     return made
 
 
-__all__ = ["KINDS", "Outcome", "Target", "TargetContext", "TargetError", "Written", "make_target"]
+__all__ = ["KINDS", "WARNING", "Outcome", "Target", "TargetContext", "TargetError", "Written", "make_target"]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from scalepilot.operate.targets import WARNING
 from scalepilot.operate.targets.kubernetes.api import Api
 from scalepilot.operate.targets.kubernetes.resource import Resource
 
 _REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
-# Begins a line that does not stand in the way.
-WARNING = "warning: "
 
 
 @dataclass(frozen=True)
@@ -76,4 +75,4 @@ def missing_rights(api: Api, resource: Resource, lease: str, *, dry_run: bool) -
     return lines
 
 
-__all__ = ["WARNING", "Right", "missing_rights", "needed"]
+__all__ = ["Right", "missing_rights", "needed"]

@@ -14,7 +14,7 @@ from scalepilot.operate.targets.kubernetes.resource import Resource
 _LONGEST_NOTE = 1000
 # People are to look at these; all others are what it does all day.
 _NORMAL = frozenset(
-    {"ScaledUp", "ScaledDown", "TelemetryRestored", "Started", "Stopped", "Leading", "Standby", "Resumed", "Paused"}
+    {"ScaledUp", "ScaledDown", "TelemetryRestored", "Started", "Stopped", "Leading", "Standby", "Recovered", "Paused"}
 )
 
 

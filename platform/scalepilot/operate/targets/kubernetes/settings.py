@@ -29,9 +29,7 @@ class KubernetesSettings(Section):
         pods_selector: labels of its pods; null for what its scale says.
         kubeconfig: path of one; null for the pod's service account, else `KUBECONFIG`, else `~/.kube/config`.
         context: of the kubeconfig; null for its current one.
-        owner: what the annotation `scalepilot.io/owner` on the object must say, if it is there.
-        takeover: scale it although the annotation `scalepilot.io/owner` names another. An autoscaler that points at the object
-            is never fought: remove it first.
+        owner: what the annotation `scalepilot.io/owner` on the object must say, if it is there: else another owns it.
     """
 
     namespace: str
@@ -41,7 +39,6 @@ class KubernetesSettings(Section):
     kubeconfig: str | None = None
     context: str | None = None
     owner: str = "scalepilot"
-    takeover: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from scalepilot.operate.snapshot import Replicas
-from scalepilot.operate.targets import TargetContext, Written
+from scalepilot.operate.targets import WARNING, TargetContext, Written
 from scalepilot.operate.targets.kubernetes import status
-from scalepilot.operate.targets.kubernetes.access import WARNING, missing_rights
+from scalepilot.operate.targets.kubernetes.access import missing_rights
 from scalepilot.operate.targets.kubernetes.api import JSON_PATCH, REQUEST_SECONDS, Answer, Api
 from scalepilot.operate.targets.kubernetes.events import Events
 from scalepilot.operate.targets.kubernetes.lease import Lease, LeaseTiming
@@ -118,9 +118,8 @@ class KubernetesTarget:
             return Written("refused", detail=resource)
         if not self._owners.known:
             self._ask_owners(resource)
-        if not self._owners.known or self._all_owners():
-            why = self._owners.problem if not self._owners.known else f"it is scaled by {', '.join(self._all_owners())}"
-            return Written("refused", detail=f"nothing was written: {why}")
+        if not self._owners.known:
+            return Written("refused", detail=f"nothing was written before it is known who else scales it: {self._owners.problem}")
         answer = self._patch(resource, replicas, expected)
         return self._outcome(answer, resource, replicas, expected)
 
@@ -224,8 +223,7 @@ class KubernetesTarget:
     def _note_object(self, body: Mapping[str, Any]) -> str:
         annotations = (body.get("metadata") or {}).get("annotations") or {}
         rolling, problem = status.rolling_out(body)
-        claims = () if self._settings.takeover else claimed_by(annotations, self._settings.owner)
-        self._object = _Object(status.paused(annotations), rolling, claims)
+        self._object = _Object(status.paused(annotations), rolling, claimed_by(annotations, self._settings.owner))
         return problem
 
     def _read_pods(
