@@ -32,6 +32,7 @@ VARIANTS = {
             "randomisation": {"measurement_noise": (0.05, 0.3)},
             "params": {"metric_lag_steps": 3},
         },
+        "late": {"workload": {"kind": "diurnal", "days": 1}, "params": {"actuation_lag_steps": 2}},
     },
     "scalepilot/QueueScaling-v0": {
         "plain": {},

@@ -89,6 +89,16 @@ def test_the_best_of_all_target_sequences_lies_between_the_bounds(name):
     assert max(gaps) < 0.03
 
 
+@pytest.mark.parametrize("lag", [1, 3])
+def test_where_targets_take_effect_late_the_best_sequence_lies_between_the_bounds(lag):
+    params, rng = replace(TINY, actuation_lag_steps=lag, price_per_move=0.001), np.random.default_rng(3)
+    for seed in range(3):
+        episodes = episodes_of(rng.uniform(0.1, 1.2, 6) * 3 * params.replica_capacity_rps, params, seed)
+        optimum, best = autoscale_optimum(episodes, params), cheapest_by_enumeration(params, episodes)
+        assert optimum.lower_J_per_hour[0] <= best * (1 + 1e-12)
+        assert best <= optimum.upper_J_per_hour[0] * (1 + 1e-12)
+
+
 @pytest.mark.parametrize("startup_seconds", [15.0, 30.0, 60.0])
 def test_without_a_queue_the_optimum_is_exact(startup_seconds):
     params = replace(TINY, max_wait_seconds=0.0, startup_seconds=startup_seconds, price_per_move=0.001)
@@ -112,6 +122,7 @@ services = st.builds(
     price_per_move=st.sampled_from([0.0, 0.001, 0.01]),
     load_balancing=st.sampled_from(["central", "random"]),
     waiting_probability=st.sampled_from(["sakasegawa", "erlang_c"]),
+    actuation_lag_steps=st.sampled_from([0, 0, 1, 3]),
 )
 
 

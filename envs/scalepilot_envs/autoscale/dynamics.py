@@ -1,6 +1,7 @@
 """The transition of Autoscale-v0 over a leading num_envs axis: one function, everything else wraps it.
 
-Order of a step: apply the target → requests arrive → serve → late and dropped → bill → measure → start-up advances.
+Order of a step: apply the target → requests arrive → serve → late and dropped → bill → measure → start-up advances → apply the
+target that is due, where targets take effect late.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scalepilot_envs.autoscale.actuation import DelayedTargets
 from scalepilot_envs.autoscale.latency import waiting_for
 from scalepilot_envs.autoscale.measurement import Measurements, Record
 from scalepilot_envs.autoscale.objective import StepCost, step_cost
@@ -42,6 +44,7 @@ class AutoscaleState:
         measurements: the same and the rates as monitoring shows them: late or noisy, if asked for.
         capacity_rps: (num_envs,) requests/s of one replica.
         startup_steps: (num_envs,) integers.
+        delayed: targets that are yet to take effect; None where each does at once.
     """
 
     def __init__(self, params: AutoscaleParams, num_envs: int, longest_startup_steps: int | None = None) -> None:
@@ -58,6 +61,7 @@ class AutoscaleState:
         self.capacity_rps = np.full(num_envs, params.replica_capacity_rps)
         self.startup_steps = np.full(num_envs, params.startup_steps)
         self.measurements = Measurements(params, num_envs)
+        self.delayed = DelayedTargets(num_envs, params.actuation_lag_steps) if params.actuation_lag_steps else None
         self._columns = np.arange(num_envs)
         self._share_startup()
 
@@ -99,6 +103,8 @@ class AutoscaleState:
         self.error_share = np.where(mask, 0.0, self.error_share)
         self.latency_p95_seconds = np.where(mask, p.service_time_seconds, self.latency_p95_seconds)
         self.measurements.fill(mask, first_rate_rps, self._record(), noise)
+        if self.delayed is not None:
+            self.delayed.fill(mask, ready)
 
     @property
     def total(self) -> Array:
@@ -124,8 +130,12 @@ class AutoscaleState:
         """
         p = self.params
         billed = np.clip(target, float(p.min_replicas), float(p.max_replicas))
-        change = billed - self.total
-        self._apply(change)
+        if self.delayed is not None:
+            target, billed = billed, self.total
+            change = np.zeros(self.num_envs)
+        else:
+            change = billed - self.total
+            self._apply(change)
 
         served_rps = self.ready * self.capacity_rps
         arrival_rps = arrived / p.interval_seconds
@@ -148,6 +158,9 @@ class AutoscaleState:
         self.ready = self.ready + self.starting[0]
         self.starting[:-1] = self.starting[1:]
         self.starting[-1] = 0.0
+        if self.delayed is not None:
+            change = self.delayed.due(target) - billed
+            self._apply(change)
         return StepOutcome(step_cost(p, billed, late, change), arrived, late, dropped, billed, change)
 
     def _utilisation(self, work: Array, capacity: Array) -> Array:

@@ -14,7 +14,8 @@ Observation (named physical fields; `scalepilot env show Autoscale-v0` prints un
 | clock_day_sin, clock_day_cos, clock_week_sin, clock_week_cos (option `observe_clock`) | 1 |
 | clock_hour_sin, clock_hour_cos (option `observe_hour`) | 1 |
 
-With the option `metric_lag_steps` everything measured (all but replicas, capacity and clock) is shown so many steps late.
+With the option `metric_lag_steps` everything measured (all but replicas, capacity and clock) is shown so many steps late; with
+`actuation_lag_steps` a target takes effect so many steps late.
 
 Actions: Discrete(8), a move table: −25 %, −2, −1, hold, +1, +2, +25 %, +100 % of ready + starting. Rules and planners
 command any target through `step_targets(desired_replicas)`.

@@ -55,6 +55,8 @@ class AutoscaleParams:
         waiting_probability: how a central queue's is computed: "sakasegawa" (the approximation of the specification) or
             "erlang_c" (exact for M/M/c); without a say in random balancing, where it is the load. docs/latency.md has errors.
         metric_lag_steps: steps by which everything measured is shown late (a scrape delay); replica counts are current.
+        actuation_lag_steps: steps by which a target takes effect late: with 1, it is applied when its interval is over, as by a
+            controller that decides after a measurement and whose order reaches the service at the next one.
     """
 
     interval_seconds: Positive = 15.0
@@ -76,6 +78,7 @@ class AutoscaleParams:
     load_balancing: LoadBalancing = "central"
     waiting_probability: WaitingProbability = "sakasegawa"
     metric_lag_steps: Annotated[int, Between(0, MAX_STEPS)] = 0
+    actuation_lag_steps: Annotated[int, Between(0, MAX_STEPS)] = 0
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
 

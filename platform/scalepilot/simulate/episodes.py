@@ -210,6 +210,15 @@ def poisson_episodes(
     )
 
 
+def planned_targets(planner: Planner, rates_rps: Array, params: AutoscaleParams) -> Array:
+    """(n, num_steps) what a planner commands: each target so early that it takes effect when it is meant to."""
+    targets = planner.plan(rates_rps, params.replica_capacity_rps, params.startup_steps)
+    if not params.actuation_lag_steps:
+        return targets
+    last = targets.shape[1] - 1
+    return targets[:, np.minimum(np.arange(last + 1) + params.actuation_lag_steps, last)]
+
+
 def run_episodes(
     policy: Policy | Planner,
     episodes: EpisodeSet,
@@ -251,7 +260,7 @@ def run_episodes(
     if isinstance(policy, Policy):
         decide = policy.act
     else:
-        plan = policy.plan(episodes.rates_rps, params.replica_capacity_rps, params.startup_steps)
+        plan = planned_targets(policy, episodes.rates_rps, params)
     sums = {name: np.zeros(n) for name in ("replica_cost", "late_cost", "move_cost", "billed", "arrived", "late", "dropped")}
     sums |= {name: np.zeros(n) for name in ("latency", "actions", "moved")}
     peak = np.zeros(n)

@@ -14,6 +14,7 @@ from scalepilot.policy import Decision, Planner, Policy, PolicySpec, check_shown
 from scalepilot.policy.rules import Rule
 from scalepilot.policy.spec import env_fields
 from scalepilot.simulate import EpisodeSet
+from scalepilot.simulate.episodes import planned_targets
 from scalepilot_envs.autoscale import AutoscaleBatch, AutoscaleParams
 from scalepilot_envs.autoscale.description import describe as describe_autoscale
 from scalepilot_envs.workloads import RateSeries
@@ -111,7 +112,7 @@ class AutoscaleReplay:
         self._observation = self._env.reset_batch(None, {"rates_rps": rates, "arrived": arrived, "start_unix_seconds": begin})
         self._states: list[Any] = [None] * n
         self._plans = {
-            i: e.actor.plan(episodes.rates_rps, params.replica_capacity_rps, params.startup_steps)[0]
+            i: planned_targets(e.actor, episodes.rates_rps, params)[0]
             for i, e in enumerate(entries)
             if not isinstance(e.actor, Policy)
         }

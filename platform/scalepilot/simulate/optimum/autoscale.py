@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from scalepilot.errors import InputError
-from scalepilot.simulate.episodes import EpisodeSet
+from scalepilot.simulate.episodes import EpisodeSet, run_episodes
 from scalepilot.simulate.executor import Executor, SerialExecutor
 from scalepilot.simulate.optimum.cache import OptimumCache, cache_key
 from scalepilot.simulate.optimum.ready_replicas import ReadyPlan, plan_J, plan_ready_replicas
@@ -94,7 +94,8 @@ def autoscale_optimum(
 
     The lower bound rounds backlogs down in a dynamic program (see `ready_replicas`); without a backlog at a step's end it is
     exact. The upper bound is the cost of the plan drawn from it. Like J itself, neither charges the requests that still wait
-    when the episode ends, nor credits replicas still there.
+    when the episode ends, nor credits replicas still there. Where targets take effect late, the lower bound is the one without
+    the lag, which no lag makes cheaper, and the upper one what the same plan costs, commanded so much earlier.
 
     Args:
         episodes: rates (only the first counts: the simulator starts with replicas for it) and arrivals.
@@ -135,11 +136,15 @@ def autoscale_optimum(
         if progress:
             progress(len(plans))
     hours = episodes.num_steps / params.steps_per_hour
-    return Optimum(
-        np.array([plans[i].lower_J for i in range(count)]) / hours,
-        np.array([plans[i].upper_J for i in range(count)]) / hours,
-        np.array([targets_of(plans[i].ready, at_start[i], params.startup_steps) for i in range(count)]),
-    )
+    lower, upper = (np.array([getattr(plans[i], name) for i in range(count)]) / hours for name in ("lower_J", "upper_J"))
+    targets = np.array([targets_of(plans[i].ready, at_start[i], params.startup_steps) for i in range(count)])
+    if params.actuation_lag_steps:
+        # Nothing commanded moves the first steps: only running the plan says what they cost.
+        for service in set(services):
+            rows = np.array([i for i in range(count) if services[i] == service])
+            results, _ = run_episodes(PlannedTargets("plan", targets[rows]), episodes.at(rows), service)
+            upper[rows] = results["J_per_hour"]
+    return Optimum(lower, upper, targets)
 
 
 def targets_of(ready: Array, ready_at_start: float, startup_steps: int) -> Array:

@@ -20,8 +20,11 @@ Array = NDArray[np.float64]
 
 # To be raised with every change of `ready_replicas` that changes a bound or a plan.
 ALGORITHM_VERSION = 1
-# What is shown to a policy and how it is rewarded costs a service nothing.
-_WITHOUT_A_PRICE = ("history_steps", "window_steps", "observe_clock", "observe_hour", "metric_lag_steps", "reward_per_currency")
+# What is shown to a policy and how it is rewarded costs a service nothing; what is stored is planned without an actuation lag.
+_WITHOUT_A_PRICE = (
+    *("history_steps", "window_steps", "observe_clock", "observe_hour"),
+    *("metric_lag_steps", "actuation_lag_steps", "reward_per_currency"),
+)
 
 
 def cache_key(params: AutoscaleParams, arrived: Array, first_rate_rps: float) -> str:
