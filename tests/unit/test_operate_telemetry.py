@@ -160,38 +160,47 @@ def fleet(live, gone=0, until=400.0):
     )
 
 
-def test_half_the_replicas_unscraped_are_unknown_and_not_half_the_traffic():
+def test_replicas_that_are_not_scraped_any_more_are_told_from_those_that_are_gone():
     memory = Memory()
     memory.see(680.0, 10)
     memory.see(695.0, 10)
-    assert memory.unseen(fleet(10), 10, None) == ""
-    assert "5 of 10 replicas that serve are scraped" in memory.unseen(fleet(5, 5), 10, None)
+    assert memory.unseen(fleet(10), 10, None) == 0
+    assert memory.unseen(fleet(5, 5), 10, None) == 5
     # As long as it lasts: the samples no longer tell of those that were lost.
-    assert "5 of 10" in memory.unseen(fleet(5), 10, None)
-    assert memory.unseen(fleet(10), 10, None) == ""
+    assert memory.unseen(fleet(5), 10, None) == 5
+    assert memory.unseen(fleet(10), 10, None) == 0
     # A process that begins meanwhile knows from the samples.
     fresh = Memory()
-    assert "5 of 10" in fresh.unseen(fleet(5, 5), 10, None)
+    assert fresh.unseen(fleet(5, 5), 10, None) == 5
     # Scaled down, nothing is missing.
-    assert Memory().unseen(fleet(5, 5), 5, None) == ""
+    assert Memory().unseen(fleet(5, 5), 5, None) == 0
 
 
 def test_an_ingress_counts_for_all_replicas():
     memory = Memory()
     for now in range(0, 600, 15):
         memory.see(float(now), 2 if now < 60 else 10)
-        assert memory.unseen(fleet(2), 2 if now < 60 else 10, None) == ""
+        assert memory.unseen(fleet(2), 2 if now < 60 else 10, None) == 0
     # It was not the replicas' own counter: one less of the ingress is no loss.
-    assert memory.unseen(fleet(1, 1), 10, None) == ""
-    assert memory.unseen(fleet(1, 1), 10, False) == ""
-    assert "1 of 10" in memory.unseen(fleet(1), 10, True)
+    assert memory.unseen(fleet(1, 1), 10, None) == 0
+    assert memory.unseen(fleet(1, 1), 10, False) == 0
+    assert memory.unseen(fleet(1), 10, True) == 9
 
 
 def test_a_replica_may_serve_before_it_is_scraped():
     memory = Memory()
     memory.see(640.0, 10)
     memory.see(694.0, 12)
-    assert memory.unseen(fleet(10), 12, True) == ""
+    assert memory.unseen(fleet(10), 12, True) == 0
+
+
+def test_what_the_unseen_serve_is_as_much_as_the_others_since_they_were_lost():
+    counters = fleet(3, 1, until=600.0)
+    ends = counters.ends(695.0, I, 40)
+    both = counters.counted(ends, I) + counters.of_unseen(ends, I, 1)
+    np.testing.assert_allclose(both[:39], 4 * 10 * I, rtol=1e-9)
+    # One of which the samples no longer tell was missing all the time.
+    np.testing.assert_allclose(fleet(3).of_unseen(ends, I, 1)[:39], 10 * I)
 
 
 def test_the_replicas_of_an_interval_are_those_of_then():

@@ -99,6 +99,7 @@ class Counters:
         self._lines = [
             _ended(beginning.line(one), self.newest, spans[one.instance][1] if one.instance in live else None) for one in series
         ]
+        self._live_lines = [line for line, one in zip(self._lines, series, strict=True) if one.instance in live]
 
     @property
     def num_series(self) -> int:
@@ -147,6 +148,25 @@ class Counters:
         for total in totals.values():
             total[unknown] = np.nan
         return {group: np.maximum(total[:num_ends] - total[num_ends:], 0.0) for group, total in totals.items()}
+
+    def of_unseen(self, ends: Array, seconds: float, number: int) -> Array:
+        """(n,) what so many instances that are not scraped any more would have counted, each as much as the mean of the others.
+
+        Args:
+            ends: (n,) of the intervals.
+            seconds: of an interval.
+            number: of instances; the last that were lost, and beyond them such as the samples no longer tell of.
+        """
+        moments = np.concatenate([ends, ends - seconds])
+        lost = np.sort(self._spans[~self._live, 1])[::-1][:number]
+        since = np.concatenate([lost, np.full(number - len(lost), self._begun)])
+        mean = np.zeros(len(moments))
+        at_loss = np.zeros(number)
+        for line in self._live_lines:
+            mean += np.interp(moments, line.times, line.totals) / self.num_live
+            at_loss += np.interp(since, line.times, line.totals) / self.num_live
+        total = np.maximum(mean[:, None] - at_loss, 0.0).sum(axis=1)
+        return total[: len(ends)] - total[len(ends) :]
 
     def ends(self, now: float, interval_seconds: float, number: int) -> Array:
         """(number,) ends of the newest intervals that the samples tell of whole, newest first."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,8 @@ from scalepilot.operate.telemetry.settings import PrometheusSettings
 # Labels by which clients and proxies tell how a request ended.
 STATUS_LABELS = ("code", "status", "status_code", "response_code", "http_status_code", "http_response_status_code")
 _BUSY = 0.9
+# Of the replicas that serve: what so few that are not scraped serve is estimated.
+_MOST_UNSEEN = 0.25
 _ERRORS = "scalepilot_errors"
 
 
@@ -82,11 +84,11 @@ class Measured:
         return self.counters("requests")
 
     @cached_property
-    def unseen(self) -> str:
-        """Why the newest counts are too low: replicas that serve and are not scraped; "" where none is known to."""
+    def unseen(self) -> int:
+        """Replicas that serve and are not scraped."""
         wanted = self.settings.requests
         if self.requests is None or wanted is None:
-            return ""
+            return 0
         return self.memory.unseen(self.requests, self.num_ready, wanted.per_replica)
 
     @cached_property
@@ -95,15 +97,26 @@ class Measured:
         if self.requests is None:
             return np.full(self.window_steps, np.nan)
         ends = self.requests.ends(self.now, self.interval_seconds, self.window_steps)
-        return self.requests.counted(ends, self.interval_seconds)
+        counted = self.requests.counted(ends, self.interval_seconds)
+        return counted + self.requests.of_unseen(ends, self.interval_seconds, self.unseen) if self.unseen else counted
 
     def count(self, back: int = 0, per: float = 1.0) -> Reading:
         """Requests of an interval, so many before the newest, divided by `per`."""
+        return self._counted(float(self.counts[back]) / per)
+
+    def _counted(self, value: float | None, problem: str = "", *, assumed: bool = False) -> Reading:
         if self.requests is None:
             return self.missing("requests")
-        if self.unseen:
-            return self.reading("requests", None, self.requests.newest, self.unseen)
-        return self.reading("requests", float(self.counts[back]) / per, self.requests.newest)
+        if not self.unseen:
+            return replace(self.reading("requests", value, self.requests.newest, problem), assumed=assumed)
+        seen = self.requests.num_live
+        told = f"{seen} of {seen + self.unseen} replicas that serve are scraped"
+        if self.unseen > _MOST_UNSEEN * (seen + self.unseen):
+            # Of whoever counts for all, which nobody can tell from a loss.
+            hint = " (requests.per_replica: false where they do not count by themselves)"
+            return self.reading("requests", None, self.requests.newest, told + hint)
+        told += ": the others are taken to serve as much each"
+        return replace(self.reading("requests", value, self.requests.newest, told), assumed=True)
 
     def count_statistic(self, steps: int, fewest: int, per: float, *, deviation: bool = False) -> Reading:
         """Mean, or standard deviation, of the requests of the newest intervals, divided by `per`.
@@ -114,28 +127,26 @@ class Measured:
             per: divisor.
             deviation: the standard deviation.
         """
-        if self.requests is None or self.unseen:
-            return self.count()
         known = self.counts[:steps][~np.isnan(self.counts[:steps])] / per
         told = "" if len(known) == steps else f"{len(known)} of {steps} intervals are known"
         if len(known) < min(fewest, steps):
-            return self.reading("requests", None, self.requests.newest, told)
-        value = float(known.std() if deviation else known.mean())
-        found = self.reading("requests", value, self.requests.newest, told)
+            return self._counted(None, told)
         # A young service has no more, and the simulator begins its episodes in the same way.
-        return found if 2 * len(known) >= steps else Reading(found.value, found.source, found.age_seconds, told, assumed=True)
+        return self._counted(float(known.std() if deviation else known.mean()), told, assumed=2 * len(known) < steps)
 
     # Errors
 
     def error_share(self) -> Reading:
         """Share of the newest interval's requests that failed."""
-        total = self.count()
-        if self.requests is None or total.value is None:
-            return total
+        known = self.count()
+        if self.requests is None or known.value is None:
+            return known
         failed = self._failed()
         if isinstance(failed, Reading):
             return failed
-        share = 0.0 if total.value <= 0 else min(1.0, failed / total.value)
+        # Of those that were seen.
+        total = float(self.requests.counted(self.requests.ends(self.now, self.interval_seconds, 1), self.interval_seconds)[0])
+        share = 0.0 if total <= 0 else min(1.0, failed / total)
         return self.reading("errors", share, self.requests.newest)
 
     def _failed(self) -> float | Reading:

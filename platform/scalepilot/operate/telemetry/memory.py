@@ -47,8 +47,8 @@ class Memory:
         """Keep the highest."""
         self.capacity_rps = max(rps, self.capacity_rps or 0.0)
 
-    def unseen(self, counters: Counters, ready: int | None, per_replica: bool | None) -> str:
-        """Why counts are too low, because replicas that serve are not scraped; "" where none is known to.
+    def unseen(self, counters: Counters, ready: int | None, per_replica: bool | None) -> int:
+        """How many replicas serve and are not scraped, as far as that is known.
 
         An ingress counts for all replicas, and then fewer instances than replicas are no loss. So, unless it is said: only where
         as many were scraped as served before, and fewer are now than then.
@@ -59,7 +59,7 @@ class Memory:
             per_replica: whether each has series of its own; None where nobody has said.
         """
         if ready is None or per_replica is False:
-            return ""
+            return 0
         live = counters.num_live
         # Those that began to serve a moment ago may not have been scraped yet.
         since = counters.newest - _SCRAPES_TO_BE_SEEN * counters.scrape_seconds
@@ -68,19 +68,19 @@ class Memory:
         if live >= expected:
             if live >= ready:
                 self._complete, self._unmatched = live, 0
-            return ""
+            return 0
         if per_replica is None:
             if self._complete is None and counters.num_vanished and counters.most_live >= expected:
                 self._complete = counters.most_live
             if self._complete is None:
-                return ""
+                return 0
             if live >= self._complete:
                 self._unmatched += 1
                 if self._unmatched >= _MOMENTS_UNMATCHED:
                     self._complete = None
-                return ""
-        hint = "" if per_replica else " (per_replica: false where the counter is not the replicas' own)"
-        return f"{live} of {ready} replicas that serve are scraped{hint}"
+                return 0
+            expected = min(expected, self._complete)
+        return expected - live
 
 
 __all__ = ["Memory"]

@@ -11,6 +11,8 @@ from scalepilot.operate.telemetry.settings import CADVISOR, CADVISOR_MEMORY, CON
 # Beyond what is looked back on, so that a sample lies before it at a scrape as long as the interval, and one missed.
 _MARGIN_INTERVALS = 3
 _MARGIN_SECONDS = 5.0
+# So far, in any case, for what tells replicas that are lost from those that are gone.
+_FEWEST_STEPS = 20
 # Of gauges, whose newest sample counts: as far as Prometheus itself looks back, or four intervals.
 _GAUGE_SECONDS = 300.0
 
@@ -51,12 +53,13 @@ def sources_of(settings: PrometheusSettings, interval_seconds: float, plan: Fiel
         found[source] = _ranged(metric, selector, seconds)
 
     if settings.requests is not None:
-        counter("requests", settings.requests.counter, settings.requests.selector, plan.window_steps)
+        steps = max(plan.window_steps, _FEWEST_STEPS)
+        counter("requests", settings.requests.counter, settings.requests.selector, steps)
         if settings.errors is not None:
             errors = settings.errors
             own = settings.requests.selector if errors.selector is None else errors.selector
             # As far back as the requests, beside which they are counted.
-            counter("errors", errors.counter or settings.requests.counter, own, plan.window_steps)
+            counter("errors", errors.counter or settings.requests.counter, own, steps)
     if settings.latency is not None:
         counter("latency", f"{settings.latency.histogram}_bucket", settings.latency.selector)
         if plan.needs_mean_latency:

@@ -1,0 +1,364 @@
+"""Operate's telemetry on a real Prometheus, against a service whose truth is known."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import re
+import threading
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from tests.fleet import Fleet, Pod, backfilled
+
+from scalepilot.errors import InputError
+from scalepilot.operate.snapshot import Replicas
+from scalepilot.operate.telemetry import TelemetryContext, make_telemetry
+from scalepilot.policy.spec import env_fields
+from scalepilot_envs.registration import find_env
+
+INTERVAL, END = 15.0, 2400.0
+PODS = (
+    Pod("web-0", 0),
+    Pod("web-1", 0, restarts=(905.0,)),
+    Pod("web-2", 0, end=1303),
+    Pod("web-3", 0),
+    Pod("web-4", 0),
+    Pod("web-5", 1000),
+    Pod("web-6", 1207),
+    Pod("web-7", 1210, end=1700),
+    # Not scraped for a while, and then again.
+    Pod("web-8", 0, unscraped=((1750, 1830),)),
+)
+
+
+def day(times):
+    return 150 + 80 * np.sin(2 * np.pi * times / 1800) + 20 * np.sin(times / 97)
+
+
+def fleet(name, pods=PODS, rate=day, **options):
+    return Fleet(pods, END, rate, labels=f'namespace="shop",app="{name}"', cpu_per_request=0.02, **options)
+
+
+FLEETS = {
+    "third": (5.0, fleet("third")),
+    "whole": (15.0, fleet("whole")),
+    "one": (5.0, fleet("one", (Pod("one-0", 0),))),
+    "healthy": (5.0, fleet("healthy", error_share=0.0, late_share=0.0)),
+    "silent": (5.0, fleet("silent", rate=lambda times: np.where(times < 600, 50.0, 0.0))),
+    "half": (5.0, fleet("half", tuple(Pod(f"half-{i}", 0, unscraped=((1500, END),) if i % 2 else ()) for i in range(10)))),
+}
+GAUGES = """
+http_requests_queued{namespace="shop",app="third",pod="web-0"} 12 %(now)s
+http_requests_queued{namespace="shop",app="third",pod="web-1"} 30 %(now)s
+kube_deployment_status_replicas_ready{namespace="shop",deployment="web"} 7 %(now)s
+kube_deployment_status_replicas_ready{namespace="other",deployment="web"} 99 %(now)s
+"""
+
+
+def pods_of_kubernetes(now):
+    """Three old ready pods, one of 20 s ready, one of 20 s not ready, one of 90 s not ready, one that ended."""
+    ages = {"a": (600, 1), "b": (600, 1), "c": (600, 1), "d": (20, 1), "e": (20, 0), "f": (90, 0), "g": (20, 0)}
+    lines = ["# TYPE kube_pod_created gauge"]
+    labels = {name: f'namespace="shop",pod="web-{name}"' for name in ages}
+    lines += [f"kube_pod_created{{{labels[name]}}} {now - age} {now}" for name, (age, _) in ages.items()]
+    lines += ["# TYPE kube_pod_status_ready gauge"]
+    for name, (_, ready) in ages.items():
+        lines += [f'kube_pod_status_ready{{{labels[name]},condition="true"}} {ready} {now}']
+        lines += [f'kube_pod_status_ready{{{labels[name]},condition="false"}} {1 - ready} {now}']
+    return "\n".join(
+        [*lines, "# TYPE kube_pod_status_phase gauge", f'kube_pod_status_phase{{{labels["g"]},phase="Failed"}} 1 {now}']
+    )
+
+
+@pytest.fixture(scope="module")
+def begun():
+    return float(int(time.time() - 4 * 3600) // 60 * 60)
+
+
+@pytest.fixture(scope="module")
+def prometheus(tmp_path_factory, begun):
+    now = begun + 1800
+    texts = [one.openmetrics(scrape, begun) for scrape, one in FLEETS.values()]
+    gauges = (GAUGES % {"now": now}).strip() + "\n" + pods_of_kubernetes(now)
+    with backfilled(tmp_path_factory.mktemp("prometheus"), *texts, gauges + "\n# EOF\n") as url:
+        yield url
+
+
+def telemetry(url, name, env_id="scalepilot/Autoscale-v0", params=None, **settings):
+    env = find_env(env_id).describe(params)
+    app = f'app="{name}"'
+    sources = {
+        "requests": {"selector": app},
+        "latency": {"histogram": "latency_seconds", "selector": app},
+        "cpu": {"selector": app},
+    }
+    given = {"kind": "prometheus", "url": url, **sources, **settings}
+    made = {key: value for key, value in given.items() if value is not None}
+    return make_telemetry(made, TelemetryContext(env, env_fields(env)))
+
+
+def values(snapshot):
+    return {name: reading.value for name, reading in snapshot.readings.items()}
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("third", 0.05), ("whole", 0.10), ("one", 0.05)])
+def test_every_field_is_true_through_restarts_and_pods_that_come_and_go(prometheus, begun, name, allowed):
+    scrape, truth = FLEETS[name]
+    reads = telemetry(prometheus, name, capacity_rps=20.0)
+    errors, spent = {}, time.process_time()
+    moments = np.arange(700.0, END - 5, 7 * INTERVAL if name == "one" else 2 * INTERVAL)
+    for at in moments:
+        ready = truth.ready(at)
+        snapshot = reads.read(begun + at, Replicas(ready, ready, ()))
+        found = values(snapshot)
+        assert None not in found.values(), {k: r.problem for k, r in snapshot.readings.items() if r.value is None}
+        rates = np.array([truth.requests(at - INTERVAL * (i + 1), at - INTERVAL * i) / INTERVAL for i in range(40)])
+        serving = np.mean([truth.ready(t) for t in np.arange(at - INTERVAL, at, 0.5)])
+        expected = {f"request_rate_rps_{i}": rates[i] for i in range(8)}
+        expected |= {"request_rate_mean_rps": rates.mean(), "request_rate_std_rps": rates.std(), "error_share": 0.02}
+        expected |= {"late_share": 0.1, "cpu_utilisation": min(1.0, rates[0] * 0.02 / serving), "ready_replicas": ready}
+        expected |= {"latency_p95_seconds": 0.25 + 0.25 * 0.05 / 0.06}
+        for field, value in expected.items():
+            errors.setdefault(field, []).append(found[field] / value - 1)
+        assert snapshot.extra["requests"].value == pytest.approx(found["request_rate_rps_0"] * INTERVAL)
+        assert snapshot.extra["late_requests"].value == pytest.approx(0.1 * found["request_rate_rps_0"] * INTERVAL)
+        ages = [reading.age_seconds for reading in snapshot.readings.values() if "http" in reading.source]
+        assert 0 <= min(ages) <= max(ages) <= scrape
+    spent = (time.process_time() - spent) / len(moments)
+    reads.close()
+    for field, relative in errors.items():
+        within = np.mean(np.abs(relative) <= allowed)
+        assert np.mean(np.abs(relative)) <= allowed / 2, (field, np.mean(np.abs(relative)))
+        # While pods come and go, cpu is of a moment between two decisions that nobody saw.
+        assert within >= (0.9 if field == "cpu_utilisation" else 0.97), (field, within, np.max(np.abs(relative)))
+    assert spent < 0.05, f"{1000 * spent:.0f} ms of CPU a read"
+
+
+def test_a_healthy_and_a_silent_service_leave_no_field_empty(prometheus, begun):
+    healthy = telemetry(prometheus, "healthy", capacity_rps=20.0)
+    found = values(healthy.read(begun + 1500, Replicas(6, 6, ())))
+    assert None not in found.values()
+    assert (found["error_share"], found["late_share"]) == (0, pytest.approx(0, abs=1e-6))
+    silent = telemetry(prometheus, "silent", capacity_rps=20.0)
+    found = values(silent.read(begun + 2000, Replicas(6, 6, ())))
+    assert None not in found.values()
+    assert found["latency_p95_seconds"] == 0.05
+    zeros = ("request_rate_rps_0", "request_rate_std_rps", "late_share", "error_share", "cpu_utilisation", "backlog_requests")
+    assert [found[name] for name in zeros] == [0.0] * len(zeros)
+
+
+def test_half_the_replicas_unscraped_are_unknown_whether_seen_to_go_or_not(prometheus, begun):
+    reads = telemetry(prometheus, "half")
+    replicas = Replicas(10, 10, ())
+    for at in np.arange(1200.0, 1505, INTERVAL):
+        snapshot = reads.read(begun + at, replicas)
+        assert snapshot.readings["request_rate_rps_0"].value == pytest.approx(day(np.array(at - 7.5)), rel=0.05)
+    # Past what the samples tell of the others.
+    for at in (1530.0, 1600.0, 2300.0):
+        snapshot = reads.read(begun + at, replicas)
+        assert snapshot.readings["request_rate_rps_0"].value is None
+        assert snapshot.readings["request_rate_mean_rps"].value is None
+        assert snapshot.readings["request_rate_rps_0"].problem.startswith("5 of 10 replicas that serve are scraped")
+        assert snapshot.extra["requests"].value is None
+    fresh = telemetry(prometheus, "half").read(begun + 1600, replicas)
+    assert fresh.readings["request_rate_rps_0"].value is None
+
+
+def test_gauges_and_pods_come_from_kubernetes_where_the_target_cannot_tell(prometheus, begun):
+    reads = telemetry(
+        prometheus,
+        "third",
+        backlog={"gauge": "http_requests_queued", "selector": 'app="third"'},
+        replicas={"gauge": "kube_deployment_status_replicas_ready", "selector": 'namespace="shop",deployment="web"'},
+        starting={"selector": 'namespace="shop"'},
+    )
+    found = values(reads.read(begun + 1800, Replicas(9, None, None)))
+    assert found["backlog_requests"] == 42
+    assert found["ready_replicas"] == 7
+    assert [found[f"starting_replicas_{i}"] for i in range(4)] == [1, 0, 1, 0]
+    # What the target says goes before.
+    found = values(reads.read(begun + 1800, Replicas(9, 8, (50.0,))))
+    assert found["ready_replicas"] == 8
+    assert [found[f"starting_replicas_{i}"] for i in range(4)] == [1, 0, 0, 0]
+    # Nobody knows the ages: as if just asked for, and said so.
+    unknown = telemetry(prometheus, "third").read(begun + 1800, Replicas(9, 8, None))
+    assert [unknown.readings[f"starting_replicas_{i}"].value for i in range(4)] == [0, 0, 0, 1]
+    assert unknown.readings["starting_replicas_3"].assumed
+    nobody = telemetry(prometheus, "third").read(begun + 1800, Replicas(None, None, problem="HTTP 403"))
+    assert nobody.readings["ready_replicas"].value is None
+    assert nobody.readings["starting_replicas_0"].problem == "HTTP 403"
+    # Traffic is known whoever serves it.
+    assert nobody.readings["request_rate_rps_0"].value is not None
+
+
+def test_capacity_is_learned_where_replicas_are_busy(prometheus, begun):
+    reads = telemetry(prometheus, "third")
+    first = reads.read(begun + 1000, Replicas(20, 20, ()))
+    assert first.readings["replica_capacity_rps"].assumed
+    assert first.readings["replica_capacity_rps"].value == 20
+    reads = telemetry(prometheus, "third")
+    busy = reads.read(begun + 700, Replicas(3, 3, ()))
+    assert busy.readings["cpu_utilisation"].value == 1
+    learned = busy.readings["replica_capacity_rps"]
+    assert learned.value == pytest.approx(busy.readings["request_rate_rps_0"].value / 3)
+    assert not learned.assumed
+    assert reads.read(begun + 1000, Replicas(20, 20, ())).readings["replica_capacity_rps"].value == learned.value
+
+
+def test_any_field_may_be_a_query_with_the_age_of_what_it_looks_at(prometheus, begun):
+    queries = {
+        "cpu_utilisation": {"query": 'sum(http_requests_queued{app="third"}) / 100'},
+        "error_share": {"query": "http_requests_queued"},
+        "late_share": {"query": "no_such_metric"},
+        "latency_p95_seconds": {"query": "0 / 0"},
+        "backlog_requests": {"query": "sum(("},
+    }
+    found = telemetry(prometheus, "third", cpu=None, fields=queries).read(begun + 1830, Replicas(9, 9, ())).readings
+    assert found["cpu_utilisation"].value == pytest.approx(0.42)
+    assert found["cpu_utilisation"].age_seconds == pytest.approx(30)
+    assert "2 series; allowed: one number" in found["error_share"].problem
+    assert found["late_share"].problem == "the query gives nothing"
+    assert found["latency_p95_seconds"].problem == "the query gives nan"
+    assert found["backlog_requests"].problem.startswith("HTTP 400: invalid parameter")
+
+
+def test_the_other_environments_are_read_as_well(prometheus, begun):
+    at, (_, truth) = begun + 1500, FLEETS["third"]
+    count = truth.requests(1500 - INTERVAL, 1500)
+    replicas = Replicas(7, 7, ())
+    queue = {"gauge": "http_requests_queued", "selector": 'app="third"'}
+    found = values(
+        telemetry(
+            prometheus,
+            "third",
+            "scalepilot/QueueScaling-v0",
+            {"interval_seconds": INTERVAL},
+            latency=None,
+            cpu=None,
+            backlog=queue,
+        ).read(begun + 1800, replicas)
+    )
+    assert found["instances_share"] == pytest.approx(7 / 100)
+    assert found["capacity_requests"] == 7 * 87
+    assert found["influx_requests"] == pytest.approx(truth.requests(1800 - INTERVAL, 1800), rel=0.05)
+    assert found["queue_requests"] == 42
+    assert found["load_share"] == 1
+    memory = {"query": "0.5"}
+    cluster = telemetry(
+        prometheus, "third", "scalepilot/ClusterDeployment-v0", interval_seconds=INTERVAL,
+        fields={"memory_share": memory, "swap_share": {"query": "0"}},
+    )  # fmt: skip
+    found = cluster.read(at, replicas).readings
+    assert found["load_mean_5000_requests"].value == pytest.approx(truth.requests(1350, 1500) / 10 / 5000, rel=0.05)
+    assert found["throughput_1000_requests"].value == pytest.approx(count * 0.98 / 1000, rel=0.05)
+    assert found["cpu_share"].value == pytest.approx(count / INTERVAL * 0.02 / 7, rel=0.05)
+    assert found["node_share"].value == pytest.approx(0.2)
+    assert found["latency_seconds"].problem == "no samples: no such series, or not scraped any more"
+    workflow = telemetry(
+        prometheus, "third", "scalepilot/FunctionWorkflow-v0", cpu=None, backlog=queue, fields={"output_queue": {"query": "3"}}
+    )
+    found = workflow.read(begun + 1800, replicas).readings
+    assert (found["worker_queue"].value, found["workers"].value, found["output_queue"].value) == (42, 7, 3)
+    assert found["arrival_rate_per_second"].value == pytest.approx(truth.requests(1792, 1800) / 8, rel=0.05)
+    assert found["sojourn_max_seconds"].value == pytest.approx(1.0)
+    assert found["qos"].value == 1
+    assert found["qos"].assumed
+
+
+def test_what_is_missing_late_or_coarse_is_said_before_it_runs(prometheus, begun):
+    at = begun + 1500
+    started = time.monotonic()
+    assert telemetry(prometheus, "third", capacity_rps=20.0).check(at) == []
+    assert time.monotonic() - started < 2
+    told = telemetry(prometheus, "whole", requests={"selector": 'app="whole"'}).check(at)
+    assert any("requests: scraped every 15 s: rates are up to 15 s late; better: every 5 s" in line for line in told)
+    assert any(line.startswith("capacity_rps: not set") for line in told)
+    told = telemetry(prometheus, "third", requests={"counter": "http_request_total", "selector": 'app="third"'}).check(at)
+    assert 'requests: no series of http_request_total{app="third"}; there is no http_request_total; did you mean' in told[0]
+    told = telemetry(prometheus, "thrid").check(at)
+    assert re.search(r'requests: no series of http_requests_total{app="thrid"}; \d+ series of \w+ have other labels', told[0])
+    told = telemetry(prometheus, "third", params={"wait_slo_seconds": 0.3}).check(at)
+    assert any("latency: no bucket at 0.35 s" in line for line in told)
+    told = telemetry(prometheus, "third").check(at + 3600)
+    assert any("no series" in line or "not scraped any more" in line for line in told)
+    told = telemetry(prometheus, "third", fields={"backlog_requests": {"query": "http_requests_total"}}).check(at)
+    assert any(line.startswith("fields.backlog_requests: the query gives") for line in told)
+
+
+def test_a_prometheus_that_is_away_is_one_line(begun):
+    reads = telemetry("http://127.0.0.1:9", "third")
+    assert len(reads.check(begun)) == 1
+    found = reads.read(begun, Replicas(6, 6, ()))
+    assert found.readings["request_rate_rps_0"].value is None
+    assert "cannot be reached" in found.readings["request_rate_rps_0"].problem
+    assert found.readings["ready_replicas"].value == 6
+
+
+# What it wants to see
+
+
+class Gate(http.server.BaseHTTPRequestHandler):
+    """Answers as a Prometheus without series; keeps what it was sent."""
+
+    seen: ClassVar[list[dict[str, str]]] = []
+
+    def do_GET(self):
+        self.seen.append(dict(self.headers))
+        if self.headers.get("x-scope-orgid") == "broken":
+            body, status = b"<html>sign in</html>", 200
+        elif "authorization" not in {key.lower() for key in self.headers}:
+            body, status = b"no", 401
+        else:
+            body, status = json.dumps({"status": "success", "data": {"resultType": "vector", "result": []}}).encode(), 200
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def gate():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gate)
+    Gate.seen = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def private(path: Path, text: str) -> str:
+    path.write_text(text)
+    path.chmod(0o600)
+    return str(path)
+
+
+def test_tokens_passwords_and_tenants_are_sent(gate, tmp_path, begun):
+    token = private(tmp_path / "token", "abc.def\n")
+    telemetry(gate, "x", token_file=token, headers={"X-Scope-OrgID": "shop"}).read(begun, Replicas(1, 1))
+    sent = {key.lower(): value for key, value in Gate.seen[-1].items()}
+    assert (sent["authorization"], sent["x-scope-orgid"]) == ("Bearer abc.def", "shop")
+    password = private(tmp_path / "password", "secret")
+    telemetry(gate, "x", user="me", password_file=password).read(begun, Replicas(1, 1))
+    assert Gate.seen[-1]["authorization"] == "Basic bWU6c2VjcmV0"
+    refused = telemetry(gate, "x").read(begun, Replicas(1, 1)).readings["request_rate_rps_0"]
+    assert "HTTP 401" in refused.problem
+    assert "token_file" in refused.problem
+    broken = telemetry(gate, "x", token_file=token, headers={"X-Scope-OrgID": "broken"}).check(begun)
+    assert broken == [f"telemetry: HTTP 200 from {gate}/api/v1/query: this is not the API of a Prometheus"]
+
+
+def test_a_secret_that_others_can_read_is_refused(gate, tmp_path, begun):
+    path = tmp_path / "token"
+    path.write_text("abc")
+    path.chmod(0o644)
+    with pytest.raises(InputError, match=r"telemetry\.token_file: .* chmod 600"):
+        telemetry(gate, "x", token_file=str(path))
