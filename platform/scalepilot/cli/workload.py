@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scalepilot.cli import output
+from scalepilot.cli import output, workload_prometheus
 from scalepilot.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from scalepilot_envs.workloads import AnyWorkload, Imported, Part, RateSeries
+    from scalepilot_envs.workloads import AnyWorkload, Imported, Part, RateSeries, Said
 
 HELP = "show a workload, import recorded traffic, or generate a file"
 _PLOT_ROWS, _LABEL_COLUMNS = 8, 9
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     known = (
         "CSV, Parquet, JSON of Prometheus, CloudWatch, Datadog, Azure …, an access log, results of Locust or k6; packed or not"
     )
-    importing.add_argument("source", type=Path, metavar="FILE", help=f"{known} (docs/traffic.md)")
+    importing.add_argument("source", type=Path, nargs="?", metavar="FILE", help=f"{known} (docs/traffic.md)")
     importing.add_argument(
         "-o", "--out", type=Path, metavar="FILE", help="write the checked trace here, in UTC on a regular grid"
     )
@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)
     for command in (showing, importing):
         _add_reading(command)
+    workload_prometheus.add_arguments(importing)
     for command in (showing, importing, generating):
         command.add_argument("--json", action="store_true", help="print JSON")
 
@@ -114,17 +115,25 @@ def _import(arguments: argparse.Namespace) -> int:
 
     if arguments.out is not None and arguments.out.exists():
         raise InputError(f"{arguments.out}: exists already; allowed: a new file")
-    imported = _read(arguments, arguments.source)
+    workload_prometheus.check_source(arguments)
+    source, notes = arguments.source, None
+    if arguments.prometheus is None:
+        imported = _read(arguments, source)
+    else:
+        source = arguments.prometheus
+        imported, notes = workload_prometheus.import_prometheus(arguments, _said(arguments))
     series = imported.series
-    figures = {"source": str(arguments.source), "kind": "trace"} | describe(series) | _recognised(imported)
+    figures = {"source": str(source), "kind": "trace"} | describe(series) | _recognised(imported)
+    if notes is not None:
+        figures["provenance"] = notes
     # What is too short to train on leaves no file behind.
-    train = train_command(arguments.out or arguments.source, series, arguments.interval_seconds)
+    train = train_command(arguments.out or source, series, arguments.interval_seconds)
     written = {"written": str(arguments.out) if arguments.out else None, "train": train}
     if arguments.out is not None:
-        write_trace(series, arguments.out)
-    elif given := _given(arguments) or not imported.sure:
-        options = given if isinstance(given, list) else []
-        written["train"] = shlex.join(["scalepilot", "workload", "import", str(arguments.source), *options, "--out", "trace.csv"])
+        write_trace(series, arguments.out, notes)
+    elif (options := _given(arguments)) or notes is not None or not imported.sure:
+        words = [*workload_prometheus.given(arguments), *options] if notes is not None else [str(source), *options]
+        written["train"] = shlex.join(["scalepilot", "workload", "import", *words, "--out", "trace.csv"])
     _report(arguments, figures, series, written)
     return 0
 
@@ -200,7 +209,13 @@ def _described(source: str, settings: Sequence[str]) -> AnyWorkload | None:
 
 
 def _read(arguments: argparse.Namespace, path: Path) -> Imported:
-    from scalepilot_envs.workloads import Said, import_trace
+    from scalepilot_envs.workloads import import_trace
+
+    return import_trace(path, _said(arguments))
+
+
+def _said(arguments: argparse.Namespace) -> Said:
+    from scalepilot_envs.workloads import Said
 
     if arguments.interval_seconds is not None and not (
         math.isfinite(arguments.interval_seconds) and arguments.interval_seconds > 0
@@ -211,7 +226,7 @@ def _read(arguments: argparse.Namespace, path: Path) -> Imported:
         if len(delimiter) != 1 or delimiter in '\r\n"':
             raise ValueError(f"--delimiter: {arguments.delimiter!r} is not allowed; allowed: one character, such as ; or tab")
     options = {option: getattr(arguments, option) for option in _READING if option != "value_column"}
-    return import_trace(path, Said(**options, value_columns=tuple(arguments.value_column)))
+    return Said(**options, value_columns=tuple(arguments.value_column))
 
 
 def _report(
@@ -264,7 +279,7 @@ def _time(unix_seconds: float) -> str:
     return datetime.fromtimestamp(unix_seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-def train_command(path: Path, series: RateSeries, meant_seconds: float | None = None) -> str:
+def train_command(path: Path | str, series: RateSeries, meant_seconds: float | None = None) -> str:
     """The one command that trains on a trace; a short one gets windows that fit.
 
     Args:

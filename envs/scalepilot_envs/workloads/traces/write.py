@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from scalepilot_envs.workloads.traces.rows import TraceError
 _ROWS_AT_ONCE = 1 << 16
 
 
-def write_trace(series: RateSeries, path: Path) -> None:
+def write_trace(series: RateSeries, path: Path, notes: Mapping[str, str] | None = None) -> None:
     """Write `timestamp,requests_per_second`, in UTC; Parquet where the name ends in .parquet or .pq, CSV otherwise.
 
     The file appears whole or not at all.
@@ -24,6 +25,7 @@ def write_trace(series: RateSeries, path: Path) -> None:
     Args:
         series: what to write; times are rounded to microseconds.
         path: a new file.
+        notes: where it comes from, kept in the file: lines above a CSV's header, metadata of a Parquet file.
 
     Raises:
         TraceError: the file exists or cannot be written.
@@ -33,9 +35,9 @@ def write_trace(series: RateSeries, path: Path) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            _write_parquet(series, aside)
+            _write_parquet(series, aside, notes or {})
         else:
-            _write_csv(series, aside)
+            _write_csv(series, aside, notes or {})
         with aside.open("rb") as file:
             os.fsync(file.fileno())
         _into_place(aside, path)
@@ -66,9 +68,12 @@ def _blocks(series: RateSeries) -> Iterator[tuple[NDArray[np.datetime64], NDArra
         yield np.rint(seconds * 1e6).astype("datetime64[us]"), rates
 
 
-def _write_csv(series: RateSeries, path: Path) -> None:
+def _write_csv(series: RateSeries, path: Path, notes: Mapping[str, str]) -> None:
     whole = all(float(seconds).is_integer() for seconds in (series.start_unix_seconds, series.interval_seconds))
     with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        # A note is one line, whatever it says.
+        rows.writerows((f"# {name}", " ".join(text.split())) for name, text in notes.items())
         file.write("timestamp,requests_per_second\n")
         for moments, rates in _blocks(series):
             stamps = np.datetime_as_string(moments, unit="s" if whole else "us").tolist()
@@ -77,11 +82,13 @@ def _write_csv(series: RateSeries, path: Path) -> None:
             file.writelines(f"{stamp}Z,{int(rate) if rate.is_integer() else repr(rate)}\n" for stamp, rate in pairs)
 
 
-def _write_parquet(series: RateSeries, path: Path) -> None:
+def _write_parquet(series: RateSeries, path: Path, notes: Mapping[str, str]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
     schema = pa.schema([("timestamp", pa.timestamp("us", "UTC")), ("requests_per_second", pa.float64())])
+    if notes:
+        schema = schema.with_metadata(dict(notes))
     with parquet.ParquetWriter(path, schema) as file:
         for moments, rates in _blocks(series):
             columns = [pa.array(moments.astype(np.int64)).cast(schema.field(0).type), pa.array(rates)]

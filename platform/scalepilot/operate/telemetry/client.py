@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,10 @@ _ABOUT_EXPRESSIONS = "PromQL "
 
 class PrometheusError(RunError):
     """No answer, or none that can be used; `str()` is one line."""
+
+
+class TooLargeError(PrometheusError):
+    """An answer that is too much, or takes too long: a smaller one may do."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,7 @@ class PrometheusClient:
                 body = _within(response, deadline, seconds)
                 return _read(response, body)
         except httpx.TimeoutException:
-            raise PrometheusError(f"no answer from {self.url} within {seconds:.1f} s") from None
+            raise TooLargeError(f"no answer from {self.url} within {seconds:.1f} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
             reason = str(error) or type(error).__name__
             raise PrometheusError(f"{self.url} cannot be reached ({printable(reason)[:_LONGEST_TOLD]})") from None
@@ -247,9 +252,9 @@ def _within(response: httpx2.Response, deadline: float, seconds: float) -> bytes
         parts.append(part)
         size += len(part)
         if size > _MOST_ANSWER_BYTES:
-            raise PrometheusError(f"more than {_MOST_ANSWER_BYTES // 1_000_000} MB; allowed: fewer series, by a recording rule")
+            raise TooLargeError(f"more than {_MOST_ANSWER_BYTES // 1_000_000} MB; allowed: fewer series, by a recording rule")
         if time.monotonic() > deadline:
-            raise PrometheusError(f"no whole answer within {seconds:.1f} s")
+            raise TooLargeError(f"no whole answer within {seconds:.1f} s")
     return b"".join(parts)
 
 
@@ -263,7 +268,8 @@ def _read(response: httpx2.Response, body: bytes) -> Answer:
         raise PrometheusError(f"HTTP {response.status_code} from {response.url.copy_with(query=None)}{hint}") from None
     if status != "success":
         told = printable(str(parsed.get("error") or parsed.get("errorType") or "no reason given"))
-        raise PrometheusError(f"HTTP {response.status_code}: {told[:_LONGEST_TOLD]}")
+        too_large = response.status_code in (422, 503) and re.search(r"too many samples|timed out|limit|exceed", told)
+        raise (TooLargeError if too_large else PrometheusError)(f"HTTP {response.status_code}: {told[:_LONGEST_TOLD]}")
     data = parsed.get("data")
     result = data.get("result") if isinstance(data, dict) and "resultType" in data else data
     warnings = tuple(printable(str(text)) for text in parsed.get("warnings") or ())
@@ -301,4 +307,4 @@ def _samples(answer: Answer, query: str) -> list[Samples]:
     return found
 
 
-__all__ = ["Answer", "Connection", "PrometheusClient", "PrometheusError"]
+__all__ = ["Answer", "Connection", "PrometheusClient", "PrometheusError", "TooLargeError"]

@@ -166,7 +166,8 @@ class Counters:
             mean += np.interp(moments, line.times, line.totals) / self.num_live
             at_loss += np.interp(since, line.times, line.totals) / self.num_live
         total = np.maximum(mean[:, None] - at_loss, 0.0).sum(axis=1)
-        return total[: len(ends)] - total[len(ends) :]
+        found: Array = total[: len(ends)] - total[len(ends) :]
+        return found
 
     def ends(self, now: float, interval_seconds: float, number: int) -> Array:
         """(number,) ends of the newest intervals that the samples tell of whole, newest first."""
