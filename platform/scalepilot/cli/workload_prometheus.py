@@ -105,10 +105,12 @@ def import_prometheus(arguments: argparse.Namespace, said: Said) -> tuple[Import
         arguments.query, math.ceil(start / step) * step, end, step, arguments.coverage, arguments.expected, is_counter, said.sum
     )
     client = PrometheusClient(_connection(arguments), "--prometheus")
-    progress = Progress("reading", "%")
-    progress.begin(100)
+    days = (wanted.end - wanted.start) / 86_400
+    progress = Progress("reading", "days")
+    progress.begin(math.ceil(days))
     try:
-        parsed = read_history(client, wanted, lambda share: progress.update(int(100 * share)))
+        # The last part is told by what follows.
+        parsed = read_history(client, wanted, lambda share: progress.update(int(days * share)) if share < 1 else None)
     finally:
         progress.end()
         client.close()

@@ -37,6 +37,12 @@ class PrometheusError(RunError):
     """No answer, or none that can be used; `str()` is one line."""
 
 
+class QueryError(PrometheusError):
+    """A question that Prometheus does not understand: what was given, and not what failed."""
+
+    exit_code = 2
+
+
 class TooLargeError(PrometheusError):
     """An answer that is too much, or takes too long: a smaller one may do."""
 
@@ -269,7 +275,8 @@ def _read(response: httpx2.Response, body: bytes) -> Answer:
     if status != "success":
         told = printable(str(parsed.get("error") or parsed.get("errorType") or "no reason given"))
         too_large = response.status_code in (422, 503) and re.search(r"too many samples|timed out|limit|exceed", told)
-        raise (TooLargeError if too_large else PrometheusError)(f"HTTP {response.status_code}: {told[:_LONGEST_TOLD]}")
+        kind = TooLargeError if too_large else QueryError if parsed.get("errorType") == "bad_data" else PrometheusError
+        raise kind(f"HTTP {response.status_code}: {told[:_LONGEST_TOLD]}")
     data = parsed.get("data")
     result = data.get("result") if isinstance(data, dict) and "resultType" in data else data
     warnings = tuple(printable(str(text)) for text in parsed.get("warnings") or ())
@@ -307,4 +314,4 @@ def _samples(answer: Answer, query: str) -> list[Samples]:
     return found
 
 
-__all__ = ["Answer", "Connection", "PrometheusClient", "PrometheusError", "TooLargeError"]
+__all__ = ["Answer", "Connection", "PrometheusClient", "PrometheusError", "QueryError", "TooLargeError"]
