@@ -52,6 +52,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         "demo": _demo,
         "submit": _submit,
         "serve": _serve,
+        "operate": _operate,
         "workload": _workload,
         "env": _env,
     }
@@ -168,6 +169,18 @@ def _serve(a: argparse.Namespace) -> Iterator[_Rule]:
         yield unused, "with --rollback, which serves nothing; allowed: --watch, --config, --require-signature"
     if a.address is not None:
         yield ("ingress",), "with --address: a cluster has Serve's own proxy"
+
+
+def _operate(a: argparse.Namespace) -> Iterator[_Rule]:
+    word = a.what[0] if a.what and a.what[0] in ("log", "explain", "report") and not Path(a.what[0]).exists() else ""
+    if word:
+        yield ("dry_run", "check", "once", "replay"), f"with `{word}`, which reads what was recorded"
+    if word != "report":
+        yield ("out", "price_per_replica_hour", "price_per_late_request"), "here; allowed: scalepilot operate report"
+    if word != "log":
+        yield ("last",), "here; allowed: scalepilot operate log"
+    if not word:
+        yield ("records",), "here; allowed: records in --config, and with log, explain and report"
 
 
 def _workload(a: argparse.Namespace) -> Iterator[_Rule]:

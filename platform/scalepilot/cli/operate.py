@@ -1,4 +1,4 @@
-"""`scalepilot operate`: a policy runs a live deployment; `log` and `explain` read what it has decided."""
+"""`scalepilot operate`: a policy runs a live deployment; `log`, `explain` and `report` read what it has decided."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scalepilot.cli.operate_report import PRICES, write
 from scalepilot.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from scalepilot.operate.telemetry import Telemetry
 
 HELP = "run a policy on a live deployment: dry run, limits, and a reason for every decision"
-_WORDS = ("log", "explain")
+_WORDS = ("log", "explain", "report")
 _DIFFERENT, _NOT_READY = 1, 2
 
 
@@ -35,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "what",
         nargs="*",
         metavar="RUN_OR_POLICY",
-        help="run or policy folder, or a rule such as hpa:target=0.6; `log` shows the newest decisions, `explain TIME` one",
+        help="run or policy folder, or a rule such as hpa:target=0.6; `log` shows the newest decisions, `explain TIME` one,"
+        " `report` is a page about all of them: deploy it?",
     )
     parser.add_argument("--config", metavar="FILE", type=Path, help="operate.yaml: telemetry, target, limits (docs/operate.md)")
     parser.add_argument("--dry-run", action="store_true", help="decide and record, write nothing; read rights suffice")
@@ -44,8 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replay", metavar="RECORDS", type=Path, help="decide recorded moments again, with this or another policy"
     )
-    parser.add_argument("--records", metavar="FOLDER", type=Path, help="of `log` and `explain` (default: operate-records)")
+    parser.add_argument(
+        "--records", metavar="FOLDER", type=Path, help="of `log`, `explain` and `report` (default: operate-records)"
+    )
     parser.add_argument("--last", type=int, default=20, metavar="N", help="decisions that `log` shows (default: %(default)s)")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="of `report` (default: report.html in the folder of records)")
+    for name in PRICES:
+        option, what = f"--{name.replace('_', '-')}", name.removeprefix("price_per_").replace("_", " ")
+        parser.add_argument(option, metavar="MONEY", type=float, help=f"of `report`: a {what}, in place of the policy's price")
     parser.add_argument("--json", action="store_true", help="print JSON lines")
 
 
@@ -61,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     words: list[str] = arguments.what
     if words[:1] and words[0] in _WORDS and not Path(words[0]).exists():
-        return _look(words, arguments)
+        return write(words[1:], arguments) if words[0] == "report" else _look(words, arguments)
     if len(words) > 1:
         raise InputError(f"{words[1]}: one policy too many; allowed: one (others can be shadows in --config)")
     config = _config(words, arguments)

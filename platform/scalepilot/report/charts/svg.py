@@ -95,10 +95,14 @@ class Axes:
 
     def y_axis(self, label: str) -> None:
         """Grid, round numbers and what they are, at the left."""
-        for tick in nice_ticks(*self.y_range):
+        self.y_ticks()
+        self.y_label(label)
+
+    def y_ticks(self, about: int = 5) -> None:
+        """Grid and some `about` round numbers at the left."""
+        for tick in nice_ticks(*self.y_range, about):
             self.parts.append(f'<path class="grid" d="M{self.left} {self.y(tick):.1f}H{self.right}"/>')
             self.parts.append(f'<text x="{self.left - 8}" y="{self.y(tick) + 4:.1f}" text-anchor="end">{tick:,g}</text>')
-        self.y_label(label)
 
     def y_label(self, label: str) -> None:
         """What the vertical axis is."""

@@ -1,0 +1,317 @@
+"""Recorded traffic through the simulator: what really ran, and what others would have made of the same requests."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalepilot.errors import InputError
+from scalepilot.operate.guard import GuardState, Limits, Situation, guarded, moved
+from scalepilot.operate.recorded import Recorded
+from scalepilot.policy import Planner, Policy
+from scalepilot.policy.fields import FieldView
+from scalepilot.policy.protocol import Decision, State
+from scalepilot.policy.spec import PolicySpec
+from scalepilot.simulate import EpisodeSet, PlannedTargets, run_episodes
+from scalepilot.simulate.step_log import STEP_COLUMNS, StepLog
+from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.autoscale.params import MAX_REPLICAS
+from scalepilot_envs.description import EnvDescription
+
+Array = NDArray[np.float64]
+# So many intervals without a measurement are passed over: simulated with requests between those before and after, and counted
+# in no figure. A longer gap ends a piece: what follows begins anew with the replicas that really ran.
+BRIDGED_INTERVALS = 8
+_DAY_SECONDS, _LEAD_SECONDS = 86_400.0, 3600.0
+_FEWEST_STARTUPS = 5
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Recorded traffic, cut at gaps and into days, all equally long: what is too short is filled up, and not counted.
+
+    Attributes:
+        episodes: one a piece. Each begins with a lead of up to an hour, so that what is simulated finds its way in.
+        asked: (2, n, num_steps) replicas asked for: as seen before each interval, and after it.
+        counted: (n, num_steps) whether requests and replicas of the step were measured.
+        row: (n, num_steps) of the record at the end of the step, where it is counted.
+        forced: (n,) steps at the beginning in which everyone has the replicas that really ran.
+    """
+
+    episodes: EpisodeSet
+    asked: Array
+    counted: NDArray[np.bool_]
+    row: NDArray[np.int64]
+    forced: NDArray[np.int64]
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """(num_counted,) of the record, one a counted step."""
+        found: NDArray[np.int64] = self.row[self.counted]
+        return found
+
+
+def cut(recorded: Recorded, params: AutoscaleParams) -> Pieces:
+    """The pieces of a record.
+
+    Args:
+        recorded: with rates and replicas where they were measured.
+        params: the service; start-up time and window say how long the lead is.
+
+    Raises:
+        InputError: nowhere two decisions in a row know both requests and replicas.
+    """
+    interval = recorded.interval_seconds
+    known = np.flatnonzero(np.isfinite(recorded["rate_rps"]) & np.isfinite(recorded["spec"]))
+    moment = recorded.moment[known]
+    ends = np.flatnonzero(np.diff(moment) > BRIDGED_INTERVALS) + 1
+    lead = math.ceil(max(_LEAD_SECONDS / interval, params.startup_steps + 1, params.window_steps))
+    longest = max(1, round(_DAY_SECONDS / interval))
+    pieces = []
+    for rows in np.split(known, ends):
+        if len(rows) < 2:
+            continue
+        dense = _dense(recorded, rows)
+        steps = len(dense.rate) - 1
+        for first in range(0, steps, longest):
+            pieces.append(_piece(dense, first, min(steps, first + longest), lead, params))
+    if not pieces:
+        raise InputError("records: no two decisions in a row know both requests and replicas; allowed: records that do")
+    length = max(len(piece.rate) for piece in pieces)
+    filled = [_filled(piece, length) for piece in pieces]
+    rates = np.stack([piece.rate for piece in filled])
+    start = np.array([(piece.moment[0] - 1) * interval for piece in filled])
+    number = np.arange(len(filled))
+    episodes = EpisodeSet("recorded", rates, rates * interval, number, np.zeros(len(filled), np.int64), start)
+    asked = np.stack([np.stack([getattr(piece, side) for piece in filled]) for side in ("before", "after")])
+    row = np.stack([piece.row for piece in filled])
+    return Pieces(episodes, asked, row >= 0, row, np.array([piece.forced for piece in filled]))
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """A stretch without long gaps; (num_steps,) each, `row` −1 where nothing was measured.
+
+    `before` and `after` are the replicas asked for at the beginning and at the end of a step.
+    """
+
+    rate: Array
+    before: Array
+    after: Array
+    moment: NDArray[np.int64]
+    row: NDArray[np.int64]
+    forced: int = 0
+
+    def at(self, steps: NDArray[np.int64]) -> _Steps:
+        """Some of the steps."""
+        return _Steps(self.rate[steps], self.before[steps], self.after[steps], self.moment[steps], self.row[steps], self.forced)
+
+
+def _dense(recorded: Recorded, rows: NDArray[np.int64]) -> _Steps:
+    """One entry a moment, those passed over included; the first is only where the first step begins."""
+    at = recorded.moment[rows]
+    moment = np.arange(at[0], at[-1] + 1)
+    last = np.searchsorted(at, moment, side="right") - 1
+    spec = recorded["spec"][rows][last]
+    row = np.where(at[last] == moment, rows[last], -1)
+    rate = np.interp(moment, at, recorded["rate_rps"][rows])
+    return _Steps(rate, np.concatenate([spec[:1], spec[:-1]]), spec, moment, row)
+
+
+def _piece(dense: _Steps, first: int, last: int, lead: int, params: AutoscaleParams) -> _Steps:
+    """Steps first … last − 1 behind their lead: what was before, or without that the first moment again and again."""
+    before = min(lead, first)
+    # The entry of a step is that of its end.
+    at = np.arange(first - before, last) + 1
+    part = dense.at(at)
+    part.row[:before] = -1
+    missing = lead - before
+    replicas = np.full(missing, part.before[0])
+    return _Steps(
+        np.concatenate([np.full(missing, dense.rate[at[0] - 1]), part.rate]),
+        np.concatenate([replicas, part.before]),
+        np.concatenate([replicas, part.after]),
+        np.concatenate([part.moment[0] + np.arange(-missing, 0), part.moment]),
+        np.concatenate([np.full(missing, -1), part.row]),
+        missing or params.startup_steps + 1,
+    )
+
+
+def _filled(piece: _Steps, length: int) -> _Steps:
+    """As long as the longest, its last step again and again."""
+    have = len(piece.rate)
+    filled = piece.at(np.minimum(np.arange(length), have - 1))
+    filled.row[have:] = -1
+    return filled
+
+
+class TakenOver:
+    """A policy that takes the service over as it really was, and then does what it wants, within limits.
+
+    It counts its own steps: to be run once.
+
+    Args:
+        policy: decides.
+        asked: (n, num_steps) replicas that really ran.
+        forced: (n,) steps at the beginning in which they are kept.
+        env: says how the total of replicas is computed.
+        start: (n,) Unix seconds of the first step.
+        limits: what the policy may do in one decision; None for anything.
+    """
+
+    def __init__(
+        self, policy: Policy, asked: Array, forced: NDArray[np.int64], env: EnvDescription, start: Array, limits: Limits | None
+    ) -> None:
+        self._policy, self._asked, self._forced, self._start, self._limits = policy, asked, forced, start, limits
+        self._interval, self._step = env.interval_seconds, 0
+        self._view = FieldView(policy.spec.observation_fields, env.signals)
+        self._has_shares = {"late_share", "error_share"} <= {f.name for f in policy.spec.observation_fields}
+        self._memories = [GuardState()] * len(asked)
+
+    @property
+    def spec(self) -> PolicySpec:
+        """The policy's."""
+        return self._policy.spec
+
+    def act(
+        self,
+        observation: NDArray[Any],
+        state: State | None = None,
+        *,
+        deterministic: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[Decision, State | None]:
+        """See `Policy.act`."""
+        decision, state = self._policy.act(observation, state, deterministic=deterministic, rng=rng)
+        assert decision.desired_replicas is not None
+        step, total = min(self._step, self._asked.shape[1] - 1), self._view.total(observation)
+        self._step += 1
+        forced = step < self._forced
+        wanted = np.where(np.isfinite(decision.desired_replicas), decision.desired_replicas, total)
+        if self._limits is not None:
+            wanted = self._limited(observation, wanted, total, forced, step)
+        return Decision(desired_replicas=np.where(forced, self._asked[:, step], wanted)), state
+
+    def _limited(self, observation: NDArray[Any], wanted: Array, total: Array, forced: NDArray[np.bool_], step: int) -> Array:
+        assert self._limits is not None
+        shares: list[Any] = [np.full(len(total), np.nan)] * 2
+        if self._has_shares:
+            shares = [self._view.column(observation, name) for name in ("late_share", "error_share")]
+        found = wanted.copy()
+        for i in np.flatnonzero(~forced).tolist():
+            late, errors = (None if math.isnan(share[i]) else float(share[i]) for share in shares)
+            now = Situation(float(self._start[i]) + step * self._interval, int(total[i]), late, errors)
+            target, _, memory = guarded(int(wanted[i]), now, self._memories[i], self._limits)
+            self._memories[i] = moved(memory, now, target)
+            found[i] = target
+        return found
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of one actor; (num_counted,) each, in the order of `Pieces.rows`.
+
+    Attributes:
+        cost: currency of the interval.
+        replicas: ready and starting ones.
+        ready: at the end of the interval.
+        late: requests.
+        moved: replicas ordered or removed.
+    """
+
+    cost: Array
+    replicas: Array
+    ready: Array
+    late: Array
+    moved: Array
+
+
+def run(actor: Policy | Planner, pieces: Pieces, params: AutoscaleParams, times: int = 1) -> list[Ran]:
+    """Simulate an actor on all pieces, or several side by side.
+
+    Args:
+        actor: decides; its first n rows are the first candidate's.
+        pieces: of the record.
+        params: the service.
+        times: how many candidates there are.
+
+    Returns:
+        One a candidate.
+    """
+    episodes = pieces.episodes.repeated(times)
+    log = StepLog(len(episodes), episodes.num_steps)
+    run_episodes(actor, episodes, params, on_step=log)
+    columns = dict(zip(STEP_COLUMNS, log.steps, strict=True))
+    columns["cost"] = columns["replica_cost"] + columns["late_cost"] + columns["move_cost"]
+    billed = columns["billed_replicas"]
+    columns["moved"] = np.abs(np.diff(billed, axis=1, prepend=billed[:, :1]))
+    found = []
+    for rows in np.split(np.arange(len(episodes)), times):
+        names = ("cost", "billed_replicas", "ready_replicas", "late_requests", "moved")
+        found.append(Ran(*(columns[name][rows][pieces.counted].astype(np.float64) for name in names)))
+    return found
+
+
+def taken_over(
+    policy: Policy, pieces: Pieces, side: int, env: EnvDescription, *, limits: Limits | None = None, times: int = 1
+) -> TakenOver:
+    """A policy that takes the service over as it was.
+
+    Args:
+        policy: decides; with several `times`, for so many candidates side by side.
+        pieces: of the record.
+        side: which of `Pieces.asked` is right.
+        env: that the policy was made for.
+        limits: see `TakenOver`.
+        times: how many candidates there are.
+    """
+    asked, start = np.tile(pieces.asked[side], (times, 1)), np.tile(pieces.episodes.start_unix_seconds, times)
+    return TakenOver(policy, asked, np.tile(pieces.forced, times), env, start, limits)
+
+
+def replayed_replicas(recorded: Recorded, pieces: Pieces, params: AutoscaleParams) -> tuple[Ran, int]:
+    """The replicas that really ran, simulated.
+
+    Whoever scaled did so some time within an interval. Whether that is nearer to its beginning or its end is told by when the
+    replicas were ready.
+
+    Returns:
+        What came of them, and which side of `Pieces.asked` it is.
+    """
+    sides = PlannedTargets("what ran", pieces.asked.reshape(-1, pieces.asked.shape[2]))
+    both = run(sides, pieces, params, times=2)
+    ready = recorded["ready"][pieces.rows]
+    seen = np.isfinite(ready)
+    off = [float(np.abs(ran.ready - ready)[seen].mean()) if seen.any() else 0.0 for ran in both]
+    # At the end of the interval it is seen where it was asked for at its beginning, as our own writes are.
+    side = 0 if off[0] < off[1] else 1
+    return both[side], side
+
+
+def as_recorded(recorded: Recorded, params: AutoscaleParams) -> AutoscaleParams:
+    """The service as the records show it: its capacity, its start-up time, and bounds that what really ran keeps to."""
+    capacity, spec = recorded["replica_capacity_rps"], recorded["spec"]
+    capacity, spec = capacity[np.isfinite(capacity) & (capacity > 0)], spec[np.isfinite(spec)]
+    low = int(min(params.min_replicas, spec.min(initial=params.min_replicas)))
+    high = int(min(MAX_REPLICAS, max(params.max_replicas, spec.max(initial=params.max_replicas))))
+    service = replace(params, min_replicas=low, max_replicas=high, interval_seconds=recorded.interval_seconds)
+    if len(capacity):
+        service = replace(service, replica_capacity_rps=float(np.median(capacity)))
+    startup = measured_startup_seconds(recorded)
+    if startup is not None and math.ceil(startup / recorded.interval_seconds) != service.startup_steps:
+        service = replace(service, startup_seconds=startup)
+    return service
+
+
+def measured_startup_seconds(recorded: Recorded) -> float | None:
+    """From when a replica was made until it served; None where too few were seen to become ready."""
+    oldest, ready, interval = recorded["oldest_starting_seconds"], recorded["ready"], recorded.interval_seconds
+    with np.errstate(invalid="ignore"):
+        served = (oldest[:-1] > 0) & (oldest[1:] < oldest[:-1]) & (ready[1:] > ready[:-1]) & (np.diff(recorded.moment) == 1)
+    if np.count_nonzero(served) < _FEWEST_STARTUPS:
+        return None
+    return float(np.median(oldest[:-1][served])) + interval / 2

@@ -1,0 +1,307 @@
+"""Is it worth deploying? Recorded decisions as figures: what really ran, what the policy would have made of the same requests."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+
+from scalepilot.errors import InputError
+from scalepilot.evaluate.statistics.intervals import UNKNOWN, Interval, block_bootstrap
+from scalepilot.operate.config import Service
+from scalepilot.operate.counterfactual import (
+    Array,
+    Pieces,
+    Ran,
+    as_recorded,
+    cut,
+    replayed_replicas,
+    run,
+    taken_over,
+)
+from scalepilot.operate.recorded import Recorded
+from scalepilot.policy.rules import Hpa, HpaParameters
+from scalepilot_envs.autoscale import AutoscaleParams
+
+HOURS_A_MONTH = 730.0
+Role = Literal["ran", "policy", "hpa"]
+# Settings that an HPA is given on this very record; the cheapest is what nobody could have done better with one.
+_HPA_TARGETS, _HPA_DOWN_SECONDS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9), (60.0, 300.0)
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What "deploy it" asks for.
+
+    Attributes:
+        hours: from the first decision to the last, a whole day at least: nights and peaks differ.
+        counted_share: of this time, in which requests and replicas were known.
+        block_hours: hours with counted traffic below which no interval is given.
+        required_field_share: of the decisions at which every required field is known.
+        decided_share: of the decisions that the policy itself took.
+        faults: decisions for which the policy gave no sound answer.
+        late_share: by which the share of late requests may be higher than that of what ran.
+        simulator_share: by which J of what ran may differ between the simulator and the measurements.
+    """
+
+    hours: float = 24.0
+    counted_share: float = 0.95
+    block_hours: int = 6
+    required_field_share: float = 0.99
+    decided_share: float = 0.99
+    faults: int = 0
+    late_share: float = 0.001
+    simulator_share: float = 0.05
+
+
+THRESHOLDS = Thresholds()
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one contender came to over the counted intervals.
+
+    Attributes:
+        name: for tables.
+        role: what it is.
+        detail: where it comes from.
+        J_per_hour: currency; likewise
+        replica_cost_per_hour: of it.
+        versus: J per hour less that of what ran; UNKNOWN for what ran itself.
+        late_versus: share of late requests less that of what ran.
+        replicas_mean, replicas_peak: ready and starting ones.
+        late_requests: how many.
+        late_share: of all requests.
+        moved_per_hour: replicas ordered or removed.
+    """
+
+    name: str
+    role: Role
+    detail: str
+    J_per_hour: Interval
+    replica_cost_per_hour: float
+    versus: Interval
+    late_versus: Interval
+    replicas_mean: float
+    replicas_peak: float
+    late_requests: float
+    late_share: Interval
+    moved_per_hour: float
+
+    @property
+    def month(self) -> float:
+        """J of a month of 730 hours."""
+        return self.J_per_hour.mean * HOURS_A_MONTH
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The simulator against what was measured, where late requests were measured.
+
+    Attributes:
+        hours: compared.
+        measured_J, simulated_J: currency per hour of what ran.
+        measured_late, simulated_late: requests.
+        ready_off: replicas by which simulated and recorded ready replicas differ, mean of the absolute difference.
+        startup_seconds: that was simulated; the policy's own is in `policy_startup_seconds`.
+        capacity_rps: that was simulated.
+        capacity_by_cpu_rps: what the CPU says one replica serves; NaN where that is not known.
+    """
+
+    hours: float
+    measured_J: float
+    simulated_J: float
+    measured_late: float
+    simulated_late: float
+    ready_off: float
+    startup_seconds: float
+    policy_startup_seconds: float
+    capacity_rps: float
+    capacity_by_cpu_rps: float
+
+    @property
+    def share(self) -> float:
+        """By which the simulated J differs, of the measured; NaN where nothing was measured."""
+        return self.simulated_J / self.measured_J - 1 if self.measured_J else math.nan
+
+
+@dataclass(frozen=True)
+class DayReport:
+    """Everything the page shows.
+
+    Attributes:
+        policy: name@version that was simulated.
+        recorded: what was written down.
+        pieces: the traffic that was simulated.
+        service: as it was simulated.
+        hours: of counted traffic.
+        requests: counted.
+        figures: what ran first, then the policy, then the HPAs.
+        agreement: of the simulator with what was measured.
+        runs: name → per counted interval.
+    """
+
+    policy: str
+    recorded: Recorded
+    pieces: Pieces
+    service: AutoscaleParams
+    hours: float
+    requests: float
+    figures: tuple[Figures, ...]
+    agreement: Agreement
+    runs: Mapping[str, Ran]
+
+    def of(self, role: Role) -> Figures:
+        """The first of a role."""
+        return next(f for f in self.figures if f.role == role)
+
+    @property
+    def rival(self) -> Figures:
+        """What the policy must beat: what ran beside a dry run; the default HPA where the policy itself ran."""
+        return self.of("ran" if self.recorded.dry_run else "hpa")
+
+
+def priced(service: Service, prices: Mapping[str, float]) -> AutoscaleParams:
+    """The service's parameters with other prices.
+
+    Raises:
+        InputError: a price that is not allowed, or a policy that is not judged by money.
+    """
+    params = service.env.params
+    if not isinstance(params, AutoscaleParams):
+        raise InputError(f"report: {service.policy} was made for {service.env.env_id}; allowed: policies for Autoscale-v0")
+    try:
+        return AutoscaleParams(**{**asdict(params), **prices})
+    except ValueError as error:
+        raise InputError(f"--{str(error).replace('_', '-', 3)}") from None
+
+
+def day_report(recorded: Recorded, service: Service, params: AutoscaleParams) -> DayReport:
+    """The figures of recorded decisions.
+
+    Args:
+        recorded: what was written down.
+        service: the policy and its limits.
+        params: prices, SLO and physics, of `priced`.
+
+    Raises:
+        InputError: the records know too little to be simulated.
+    """
+    simulated = as_recorded(recorded, params)
+    pieces = cut(recorded, simulated)
+    ran, side = replayed_replicas(recorded, pieces, simulated)
+    actor = taken_over(service.deciders.policy, pieces, side, service.env, limits=service.limits)
+    ours = run(actor, pieces, simulated)[0]
+    usual, best, settings = _hpas(service, pieces, side, simulated)
+    agreement = _agreement(recorded, pieces, side, ran, params, simulated)
+    who = "what ran" if recorded.dry_run else f"{service.policy} (ran)"
+    told: list[tuple[str, Role, str, Ran]] = [
+        (who, "ran", "the recorded replicas, simulated", ran),
+        (service.policy, "policy", "in closed loop, within its limits", ours),
+        ("HPA, defaults", "hpa", "CPU at 70 %, Kubernetes' defaults", usual),
+        ("HPA, best", "hpa", f"{settings}: the cheapest of {_candidates()} settings on this very record", best),
+    ]
+    counted = _Counted(recorded, pieces, simulated)
+    figures = tuple(counted.figures(name, role, detail, one, ran) for name, role, detail, one in told)
+    runs = {"ran": ran, "policy": ours, "hpa": usual}
+    return DayReport(
+        service.policy, recorded, pieces, simulated, counted.hours, float(counted.arrived.sum()), figures, agreement, runs
+    )
+
+
+def _candidates() -> int:
+    return len(_HPA_TARGETS) * len(_HPA_DOWN_SECONDS)
+
+
+def _hpas(service: Service, pieces: Pieces, side: int, params: AutoscaleParams) -> tuple[Ran, Ran, str]:
+    """The HPA with its defaults, the cheapest of several, and its settings."""
+    settings = [
+        HpaParameters(target=target, stabilisation_down_seconds=down) for target in _HPA_TARGETS for down in _HPA_DOWN_SECONDS
+    ]
+    rule = Hpa([one for one in settings for _ in range(len(pieces.episodes))], service.env)
+    found = run(taken_over(rule, pieces, side, service.env, times=len(settings)), pieces, params, times=len(settings))
+    at = int(np.argmin([one.cost.sum() for one in found]))
+    chosen = settings[at]
+    told = f"CPU at {100 * chosen.target:.0f} %, down after {chosen.stabilisation_down_seconds:.0f} s"
+    return found[settings.index(HpaParameters())], found[at], told
+
+
+class _Counted:
+    """The counted intervals, for figures with intervals over whole hours."""
+
+    def __init__(self, recorded: Recorded, pieces: Pieces, params: AutoscaleParams) -> None:
+        end = recorded["time"][pieces.rows]
+        self._hour = np.floor((end - 1e-6) / 3600.0).astype(np.int64)
+        self.weight = np.full(len(end), params.interval_seconds / 3600.0)
+        self.hours = float(self.weight.sum())
+        self.arrived: Array = pieces.episodes.arrived[pieces.counted]
+        self._replica_price = params.price_per_replica_hour
+        self._enough = len(np.unique(self._hour)) >= THRESHOLDS.block_hours
+
+    def _of(self, values: Array, weights: Array) -> Interval:
+        if not weights.sum():
+            return UNKNOWN
+        found = block_bootstrap(values, self._hour, weights=weights)
+        return found if self._enough else Interval(found.mean, math.nan, math.nan)
+
+    def figures(self, name: str, role: Role, detail: str, one: Ran, ran: Ran) -> Figures:
+        """Of one contender."""
+        itself = one is ran
+        return Figures(
+            name,
+            role,
+            detail,
+            self._of(one.cost, self.weight),
+            float(one.replicas.mean()) * self._replica_price,
+            UNKNOWN if itself else self._of(one.cost - ran.cost, self.weight),
+            UNKNOWN if itself else self._of(one.late - ran.late, self.arrived),
+            float(one.replicas.mean()),
+            float(one.replicas.max()),
+            float(one.late.sum()),
+            self._of(one.late, self.arrived),
+            float(one.moved.sum()) / self.hours,
+        )
+
+
+def _agreement(
+    recorded: Recorded, pieces: Pieces, side: int, ran: Ran, params: AutoscaleParams, simulated: AutoscaleParams
+) -> Agreement:
+    rows = pieces.rows
+    share, ready = recorded["late_share"][rows], recorded["ready"][rows]
+    known = np.isfinite(share)
+    arrived = pieces.episodes.arrived[pieces.counted]
+    asked = pieces.asked[side]
+    moves = np.abs(np.diff(asked, axis=1, prepend=asked[:, :1]))[pieces.counted]
+    late = np.where(known, share, 0.0) * arrived
+    hours = float(known.sum()) * simulated.interval_seconds / 3600.0
+    replicas = asked[pieces.counted] * simulated.price_per_replica_hour * simulated.interval_seconds / 3600.0
+    cost = replicas + late * simulated.price_per_late_request + moves * simulated.price_per_move
+
+    def per_hour(values: Array) -> float:
+        return float(values[known].sum()) / hours if hours else math.nan
+
+    seen = np.isfinite(ready)
+    return Agreement(
+        hours,
+        per_hour(cost),
+        per_hour(ran.cost),
+        float(late[known].sum()),
+        float(ran.late[known].sum()),
+        float(np.abs(ran.ready - ready)[seen].mean()) if seen.any() else math.nan,
+        simulated.startup_seconds,
+        params.startup_seconds,
+        simulated.replica_capacity_rps,
+        _capacity_by_cpu(recorded),
+    )
+
+
+def _capacity_by_cpu(recorded: Recorded) -> float:
+    """What a replica serves by its CPU: requests a ready replica over the share of its CPU in use, where that says something."""
+    cpu, rate = recorded["cpu_utilisation"][1:], recorded["rate_rps"][1:]
+    served = recorded["ready"][:-1] * cpu
+    with np.errstate(invalid="ignore", divide="ignore"):
+        told = (cpu > 0.2) & (cpu < 0.9) & (served > 0) & np.isfinite(rate) & (np.diff(recorded.moment) == 1)
+        return float(np.median((rate / served)[told])) if told.any() else math.nan
