@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -28,8 +28,12 @@ from scalepilot_envs.autoscale import AutoscaleParams
 
 HOURS_A_MONTH = 730.0
 Role = Literal["ran", "policy", "hpa"]
-# Settings that an HPA is given on this very record; the cheapest is what nobody could have done better with one.
-_HPA_TARGETS, _HPA_DOWN_SECONDS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9), (60.0, 300.0)
+# What an HPA is tried with on this very record: its defaults first.
+HPA_SETTINGS = tuple(
+    HpaParameters(target=target, stabilisation_down_seconds=down)
+    for target in (0.7, 0.4, 0.5, 0.6, 0.8, 0.9)
+    for down in (300.0, 60.0)
+)
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ class DayReport:
         requests: counted.
         figures: what ran first, then the policy, then the HPAs.
         agreement: of the simulator with what was measured.
-        runs: name → per counted interval.
+        runs: role → per counted interval.
     """
 
     policy: str
@@ -152,7 +156,7 @@ class DayReport:
     requests: float
     figures: tuple[Figures, ...]
     agreement: Agreement
-    runs: Mapping[str, Ran]
+    runs: Mapping[Role, Ran]
 
     def of(self, role: Role) -> Figures:
         """The first of a role."""
@@ -179,13 +183,16 @@ def priced(service: Service, prices: Mapping[str, float]) -> AutoscaleParams:
         raise InputError(f"--{str(error).replace('_', '-', 3)}") from None
 
 
-def day_report(recorded: Recorded, service: Service, params: AutoscaleParams) -> DayReport:
+def day_report(
+    recorded: Recorded, service: Service, params: AutoscaleParams, hpas: Sequence[HpaParameters] = HPA_SETTINGS
+) -> DayReport:
     """The figures of recorded decisions.
 
     Args:
         recorded: what was written down.
         service: the policy and its limits.
         params: prices, SLO and physics, of `priced`.
+        hpas: HPAs beside it; the first is shown, and the cheapest.
 
     Raises:
         InputError: the records know too little to be simulated.
@@ -195,38 +202,36 @@ def day_report(recorded: Recorded, service: Service, params: AutoscaleParams) ->
     ran, side = replayed_replicas(recorded, pieces, simulated)
     actor = taken_over(service.deciders.policy, pieces, side, service.env, limits=service.limits)
     ours = run(actor, pieces, simulated)[0]
-    usual, best, settings = _hpas(service, pieces, side, simulated)
     agreement = _agreement(recorded, pieces, side, ran, params, simulated)
     who = "what ran" if recorded.dry_run else f"{service.policy} (ran)"
     told: list[tuple[str, Role, str, Ran]] = [
         (who, "ran", "the recorded replicas, simulated", ran),
         (service.policy, "policy", "in closed loop, within its limits", ours),
-        ("HPA, defaults", "hpa", "CPU at 70 %, Kubernetes' defaults", usual),
-        ("HPA, best", "hpa", f"{settings}: the cheapest of {_candidates()} settings on this very record", best),
     ]
+    told += _hpas(hpas, service, pieces, side, simulated)
     counted = _Counted(recorded, pieces, simulated)
     figures = tuple(counted.figures(name, role, detail, one, ran) for name, role, detail, one in told)
-    runs = {"ran": ran, "policy": ours, "hpa": usual}
+    runs = {role: one for _, role, _, one in reversed(told)}
     return DayReport(
         service.policy, recorded, pieces, simulated, counted.hours, float(counted.arrived.sum()), figures, agreement, runs
     )
 
 
-def _candidates() -> int:
-    return len(_HPA_TARGETS) * len(_HPA_DOWN_SECONDS)
-
-
-def _hpas(service: Service, pieces: Pieces, side: int, params: AutoscaleParams) -> tuple[Ran, Ran, str]:
-    """The HPA with its defaults, the cheapest of several, and its settings."""
-    settings = [
-        HpaParameters(target=target, stabilisation_down_seconds=down) for target in _HPA_TARGETS for down in _HPA_DOWN_SECONDS
-    ]
+def _hpas(
+    settings: Sequence[HpaParameters], service: Service, pieces: Pieces, side: int, params: AutoscaleParams
+) -> list[tuple[str, Role, str, Ran]]:
+    """The first, and the cheapest: what nobody could have done better with an HPA."""
+    if not settings:
+        return []
     rule = Hpa([one for one in settings for _ in range(len(pieces.episodes))], service.env)
     found = run(taken_over(rule, pieces, side, service.env, times=len(settings)), pieces, params, times=len(settings))
     at = int(np.argmin([one.cost.sum() for one in found]))
-    chosen = settings[at]
-    told = f"CPU at {100 * chosen.target:.0f} %, down after {chosen.stabilisation_down_seconds:.0f} s"
-    return found[settings.index(HpaParameters())], found[at], told
+    best = f"{_told(settings[at])}: the cheapest of {len(settings)} settings on this very record"
+    return [("HPA, defaults", "hpa", _told(settings[0]), found[0]), ("HPA, best", "hpa", best, found[at])]
+
+
+def _told(settings: HpaParameters) -> str:
+    return f"CPU at {100 * settings.target:.0f} %, down after {settings.stabilisation_down_seconds:.0f} s"
 
 
 class _Counted:

@@ -257,10 +257,12 @@ def read_entries(place: Path) -> Iterator[Entry]:
 def _entries(path: Path) -> Iterator[Entry]:
     with path.open("rb") as lines:
         for number, line in enumerate(iter(lambda: lines.readline(_MAX_LINE_BYTES), b""), start=1):
-            # Cut off by a kill or a full disk; whatever wrote next began a new line.
-            if not line.endswith(b"}\n"):
+            try:
+                values = parse_json(line.decode(), f"{path}:{number}")
+            except (InputError, UnicodeDecodeError):
+                # Cut off by a kill or a full disk, maybe behind a brace; whatever wrote next began a new line.
                 continue
             try:
-                yield Entry.from_json(parse_json(line.decode(), f"{path}:{number}"))
-            except (InputError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+                yield Entry.from_json(values)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise InputError(f"{path}:{number}: not a decision ({type(error).__name__})") from None
