@@ -157,7 +157,7 @@ def test_a_record_that_is_too_short_says_so_and_gives_no_interval():
 
 
 def test_hours_without_telemetry_or_without_the_controller_are_gaps_and_not_quiet_hours():
-    cluster, service, entries = day(hours=5.0, real="kpa", changed=dark(1, 2))
+    _, service, entries = day(hours=5.0, real="kpa", changed=dark(1, 2))
     begin = entries[0].record.snapshot.time
     entries = [e for e in entries if not 3 * HOUR < e.record.snapshot.time - begin < 3.5 * HOUR]
     report = report_of(service, entries)
@@ -264,7 +264,7 @@ def test_what_does_not_fit_is_refused_in_a_line(
 
 
 def test_a_start_up_that_takes_longer_than_the_policy_was_made_for_is_measured_and_simulated():
-    cluster, service, entries = day(hours=6.0, real="kpa", really={"startup_seconds": 600.0})
+    _, service, entries = day(hours=6.0, real="kpa", really={"startup_seconds": 600.0})
     recorded = read_recorded(entries, service)
     assert measured_startup_seconds(recorded) == pytest.approx(540, abs=61)
     report = report_of(service, entries)
@@ -281,7 +281,7 @@ def test_replicas_beyond_what_the_policy_may_ask_for_are_simulated_as_they_ran()
 
 
 def test_a_policy_that_ran_itself_is_held_against_an_hpa():
-    cluster, service, entries = day("kpa", 2.0, real="", dry_run=False)
+    _, service, entries = day("kpa", 2.0, real="", dry_run=False)
     report = report_of(service, entries, HPA_SETTINGS[:1])
     assert abs(report.agreement.share) < 0.01
     assert report.rival.name == "HPA, defaults"
