@@ -20,6 +20,7 @@ from scalepilot.serve.http.listen import free_port
 Array = NDArray[np.float64]
 # What is drawn in closed form elsewhere is added up here, in steps of so many seconds.
 _STEP_SECONDS = 0.05
+DURATION, MEAN_SECONDS = "http_request_duration_seconds", 0.12
 BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, float("inf"))
 
 
@@ -113,7 +114,7 @@ class Fleet:
             at: Unix seconds of the fleet's 0.
             extra: further families.
         """
-        requests, buckets, cpu = [], [], []
+        requests, buckets, counts, sums, cpu = [], [], [], [], []
         for pod in self.pods:
             times = self.scrapes(pod, scrape_seconds)
             counted = self.counter(pod, times)
@@ -123,14 +124,18 @@ class Fleet:
                     requests += _lines(f'http_requests_total{{{labels},code="{code}"}}', at + times, share * counted)
             for bound, share in zip(BOUNDS, self.shares_within(), strict=True):
                 le = "+Inf" if np.isinf(bound) else f"{bound:g}"
-                buckets += _lines(f'latency_seconds_bucket{{{labels},le="{le}"}}', at + times, share * counted)
+                buckets += _lines(f'{DURATION}_bucket{{{labels},le="{le}"}}', at + times, share * counted)
+            counts += _lines(f"{DURATION}_count{{{labels}}}", at + times, counted)
+            sums += _lines(f"{DURATION}_sum{{{labels}}}", at + times, MEAN_SECONDS * counted)
             used = counted * self.cpu_per_request
             cpu += _lines(f'container_cpu_usage_seconds_total{{{labels},container="web"}}', at + times, used)
             cpu += _lines(f'container_cpu_usage_seconds_total{{{labels},container=""}}', at + times, 1.02 * used)
         families = {
             "http_requests counter": requests,
             "container_cpu_usage_seconds counter": cpu,
-            "latency_seconds_bucket unknown": buckets,
+            f"{DURATION}_bucket unknown": buckets,
+            f"{DURATION}_count unknown": counts,
+            f"{DURATION}_sum unknown": sums,
         }
         lines = [line for family, found in families.items() for line in (f"# TYPE {family}", *found)]
         return "\n".join([*lines, *extra.split("\n"), "# EOF"]).replace("\n\n", "\n") + "\n"

@@ -30,7 +30,9 @@ class ObservationField:
         low: smallest possible value.
         high: largest possible value.
         description: what it is.
-        promql: a PromQL template with `$selector` and `$workload`; "" where it is a constant of the deployment.
+        promql: a PromQL template; "" where it is a constant of the deployment, or nothing usual measures it. `$selector` are the
+            labels of the service's own series, `$pods` those of its pods (cAdvisor, kube-state-metrics), `$deployment` those of
+            its deployment, each with the namespace; `$window` is the interval and one scrape, `$step` the interval in seconds.
         dtype: float32 for a number; uint8 for an image, which is one field.
         shape: () for a number, of an image three lengths.
         axes: what the axes of an image are: "height", "width" and "channels" or "frame_stack" (oldest frame first).

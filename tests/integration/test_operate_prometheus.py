@@ -5,11 +5,13 @@ from __future__ import annotations
 import http.server
 import json
 import re
+import string
 import threading
 import time
 from pathlib import Path
 from typing import ClassVar
 
+import httpx
 import numpy as np
 import pytest
 from tests.fleet import Fleet, Pod, backfilled
@@ -18,6 +20,7 @@ from scalepilot.errors import InputError
 from scalepilot.operate.snapshot import Replicas
 from scalepilot.operate.telemetry import TelemetryContext, make_telemetry
 from scalepilot.policy.spec import env_fields
+from scalepilot_envs import ENVS
 from scalepilot_envs.registration import find_env
 
 INTERVAL, END = 15.0, 2400.0
@@ -51,12 +54,22 @@ FLEETS = {
     "silent": (5.0, fleet("silent", rate=lambda times: np.where(times < 600, 50.0, 0.0))),
     "half": (5.0, fleet("half", tuple(Pod(f"half-{i}", 0, unscraped=((1500, END),) if i % 2 else ()) for i in range(10)))),
 }
+GAUGES_AT = 1500.0
 GAUGES = """
 http_requests_queued{namespace="shop",app="third",pod="web-0"} 12 %(now)s
 http_requests_queued{namespace="shop",app="third",pod="web-1"} 30 %(now)s
 kube_deployment_status_replicas_ready{namespace="shop",deployment="web"} 7 %(now)s
 kube_deployment_status_replicas_ready{namespace="other",deployment="web"} 99 %(now)s
 """
+
+
+def requests_of_kubernetes(now, fleet):
+    """Each pod of a fleet is ready and requests half a core."""
+    serving = [pod for pod in fleet.pods if pod.start <= GAUGES_AT < pod.end]
+    labels = [f'{fleet.labels},pod="{pod.name}"' for pod in serving]
+    lines = ["# TYPE kube_pod_container_resource_requests gauge"]
+    lines += [f'kube_pod_container_resource_requests{{{one},resource="cpu"}} 0.5 {now}' for one in labels]
+    return "\n".join([*lines, *(f'kube_pod_status_ready{{{one},condition="true"}} 1 {now}' for one in labels)])
 
 
 def pods_of_kubernetes(now):
@@ -81,10 +94,11 @@ def begun():
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory, begun):
-    now = begun + 1800
+    now = begun + GAUGES_AT
     texts = [one.openmetrics(scrape, begun) for scrape, one in FLEETS.values()]
-    gauges = (GAUGES % {"now": now}).strip() + "\n" + pods_of_kubernetes(now)
-    with backfilled(tmp_path_factory.mktemp("prometheus"), *texts, gauges + "\n# EOF\n") as url:
+    gauges = [(GAUGES % {"now": now}).strip(), pods_of_kubernetes(now)]
+    gauges += [requests_of_kubernetes(now, FLEETS[name][1]) for name in ("third", "whole")]
+    with backfilled(tmp_path_factory.mktemp("prometheus"), *texts, *(f"{text}\n# EOF\n" for text in gauges)) as url:
         yield url
 
 
@@ -93,7 +107,7 @@ def telemetry(url, name, env_id="scalepilot/Autoscale-v0", params=None, **settin
     app = f'app="{name}"'
     sources = {
         "requests": {"selector": app},
-        "latency": {"histogram": "latency_seconds", "selector": app},
+        "latency": {"selector": app},
         "cpu": {"selector": app},
     }
     given = {"kind": "prometheus", "url": url, **sources, **settings}
@@ -176,19 +190,19 @@ def test_gauges_and_pods_come_from_kubernetes_where_the_target_cannot_tell(prome
         replicas={"gauge": "kube_deployment_status_replicas_ready", "selector": 'namespace="shop",deployment="web"'},
         starting={"selector": 'namespace="shop"'},
     )
-    found = values(reads.read(begun + 1800, Replicas(9, None, None)))
+    found = values(reads.read(begun + GAUGES_AT, Replicas(9, None, None)))
     assert found["backlog_requests"] == 42
     assert found["ready_replicas"] == 7
     assert [found[f"starting_replicas_{i}"] for i in range(4)] == [1, 0, 1, 0]
     # What the target says goes before.
-    found = values(reads.read(begun + 1800, Replicas(9, 8, (50.0,))))
+    found = values(reads.read(begun + GAUGES_AT, Replicas(9, 8, (50.0,))))
     assert found["ready_replicas"] == 8
     assert [found[f"starting_replicas_{i}"] for i in range(4)] == [1, 0, 0, 0]
     # Nobody knows the ages: as if just asked for, and said so.
-    unknown = telemetry(prometheus, "third").read(begun + 1800, Replicas(9, 8, None))
+    unknown = telemetry(prometheus, "third").read(begun + GAUGES_AT, Replicas(9, 8, None))
     assert [unknown.readings[f"starting_replicas_{i}"].value for i in range(4)] == [0, 0, 0, 1]
     assert unknown.readings["starting_replicas_3"].assumed
-    nobody = telemetry(prometheus, "third").read(begun + 1800, Replicas(None, None, problem="HTTP 403"))
+    nobody = telemetry(prometheus, "third").read(begun + GAUGES_AT, Replicas(None, None, problem="HTTP 403"))
     assert nobody.readings["ready_replicas"].value is None
     assert nobody.readings["starting_replicas_0"].problem == "HTTP 403"
     # Traffic is known whoever serves it.
@@ -217,7 +231,7 @@ def test_any_field_may_be_a_query_with_the_age_of_what_it_looks_at(prometheus, b
         "latency_p95_seconds": {"query": "0 / 0"},
         "backlog_requests": {"query": "sum(("},
     }
-    found = telemetry(prometheus, "third", cpu=None, fields=queries).read(begun + 1830, Replicas(9, 9, ())).readings
+    found = telemetry(prometheus, "third", cpu=None, fields=queries).read(begun + GAUGES_AT + 30, Replicas(9, 9, ())).readings
     assert found["cpu_utilisation"].value == pytest.approx(0.42)
     assert found["cpu_utilisation"].age_seconds == pytest.approx(30)
     assert "2 series; allowed: one number" in found["error_share"].problem
@@ -229,7 +243,7 @@ def test_any_field_may_be_a_query_with_the_age_of_what_it_looks_at(prometheus, b
 def test_the_other_environments_are_read_as_well(prometheus, begun):
     at, (_, truth) = begun + 1500, FLEETS["third"]
     count = truth.requests(1500 - INTERVAL, 1500)
-    replicas = Replicas(7, 7, ())
+    replicas = Replicas(8, 8, ())
     queue = {"gauge": "http_requests_queued", "selector": 'app="third"'}
     found = values(
         telemetry(
@@ -240,11 +254,11 @@ def test_the_other_environments_are_read_as_well(prometheus, begun):
             latency=None,
             cpu=None,
             backlog=queue,
-        ).read(begun + 1800, replicas)
+        ).read(begun + GAUGES_AT, replicas)
     )
-    assert found["instances_share"] == pytest.approx(7 / 100)
-    assert found["capacity_requests"] == 7 * 87
-    assert found["influx_requests"] == pytest.approx(truth.requests(1800 - INTERVAL, 1800), rel=0.05)
+    assert found["instances_share"] == pytest.approx(8 / 100)
+    assert found["capacity_requests"] == 8 * 87
+    assert found["influx_requests"] == pytest.approx(truth.requests(GAUGES_AT - INTERVAL, GAUGES_AT), rel=0.05)
     assert found["queue_requests"] == 42
     assert found["load_share"] == 1
     memory = {"query": "0.5"}
@@ -255,15 +269,15 @@ def test_the_other_environments_are_read_as_well(prometheus, begun):
     found = cluster.read(at, replicas).readings
     assert found["load_mean_5000_requests"].value == pytest.approx(truth.requests(1350, 1500) / 10 / 5000, rel=0.05)
     assert found["throughput_1000_requests"].value == pytest.approx(count * 0.98 / 1000, rel=0.05)
-    assert found["cpu_share"].value == pytest.approx(count / INTERVAL * 0.02 / 7, rel=0.05)
+    assert found["cpu_share"].value == pytest.approx(count / INTERVAL * 0.02 / 8, rel=0.05)
     assert found["node_share"].value == pytest.approx(0.2)
-    assert found["latency_seconds"].problem == "no samples: no such series, or not scraped any more"
+    assert found["latency_seconds"].value == pytest.approx(0.12)
     workflow = telemetry(
         prometheus, "third", "scalepilot/FunctionWorkflow-v0", cpu=None, backlog=queue, fields={"output_queue": {"query": "3"}}
     )
-    found = workflow.read(begun + 1800, replicas).readings
-    assert (found["worker_queue"].value, found["workers"].value, found["output_queue"].value) == (42, 7, 3)
-    assert found["arrival_rate_per_second"].value == pytest.approx(truth.requests(1792, 1800) / 8, rel=0.05)
+    found = workflow.read(begun + GAUGES_AT, replicas).readings
+    assert (found["worker_queue"].value, found["workers"].value, found["output_queue"].value) == (42, 8, 3)
+    assert found["arrival_rate_per_second"].value == pytest.approx(truth.requests(GAUGES_AT - 8, GAUGES_AT) / 8, rel=0.05)
     assert found["sojourn_max_seconds"].value == pytest.approx(1.0)
     assert found["qos"].value == 1
     assert found["qos"].assumed
@@ -296,6 +310,77 @@ def test_a_prometheus_that_is_away_is_one_line(begun):
     assert found.readings["request_rate_rps_0"].value is None
     assert "cannot be reached" in found.readings["request_rate_rps_0"].problem
     assert found.readings["ready_replicas"].value == 6
+
+
+# The templates of `env show`
+
+
+@pytest.fixture
+def ask(prometheus):
+    def asked(promql, at, name, scrape):
+        filled = string.Template(promql).substitute(
+            selector=f'namespace="shop",app="{name}"',
+            pods=f'namespace="shop",app="{name}",pod=~"web-.*"',
+            deployment='namespace="shop",deployment="web"',
+            window=f"{INTERVAL + scrape:g}s",
+            step=f"{INTERVAL:g}",
+        )
+        answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": filled, "time": at}, timeout=10).json()
+        assert answer["status"] == "success", (promql, answer)
+        values = [float(one["value"][1]) for one in answer["data"]["result"]]
+        assert len(values) <= 1, promql
+        return values[0] if values else None
+
+    return asked
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("third", 0.10), ("whole", 0.15)])
+def test_the_templates_of_the_environments_answer_on_a_real_prometheus(ask, begun, name, allowed):
+    scrape, truth = FLEETS[name]
+    rates = np.array([truth.requests(GAUGES_AT - INTERVAL * (i + 1), GAUGES_AT - INTERVAL * i) / INTERVAL for i in range(40)])
+    expected = {f"request_rate_rps_{i}": rates[i] for i in range(8)}
+    expected |= {"request_rate_mean_rps": rates.mean(), "error_share": 0.02, "late_share": 0.1, "ready_replicas": 7}
+    expected |= {"cpu_utilisation": rates[0] * 0.02 / 0.5 / 8, "latency_p95_seconds": 0.25 + 0.25 * 0.05 / 0.06}
+    for field in find_env("scalepilot/Autoscale-v0").describe().fields:
+        if field.name in expected:
+            found = ask(field.promql, begun + GAUGES_AT, name, scrape)
+            assert found == pytest.approx(expected[field.name], rel=allowed), field.name
+    describe = find_env("scalepilot/QueueScaling-v0").describe
+    queue = {field.name: field.promql for field in describe({"interval_seconds": INTERVAL}).fields}
+    cluster = {field.name: field.promql for field in find_env("scalepilot/ClusterDeployment-v0").describe().fields}
+    count = rates[0] * INTERVAL
+    for promql, value in (
+        (queue["instances_share"], 7 / 100),
+        (queue["capacity_requests"], 7 * 87),
+        (queue["influx_requests"], count),
+        (queue["load_share"], 1),
+        (cluster["cpu_share"], rates[0] * 0.02 / 0.5 / 8),
+        (cluster["latency_seconds"], 0.12),
+        (cluster["load_mean_5000_requests"], truth.requests(1350, 1500) / 10 / 5000),
+        (cluster["throughput_1000_requests"], 0.98 * count / 1000),
+    ):
+        assert ask(promql, begun + GAUGES_AT, name, scrape) == pytest.approx(value, rel=allowed), promql
+
+
+def test_the_templates_leave_nothing_empty_where_there_is_no_traffic_or_no_error(ask, begun):
+    fields = {f.name: f.promql for f in find_env("scalepilot/Autoscale-v0").describe().fields}
+    at = begun + GAUGES_AT
+    assert ask(fields["error_share"], at, "healthy", 5.0) == 0
+    assert ask(fields["late_share"], at, "healthy", 5.0) == pytest.approx(0, abs=1e-9)
+    silent = {name: ask(fields[name], at, "silent", 5.0) for name in ("error_share", "late_share", "latency_p95_seconds")}
+    assert silent == {"error_share": 0, "late_share": 0, "latency_p95_seconds": 0.05}
+    assert ask(fields["request_rate_rps_0"], at, "silent", 5.0) == 0
+    known = [fields[f"starting_replicas_{i}"].replace("$pods", 'namespace="shop",pod=~"web-[a-f]"') for i in range(4)]
+    assert [ask(promql, at, "", 5.0) for promql in known] == [1, 0, 1, 0]
+    # Where Kubernetes is not scraped, nothing is known.
+    assert ask(known[0], at + 4000, "", 5.0) is None
+
+
+@pytest.mark.parametrize("env_id", ENVS)
+def test_every_template_is_promql(ask, begun, env_id):
+    for field in find_env(env_id).describe().fields:
+        if field.promql:
+            ask(field.promql, begun + GAUGES_AT, "third", 5.0)
 
 
 # What it wants to see

@@ -39,7 +39,7 @@ def test_an_environment_as_json_holds_units_bounds_queries_and_defaults(capsys):
     assert len(fields) == 27
     assert fields["cpu_utilisation"]["unit"] == "share"
     assert (fields["cpu_utilisation"]["low"], fields["cpu_utilisation"]["high"]) == (0, 1)
-    assert fields["request_rate_rps_3"]["promql"] == "sum(rate(http_requests_total{$selector}[15s] offset 45s))"
+    assert fields["request_rate_rps_3"]["promql"] == "sum(rate(http_requests_total{$selector}[$window] offset 45s))"
     assert fields["clock_day_sin"]["option"] == "observe_clock"
     assert fields["ready_replicas"]["option"] is None
     assert shown["params"]["startup_seconds"] == {"default": 60, "description": "time from ordering a replica until it serves."}

@@ -18,8 +18,15 @@ _HOUR_SECONDS, _DAY_SECONDS, _WEEK_SECONDS = 3600.0, 86_400.0, 604_800.0
 _MONDAY_OFFSET_SECONDS = 3 * _DAY_SECONDS
 
 
-def _seconds(value: float) -> str:
-    return f"{value:g}s"
+def _duration(seconds: float) -> str:
+    """As PromQL writes it, which knows no fractions."""
+    return f"{seconds:g}s" if float(seconds).is_integer() else f"{1000 * seconds:.0f}ms"
+
+
+def _bucket(seconds: float) -> str:
+    """Matches the bucket of a bound, which Prometheus 2 writes as 1 and Prometheus 3 as 1.0."""
+    text = f"{seconds:g}"
+    return 'le=~"' + text.replace(".", "[.]") + ('([.]0)?"' if float(seconds).is_integer() else '"')
 
 
 def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, float] = (1.0, 1.0)) -> tuple[ObservationField, ...]:
@@ -34,8 +41,11 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
     """
     p = params
     slowest_rps, fastest_rps = (p.replica_capacity_rps * scale for scale in capacity_scale)
-    step, window = _seconds(p.interval_seconds), _seconds(p.interval_seconds * p.window_steps)
-    rate = f"sum(rate(http_requests_total{{$selector}}[{step}]))"
+    step, span = _duration(p.interval_seconds), _duration(p.interval_seconds * p.window_steps)
+    rate = "sum(rate(http_requests_total{$selector}[$window]))"
+    buckets, answered = (f"rate(http_request_duration_seconds_{kind}{{%s$selector}}[$window])" for kind in ("bucket", "count"))
+    late = p.wait_slo_seconds + p.service_time_seconds
+    count = f"sum({answered % ''})"
     max_latency = p.service_time_seconds + longest_wait_p95_seconds(slowest_rps) + p.max_wait_seconds
     fields = [
         ObservationField(
@@ -45,7 +55,7 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
             MAX_RATE_RPS,
             f"arrival rate {i} interval{'s' if i > 1 else ''} before the newest" if i else "arrival rate of the newest interval",
             # An offset belongs to the selector, inside rate().
-            rate if i == 0 else f"{rate.removesuffix('))')} offset {_seconds(p.interval_seconds * i)}))",
+            rate if i == 0 else f"{rate.removesuffix('))')} offset {_duration(p.interval_seconds * i)}))",
         )
         for i in range(p.history_steps)
     ]
@@ -56,7 +66,7 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
             0.0,
             MAX_RATE_RPS,
             f"mean arrival rate of the last {p.window_steps} intervals",
-            f"avg_over_time({rate}[{window}:{step}])",
+            f"avg_over_time({rate}[{span}:{step}])",
         ),
         ObservationField(
             "request_rate_std_rps",
@@ -64,7 +74,7 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
             0.0,
             MAX_RATE_RPS,
             f"standard deviation of the arrival rate over the last {p.window_steps} intervals",
-            f"stddev_over_time({rate}[{window}:{step}])",
+            f"stddev_over_time({rate}[{span}:{step}])",
         ),
         ObservationField(
             "cpu_utilisation",
@@ -72,8 +82,10 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
             0.0,
             1.0,
             "mean utilisation of the ready replicas",
-            f"sum(rate(container_cpu_usage_seconds_total{{$selector}}[{step}]))"
-            " / sum(kube_pod_container_resource_requests{resource='cpu',$selector})",
+            # cAdvisor's rows without a container are sums of the others. Pods that do not serve yet use CPU that is not counted.
+            'clamp_max(sum(rate(container_cpu_usage_seconds_total{container!="",container!="POD",$pods}[$window]))'
+            ' / sum(kube_pod_container_resource_requests{resource="cpu",$pods}'
+            ' and on (namespace, pod) (kube_pod_status_ready{condition="true",$pods} == 1)), 1)',
         ),
         ObservationField(
             "latency_p95_seconds",
@@ -81,7 +93,8 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
             0.0,
             max_latency,
             "95 % quantile of the response time",
-            f"histogram_quantile(0.95, sum by (le) (rate(http_request_duration_seconds_bucket{{$selector}}[{step}])))",
+            # Without requests it is NaN, which no comparison holds for.
+            f"histogram_quantile(0.95, sum by (le) ({buckets % ''})) >= 0 or 0 * {count} + {p.service_time_seconds:g}",
         ),
         ObservationField(
             "late_share",
@@ -89,8 +102,7 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
             0.0,
             1.0,
             f"share of requests that waited longer than {p.wait_slo_seconds:g} s",
-            f"1 - sum(rate(http_request_duration_seconds_bucket{{le='{p.wait_slo_seconds + p.service_time_seconds:g}',$selector}}"
-            f"[{step}])) / sum(rate(http_request_duration_seconds_count{{$selector}}[{step}]))",
+            f"1 - sum({buckets % (_bucket(late) + ',')}) / ({count} > 0) or 0 * {count}",
         ),
         ObservationField(
             "error_share",
@@ -98,7 +110,8 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
             0.0,
             1.0,
             "share of requests that were dropped",
-            f"sum(rate(http_requests_total{{code=~'5..',$selector}}[{step}])) / {rate}",
+            # A service that has never failed has no series of errors.
+            f'(sum(rate(http_requests_total{{code=~"5..",$selector}}[$window])) or 0 * {rate}) / ({rate} > 0) or 0 * {rate}',
         ),
         ObservationField(
             "backlog_requests",
@@ -114,7 +127,7 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
             0.0,
             float(p.max_replicas),
             "replicas that serve",
-            "kube_deployment_status_replicas_ready{deployment='$workload'}",
+            "sum(kube_deployment_status_replicas_ready{$deployment})",
         ),
     ]
     fields += [
@@ -124,8 +137,7 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
             0.0,
             float(p.max_replicas),
             f"replicas in quarter {i + 1} of 4 of the start-up time still to go (1 serves soonest)",
-            f"count(time() - kube_pod_start_time{{$selector}} >= {p.startup_seconds * (3 - i) / 4:g}"
-            f" and time() - kube_pod_start_time{{$selector}} < {p.startup_seconds * (4 - i) / 4:g}) or vector(0)",
+            _starting(p.startup_seconds, i),
         )
         for i in range(NUM_STARTING_QUARTERS)
     ]
@@ -135,6 +147,16 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
         for name in clock_fields(p)
     ]
     return tuple(fields)
+
+
+def _starting(startup_seconds: float, quarter: int) -> str:
+    """Pods by age that are not ready; those older than the start-up time are expected at any moment."""
+    oldest, youngest = startup_seconds * (4 - quarter) / 4, startup_seconds * (3 - quarter) / 4
+    age = "time() - kube_pod_created{$pods}"
+    upper = "" if quarter == 0 else f" and {age} < {oldest:g}"
+    not_ready = 'unless on (namespace, pod) (kube_pod_status_ready{condition="true",$pods} == 1)'
+    # Not vector(0): where kube-state-metrics is away, nothing is known.
+    return f"count(({age} >= {youngest:g}{upper}) {not_ready}) or 0 * count(kube_pod_created{{$pods}})"
 
 
 def clock_fields(params: AutoscaleParams) -> tuple[str, ...]:

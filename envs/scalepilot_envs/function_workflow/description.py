@@ -23,13 +23,34 @@ def observation_fields(params: FunctionWorkflowParams) -> tuple[ObservationField
     """The fields in the order of the observation vector."""
     p = params
     scale = p.base_tasks_per_minute / _USUAL_TASKS_PER_MINUTE
+    completed, sojourn = (f"sum(rate(task_sojourn_seconds_{kind}{{$selector}}[$window]))" for kind in ("count", "sum"))
+    longest = "histogram_quantile(1, sum by (le) (rate(task_sojourn_seconds_bucket{$selector}[$window])))"
+    in_time = 'sum(rate(tasks_completed_total{in_time="true",$selector}[$window]))'
+    tasks = "sum(rate(tasks_completed_total{$selector}[$window]))"
+    at_rest = f"or 0 * {completed} + {MEAN_SERVICE_SECONDS:g}"
     return (
-        ObservationField("input_queue", "tasks", 0.0, 3.0, "tasks between emitter and queue; handed over at once, always 0"),
-        ObservationField("worker_queue", "tasks", 0.0, 800.0 * scale, "tasks that wait for a worker; clipped"),
-        ObservationField("result_queue", "tasks", 0.0, 10.0, "tasks between worker and collector; handed over at once, always 0"),
-        ObservationField("output_queue", "tasks", 0.0, 1140.0 * scale, "tasks completed since the start; clipped"),
         ObservationField(
-            "workers", "workers", float(p.min_workers), float(p.max_workers), "workers that serve, and one that serves next step"
+            "input_queue", "tasks", 0.0, 3.0, "tasks between emitter and queue; handed over at once, always 0", _length("input")
+        ),
+        ObservationField("worker_queue", "tasks", 0.0, 800.0 * scale, "tasks that wait for a worker; clipped", _length("worker")),
+        ObservationField(
+            "result_queue",
+            "tasks",
+            0.0,
+            10.0,
+            "tasks between worker and collector; handed over at once, always 0",
+            _length("result"),
+        ),
+        ObservationField(
+            "output_queue", "tasks", 0.0, 1140.0 * scale, "tasks completed since the start; clipped", _length("output")
+        ),
+        ObservationField(
+            "workers",
+            "workers",
+            float(p.min_workers),
+            float(p.max_workers),
+            "workers that serve, and one that serves next step",
+            "sum(kube_deployment_status_replicas_ready{$deployment})",
         ),
         ObservationField(
             "sojourn_mean_seconds",
@@ -37,6 +58,7 @@ def observation_fields(params: FunctionWorkflowParams) -> tuple[ObservationField
             0.0,
             150.0,
             f"mean time from arrival to completion of the tasks completed in the step; {MEAN_SERVICE_SECONDS:g} without one",
+            f"{sojourn} / ({completed} > 0) {at_rest}",
         ),
         ObservationField(
             "sojourn_max_seconds",
@@ -44,10 +66,30 @@ def observation_fields(params: FunctionWorkflowParams) -> tuple[ObservationField
             0.0,
             160.0,
             f"longest time from arrival to completion of the tasks completed in the step; {MEAN_SERVICE_SECONDS:g} without one",
+            f"{longest} >= 0 {at_rest}",
         ),
-        ObservationField("arrival_rate_per_second", "tasks/s", 0.0, 12.0 * scale, "tasks that arrived in the step; clipped"),
-        ObservationField("qos", "share", 0.0, 1.0, "share of the tasks completed in the step that met their deadline"),
+        ObservationField(
+            "arrival_rate_per_second",
+            "tasks/s",
+            0.0,
+            12.0 * scale,
+            "tasks that arrived in the step; clipped",
+            "sum(rate(tasks_enqueued_total{$selector}[$window]))",
+        ),
+        ObservationField(
+            "qos",
+            "share",
+            0.0,
+            1.0,
+            "share of the tasks completed in the step that met their deadline",
+            f"({in_time} or 0 * {tasks}) / ({tasks} > 0) or 0 * {tasks} + 1",
+        ),
     )
+
+
+def _length(queue: str) -> str:
+    """Of a Redis list, as redis_exporter shows it."""
+    return f'sum(redis_key_size{{key="{queue}_queue",$selector}})'
 
 
 def _workers(columns: Columns) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from scalepilot_envs.queue_scaling.params import QueueScalingParams
 
 ENV_ID = "scalepilot/QueueScaling-v0"
 EPISODE_STEPS = 200
+_RATE = "sum(rate(http_requests_total{$selector}[$window]))"
 ACTIONS = (Action("absolute", -1, "−1"), Action("absolute", 0, "hold"), Action("absolute", 1, "+1"))
 
 
@@ -21,9 +22,14 @@ def observation_fields(params: QueueScalingParams, bounded: bool = False) -> tup
     """The fields in the order of the observation vector, scaled to [0, 1] if `bounded`."""
     p = params
     fewest = p.min_instances / p.max_instances
+    ready, came = "sum(kube_deployment_status_replicas_ready{$deployment})", f"{p.interval_seconds:g} * {_RATE}"
+    there, waiting = f"{p.capacity_requests} * {ready}", "sum(http_requests_queued{$selector})"
+    used = f"clamp_max(round(100 * {came} / ({there})) / 100, 1)"
     shares = (
-        ObservationField("instances_share", f"share of {p.max_instances}", fewest, 1.0, "instances there are"),
-        ObservationField("load_share", "share", 0.0, 1.0, "used part of the capacity, in whole percents"),
+        ObservationField(
+            "instances_share", f"share of {p.max_instances}", fewest, 1.0, "instances there are", f"{ready} / {p.max_instances}"
+        ),
+        ObservationField("load_share", "share", 0.0, 1.0, "used part of the capacity, in whole percents", used),
     )
     capacity, influx, queue = (
         "requests the instances of the step just served can serve in a step",
@@ -31,18 +37,23 @@ def observation_fields(params: QueueScalingParams, bounded: bool = False) -> tup
         "requests that wait",
     )
     if bounded:
+        of_capacity, of_influx = f"share of {p.max_capacity_requests:,}", f"share of {p.max_influx_requests:,}"
+        of_queue, log_queue = (
+            f"log(1 + q) / log(1 + {p.max_queue_requests:,})",
+            f"ln(1 + {waiting}) / ln(1 + {p.max_queue_requests})",
+        )
         return (
             *shares,
-            ObservationField("capacity_scaled", f"share of {p.max_capacity_requests:,}", fewest, 1.0, capacity),
-            ObservationField("influx_scaled", f"share of {p.max_influx_requests:,}", 0.0, 1.0, influx),
-            ObservationField("queue_log_scaled", f"log(1 + q) / log(1 + {p.max_queue_requests:,})", 0.0, 1.0, queue),
+            ObservationField("capacity_scaled", of_capacity, fewest, 1.0, capacity, f"{there} / {p.max_capacity_requests}"),
+            ObservationField("influx_scaled", of_influx, 0.0, 1.0, influx, f"{came} / {p.max_influx_requests}"),
+            ObservationField("queue_log_scaled", of_queue, 0.0, 1.0, queue, log_queue),
         )
     lowest, highest = float(p.min_instances * p.capacity_requests), float(p.max_capacity_requests)
     return (
         *shares,
-        ObservationField("capacity_requests", "requests/step", lowest, highest, capacity),
-        ObservationField("influx_requests", "requests/step", 0.0, float(p.max_influx_requests), influx),
-        ObservationField("queue_requests", "requests", 0.0, float(p.max_queue_requests), queue),
+        ObservationField("capacity_requests", "requests/step", lowest, highest, capacity, there),
+        ObservationField("influx_requests", "requests/step", 0.0, float(p.max_influx_requests), influx, came),
+        ObservationField("queue_requests", "requests", 0.0, float(p.max_queue_requests), queue, waiting),
     )
 
 

@@ -190,7 +190,13 @@ def _show(description: dict[str, Any]) -> None:
         console.print(table)
 
     if any(f["promql"] for f in description["fields"]):
-        console.print("[italic]PromQL[/italic]  ($selector: labels of the service; $workload: its deployment)")
+        console.print(
+            "[italic]PromQL[/italic]  $selector: labels of the service's own series; $pods: of its pods; $deployment: of its"
+        )
+        console.print(
+            "deployment, each with the namespace; $window: the interval and one scrape; $step: the interval in seconds."
+        )
+        console.print("scalepilot operate reads raw samples instead, which is exact: docs/operate.md.")
     for f in description["fields"]:
         if f["promql"]:
             console.print(f["name"])
