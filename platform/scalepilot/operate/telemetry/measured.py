@@ -141,13 +141,12 @@ class Measured:
         known = self.count()
         if self.requests is None or known.value is None:
             return known
-        failed = self._failed()
-        if isinstance(failed, Reading):
-            return failed
         # Of those that were seen.
         total = float(self.requests.counted(self.requests.ends(self.now, self.interval_seconds, 1), self.interval_seconds)[0])
-        share = 0.0 if total <= 0 else min(1.0, failed / total)
-        return self.reading("errors", share, self.requests.newest)
+        failed = self._failed() if total > 0 else 0.0
+        if isinstance(failed, Reading):
+            return failed
+        return self.reading("errors", min(1.0, failed / total) if total > 0 else 0.0, self.requests.newest)
 
     def _failed(self) -> float | Reading:
         assert self.requests is not None

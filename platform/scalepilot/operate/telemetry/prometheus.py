@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields as keys_of
 from functools import partial
@@ -16,6 +17,7 @@ from scalepilot.operate.telemetry.client import PrometheusClient
 from scalepilot.operate.telemetry.fields import FieldPlan, plan_of
 from scalepilot.operate.telemetry.measured import Measured
 from scalepilot.operate.telemetry.memory import Memory
+from scalepilot.operate.telemetry.quiet import quiet_series
 from scalepilot.operate.telemetry.selectors import selectors
 from scalepilot.operate.telemetry.settings import PrometheusSettings, prometheus_settings
 from scalepilot.operate.telemetry.sources import Source, sources_of
@@ -52,7 +54,12 @@ class PrometheusTelemetry:
             replicas: what the target said at this moment.
         """
         now = float(now)
+        begun = time.monotonic()
         answers = self._asking.ask(self._questions(now), self._settings.timeout_seconds)
+        if answers.get("requests") == [] and self._settings.requests is not None:
+            left = self._settings.timeout_seconds - (time.monotonic() - begun)
+            span = self._sources["requests"].span_seconds
+            answers["requests"] = quiet_series(self._client, self._asking, self._settings.requests, now, span, left)
         measured = Measured(
             now,
             self.interval_seconds,

@@ -28,6 +28,7 @@ class Source:
         is_vector: it is an expression at one moment, and no range of samples.
         metric: name of the metric, for a message that says what is missing.
         is_counter: it must have two samples an interval.
+        span_seconds: how far back.
     """
 
     label: str
@@ -36,6 +37,7 @@ class Source:
     metric: str
     is_vector: bool = False
     is_counter: bool = True
+    span_seconds: float = 0.0
 
 
 def sources_of(settings: PrometheusSettings, interval_seconds: float, plan: FieldPlan) -> dict[str, Source]:
@@ -89,4 +91,5 @@ def sources_of(settings: PrometheusSettings, interval_seconds: float, plan: Fiel
 
 def _ranged(metric: str, selector: str, seconds: float, *, is_counter: bool = True) -> Source:
     matched = f"{metric}{{{joined(selector)}}}"
-    return Source(f"prometheus {metric}", matched, f"{matched}[{1000 * seconds:.0f}ms]", metric, is_counter=is_counter)
+    query = f"{matched}[{1000 * seconds:.0f}ms]"
+    return Source(f"prometheus {metric}", matched, query, metric, is_counter=is_counter, span_seconds=seconds)
