@@ -87,6 +87,29 @@ def test_rates_that_are_measured_with_errors_still_give_the_cost_within_five_per
     assert simulated(service, entries) == pytest.approx(cluster.cost, rel=0.05)
 
 
+def test_samples_that_are_an_interval_old_are_put_where_they_belong():
+    shown: list[Any] = []
+
+    def late(_: float, snapshot: Any) -> Any:
+        shown.append(snapshot)
+        old = shown[-2] if len(shown) > 1 else snapshot
+        readings = {n: replace(r, age_seconds=120.0) if r.age_seconds else r for n, r in old.readings.items()}
+        return replace(snapshot, readings=readings, extra=old.extra)
+
+    cluster, service, entries = day(hours=6.0, real="hpa", changed=late)
+    recorded = read_recorded(entries, service)
+    params = as_recorded(recorded, priced(service, {}))
+    report = day_report(recorded, service, params, ())
+    assert report.agreement.share == pytest.approx(0, abs=1e-6)
+    assert simulated(service, entries) == pytest.approx(cluster.cost, rel=0.02)
+
+
+def test_replicas_that_take_effect_an_interval_late_are_seen_by_when_they_are_ready():
+    really = {"actuation_lag_steps": 1}
+    cluster, service, entries = day(hours=4.0, real="hpa", really=really)
+    assert simulated(service, entries) == pytest.approx(cluster.cost, rel=0.01)
+
+
 def test_a_policy_that_saves_much_and_does_no_harm_is_to_be_deployed(wasteful, saved):
     cluster, _, _ = wasteful
     verdict = judge(saved)

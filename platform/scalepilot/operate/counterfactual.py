@@ -26,6 +26,8 @@ Array = NDArray[np.float64]
 # So many intervals without a measurement are passed over: simulated with requests between those before and after, and counted
 # in no figure. A longer gap ends a piece: what follows begins anew with the replicas that really ran.
 BRIDGED_INTERVALS = 8
+# Replicas that are asked for take effect in the same interval, in the next, or one later.
+SHIFTS = 3
 _DAY_SECONDS, _LEAD_SECONDS = 86_400.0, 3600.0
 _FEWEST_STARTUPS = 5
 
@@ -36,7 +38,7 @@ class Pieces:
 
     Attributes:
         episodes: one a piece. Each begins with a lead of up to an hour, so that what is simulated finds its way in.
-        asked: (2, n, num_steps) replicas asked for: as seen before each interval, and after it.
+        asked: (SHIFTS, n, num_steps) replicas asked for at the end of each step, at its beginning, a step before that.
         counted: (n, num_steps) whether requests and replicas of the step were measured.
         row: (n, num_steps) of the record at the end of the step, where it is counted.
         forced: (n,) steps at the beginning in which everyone has the replicas that really ran.
@@ -87,7 +89,7 @@ def cut(recorded: Recorded, params: AutoscaleParams) -> Pieces:
     start = np.array([(piece.moment[0] - 1) * interval for piece in filled])
     number = np.arange(len(filled))
     episodes = EpisodeSet("recorded", rates, rates * interval, number, np.zeros(len(filled), np.int64), start)
-    asked = np.stack([np.stack([getattr(piece, side) for piece in filled]) for side in ("before", "after")])
+    asked = np.stack([piece.asked for piece in filled], axis=1)
     row = np.stack([piece.row for piece in filled])
     return Pieces(episodes, asked, row >= 0, row, np.array([piece.forced for piece in filled]))
 
@@ -96,19 +98,18 @@ def cut(recorded: Recorded, params: AutoscaleParams) -> Pieces:
 class _Steps:
     """A stretch without long gaps; (num_steps,) each, `row` −1 where nothing was measured.
 
-    `before` and `after` are the replicas asked for at the beginning and at the end of a step.
+    `asked` (SHIFTS, num_steps) are the replicas asked for at the end of a step, at its beginning, and so on.
     """
 
     rate: Array
-    before: Array
-    after: Array
+    asked: Array
     moment: NDArray[np.int64]
     row: NDArray[np.int64]
     forced: int = 0
 
     def at(self, steps: NDArray[np.int64]) -> _Steps:
         """Some of the steps."""
-        return _Steps(self.rate[steps], self.before[steps], self.after[steps], self.moment[steps], self.row[steps], self.forced)
+        return _Steps(self.rate[steps], self.asked[:, steps], self.moment[steps], self.row[steps], self.forced)
 
 
 def _dense(recorded: Recorded, rows: NDArray[np.int64]) -> _Steps:
@@ -119,7 +120,8 @@ def _dense(recorded: Recorded, rows: NDArray[np.int64]) -> _Steps:
     spec = recorded["spec"][rows][last]
     row = np.where(at[last] == moment, rows[last], -1)
     rate = np.interp(moment, at, recorded["rate_rps"][rows])
-    return _Steps(rate, np.concatenate([spec[:1], spec[:-1]]), spec, moment, row)
+    asked = np.stack([spec[np.maximum(np.arange(len(spec)) - shift, 0)] for shift in range(SHIFTS)])
+    return _Steps(rate, asked, moment, row)
 
 
 def _piece(dense: _Steps, first: int, last: int, lead: int, params: AutoscaleParams) -> _Steps:
@@ -130,11 +132,9 @@ def _piece(dense: _Steps, first: int, last: int, lead: int, params: AutoscalePar
     part = dense.at(at)
     part.row[:before] = -1
     missing = lead - before
-    replicas = np.full(missing, part.before[0])
     return _Steps(
         np.concatenate([np.full(missing, dense.rate[at[0] - 1]), part.rate]),
-        np.concatenate([replicas, part.before]),
-        np.concatenate([replicas, part.after]),
+        np.concatenate([np.full((SHIFTS, missing), part.asked[1, 0]), part.asked], axis=1),
         np.concatenate([part.moment[0] + np.arange(-missing, 0), part.moment]),
         np.concatenate([np.full(missing, -1), part.row]),
         missing or params.startup_steps + 1,
@@ -257,39 +257,38 @@ def run(actor: Policy | Planner, pieces: Pieces, params: AutoscaleParams, times:
 
 
 def taken_over(
-    policy: Policy, pieces: Pieces, side: int, env: EnvDescription, *, limits: Limits | None = None, times: int = 1
+    policy: Policy, pieces: Pieces, shift: int, env: EnvDescription, *, limits: Limits | None = None, times: int = 1
 ) -> TakenOver:
     """A policy that takes the service over as it was.
 
     Args:
         policy: decides; with several `times`, for so many candidates side by side.
         pieces: of the record.
-        side: which of `Pieces.asked` is right.
+        shift: which of `Pieces.asked` is right.
         env: that the policy was made for.
         limits: see `TakenOver`.
         times: how many candidates there are.
     """
-    asked, start = np.tile(pieces.asked[side], (times, 1)), np.tile(pieces.episodes.start_unix_seconds, times)
+    asked, start = np.tile(pieces.asked[shift], (times, 1)), np.tile(pieces.episodes.start_unix_seconds, times)
     return TakenOver(policy, asked, np.tile(pieces.forced, times), env, start, limits)
 
 
 def replayed_replicas(recorded: Recorded, pieces: Pieces, params: AutoscaleParams) -> tuple[Ran, int]:
     """The replicas that really ran, simulated.
 
-    Whoever scaled did so some time within an interval. Whether that is nearer to its beginning or its end is told by when the
-    replicas were ready.
+    Whoever scaled did so some time within an interval, and it may take effect later. When it did is told by when the replicas
+    were ready; without a say, at once, as our own writes do.
 
     Returns:
-        What came of them, and which side of `Pieces.asked` it is.
+        What came of them, and which of `Pieces.asked` it is.
     """
-    sides = PlannedTargets("what ran", pieces.asked.reshape(-1, pieces.asked.shape[2]))
-    both = run(sides, pieces, params, times=2)
+    plans = PlannedTargets("what ran", pieces.asked.reshape(-1, pieces.asked.shape[2]))
+    found = run(plans, pieces, replace(params, actuation_lag_steps=0), times=SHIFTS)
     ready = recorded["ready"][pieces.rows]
     seen = np.isfinite(ready)
-    off = [float(np.abs(ran.ready - ready)[seen].mean()) if seen.any() else 0.0 for ran in both]
-    # At the end of the interval it is seen where it was asked for at its beginning, as our own writes are.
-    side = 0 if off[0] < off[1] else 1
-    return both[side], side
+    off = [float(np.abs(ran.ready - ready)[seen].mean()) if seen.any() else 0.0 for ran in found]
+    shift = int(np.argmin(off))
+    return found[shift], shift
 
 
 def as_recorded(recorded: Recorded, params: AutoscaleParams) -> AutoscaleParams:

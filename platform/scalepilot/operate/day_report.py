@@ -199,16 +199,16 @@ def day_report(
     """
     simulated = as_recorded(recorded, params)
     pieces = cut(recorded, simulated)
-    ran, side = replayed_replicas(recorded, pieces, simulated)
-    actor = taken_over(service.deciders.policy, pieces, side, service.env, limits=service.limits)
+    ran, shift = replayed_replicas(recorded, pieces, simulated)
+    actor = taken_over(service.deciders.policy, pieces, shift, service.env, limits=service.limits)
     ours = run(actor, pieces, simulated)[0]
-    agreement = _agreement(recorded, pieces, side, ran, params, simulated)
+    agreement = _agreement(recorded, pieces, shift, ran, params, simulated)
     who = "what ran" if recorded.dry_run else f"{service.policy} (ran)"
     told: list[tuple[str, Role, str, Ran]] = [
         (who, "ran", "the recorded replicas, simulated", ran),
         (service.policy, "policy", "in closed loop, within its limits", ours),
     ]
-    told += _hpas(hpas, service, pieces, side, simulated)
+    told += _hpas(hpas, service, pieces, shift, simulated)
     counted = _Counted(recorded, pieces, simulated)
     figures = tuple(counted.figures(name, role, detail, one, ran) for name, role, detail, one in told)
     runs = {role: one for _, role, _, one in reversed(told)}
@@ -218,13 +218,13 @@ def day_report(
 
 
 def _hpas(
-    settings: Sequence[HpaParameters], service: Service, pieces: Pieces, side: int, params: AutoscaleParams
+    settings: Sequence[HpaParameters], service: Service, pieces: Pieces, shift: int, params: AutoscaleParams
 ) -> list[tuple[str, Role, str, Ran]]:
     """The first, and the cheapest: what nobody could have done better with an HPA."""
     if not settings:
         return []
     rule = Hpa([one for one in settings for _ in range(len(pieces.episodes))], service.env)
-    found = run(taken_over(rule, pieces, side, service.env, times=len(settings)), pieces, params, times=len(settings))
+    found = run(taken_over(rule, pieces, shift, service.env, times=len(settings)), pieces, params, times=len(settings))
     at = int(np.argmin([one.cost.sum() for one in found]))
     best = f"{_told(settings[at])}: the cheapest of {len(settings)} settings on this very record"
     return [("HPA, defaults", "hpa", _told(settings[0]), found[0]), ("HPA, best", "hpa", best, found[at])]
@@ -272,13 +272,13 @@ class _Counted:
 
 
 def _agreement(
-    recorded: Recorded, pieces: Pieces, side: int, ran: Ran, params: AutoscaleParams, simulated: AutoscaleParams
+    recorded: Recorded, pieces: Pieces, shift: int, ran: Ran, params: AutoscaleParams, simulated: AutoscaleParams
 ) -> Agreement:
     rows = pieces.rows
     share, ready = recorded["late_share"][rows], recorded["ready"][rows]
     known = np.isfinite(share)
     arrived = pieces.episodes.arrived[pieces.counted]
-    asked = pieces.asked[side]
+    asked = pieces.asked[shift]
     moves = np.abs(np.diff(asked, axis=1, prepend=asked[:, :1]))[pieces.counted]
     late = np.where(known, share, 0.0) * arrived
     hours = float(known.sum()) * simulated.interval_seconds / 3600.0

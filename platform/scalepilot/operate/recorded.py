@@ -24,7 +24,9 @@ NAN = math.nan
 # Modes in which a policy is asked.
 _DECIDED = ("active", "degraded")
 _READ = ("ready_replicas", "late_share", "error_share", "cpu_utilisation", "replica_capacity_rps")
-_COLUMNS = ("time", "spec", "ready", "target", "rate_rps", "oldest_starting_seconds", *_READ)
+_COLUMNS = ("time", "spec", "ready", "target", "rate_rps", "rate_age_seconds", "oldest_starting_seconds", *_READ)
+# Of the interval that ended when the newest sample was taken.
+_MEASURED = ("rate_rps", "late_share", "error_share", "cpu_utilisation")
 _HOUR = 3600.0
 
 
@@ -128,7 +130,8 @@ class Recorded:
         interval_seconds: of the grid.
         moment: (n,) int64 number of the grid moment, rising; moments without a decision are missing.
         columns: (n,) each, NaN where unknown: `time` (Unix seconds), `spec`, `ready`, `target` (replicas), `rate_rps` (of the
-            interval that ends here), `oldest_starting_seconds` (0 where nothing starts), and fields of the observation.
+            interval that ends here), `oldest_starting_seconds` (0 where nothing starts), and fields of the observation. What
+            was measured stands where it belongs: samples that were an interval old, one row earlier.
         fields: name → its health.
         modes: mode → decisions.
         spells: all of them in order.
@@ -206,9 +209,11 @@ class _Columns:
         self._moment.append(round(snapshot.time / self.interval))
         count = self._policies.pop(entry.policy, 0)
         self._policies[entry.policy] = count + 1
-        values = {name: _value(snapshot.readings.get(name)) for name in _READ}
-        requests = _value(snapshot.extra.get("requests"))
-        rate = requests / self.interval if math.isfinite(requests) else _value(snapshot.readings.get("request_rate_rps_0"))
+        values = {name: self._value(snapshot.readings.get(name)) for name in _READ}
+        counted, newest = snapshot.extra.get("requests"), snapshot.readings.get("request_rate_rps_0")
+        requests = self._value(counted)
+        rate = requests / self.interval if math.isfinite(requests) else self._value(newest)
+        age = newest.age_seconds if newest is not None else None
         ages = replicas.starting_ages_seconds
         ready = values["ready_replicas"] if replicas.ready is None else float(replicas.ready)
         values |= {
@@ -217,6 +222,7 @@ class _Columns:
             "ready": ready,
             "target": NAN if record.target is None else float(record.target),
             "rate_rps": rate if rate >= 0 else NAN,
+            "rate_age_seconds": NAN if age is None else age,
             "oldest_starting_seconds": NAN if ages is None else max(ages, default=0.0),
         }
         for name, column in self._values.items():
@@ -229,6 +235,12 @@ class _Columns:
             hour = int(snapshot.time // _HOUR)
             if hour not in self._hours or found.size > self._hours[hour].size:
                 self._hours[hour] = Disagreement(found.time, found.spec, found.target, sentence(record))
+
+    def _value(self, reading: Reading | None) -> float:
+        """What was measured; NaN where it is unknown, too old, or only assumed."""
+        if reading is None or reading.assumed or problem_of(reading, self._service.limits, self.interval, optional=True):
+            return NAN
+        return float(reading.value or 0.0)
 
     def _health(self, entry: Entry) -> None:
         limits, readings = self._service.limits, entry.record.snapshot.readings
@@ -250,6 +262,12 @@ class _Columns:
         else:
             self._spells.append(Spell(record.mode, record.reason, time, time))
 
+    def _late_steps(self, columns: dict[str, Array]) -> int:
+        """Whole intervals by which measurements are late: as old as the newest sample is most of the time."""
+        ages = columns["rate_age_seconds"]
+        ages = ages[np.isfinite(ages) & (ages > 0)]
+        return round(float(np.median(ages)) / self.interval) if len(ages) else 0
+
     def recorded(self, left_out: list[str]) -> Recorded:
         """What was collected, in the order of the clock."""
         moment = np.frombuffer(self._moment, np.int64)
@@ -260,6 +278,7 @@ class _Columns:
         if twice:
             left_out = [*left_out, f"{twice:,} moments were decided on twice (a clock was set back); the later decision counts"]
         columns = {name: np.frombuffer(values, np.float64)[rows] for name, values in self._values.items()}
+        columns |= _in_place({name: columns[name] for name in _MEASURED}, moment[rows], self._late_steps(columns))
         return Recorded(
             self._policies,
             self.dry_run,
@@ -276,8 +295,13 @@ class _Columns:
         )
 
 
-def _value(reading: Reading | None) -> float:
-    return NAN if reading is None or reading.value is None else float(reading.value)
+def _in_place(columns: dict[str, Array], moment: NDArray[np.int64], steps: int) -> dict[str, Array]:
+    """What was seen so many intervals late, at the moment it belongs to."""
+    if not steps:
+        return columns
+    seen_at = np.minimum(np.searchsorted(moment, moment + steps), len(moment) - 1)
+    there = moment[seen_at] == moment + steps
+    return {name: np.where(there, values[seen_at], NAN) for name, values in columns.items()}
 
 
 def read_recorded(entries: Iterable[Entry], service: Service, source: str = "records") -> Recorded:
