@@ -28,6 +28,8 @@ from scalepilot.config.strict_yaml import parse_yaml
 from scalepilot.errors import ConfigError
 from scalepilot.experiments.study.config import json_schema as study_schema
 from scalepilot.experiments.sweep.config import json_schema as sweep_schema
+from scalepilot.operate.config import json_schema as operate_schema
+from scalepilot.operate.telemetry.settings import json_schema as prometheus_schema
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import WORKLOADS, DiurnalWorkload, TraceWorkload, workload_from_mapping
 
@@ -371,7 +373,7 @@ def parts_of(value: dict[str, Any]) -> list[dict[str, Any]]:
 def test_every_key_is_described_and_the_documentation_is_that_of_the_code(repo: Path):
     schema = json_schema()
     sections = {"": schema, **schema["$defs"]}
-    for more in (sweep_schema(), study_schema()):
+    for more in (sweep_schema(), study_schema(), operate_schema(), prometheus_schema()):
         sections |= {more["title"]: more, **more["$defs"]}
     keys = {f"{name}.{key}": value for name, section in sections.items() for key, value in section["properties"].items()}
     assert len(keys) > 200
@@ -386,7 +388,13 @@ def test_every_key_is_described_and_the_documentation_is_that_of_the_code(repo: 
     assert {name for name, part in numbers if not {"minimum", "exclusiveMinimum"} & {*part}} == unbounded
     # `make docs` writes it.
     assert (repo / "docs" / "configuration.md").read_text(encoding="utf-8") == reference(
-        {"The experiment": schema, "The sweep": sweep_schema(), "The study": study_schema()}
+        {
+            "The experiment": schema,
+            "The sweep": sweep_schema(),
+            "The study": study_schema(),
+            "Operating": operate_schema(),
+            "Telemetry of kind prometheus": prometheus_schema(),
+        }
     )
 
 

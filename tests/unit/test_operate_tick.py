@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from scalepilot.operate.config import load_service, operate_config
 from scalepilot.operate.guard import GuardState, Limits, Situation, guarded, moved
-from scalepilot.operate.ledger import Entry, Ledger, read_entries, sentence, state_to_json, tick_state_from_json
+from scalepilot.operate.ledger import Entry, Given, Ledger, read_entries, sentence, state_to_json, tick_state_from_json
 from scalepilot.operate.snapshot import Reading, Replicas, Snapshot
 from scalepilot.operate.tick import Deciders, TickState, tick
 from scalepilot.policy.protocol import Decision, State
@@ -116,7 +116,7 @@ def test_what_holds_at_every_decision(shown: list[Snapshot], wanted: list[float]
         lost = any(r.value is None or abs(r.age_seconds or 0) > 45 for n, r in moment.readings.items() if n not in OPTIONAL)
         # 6 one record a tick, with a sentence; it can be written down and read again.
         assert sentence(record)
-        entry = Entry(record, after, "wants@1", False, INTERVAL)
+        entry = Entry(record, after, "wants@1", False, INTERVAL, Given.of(state))
         assert Entry.from_json(json.loads(json.dumps(entry.to_json(), allow_nan=False))).to_json() == entry.to_json()
         # Pure: the state that was given is as it was.
         assert json.dumps(state_to_json(state)) == before
@@ -187,9 +187,12 @@ def test_lost_telemetry_holds_then_lets_the_rule_raise_then_keeps_a_safe_level()
     assert {target for mode, target in modes if mode == "safe"} == {16}
 
 
-def test_the_rule_is_not_asked_what_it_cannot_know():
+def test_a_rule_is_not_asked_what_it_cannot_know():
     state = TickState(unknown_since=1e9 - 400)
-    record, _ = decide(Wants(9.0), snapshot(without=("cpu_utilisation",)), state)
+    # hpa reads the CPU, tracking the requests.
+    record, _ = decide(Wants(9.0), snapshot(without=("cpu_utilisation",), request_rate_rps_0=200.0), state)
+    assert (record.mode, record.decider, record.target) == ("fallback", "tracking-utilisation-0.7@1", 15)
+    record, _ = decide(Wants(9.0), snapshot(without=("cpu_utilisation", "request_rate_rps_0")), state)
     assert (record.mode, record.wanted, record.target) == ("fallback", None, 8)
 
 
@@ -287,7 +290,7 @@ def test_decisions_are_read_again_whatever_a_kill_left(tmp_path: Path):
     ledger, state = Ledger(tmp_path / "records"), TickState()
     for k in range(5):
         record, state = decide(Wants(9.0), snapshot(1e9 + 15 * k), state)
-        ledger.write(Entry(record, state, "wants@1", False, INTERVAL))
+        ledger.write(Entry(record, state, "wants@1", False, INTERVAL, Given.of(state)))
         if k == 2:
             (path,) = (tmp_path / "records").iterdir()
             with path.open("ab") as file:

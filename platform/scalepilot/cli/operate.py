@@ -13,15 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scalepilot.cli.operate_report import PRICES, write
+from scalepilot.cli.operate_show import say
 from scalepilot.errors import InputError
 
 if TYPE_CHECKING:
     from scalepilot.operate.config import OperateConfig, Service
-    from scalepilot.operate.ledger import Entry
-    from scalepilot.operate.snapshot import Snapshot
     from scalepilot.operate.targets import Target
     from scalepilot.operate.telemetry import Telemetry
 
@@ -46,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replay", metavar="RECORDS", type=Path, help="decide recorded moments again, with this or another policy"
     )
+    parser.add_argument("--twin", action="store_true", help="try it on a simulated service, three minutes; needs nothing else")
+    parser.add_argument("--workload", metavar="W", help="of --twin: a kind such as spike, or a trace file (default: a busy day)")
+    parser.add_argument("--minutes", type=float, metavar="M", help="of --twin: how long (default: 3)")
+    parser.add_argument("--pace", type=float, metavar="N", help="of --twin: simulated seconds in a second (default: 15)")
     parser.add_argument(
         "--records", metavar="FOLDER", type=Path, help="of `log`, `explain` and `report` (default: operate-records)"
     )
@@ -68,6 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
         InputError: an unfit configuration, policy, limit or record, before anything is scaled.
     """
     words: list[str] = arguments.what
+    if not arguments.twin:
+        for name in ("workload", "minutes", "pace"):
+            if getattr(arguments, name) is not None:
+                raise InputError(f"--{name}: is not used without --twin; allowed: with it")
     if words[:1] and words[0] in _WORDS and not Path(words[0]).exists():
         return write(words[1:], arguments) if words[0] == "report" else _look(words, arguments)
     if len(words) > 1:
@@ -78,6 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
     service = load_service(config)
     if arguments.replay is not None:
         return _replay(service, arguments)
+    if arguments.twin:
+        from scalepilot.cli.operate_twin import run_twin
+
+        return run_twin(config, service, arguments)
     return _operate(config, service, arguments)
 
 
@@ -86,7 +97,7 @@ def _config(words: list[str], arguments: argparse.Namespace) -> OperateConfig:
 
     from scalepilot.operate.config import load_operate_config, operate_config
 
-    if arguments.config is None and arguments.replay is None:
+    if arguments.config is None and arguments.replay is None and not arguments.twin:
         raise InputError("config: none given; allowed: --config FILE with telemetry and target (docs/operate.md)")
     config = operate_config({}) if arguments.config is None else load_operate_config(arguments.config)
     return replace(config, policy=words[0]) if words else config
@@ -130,7 +141,7 @@ def _operate(config: OperateConfig, service: Service, arguments: argparse.Namesp
         ledger = Ledger(Path(config.records))
         controller = Controller(service, telemetry, target, ledger, arguments.dry_run)
         if arguments.once:
-            _say(controller.step(), as_json=arguments.json)
+            say(controller.step(), as_json=arguments.json)
             return 0
         stop = StopFlag("Stopping after this decision")
         with stop.listening(), status_server(controller, config.listen) as url:
@@ -141,72 +152,27 @@ def _operate(config: OperateConfig, service: Service, arguments: argparse.Namesp
                 file=sys.stderr,
                 flush=True,
             )
-            controller.run(stop, lambda entry: _say(entry, as_json=arguments.json))
+            controller.run(stop, lambda entry: say(entry, as_json=arguments.json))
     print("scalepilot operate: stopped", file=sys.stderr)
     return 0
 
 
-def _say(entry: Entry, *, as_json: bool) -> None:
-    from scalepilot.operate.ledger import sentence, utc
-
-    record = entry.record
-    if as_json:
-        print(json.dumps(entry.to_json(), ensure_ascii=False), flush=True)
-    else:
-        print(f"{utc(record.snapshot.time)}  {sentence(record)}", flush=True)
-
-
 def _check(service: Service, telemetry: Telemetry, target: Target, problems: list[str], *, as_json: bool) -> int:
     """Every field with its value, age, source and verdict, and what stands in the way."""
+    from scalepilot.cli.operate_show import rows_of, show_check
     from scalepilot.operate.targets import WARNING
 
     now = time.time()
     replicas = target.read(now)
     snapshot = telemetry.read(now, replicas)
-    rows = _verdicts(service, snapshot)
     advice = telemetry.check(now)
     if replicas.problem and replicas.spec is None:
         problems = [replicas.problem, *problems]
     advice += [line.removeprefix(WARNING) for line in problems if line.startswith(WARNING)]
     problems = [line for line in problems if not line.startswith(WARNING)]
-    ready = not problems and all(row["verdict"] != "missing" for row in rows)
-    if as_json:
-        print(json.dumps({"ready": ready, "fields": rows, "problems": problems, "advice": advice}, ensure_ascii=False))
-        return 0 if ready else _NOT_READY
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    table = Table("field", "value", "age", "source", "", title=f"{service.policy} on {target.name}", title_justify="left")
-    for row in rows:
-        value = "unknown" if row["value"] is None else f"{row['value']:.4g} {row['unit']}"
-        age = "" if row["age_seconds"] is None else f"{row['age_seconds']:.1f} s"
-        said = row["verdict"] + (f": {row['problem']}" if row["problem"] else "")
-        table.add_row(row["field"], value, age, row["source"], said)
-    console.print(table)
-    asked, serving = ("unknown" if n is None else n for n in (replicas.spec, replicas.ready))
-    console.print(f"{asked} replicas asked for, {serving} ready", highlight=False)
-    for line in problems:
-        console.print(f"in the way: {line}", markup=False, highlight=False)
-    for line in advice:
-        console.print(f"advice: {line}", markup=False, highlight=False)
-    console.print("ready to operate" if ready else "not ready: see above", highlight=False)
+    title = f"{service.policy} on {target.name}"
+    ready = show_check(title, rows_of(service, snapshot), replicas, problems, advice, as_json=as_json)
     return 0 if ready else _NOT_READY
-
-
-def _verdicts(service: Service, snapshot: Snapshot) -> list[dict[str, Any]]:
-    from scalepilot.operate.snapshot import Reading
-    from scalepilot.operate.tick import problem_of
-
-    rows = []
-    for f in service.deciders.fields:
-        reading = snapshot.readings.get(f.name) or Reading(None, "", None, "nothing measures it")
-        optional = f.name in service.deciders.at_rest
-        problem = problem_of(reading, service.limits, service.env.interval_seconds, optional=optional)
-        verdict = ("stands in" if optional else "missing") if problem else "assumed" if reading.assumed else "ok"
-        row = {"field": f.name, "value": reading.value, "unit": f.unit, "age_seconds": reading.age_seconds}
-        rows.append({**row, "source": reading.source, "verdict": verdict, "problem": problem or reading.problem})
-    return rows
 
 
 def _look(words: list[str], arguments: argparse.Namespace) -> int:
@@ -221,7 +187,7 @@ def _look(words: list[str], arguments: argparse.Namespace) -> int:
         from collections import deque
 
         for entry in deque(read_entries(place), maxlen=arguments.last):
-            _say(entry, as_json=arguments.json)
+            say(entry, as_json=arguments.json)
         return 0
     if len(words) != 2:
         raise InputError("explain: needs one time; allowed: 2026-11-30T07:45:15Z, 07:45 (of today, UTC), or Unix seconds")
@@ -230,9 +196,11 @@ def _look(words: list[str], arguments: argparse.Namespace) -> int:
     if found is None:
         raise InputError(f"{place}: holds no decisions")
     if arguments.json:
-        _say(found, as_json=True)
+        say(found, as_json=True)
     else:
-        _explain(found)
+        from scalepilot.cli.operate_show import show_decision
+
+        show_decision(found)
     return 0
 
 
@@ -249,27 +217,6 @@ def _moment(text: str) -> float:
             f"explain: {text[:40]!r} is not a time; allowed: 2026-11-30T07:45:15Z, 07:45 (of today, UTC), or Unix seconds"
         ) from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
-def _explain(entry: Entry) -> None:
-    """A decision in full, for a person."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from scalepilot.operate.ledger import sentence, utc
-
-    record = entry.record
-    console = Console()
-    console.print(f"{utc(record.snapshot.time)}  {entry.policy}{'  (dry run)' if entry.dry_run else ''}", highlight=False)
-    console.print(sentence(record), markup=False, highlight=False)
-    table = Table("field", "value", "age", "source", "problem")
-    for name, reading in record.snapshot.readings.items():
-        value = "unknown" if reading.value is None else f"{reading.value:.4g}"
-        age = "" if reading.age_seconds is None else f"{reading.age_seconds:.1f} s"
-        table.add_row(name, value, age, reading.source, reading.problem)
-    console.print(table)
-    for name, wanted in record.shadows.items():
-        console.print(f"{name} would have wanted {'nothing' if wanted is None else wanted}", markup=False, highlight=False)
 
 
 def _replay(service: Service, arguments: argparse.Namespace) -> int:

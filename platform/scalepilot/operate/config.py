@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from scalepilot.config import checked, read_yaml
 from scalepilot.config.checks import Section
+from scalepilot.config.schema import Described
 from scalepilot.errors import ArtifactError, ConfigError, InputError
 from scalepilot.files.ownership import check_own
 from scalepilot.operate.guard import Limits
@@ -33,7 +34,8 @@ class OperateConfig(Section):
         telemetry: `kind` and what that kind takes: where the fields come from.
         target: `kind` and what that kind takes: what is scaled.
         limits: what may be done, and when it may not.
-        fallback: rule that decides where the policy gives nothing sound, or a required field is unknown for long.
+        fallback: rules that decide where the policy gives nothing sound, or a required field is unknown for long: the first that
+            needs nothing unknown.
         shadows: further policies or rules; their targets are written down beside the policy's, and never asked for.
         assume: field → value that stands in where it is unknown: the policy can do without it.
         records: folder for the decisions, one file a day.
@@ -45,7 +47,7 @@ class OperateConfig(Section):
     telemetry: dict[str, Any] = field(default_factory=dict)
     target: dict[str, Any] = field(default_factory=lambda: {"kind": "none"})
     limits: Limits = field(default_factory=Limits)
-    fallback: str = "hpa"
+    fallback: tuple[str, ...] = ("hpa", "tracking:utilisation=0.7")
     shadows: tuple[str, ...] = ()
     assume: dict[str, float] = field(default_factory=dict)
     records: str = "operate-records"
@@ -54,6 +56,11 @@ class OperateConfig(Section):
 
 _CONFIG: TypeAdapter[OperateConfig] = TypeAdapter(OperateConfig)
 _PATHS = ("records",)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of an operate.yaml."""
+    return _CONFIG.json_schema(schema_generator=Described)
 
 
 def load_operate_config(path: Path) -> OperateConfig:
@@ -125,7 +132,7 @@ def load_service(config: OperateConfig) -> Service:
     policy, env = _policy(config.policy, config.service)
     if "total_replicas" not in env.signals:
         raise InputError(f"{config.policy}: scales nothing ({env.env_id} has no replicas); allowed: policies that do")
-    fallback = _rule(config.fallback, env, "fallback")
+    fallbacks = [_rule(text, env, "fallback") for text in config.fallback]
     shadows: dict[str, Policy] = {}
     for text in config.shadows:
         shadow = _policy(text, config.service, env)[0]
@@ -141,7 +148,7 @@ def load_service(config: OperateConfig) -> Service:
         limits = config.limits.within(*env.replica_bounds)
     except ValueError as error:
         raise ConfigError(f"limits.{error}") from None
-    return Service(env, Deciders(policy, fallback, shadows, {**_at_rest(env, names), **config.assume}), limits)
+    return Service(env, Deciders(policy, fallbacks, shadows, {**_at_rest(env, names), **config.assume}), limits)
 
 
 def _policy(text: str, service: dict[str, Any], env: EnvDescription | None = None) -> tuple[Policy, EnvDescription]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from scalepilot.errors import printable
 from scalepilot.operate.config import Service
 from scalepilot.operate.guard import moved
-from scalepilot.operate.ledger import Entry, Ledger, sentence
+from scalepilot.operate.ledger import Entry, Given, Ledger, sentence
 from scalepilot.operate.metrics import Metrics
 from scalepilot.operate.snapshot import Replicas, Snapshot
 from scalepilot.operate.targets import Target, Written
@@ -45,6 +45,7 @@ class Controller:
         ledger: where decisions are written down; None for nowhere.
         dry_run: nothing is written to the target; others may scale it meanwhile.
         clock: Unix seconds.
+        pace: the clock's seconds in a second of the wall; 1 but in a trial.
     """
 
     service: Service
@@ -53,6 +54,7 @@ class Controller:
     ledger: Ledger | None = None
     dry_run: bool = False
     clock: Callable[[], float] = time.time
+    pace: float = 1.0
     metrics: Metrics = field(default_factory=Metrics)
     state: TickState = field(default_factory=TickState)
     entries: deque[Entry] = field(default_factory=lambda: deque(maxlen=_SHOWN_DECISIONS))
@@ -89,13 +91,14 @@ class Controller:
         snapshot = self._snapshot()
         read = time.perf_counter()
         with self._asked_state:
+            given = Given.of(self.state)
             record, state = tick(snapshot, self.state, self.service.deciders, self.limits, self.interval)
             decided = time.perf_counter()
             record, self.state = self._carried_out(record, state)
         done = time.perf_counter()
         phases = {"read": read - began, "decide": decided - read, "write": done - decided}
         record = replace(record, milliseconds={name: round(1000 * seconds, 2) for name, seconds in phases.items()})
-        entry = Entry(record, self.state, self.service.policy, self.dry_run, self.interval)
+        entry = Entry(record, self.state, self.service.policy, self.dry_run, self.interval, given)
         self._note(record)
         self._put_down(entry)
         return entry
@@ -182,7 +185,7 @@ class Controller:
         """Until the next moment of the grid. Measured by a clock that nobody sets: a jump costs one interval at most."""
         left = self.interval - self.clock() % self.interval
         # Just before a moment: that one was decided on a little early.
-        end = time.monotonic() + (left if left > 0.02 * self.interval else left + self.interval)
+        end = time.monotonic() + (left if left > 0.02 * self.interval else left + self.interval) / self.pace
         while not stop() and (rest := end - time.monotonic()) > 0:
             time.sleep(min(rest, 0.2))
 

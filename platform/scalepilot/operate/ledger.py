@@ -26,6 +26,32 @@ _MAX_LINE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
+class Given:
+    """What may change between two decisions without either.
+
+    Attributes:
+        is_new: nothing was remembered.
+        asked, also_asked, contested_by, pause: as in `TickState`.
+    """
+
+    is_new: bool
+    asked: int | None
+    also_asked: int | None
+    contested_by: str
+    pause: bool
+
+    @classmethod
+    def of(cls, state: TickState) -> Given:
+        """Of the state that is about to be decided on."""
+        return cls(state == TickState(pause=state.pause), state.asked, state.also_asked, state.contested_by, state.pause)
+
+    def applied(self, state: TickState) -> TickState:
+        """The state that was decided on, of what the decision before left."""
+        changes = {name: value for name, value in asdict(self).items() if name != "is_new"}
+        return replace(TickState() if self.is_new else state, **changes)
+
+
+@dataclass(frozen=True)
 class Entry:
     """One line.
 
@@ -35,6 +61,7 @@ class Entry:
         policy: name@version of the policy that was to decide.
         dry_run: whether nothing was to be written.
         interval_seconds: between two decisions.
+        given: of the state that was decided on, what came from outside since the line before: a restart, a person's pause.
     """
 
     record: Record
@@ -42,6 +69,7 @@ class Entry:
     policy: str
     dry_run: bool
     interval_seconds: float
+    given: Given
 
     def to_json(self) -> dict[str, Any]:
         """As plain data; readings that are unknown keep their reason."""
@@ -73,6 +101,7 @@ class Entry:
             "fields": {name: _reading(reading) for name, reading in snapshot.readings.items()},
             "extra": {name: _reading(reading) for name, reading in snapshot.extra.items()},
             "replicas": snapshot.replicas.to_json(),
+            "given": asdict(self.given),
             "state": state_to_json(self.state),
         }
 
@@ -110,7 +139,7 @@ class Entry:
             values["milliseconds"],
         )
         policy, dry_run, interval = values["policy"], bool(values["dry_run"]), float(values["interval_seconds"])
-        return cls(record, tick_state_from_json(values["state"]), policy, dry_run, interval)
+        return cls(record, tick_state_from_json(values["state"]), policy, dry_run, interval, Given(**values["given"]))
 
 
 def _reading(reading: Reading) -> dict[str, Any]:
@@ -148,10 +177,10 @@ def utc(unix_seconds: float) -> str:
 def sentence(record: Record) -> str:
     """The decision in a line: "12 → 15: +25 % (p 0.71); 412 rps rising, 88 % CPU, 2 starting; limits: none"."""
     spec = record.snapshot.replicas.spec
-    shown = "?" if spec is None else str(spec)
     if record.target is None:
-        return f"{shown} stays: {record.mode}, {record.reason}" if record.reason else f"{shown} stays: {record.mode}"
-    move = f"{spec} stays" if record.target == spec else f"{shown} → {record.target}"
+        stays = "replicas unknown" if spec is None else f"{spec} stays"
+        return f"{stays}: {record.mode}{f', {record.reason}' if record.reason else ''}"
+    move = f"{spec} stays" if record.target == spec else f"{spec} → {record.target}"
     parts = [f"{move}: {_why(record)}", _seen(record)]
     if record.steps:
         parts.append("limits: " + ", ".join(f"{step.rule} {step.before} → {step.after}" for step in record.steps))

@@ -26,22 +26,19 @@ def replayed(place: Path, service: Service) -> Iterator[tuple[Entry, Record]]:
     Raises:
         InputError: no records, damaged ones, or of an observation this policy does not take.
     """
-    state, checked, before = TickState(), False, None
+    state, first = TickState(), True
     for entry in read_entries(place):
-        if not checked:
+        if first:
             _check_fields(place, entry, service)
-            checked = True
+            first = False
         same_policy = entry.policy == service.policy
-        if same_policy and before is not None:
-            # A restart takes the replicas as they are; so does a gap in what is recorded.
-            gap = entry.record.snapshot.time - before.record.snapshot.time > 1.5 * entry.interval_seconds
-            state = replace(before.state, asked=None, also_asked=None) if gap else before.state
+        # What another policy wanted was not done: nobody else changed the replicas for it.
+        state = (
+            entry.given.applied(state) if same_policy else replace(state, asked=None, contested_by="", pause=entry.given.pause)
+        )
         limits = replace(service.limits, takeover=True) if entry.dry_run else service.limits
         again, after = tick(entry.record.snapshot, state, service.deciders, limits, entry.interval_seconds)
-        if not same_policy:
-            # What it wanted was not done: nobody else changed the replicas for it.
-            state = replace(after, asked=None, contested_by="")
-        before = entry
+        state = entry.state if same_policy else after
         yield entry, again
 
 

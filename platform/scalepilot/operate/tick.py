@@ -35,13 +35,14 @@ class Deciders:
 
     Attributes:
         policy: whose target is asked for.
-        fallback: a rule on the same fields, where the policy gives nothing sound or a required field is unknown.
+        fallbacks: rules on the same fields, where the policy gives nothing sound or a required field is unknown: the first that
+            needs nothing unknown decides.
         shadows: whose targets are written down beside it, by name.
         at_rest: field → value that stands in where the policy can do without it: a service without waiting or errors.
     """
 
     policy: Policy
-    fallback: Policy
+    fallbacks: Sequence[Policy]
     shadows: Mapping[str, Policy] = field(default_factory=dict)
     at_rest: Mapping[str, float] = field(default_factory=dict)
 
@@ -139,7 +140,9 @@ def tick(snapshot: Snapshot, state: TickState, deciders: Deciders, limits: Limit
     if spec is None or mode in _SILENT:
         # The memory of a rule goes on, so that it is right when its turn comes.
         _, state = _ask("policy", deciders.policy, observation if not missing else None, state)
-        return record, replace(state, asked=spec if spec is not None else state.asked, also_asked=None)
+        # What is there when its turn comes is taken as it is: others led, or people did what they liked.
+        kept = None if mode == "standby" else state.asked if spec is None else spec
+        return record, replace(state, asked=kept, also_asked=state.also_asked if spec is None else None)
     record, state = _wanted(record, state, deciders, limits, observation, values, spec)
     down = ("telemetry",) * (mode not in ("active",)) + ("rollout",) * snapshot.replicas.rolling_out
     now = Situation(snapshot.time, spec, values.get("late_share"), values.get("error_share"), down, snapshot.replicas.paused)
@@ -299,25 +302,28 @@ def _wanted(
         wanted = None if decision is None else _sound(decision)
         if decision is not None and wanted is not None:
             return _decided(record, deciders.policy, decision, wanted), state
-        record = replace(record, reason=f"{deciders.policy.spec.name} gave no number; {deciders.fallback.spec.name} decides")
+        record = replace(record, reason=f"{deciders.policy.spec.name} gave no number; a rule decides")
     if record.mode in ("active", "degraded", "fallback"):
-        decision, state = _ask_without(deciders, values, state)
-        wanted = None if decision is None else _sound(decision)
-        if decision is not None and wanted is not None:
-            return _decided(record, deciders.fallback, decision, wanted), state
+        for rule in deciders.fallbacks:
+            decision, state = _ask_without(rule, deciders, values, state)
+            wanted = None if decision is None else _sound(decision)
+            if decision is not None and wanted is not None:
+                return _decided(record, rule, decision, wanted), state
     if record.mode == "safe" and limits.safe_replicas is not None:
         return replace(record, decider="limits.safe_replicas", wanted=max(spec, limits.safe_replicas)), state
     return record, state
 
 
-def _ask_without(deciders: Deciders, values: Mapping[str, float], state: TickState) -> tuple[Decision | None, TickState]:
-    """The fallback rule's decision if it needs nothing that is unknown: the same whatever the unknown fields may be."""
+def _ask_without(
+    rule: Policy, deciders: Deciders, values: Mapping[str, float], state: TickState
+) -> tuple[Decision | None, TickState]:
+    """A rule's decision if it needs nothing that is unknown: the same whatever the unknown fields may be."""
     rows = [
         [values.get(f.name, deciders.at_rest.get(f.name, getattr(f, side))) for f in deciders.fields] for side in ("low", "high")
     ]
     found, after = None, state
     for row in rows:
-        decision, after = _ask("fallback", deciders.fallback, np.array([row], np.float32), state)
+        decision, after = _ask(f"fallback {rule.spec.name}", rule, np.array([row], np.float32), state)
         if decision is None or (found is not None and _sound(found) != _sound(decision)):
             return None, state
         found = decision

@@ -57,10 +57,14 @@ class FileTarget:
         """What the file says."""
         try:
             spec = _number(self._path)
-            ready = spec if self._ready_path is None else _number(self._ready_path)
         except InputError as error:
             return Replicas(None, problem=str(error))
-        return Replicas(spec, ready, () if self._ready_path is None else None)
+        if self._ready_path is None:
+            return Replicas(spec, spec, ())
+        try:
+            return Replicas(spec, _number(self._ready_path))
+        except InputError as error:
+            return Replicas(spec, problem=str(error))
 
     def write(self, replicas: int, expected: int) -> Written:
         """Replace the number, if it is still the expected one."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from scalepilot.errors import did_you_mean
 from scalepilot.operate.telemetry.asking import Asking, Problem
-from scalepilot.operate.telemetry.client import PrometheusClient
+from scalepilot.operate.telemetry.client import Client
 from scalepilot.operate.telemetry.counters import Samples, scrape_seconds
 from scalepilot.operate.telemetry.fields import FieldPlan
 from scalepilot.operate.telemetry.histograms import bound_of
@@ -27,7 +27,7 @@ _REPLICA_LABELS = ("prometheus_replica", "__replica__", "replica")
 
 
 def check(
-    client: PrometheusClient,
+    client: Client,
     asking: Asking,
     sources: Mapping[str, Source],
     settings: PrometheusSettings,
@@ -76,7 +76,7 @@ def check(
     return lines
 
 
-def _elsewhere(client: PrometheusClient, asking: Asking, missing: Mapping[str, Source], now: float) -> dict[str, str]:
+def _elsewhere(client: Client, asking: Asking, missing: Mapping[str, Source], now: float) -> dict[str, str]:
     """Where a metric that was not found may be: with other labels, or under another name."""
     questions: dict[str, Any] = {}
     for name, source in missing.items():

@@ -6,10 +6,10 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -22,6 +22,7 @@ from scalepilot.operate.telemetry.counters import Samples
 if TYPE_CHECKING:
     import httpx2
 
+Read = TypeVar("Read")
 _MOST_SECRET_BYTES, _MOST_CA_BYTES = 100_000, 10_000_000
 _MOST_ANSWER_BYTES = 100_000_000
 # Of a secret: a service account's token is replaced about once an hour, in its file.
@@ -99,6 +100,31 @@ class Answer:
     result: Any
     server_time: float | None
     warnings: tuple[str, ...]
+
+
+class Client(Protocol):
+    """Who answers questions about series; see `PrometheusClient`."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        ...
+
+    def ranges(self, query: str, now: float, seconds: float) -> list[Samples]:
+        """Raw samples."""
+        ...
+
+    def vector(self, query: str, now: float, seconds: float) -> list[tuple[dict[str, str], float]]:
+        """An expression at one moment."""
+        ...
+
+    def ask(self, path: str, asked: Mapping[str, str], seconds: float) -> Answer:
+        """Anything else."""
+        ...
+
+    def close(self) -> None:
+        """Let connections go."""
+        ...
 
 
 class PrometheusClient:
@@ -188,24 +214,35 @@ class PrometheusClient:
         Raises:
             PrometheusError: no answer, or a refusal.
         """
-        deadline = time.monotonic() + seconds
         parameters = dict(asked)
         if path.startswith("query"):
             # Nobody waits for the answer by then: it need not be computed to its end.
             parameters["timeout"] = f"{max(100.0, 1000 * seconds):.0f}ms"
         long = sum(map(len, parameters.values())) > _LONGEST_GET
-        authorisation = self._authorised()
-        address, httpx = f"{self.url}/api/v1/{path}", self._httpx
+        sent: dict[str, Any] = {"data": parameters} if long else {"params": parameters}
+        return self._fetched("POST" if long else "GET", f"{self.url}/api/v1/{path}", seconds, _read, **sent)
+
+    def page(self, seconds: float) -> str:
+        """The page at the address itself, such as an exporter's /metrics.
+
+        Raises:
+            PrometheusError: no answer, or a refusal.
+        """
+        return self._fetched("GET", self._connection.url, seconds, _text)
+
+    def _fetched(
+        self, method: str, address: str, seconds: float, read: Callable[[httpx2.Response, bytes], Read], **sent: Any
+    ) -> Read:
+        deadline, authorisation, httpx = time.monotonic() + seconds, self._authorised(), self._httpx
         try:
             with self._http.stream(
-                "POST" if long else "GET",
+                method,
                 address,
-                **({"data": parameters} if long else {"params": parameters}),  # type: ignore[arg-type]
                 headers={"authorization": authorisation} if authorisation else {},
                 timeout=httpx.Timeout(seconds, connect=min(seconds, 1.0)),
+                **sent,
             ) as response:
-                body = _within(response, deadline, seconds)
-                return _read(response, body)
+                return read(response, _within(response, deadline, seconds))
         except httpx.TimeoutException:
             raise TooLargeError(f"no answer from {self.url} within {seconds:.1f} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
@@ -283,6 +320,12 @@ def _read(response: httpx2.Response, body: bytes) -> Answer:
     return Answer(result, _date(response.headers.get("date")), warnings)
 
 
+def _text(response: httpx2.Response, body: bytes) -> str:
+    if response.status_code != 200:
+        raise PrometheusError(f"HTTP {response.status_code} from {response.url.copy_with(query=None)}")
+    return body.decode("utf-8", errors="replace")
+
+
 def _date(text: str | None) -> float | None:
     try:
         return None if text is None else parsedate_to_datetime(text).timestamp()
@@ -314,4 +357,4 @@ def _samples(answer: Answer, query: str) -> list[Samples]:
     return found
 
 
-__all__ = ["Answer", "Connection", "PrometheusClient", "PrometheusError", "QueryError", "TooLargeError"]
+__all__ = ["Answer", "Client", "Connection", "PrometheusClient", "PrometheusError", "QueryError", "TooLargeError"]

@@ -13,7 +13,7 @@ from scalepilot.operate.snapshot import Reading, Replicas, Snapshot
 from scalepilot.operate.telemetry import TelemetryContext
 from scalepilot.operate.telemetry.asking import Asking, Problem
 from scalepilot.operate.telemetry.checking import check
-from scalepilot.operate.telemetry.client import PrometheusClient
+from scalepilot.operate.telemetry.client import Client, PrometheusClient
 from scalepilot.operate.telemetry.fields import FieldPlan, plan_of
 from scalepilot.operate.telemetry.measured import Measured
 from scalepilot.operate.telemetry.memory import Memory
@@ -32,9 +32,10 @@ class PrometheusTelemetry:
     Args:
         settings: its sources.
         context: whose fields are wanted.
+        client: who is asked; None for the Prometheus of the settings.
     """
 
-    def __init__(self, settings: PrometheusSettings, context: TelemetryContext) -> None:
+    def __init__(self, settings: PrometheusSettings, context: TelemetryContext, client: Client | None = None) -> None:
         self._settings, self._names = settings, [f.name for f in context.fields]
         self._plan = plan_of(context.env)
         _refuse_unused(settings, self._plan, context, self._names)
@@ -43,7 +44,7 @@ class PrometheusTelemetry:
         self._labels = {name: source.label for name, source in self._sources.items()}
         self._labels["errors"] = self._labels.get("errors") or self._labels.get("requests", "errors")
         self._memory = Memory()
-        self._client = PrometheusClient(settings.connection)
+        self._client: Client = client or PrometheusClient(settings.connection)
         self._asking = Asking()
 
     def read(self, now: float, replicas: Replicas) -> Snapshot:
@@ -130,7 +131,7 @@ class PrometheusTelemetry:
         return extra
 
 
-def _ask_source(client: PrometheusClient, source: Source, now: float, seconds: float) -> Any:
+def _ask_source(client: Client, source: Source, now: float, seconds: float) -> Any:
     if source.is_vector:
         return client.vector(source.query, now, seconds)
     return client.ranges(source.query, now, seconds)

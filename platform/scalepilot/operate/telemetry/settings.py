@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from scalepilot.config import checked
 from scalepilot.config.checks import Between, OneOf, Positive, Section
+from scalepilot.config.schema import Described
 from scalepilot.operate.telemetry.client import Connection
 
 # Containers' usage alone: cAdvisor also shows the pod's whole group of processes, which would count twice.
@@ -190,6 +191,11 @@ class PrometheusSettings(Section):
 
 
 _SETTINGS: TypeAdapter[PrometheusSettings] = TypeAdapter(PrometheusSettings)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of these settings."""
+    return _SETTINGS.json_schema(schema_generator=Described)
 
 
 def prometheus_settings(values: Mapping[str, Any]) -> PrometheusSettings:

@@ -1,0 +1,111 @@
+"""`scalepilot operate --twin`: a policy runs a simulated service for some minutes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scalepilot.errors import InputError
+
+if TYPE_CHECKING:
+    from scalepilot.operate.config import OperateConfig, Service
+    from scalepilot.operate.trial import Result
+    from scalepilot_envs.workloads import Workload
+
+_MINUTES, _PACE = 3.0, 15.0
+_MOST_MINUTES, _MOST_PACE = 1440.0, 60.0
+_RECORDS = "twin-records"
+# A working day with noise and jobs on the half hour, as in the demo.
+_BUSY_DAY = {
+    "kind": "diurnal",
+    "days": 3,
+    "low_rps": 40,
+    "high_rps": 250,
+    "noise_sigma": 0.1,
+    "noise_correlation": 0.9,
+    "burst_every_minutes": 30,
+    "burst_minutes": 5,
+    "burst_factor": 2,
+    "burst_hours": [8, 20],
+    "flash_crowd_every_hours": 0,
+}
+# Of a named workload: what three in four of the most replicas serve.
+_PEAK_SHARE = 0.75
+
+
+def run_twin(config: OperateConfig, service: Service, arguments: argparse.Namespace) -> int:
+    """Run it, and say what it cost beside the HPA.
+
+    Raises:
+        InputError: no such workload, an option out of range, or a policy for another environment.
+    """
+    from scalepilot.cli.operate_show import say
+    from scalepilot.files.stop import StopFlag
+    from scalepilot.operate.ledger import Ledger
+    from scalepilot.operate.status import status_server
+    from scalepilot.operate.trial import Trial, busiest, results, running
+    from scalepilot_envs.workloads import part_of
+
+    minutes = _number("minutes", arguments.minutes, _MINUTES, 0.1, _MOST_MINUTES)
+    pace = _number("pace", arguments.pace, _PACE, 1.0, _MOST_PACE)
+    interval = service.env.interval_seconds
+    workload = _workload(arguments.workload, service)
+    rates = busiest(part_of(workload, "all", interval), max(2, round(minutes * 60 * pace / interval)))
+    ledger = Ledger(arguments.records or Path(_RECORDS))
+    stop = StopFlag("Stopping after this decision")
+    with (
+        running(service, Trial(rates, pace), ledger) as (controller, twin, is_over),
+        status_server(controller, config.listen) as url,
+    ):
+        print(
+            f"{service.policy} runs a simulated service at {pace:g} times the speed, {len(rates)} decisions; records:"
+            f" {ledger.folder}; status: {url}/status",
+            file=sys.stderr,
+            flush=True,
+        )
+        with stop.listening():
+            controller.run(lambda: stop() or is_over(), lambda entry: say(entry, as_json=arguments.json))
+    _tell(results(service, twin), as_json=arguments.json)
+    return 0
+
+
+def _number(name: str, given: float | None, default: float, low: float, high: float) -> float:
+    value = default if given is None else given
+    if not low <= value <= high:
+        raise InputError(f"--{name}: {value:g} is not allowed; allowed: {low:g} to {high:g}")
+    return value
+
+
+def _workload(text: str | None, service: Service) -> Workload:
+    from scalepilot_envs.workloads import WORKLOADS, TraceWorkload, workload_from_mapping
+
+    if text is None:
+        return workload_from_mapping(_BUSY_DAY)
+    params = service.env.params
+    peak = _PEAK_SHARE * params.max_replicas * params.replica_capacity_rps
+    try:
+        if text in WORKLOADS and not Path(text).exists():
+            return workload_from_mapping({"kind": text, "peak_rps": peak})
+        return TraceWorkload(path=text, peak_rps=peak)
+    except ValueError as error:
+        raise InputError(f"--workload {text}: {error}") from None
+
+
+def _tell(found: list[Result], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"results": [asdict(result) for result in found]}))
+        return
+    from rich.table import Table
+
+    from scalepilot.cli.output import console
+
+    table = Table("same requests", "cost an hour", "replicas", "late", title="What it would have cost", title_justify="left")
+    for result in found:
+        table.add_row(result.name, f"{result.J_per_hour:.2f}", f"{result.replicas:.1f}", f"{100 * result.late_share:.2f} %")
+    out = console()
+    out.print(table)
+    out.print("Next: scalepilot operate log, or explain TIME, with --records twin-records", highlight=False)

@@ -1,0 +1,158 @@
+"""`scalepilot operate --twin`: a policy runs a simulated service through everything a real one would go through."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scalepilot.errors import InputError
+from scalepilot.operate.config import Service
+from scalepilot.operate.controller import Controller
+from scalepilot.operate.ledger import Ledger
+from scalepilot.operate.telemetry import TelemetryContext
+from scalepilot.operate.telemetry.prometheus import PrometheusTelemetry
+from scalepilot.operate.telemetry.scrape import ScrapedPage
+from scalepilot.operate.telemetry.settings import prometheus_settings
+from scalepilot.operate.twin import Clock, Twin, TwinTarget, exporter, living
+from scalepilot.policy import Policy
+from scalepilot.policy.rules import Hpa, HpaParameters
+from scalepilot.simulate import EpisodeSet, run_episodes
+from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.workloads import RateSeries
+
+# Scrapes an interval, as advised for a real one.
+_SCRAPES = 3
+# When monitoring fails, a share of the trial, and for how many intervals.
+_OUTAGE_AT, _OUTAGE_INTERVALS = 0.6, 5
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is tried.
+
+    Attributes:
+        rates_rps: (n,) mean rate of each interval.
+        pace: simulated seconds in a second.
+        seed: of the arrivals.
+        outage: whether monitoring fails for a while.
+    """
+
+    rates_rps: NDArray[np.float64]
+    pace: float
+    seed: int = 0
+    outage: bool = True
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one who ran the service would have paid.
+
+    Attributes:
+        name: who.
+        J_per_hour: money.
+        replicas: mean.
+        late_share: of the requests.
+    """
+
+    name: str
+    J_per_hour: float
+    replicas: float
+    late_share: float
+
+
+def busiest(series: RateSeries, steps: int) -> NDArray[np.float64]:
+    """(steps,) rates of the window that varies most."""
+    steps = min(steps, len(series))
+    starts = np.unique(np.linspace(0, len(series) - steps, 200).astype(np.int64))
+    windows = series.windows(starts, steps)
+    return np.asarray(windows[int(windows.std(axis=1).argmax())], np.float64)
+
+
+@contextlib.contextmanager
+def running(service: Service, trial: Trial, ledger: Ledger | None) -> Iterator[tuple[Controller, Twin, Callable[[], bool]]]:
+    """The twin alive, its page scraped, and a controller that is ready to run it.
+
+    Yields:
+        The controller, the twin, and whether its traffic has ended.
+
+    Raises:
+        InputError: the policy is for another environment.
+    """
+    params = service.env.params
+    if not isinstance(params, AutoscaleParams):
+        raise InputError(f"{service.policy}: was made for {service.env.env_id}; allowed with --twin: scalepilot/Autoscale-v0")
+    clock, interval = Clock(trial.pace), params.interval_seconds
+    # A little ahead, until everything stands.
+    start = ((clock() + trial.pace) // interval + 1) * interval
+    # It has been running for a while: nobody waits for a history before the first decision.
+    before = params.window_steps + 2
+    rates = np.concatenate([np.full(before, trial.rates_rps[0]), trial.rates_rps])
+    twin = Twin(params, rates, start - before * interval, trial.seed)
+    outage = start + _OUTAGE_AT * len(trial.rates_rps) * interval
+
+    def broken() -> bool:
+        return trial.outage and outage <= clock() < outage + _OUTAGE_INTERVALS * interval
+
+    with exporter(twin, clock, broken=broken) as address:
+        settings = prometheus_settings(
+            {
+                "url": address,
+                "requests": {"selector": 'app="web"', "per_replica": False},
+                "latency": {"selector": 'app="web"'},
+                "cpu": {"selector": 'pod=~"web-.*"'},
+                "backlog": {"gauge": "http_requests_queued", "selector": 'app="web"'},
+                "capacity_rps": params.replica_capacity_rps,
+            }
+        )
+        page = ScrapedPage(settings.connection, interval / _SCRAPES, clock, trial.pace)
+        for moment in np.arange(start - before * interval, start, interval / _SCRAPES).tolist():
+            twin.advance(moment)
+            page.take(twin.page(moment), moment)
+        telemetry = PrometheusTelemetry(settings, TelemetryContext(service.env, service.deciders.fields), page)
+        try:
+            clock.sleep_until(start, lambda: False)
+            with living(twin, clock):
+                page.start()
+                controller = Controller(service, telemetry, TwinTarget(twin, clock), ledger, clock=clock, pace=trial.pace)
+                yield controller, twin, lambda: twin.over
+        finally:
+            telemetry.close()
+
+
+def results(service: Service, twin: Twin) -> list[Result]:
+    """What the trial cost, beside the simulator on the same arrivals: the same policy, and the HPA with its defaults."""
+    params = service.env.params
+    steps = len(twin.intervals)
+    hours = steps / params.steps_per_hour
+    lived = twin.intervals
+    arrived = sum(interval.arrived for interval in lived)
+    name = service.deciders.policy.spec.name
+    live = Result(
+        f"{name}, here",
+        twin.J_per_hour,
+        sum(interval.billed for interval in lived) / steps,
+        sum(interval.late for interval in lived) / max(arrived, 1.0),
+    )
+    assert hours > 0
+    hpa = Hpa(HpaParameters(), params, name="hpa-default")
+    return [
+        live,
+        simulated(f"{name}, in the simulator", service.deciders.policy, twin),
+        simulated(hpa.spec.name, hpa, twin),
+    ]
+
+
+def simulated(name: str, policy: Policy, twin: Twin) -> Result:
+    """A policy in the simulator on the twin's arrivals, its orders taken up an interval late, as the twin does."""
+    steps = len(twin.intervals)
+    row = np.zeros(1, np.int64)
+    start = np.array([twin.intervals[0].start])
+    episode = EpisodeSet(name, twin.rates_rps[None, :steps], twin.arrived[None, :steps], row, row, start)
+    params = replace(twin.params, actuation_lag_steps=1)
+    columns = run_episodes(policy, episode, params)[0].columns
+    found = {key: float(columns[key][0]) for key in ("J_per_hour", "replicas_mean", "late_share")}
+    return Result(name, found["J_per_hour"], found["replicas_mean"], found["late_share"])
