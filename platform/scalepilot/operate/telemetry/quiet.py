@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from scalepilot.operate.telemetry.asking import Asking, Problem
-from scalepilot.operate.telemetry.client import PrometheusClient
+from scalepilot.operate.telemetry.client import Client
 from scalepilot.operate.telemetry.counters import Samples
 from scalepilot.operate.telemetry.selectors import joined
 from scalepilot.operate.telemetry.settings import CounterSource
 
 
 def quiet_series(
-    client: PrometheusClient, asking: Asking, wanted: CounterSource, now: float, span_seconds: float, seconds: float
+    client: Client, asking: Asking, wanted: CounterSource, now: float, span_seconds: float, seconds: float
 ) -> list[Samples]:
     """Zeros at every scrape of the targets that declare a counter and have counted nothing.
 
