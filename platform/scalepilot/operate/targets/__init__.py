@@ -15,6 +15,7 @@ KINDS = {
     "none": "scalepilot.operate.targets.none",
     "file": "scalepilot.operate.targets.file",
     "kubernetes": "scalepilot.operate.targets.kubernetes",
+    "ray_serve": "scalepilot.operate.targets.ray_serve",
 }
 # written; refused: another wrote first, nothing was changed; forbidden: a right is missing; throttled: asked to come later;
 # unknown: no answer, it may or may not have been done, so that it is read again before anything else is written.
