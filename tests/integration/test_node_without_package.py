@@ -1,4 +1,4 @@
-"""Training on a cluster of two Ray nodes, each a raylet of its own on this machine."""
+"""Training on a cluster whose node cannot import what it has to: a raylet of its own on this machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def test_a_node_that_lacks_the_package_is_one_clear_line_within_a_minute(tmp_pat
     config.write_text(
         f"env: {{id: CartPole-v1}}\noutput: {runs}\nresources: {{num_env_runners: 2}}\nppo: {{envs_per_input: 1}}\n"
     )
-    with ray_nodes([1, 1], [{}, {"PYTHONPATH": str(tmp_path)}]) as address:
+    # The driver is on no node of it, and has the package.
+    with ray_nodes([2], [{"PYTHONPATH": str(tmp_path)}]) as address:
         began = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "scalepilot.cli", "train", str(config), "--address", address],
