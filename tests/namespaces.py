@@ -36,6 +36,16 @@ class Machine:
         return ["ip", "netns", "exec", self.name, *command]
 
 
+def allowed() -> bool:
+    """Whether machines can be made here."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        return False
+    bridge = f"sp{secrets.token_hex(2)}br"
+    made = subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], capture_output=True, check=False).returncode == 0
+    subprocess.run(["ip", "link", "del", bridge], capture_output=True, check=False)
+    return made
+
+
 @contextlib.contextmanager
 def machines(count: int) -> Iterator[list[Machine]]:
     """So many, which reach each other and nothing else; skips where they cannot be made."""

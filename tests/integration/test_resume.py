@@ -93,11 +93,14 @@ def test_weights_moments_statistics_replay_and_generators_are_the_saved_ones_bit
         expected, resumed = first.iterate(), second.iterate()
         assert resumed["learning_rate"] == expected["learning_rate"] <= metrics["learning_rate"]
         assert resumed.get("epsilon") == expected.get("epsilon")
-        fresh = RLlibTrainer(experiment, task)
+        faster = config(tmp_path, algorithm, **{algorithm: {"lr": 10 * getattr(experiment, algorithm).lr}})
+        fresh = RLlibTrainer(faster, task)
         fresh.iterate()
         runner = fresh.algorithm.env_runner_group.local_env_runner
         seeds = [r._generator.initial_seed() for r in (ended, runner, begun)]
         assert seeds[0] == seeds[1] != seeds[2], "a resumed runner has streams of its own"
+        fresh.restore(tmp_path / "saved")
+        assert fresh.iterate()["learning_rate"] == pytest.approx(10 * expected["learning_rate"]), "the rate that is set now"
         fresh.close()
     finally:
         first.close()
@@ -184,7 +187,7 @@ def test_a_driver_killed_outright_is_resumed_with_at_most_one_interval_lost(
 ):
     share, total = 0.1, 40
     experiment = config(
-        tmp_path / "runs", ppo={"total_env_steps": 256 * total, "num_epochs": 20}, checkpoints={"every_share": share}
+        tmp_path / "runs", ppo={"total_env_steps": 256 * total, "num_epochs": 10}, checkpoints={"every_share": share}
     )
     process, folder = driver(experiment)
     wait_for(lambda: len(list(folder.checkpoints.glob("[0-9]*"))) == 2)

@@ -283,7 +283,8 @@ def test_without_haproxy_and_with_keys_it_answers_the_same_and_ctrl_c_ends_every
         f"policies: [{folders['hpa']}, {folders['net']}]\n"
         "ingress: plain\nport: 0\napi_key_file: keys\nhost: 0.0.0.0\nopen: [metrics]\n"
     )
-    process = start(["--config", str(tmp_path / "serve.yaml"), "--json"], cli_env)
+    # In a folder of its own, as without this variable.
+    process = start(["--config", str(tmp_path / "serve.yaml"), "--json"], {k: v for k, v in cli_env.items() if k != "RAY_TMPDIR"})
     try:
         said = json.loads(line_that_begins(process, "{"))
         assert said["ingress"] == "plain"
@@ -301,6 +302,10 @@ def test_without_haproxy_and_with_keys_it_answers_the_same_and_ctrl_c_ends_every
         status = subprocess.run(command, env=cli_env, capture_output=True, text=True, check=True).stdout
         assert re.search(r"net@7 +network +\d+ requests +default", status), status
         assert " ready" in status.splitlines()[0]
+        words = [word for child in psutil.Process(process.pid).children(recursive=True) for word in child.cmdline()]
+        session = Path(next(word for word in words if word.startswith("--session-dir=")).partition("=")[2])
+        assert session.is_dir()
     finally:
         code, left = stop(process, signal.SIGINT)
     assert (code, left) == (0, [])
+    assert not session.parents[1].exists(), "its own folder"

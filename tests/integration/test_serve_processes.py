@@ -170,7 +170,9 @@ def serving(tmp_path: Path) -> Iterator[Callable[[int], Server]]:
         server.end()
 
 
-def test_what_is_killed_is_told_and_brought_back_and_nobody_else_gets_in(serving: Callable[[int], Server]) -> None:
+def test_what_is_killed_is_told_and_brought_back_while_there_is_a_cluster_and_nobody_else_gets_in(
+    serving: Callable[[int], Server],
+) -> None:
     server = serving(1)
     nobody_gets_in(server)
     scripts = {Path(word).name for process in server.tree() for word in process.cmdline() if word.endswith(".py")}
@@ -194,31 +196,29 @@ def test_what_is_killed_is_told_and_brought_back_and_nobody_else_gets_in(serving
         server.said(r"a replica is back, after ", killed, RETURN_SECONDS)
         server.said(r"keys_unfit", killed, NOTICE_SECONDS)
         wait_for(lambda: ask(server.port) == 200)
-    folder = server.folder()
-    server.seen |= {process.pid: process for process in server.tree()}
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(60) == 0
-    assert not folder.exists()
-    assert not [process for process in server.seen.values() if process.is_running() and process.status() != "zombie"]
+    ends_with_1_and_leaves_nothing(server, ESSENTIAL[0])
 
 
 def test_without_a_part_of_the_cluster_it_ends_with_1_and_leaves_nothing_behind(serving: Callable[[int], Server]) -> None:
-    for name in ESSENTIAL:
-        server = serving(1)
-        folder = server.folder()
-        with Load(server.port):
-            time.sleep(0.5)
-            victim = server.find(name)
-            server.seen |= {process.pid: process for process in server.tree()}
-            killed = time.monotonic()
-            victim.kill()
-            noticed = server.said(r"\(process \d+\) ended: the cluster cannot continue", killed, NOTICE_SECONDS)
-            assert server.process.wait(END_SECONDS) == 1
-            took = time.monotonic() - killed
-        print(f"{name:24} said after {noticed:.1f} s, ended with 1 after {took:.1f} s")
-        assert not folder.exists(), name
-        left = [p for p in server.seen.values() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-        assert not left, (name, left)
+    for name in ESSENTIAL[1:]:
+        ends_with_1_and_leaves_nothing(serving(1), name)
+
+
+def ends_with_1_and_leaves_nothing(server: Server, name: str) -> None:
+    folder = server.folder()
+    with Load(server.port):
+        time.sleep(0.5)
+        victim = server.find(name)
+        server.seen |= {process.pid: process for process in server.tree()}
+        killed = time.monotonic()
+        victim.kill()
+        noticed = server.said(r"\(process \d+\) ended: the cluster cannot continue", killed, NOTICE_SECONDS)
+        assert server.process.wait(END_SECONDS) == 1
+        took = time.monotonic() - killed
+    print(f"{name:24} said after {noticed:.1f} s, ended with 1 after {took:.1f} s")
+    assert not folder.exists(), name
+    left = [p for p in server.seen.values() if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert not left, (name, left)
 
 
 def nobody_gets_in(server: Server) -> None:
