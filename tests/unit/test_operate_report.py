@@ -139,6 +139,7 @@ def test_hpas_run_on_the_same_requests_and_the_cheapest_is_no_dearer_than_the_de
     assert usual.J_per_hour.mean == pytest.approx(cluster.cost / 1.0, rel=0.05)
     assert usual.versus.mean == pytest.approx(0, abs=1e-6), "it is what ran"
     assert best.J_per_hour.mean <= usual.J_per_hour.mean
+    assert f"would have cost {best.J_per_hour.mean:,.2f} an hour" in judge(report).aside
 
 
 def test_the_page_needs_nothing_from_outside_and_the_figures_are_plain_data(saved):
@@ -193,7 +194,7 @@ def test_hours_without_telemetry_or_without_the_controller_are_gaps_and_not_quie
     assert {"holding", "fallback", "safe"} <= set(recorded.modes)
     assert recorded.fields["request_rate_rps_0"].known_share == pytest.approx(1 - 30 / len(entries))
     unmet = [r.text for r in judge(report).reasons if not r.ok]
-    assert any("request_rate_rps_0 was known at only" in text for text in unmet)
+    assert any("request_rate_rps_0 and 16 more were known at only" in text for text in unmet)
     page = render_page(report, "", "")
     assert "Prometheus does not answer (30×)" in page
     assert "No decisions from" in page
@@ -259,6 +260,13 @@ def test_records_on_disk_are_read_whatever_a_kill_left(tmp_path: Path, capsys: p
     assert told["report"] == str(folder / "report.html")
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "--price-per-replica-hour 0.0" in page
+    other = ["operate", "report", "tracking", "--config", str(config), "--out", str(tmp_path / "new" / "page.html")]
+    assert main(other) == 0
+    said = capsys.readouterr().out
+    assert "Deploy it? Not yet. tracking@1 would have cost" in said
+    assert "The records are those of kpa@1; what is simulated is tracking@1." in said
+    assert main(["operate", "report", "tracking", "--records", str(folder)]) == 2
+    assert "records: decisions every 120 s, tracking@1 decides every 15 s" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from scalepilot.policy.spec import PolicySpec
 from scalepilot.simulate import EpisodeSet, PlannedTargets, run_episodes
 from scalepilot.simulate.step_log import STEP_COLUMNS, StepLog
 from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
 from scalepilot_envs.autoscale.params import MAX_REPLICAS
 from scalepilot_envs.description import EnvDescription
 
@@ -230,7 +232,13 @@ class Ran:
     moved: Array
 
 
-def run(actor: Policy | Planner, pieces: Pieces, params: AutoscaleParams, times: int = 1) -> list[Ran]:
+def run(
+    actor: Policy | Planner,
+    pieces: Pieces,
+    params: AutoscaleParams,
+    times: int = 1,
+    on_step: Callable[[], None] = lambda: None,
+) -> list[Ran]:
     """Simulate an actor on all pieces, or several side by side.
 
     Args:
@@ -238,13 +246,19 @@ def run(actor: Policy | Planner, pieces: Pieces, params: AutoscaleParams, times:
         pieces: of the record.
         params: the service.
         times: how many candidates there are.
+        on_step: called after each of their steps.
 
     Returns:
         One a candidate.
     """
     episodes = pieces.episodes.repeated(times)
     log = StepLog(len(episodes), episodes.num_steps)
-    run_episodes(actor, episodes, params, on_step=log)
+
+    def keep(t: int, state: AutoscaleState, outcome: StepOutcome, desired: Array) -> None:
+        log(t, state, outcome, desired)
+        on_step()
+
+    run_episodes(actor, episodes, params, on_step=keep)
     columns = dict(zip(STEP_COLUMNS, log.steps, strict=True))
     columns["cost"] = columns["replica_cost"] + columns["late_cost"] + columns["move_cost"]
     billed = columns["billed_replicas"]
@@ -273,7 +287,9 @@ def taken_over(
     return TakenOver(policy, asked, np.tile(pieces.forced, times), env, start, limits)
 
 
-def replayed_replicas(recorded: Recorded, pieces: Pieces, params: AutoscaleParams) -> tuple[Ran, int]:
+def replayed_replicas(
+    recorded: Recorded, pieces: Pieces, params: AutoscaleParams, on_step: Callable[[], None] = lambda: None
+) -> tuple[Ran, int]:
     """The replicas that really ran, simulated.
 
     Whoever scaled did so some time within an interval, and it may take effect later. When it did is told by when the replicas
@@ -283,7 +299,7 @@ def replayed_replicas(recorded: Recorded, pieces: Pieces, params: AutoscaleParam
         What came of them, and which of `Pieces.asked` it is.
     """
     plans = PlannedTargets("what ran", pieces.asked.reshape(-1, pieces.asked.shape[2]))
-    found = run(plans, pieces, replace(params, actuation_lag_steps=0), times=SHIFTS)
+    found = run(plans, pieces, replace(params, actuation_lag_steps=0), SHIFTS, on_step)
     ready = recorded["ready"][pieces.rows]
     seen = np.isfinite(ready)
     off = [float(np.abs(ran.ready - ready)[seen].mean()) if seen.any() else 0.0 for ran in found]

@@ -9,7 +9,7 @@ from typing import Any
 
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.operate.day_report import HOURS_A_MONTH, DayReport, Figures
-from scalepilot.operate.day_verdict import differences, judge, off_by
+from scalepilot.operate.day_verdict import differences, judge, late_text, off_by
 from scalepilot.operate.ledger import utc
 from scalepilot.operate.recorded import FieldHealth, Spell
 from scalepilot.operate.tick import Mode
@@ -61,6 +61,7 @@ def to_json(report: DayReport) -> dict[str, Any]:
         "answer": verdict.answer,
         "sentence": verdict.sentence,
         "reasons": [vars(reason) for reason in verdict.reasons],
+        "aside": verdict.aside,
         "contenders": [_plain({**vars(f), "month": f.month}) for f in report.figures],
         "agreement": _plain({**vars(agreement), "share": agreement.share}),
         "fields": {name: _plain(_health(health)) for name, health in recorded.fields.items()},
@@ -114,6 +115,7 @@ def render_page(report: DayReport, command: str, records: str) -> str:
         "outcome": {"yes": "better", "no": "worse", "not yet": "unsure"}[verdict.answer],
         "sentence": verdict.sentence,
         "reasons": verdict.reasons,
+        "aside": verdict.aside,
         "figures": _big_figures(report),
         "wide_chart": image_address(day_chart(chart, WIDE)),
         "narrow_chart": image_address(day_chart(chart, NARROW)),
@@ -153,7 +155,7 @@ def _row(name: str, *values: str, detail: str = "", intervals: Sequence[str] = (
 
 
 def _contender(f: Figures) -> dict[str, Any]:
-    late = f"{percent(f.late_share.mean)} %" if math.isfinite(f.late_share.mean) else DASH
+    late = late_text(f.late_share.mean) if math.isfinite(f.late_share.mean) else DASH
     month = Interval(*(HOURS_A_MONTH * x for x in (f.versus.mean, f.versus.low, f.versus.high)))
     return _row(
         f.name,
@@ -217,7 +219,7 @@ def _big_figures(report: DayReport) -> list[dict[str, str]]:
         },
         _against("Cost an hour", money(ours.J_per_hour.mean), money(rival.J_per_hour.mean), other),
         _against("Replicas, mean", f"{ours.replicas_mean:,.1f}", f"{rival.replicas_mean:,.1f}", other),
-        _against("Late requests", f"{percent(ours.late_share.mean)} %", f"{percent(rival.late_share.mean)} %", other),
+        _against("Late requests", late_text(ours.late_share.mean), late_text(rival.late_share.mean), other),
     ]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -184,7 +185,11 @@ def priced(service: Service, prices: Mapping[str, float]) -> AutoscaleParams:
 
 
 def day_report(
-    recorded: Recorded, service: Service, params: AutoscaleParams, hpas: Sequence[HpaParameters] = HPA_SETTINGS
+    recorded: Recorded,
+    service: Service,
+    params: AutoscaleParams,
+    hpas: Sequence[HpaParameters] = HPA_SETTINGS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> DayReport:
     """The figures of recorded decisions.
 
@@ -193,22 +198,37 @@ def day_report(
         service: the policy and its limits.
         params: prices, SLO and physics, of `priced`.
         hpas: HPAs beside it; the first is shown, and the cheapest.
+        progress: called with the steps that are simulated so far, and all that will be.
 
     Raises:
-        InputError: the records know too little to be simulated.
+        InputError: the records know too little to be simulated, or are of another interval.
     """
+    if recorded.interval_seconds != service.env.interval_seconds:
+        raise InputError(
+            f"records: decisions every {recorded.interval_seconds:g} s, {service.policy} decides every"
+            f" {service.env.interval_seconds:g} s; allowed: records of the same interval (the --config it ran with says so)"
+        )
     simulated = as_recorded(recorded, params)
     pieces = cut(recorded, simulated)
-    ran, shift = replayed_replicas(recorded, pieces, simulated)
+    steps = itertools.count(1)
+    total = pieces.episodes.num_steps * (3 if hpas else 2)
+
+    def tell() -> None:
+        progress(next(steps), total)
+
+    ran, shift = replayed_replicas(recorded, pieces, simulated, tell)
     actor = taken_over(service.deciders.policy, pieces, shift, service.env, limits=service.limits)
-    ours = run(actor, pieces, simulated)[0]
+    ours = run(actor, pieces, simulated, on_step=tell)[0]
     agreement = _agreement(recorded, pieces, shift, ran, params, simulated)
     who = "what ran" if recorded.dry_run else f"{service.policy} (ran)"
     told: list[tuple[str, Role, str, Ran]] = [
         (who, "ran", "the recorded replicas, simulated", ran),
         (service.policy, "policy", "in closed loop, within its limits", ours),
     ]
-    told += _hpas(hpas, service, pieces, shift, simulated)
+    if hpas:
+        rule = Hpa([one for one in hpas for _ in range(len(pieces.episodes))], service.env)
+        several = taken_over(rule, pieces, shift, service.env, times=len(hpas))
+        told += _first_and_cheapest(hpas, run(several, pieces, simulated, len(hpas), tell))
     counted = _Counted(recorded, pieces, simulated)
     figures = tuple(counted.figures(name, role, detail, one, ran) for name, role, detail, one in told)
     runs = {role: one for _, role, _, one in reversed(told)}
@@ -217,14 +237,8 @@ def day_report(
     )
 
 
-def _hpas(
-    settings: Sequence[HpaParameters], service: Service, pieces: Pieces, shift: int, params: AutoscaleParams
-) -> list[tuple[str, Role, str, Ran]]:
-    """The first, and the cheapest: what nobody could have done better with an HPA."""
-    if not settings:
-        return []
-    rule = Hpa([one for one in settings for _ in range(len(pieces.episodes))], service.env)
-    found = run(taken_over(rule, pieces, shift, service.env, times=len(settings)), pieces, params, times=len(settings))
+def _first_and_cheapest(settings: Sequence[HpaParameters], found: Sequence[Ran]) -> list[tuple[str, Role, str, Ran]]:
+    """Of the HPAs; the cheapest is what nobody could have known beforehand."""
     at = int(np.argmin([one.cost.sum() for one in found]))
     best = f"{_told(settings[at])}: the cheapest of {len(settings)} settings on this very record"
     return [("HPA, defaults", "hpa", _told(settings[0]), found[0]), ("HPA, best", "hpa", best, found[at])]

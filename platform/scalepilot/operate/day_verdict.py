@@ -37,11 +37,13 @@ class Verdict:
         answer: yes where everything holds; no where the policy does harm or costs more; else not yet.
         sentence: what it would cost, and what it saves.
         reasons: what was asked, in order of weight.
+        aside: how an HPA would have done; "" where none was tried.
     """
 
     answer: Answer
     sentence: str
     reasons: tuple[Reason, ...]
+    aside: str = ""
 
 
 def judge(report: DayReport) -> Verdict:
@@ -51,7 +53,7 @@ def judge(report: DayReport) -> Verdict:
         answer: Answer = "yes"
     else:
         answer = "no" if any(reason.forbids and not reason.ok for reason in reasons) else "not yet"
-    return Verdict(answer, _sentence(report), reasons)
+    return Verdict(answer, _sentence(report), reasons, _aside(report))
 
 
 def differences(report: DayReport) -> tuple[Interval, Interval]:
@@ -71,11 +73,30 @@ def _sentence(report: DayReport) -> str:
     month = HOURS_A_MONTH * (ours.J_per_hour.mean - rival.J_per_hour.mean)
     against = "" if dry else f" of {rival.name}"
     saves = "as much" if round(abs(month)) == 0 else f"{abs(month):,.0f} a month {'less' if month < 0 else 'more'}"
-    late = f"{percent(ours.late_share.mean)} % of the requests late instead of {percent(rival.late_share.mean)} %"
+    late = f"{late_text(ours.late_share.mean)} of the requests late instead of {late_text(rival.late_share.mean)}"
     name = ours.name if dry else report.policy
     verb = "would have cost" if dry else "costs"
     costs = f"{money(ours.J_per_hour.mean)} an hour instead of {money(rival.J_per_hour.mean)}{against}"
     return f"{name} {verb} {costs}: {saves}, with {late}."
+
+
+def _aside(report: DayReport) -> str:
+    hpas = [f for f in report.figures if f.role == "hpa"]
+    if not hpas:
+        return ""
+    best, ours = hpas[-1], report.of("policy")
+    month = HOURS_A_MONTH * (best.J_per_hour.mean - ours.J_per_hour.mean)
+    detail = best.detail.partition(":")[0]
+    than = f"{abs(month):,.0f} a month {'less' if month < 0 else 'more'} than {ours.name}" if round(abs(month)) else "as much"
+    return (
+        f"For comparison: an HPA with the best settings for this very record ({detail}) would have cost"
+        f" {money(best.J_per_hour.mean)} an hour, {than}, with {late_text(best.late_share.mean)} late."
+    )
+
+
+def late_text(share: float) -> str:
+    """A share of requests with its sign: never 0 where there are some."""
+    return "under 0.001 %" if 0 < share < 1e-5 else f"{percent(share)} %"
 
 
 def _reasons(report: DayReport) -> Iterator[Reason]:
@@ -99,7 +120,9 @@ def _reasons(report: DayReport) -> Iterator[Reason]:
         ok = share >= t.required_field_share
         least = f"{100 * t.required_field_share:g} % is asked for"
         told = f"Every required field was known at {_percent(share)} % of the decisions or more; {least}."
-        yield Reason(ok, told if ok else f"{worst.name} was known at only {_percent(share)} % of the decisions; {least}.")
+        alike = sum(h.known == worst.known for h in required) - 1
+        name = f"{worst.name} and {alike} more were" if alike else f"{worst.name} was"
+        yield Reason(ok, told if ok else f"{name} known at only {_percent(share)} % of the decisions; {least}.")
     decisions = sum(recorded.modes.values())
     decided = (recorded.modes["active"] + recorded.modes["degraded"]) / decisions
     text = f"The policy decided {_percent(decided)} % of the time; {100 * t.decided_share:g} % is asked for."
