@@ -85,10 +85,16 @@ def check_declared(owner: object) -> None:
             continue
         if not field.pair:
             check_number(owner, field.name, bound.low, bound.high, above=bound.above, whole=field.whole)
-        elif not (is_number(value[0], bound.low, bound.high, above=bound.above) and is_number(value[1], value[0], bound.high)):
+            continue
+        numbers = {"above": bound.above, "whole": field.whole}
+        if not (
+            is_number(value[0], bound.low, bound.high, **numbers) and is_number(value[1], value[0], bound.high, whole=field.whole)
+        ):
             upper = ", finite" if math.isinf(bound.high) else f" <= {bound.high:.15g}"
-            below = "<" if bound.above else "<="
-            raise ValueError(f"{field.name}: {list(value)} is not allowed; allowed: {bound.low:g} {below} low <= high{upper}")
+            below, kind = "<" if bound.above else "<=", "whole numbers, " if field.whole else ""
+            raise ValueError(
+                f"{field.name}: {list(value)} is not allowed; allowed: {kind}{bound.low:g} {below} low <= high{upper}"
+            )
 
 
 def is_number(value: Any, low: float, high: float, *, above: bool = False, whole: bool = False) -> bool:

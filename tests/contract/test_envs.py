@@ -32,7 +32,17 @@ VARIANTS = {
             "randomisation": {"measurement_noise": (0.05, 0.3)},
             "params": {"metric_lag_steps": 3},
         },
-        "late": {"workload": {"kind": "diurnal", "days": 1}, "params": {"actuation_lag_steps": 2}},
+        "live": {
+            "workload": {"kind": "diurnal", "days": 1},
+            "randomisation": {
+                "actuation_lag_steps": (0, 3),
+                "measurement_phase": (0.0, 1.0),
+                "field_dropout": (0.0, 0.5),
+                "rate_dropout": (0.0, 0.5),
+                "stuck_share": (0.0, 0.5),
+                "startup_scale": (0.25, 3.0),
+            },
+        },
     },
     "scalepilot/QueueScaling-v0": {
         "plain": {},

@@ -445,7 +445,7 @@ def test_measurement_noise_has_the_deviation_asked_for_mean_1_and_is_independent
     batch = AutoscaleBatch(40, workload=STEADY, randomisation={"measurement_noise": (0.2, 0.2)}, episode_steps=60)
     batch.seed_streams(list(range(40)))
     batch.reset_batch()
-    factors = np.moveaxis(batch._noise, 1, 0).reshape(3, -1)
+    factors = np.moveaxis(batch.disturbances.noise, 1, 0).reshape(3, -1)
     assert factors.mean(axis=1) == pytest.approx([1, 1, 1], abs=0.015)
     assert factors.std(axis=1) == pytest.approx([0.2] * 3, abs=0.015)
     assert np.abs(np.corrcoef(factors) - np.eye(3)).max() < 0.06
@@ -458,9 +458,9 @@ def test_measurement_noise_is_drawn_apart_from_everything_else_and_anew_each_epi
     batch = AutoscaleBatch(2, workload=STEADY, randomisation={"measurement_noise": (0.1, 0.3)}, episode_steps=8)
     batch.seed_streams([0, 1])
     batch.reset_batch()
-    first = batch._noise.copy()
+    first = batch.disturbances.noise.copy()
     batch.reset_batch()
-    assert (first != batch._noise).all()
+    assert (first != batch.disturbances.noise).all()
     assert (first[..., 0] != first[..., 1]).all()
 
 

@@ -13,13 +13,16 @@ class DelayedTargets:
 
     Args:
         num_envs: services.
-        lag_steps: 1 or more: with 1 a target takes effect at the end of its own step.
+        longest_steps: most steps of lag, 1 or more.
+        lag_steps: (num_envs,) whole steps of each: with 1 a target takes effect at the end of its own step, with 0 at its
+            beginning. Read again in each step: an episode may draw another.
     """
 
-    def __init__(self, num_envs: int, lag_steps: int) -> None:
-        # Ring: the row that is written next holds the oldest target.
-        self._targets = np.zeros((lag_steps, num_envs))
-        self._next = 0
+    def __init__(self, num_envs: int, longest_steps: int, lag_steps: NDArray[np.int64]) -> None:
+        self._targets = np.zeros((longest_steps, num_envs))
+        self._newest = 0
+        self._columns = np.arange(num_envs)
+        self._lag_steps = lag_steps
 
     def fill(self, mask: NDArray[np.bool_], total: Array) -> None:
         """Begin episodes where `mask` is true: nothing is on its way.
@@ -30,9 +33,13 @@ class DelayedTargets:
         """
         self._targets[:, mask] = total[mask]
 
-    def due(self, target: Array) -> Array:
-        """Take this step's targets, and return those that take effect at its end, (num_envs,)."""
-        self._targets[self._next] = target
-        self._next = (self._next + 1) % len(self._targets)
-        due: Array = self._targets[self._next]
-        return due
+    def at_once(self, target: Array, total: Array) -> Array:
+        """(num_envs,) replicas once this step's targets are given: as many as before, but where nothing is late."""
+        self._newest = (self._newest + 1) % len(self._targets)
+        self._targets[self._newest] = target
+        return np.where(self._lag_steps == 0, target, total)
+
+    def at_the_end(self, total: Array) -> Array:
+        """(num_envs,) replicas once the targets have taken effect that are due at the end of the step."""
+        due = self._targets[(self._newest + 1 - self._lag_steps) % len(self._targets), self._columns]
+        return np.where(self._lag_steps == 0, total, due)

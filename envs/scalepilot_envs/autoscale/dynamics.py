@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot_envs.autoscale.actuation import DelayedTargets
+from scalepilot_envs.autoscale.disturbances import UNDISTURBED, Disturbances, Interval
 from scalepilot_envs.autoscale.latency import waiting_for
 from scalepilot_envs.autoscale.measurement import Measurements, Record
 from scalepilot_envs.autoscale.objective import StepCost, step_cost
 from scalepilot_envs.autoscale.observation import NUM_STARTING_QUARTERS, clock_columns, clock_fields
-from scalepilot_envs.autoscale.params import AutoscaleParams
+from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
 
 Array = NDArray[np.float64]
 _INITIAL_UTILISATION = 0.7
@@ -38,16 +39,24 @@ class AutoscaleState:
 
     Attributes (all float64):
         ready: (num_envs,) replicas that serve.
-        starting: (longest start-up, num_envs) replicas by steps still to go; row 0 serves from the next step.
+        starting: (longest start-up, num_envs) replicas by steps still to go; row 0 serves from the next step,
+            but for those that are stuck, which stay in it.
+        stuck: (the same) how many of them never serve; None where every one does.
         backlog: (num_envs,) requests waiting.
         cpu, late_share, error_share, latency_p95_seconds: (num_envs,) of the newest interval, as they are.
-        measurements: the same and the rates as monitoring shows them: late or noisy, if asked for.
+        measurements: the same and the rates as monitoring shows them: late, noisy or with gaps, if asked for.
         capacity_rps: (num_envs,) requests/s of one replica.
         startup_steps: (num_envs,) integers.
         delayed: targets that are yet to take effect; None where each does at once.
     """
 
-    def __init__(self, params: AutoscaleParams, num_envs: int, longest_startup_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        params: AutoscaleParams,
+        num_envs: int,
+        longest_startup_steps: int | None = None,
+        disturbances: Disturbances | None = None,
+    ) -> None:
         self.params = params
         self.num_envs = num_envs
         longest = longest_startup_steps or params.startup_steps
@@ -60,8 +69,11 @@ class AutoscaleState:
         self.latency_p95_seconds = np.zeros(num_envs)
         self.capacity_rps = np.full(num_envs, params.replica_capacity_rps)
         self.startup_steps = np.full(num_envs, params.startup_steps)
-        self.measurements = Measurements(params, num_envs)
-        self.delayed = DelayedTargets(num_envs, params.actuation_lag_steps) if params.actuation_lag_steps else None
+        d = disturbances or Disturbances(params, Randomisation(), num_envs, 0)
+        self.measurements = Measurements(params, num_envs, d.phase)
+        self.delayed = DelayedTargets(num_envs, d.longest_lag_steps, d.lag_steps) if d.longest_lag_steps else None
+        self._stuck_share = d.stuck_share
+        self.stuck = None if d.stuck_share is None else np.zeros((longest, num_envs))
         self._columns = np.arange(num_envs)
         self._share_startup()
 
@@ -77,7 +89,7 @@ class AutoscaleState:
         first_rate_rps: Array,
         capacity_rps: Array | None = None,
         startup_steps: NDArray[np.int64] | None = None,
-        noise: Array | None = None,
+        first: Interval = UNDISTURBED,
     ) -> None:
         """Start episodes where `mask` is true: idle pipeline, no backlog, replicas for 70 % utilisation.
 
@@ -86,7 +98,7 @@ class AutoscaleState:
             first_rate_rps: (num_envs,) rate of the first interval; it also fills the history.
             capacity_rps: (num_envs,) drawn capacities; unchanged if None.
             startup_steps: (num_envs,) drawn start-up times, at most the pipeline's length; unchanged if None.
-            noise: (3, num_envs) factors on the measured rate, utilisation and latency; None for none.
+            first: what disturbs the interval before the first step.
         """
         p = self.params
         if capacity_rps is not None:
@@ -102,9 +114,11 @@ class AutoscaleState:
         self.late_share = np.where(mask, 0.0, self.late_share)
         self.error_share = np.where(mask, 0.0, self.error_share)
         self.latency_p95_seconds = np.where(mask, p.service_time_seconds, self.latency_p95_seconds)
-        self.measurements.fill(mask, first_rate_rps, self._record(), noise)
+        self.measurements.fill(mask, first_rate_rps, self._record(), first.blur)
         if self.delayed is not None:
             self.delayed.fill(mask, ready)
+        if self.stuck is not None:
+            self.stuck[:, mask] = 0.0
 
     @property
     def total(self) -> Array:
@@ -117,25 +131,24 @@ class AutoscaleState:
     def _record(self) -> Record:
         return Record(self.cpu, self.latency_p95_seconds, self.late_share, self.error_share, self.backlog)
 
-    def step(self, target: Array, arrived: Array, noise: Array | None = None) -> StepOutcome:
+    def step(self, target: Array, arrived: Array, now: Interval = UNDISTURBED) -> StepOutcome:
         """Advance one interval.
 
         Args:
             target: (num_envs,) desired replicas; clipped to [min_replicas, max_replicas].
             arrived: (num_envs,) requests that arrive in the interval.
-            noise: (3, num_envs) factors on the measured rate, utilisation and latency; None for none.
+            now: what disturbs the interval.
 
         Source:
             shared specification `golden/autoscale.py`, replayed by the tests to 1e-9.
         """
         p = self.params
         billed = np.clip(target, float(p.min_replicas), float(p.max_replicas))
+        before = self.total
         if self.delayed is not None:
-            target, billed = billed, self.total
-            change = np.zeros(self.num_envs)
-        else:
-            change = billed - self.total
-            self._apply(change)
+            billed = self.delayed.at_once(billed, before)
+        change = billed - before
+        self._apply(change, now.stuck_chance)
 
         served_rps = self.ready * self.capacity_rps
         arrival_rps = arrived / p.interval_seconds
@@ -154,13 +167,12 @@ class AutoscaleState:
         self.error_share = error_share
         self.latency_p95_seconds = p.service_time_seconds + wait.wait_p95_seconds + self._draining(backlog, served_rps, arrived)
         self.backlog = backlog
-        self.measurements.add(arrival_rps, self._record(), noise)
-        self.ready = self.ready + self.starting[0]
-        self.starting[:-1] = self.starting[1:]
-        self.starting[-1] = 0.0
+        self.measurements.add(arrival_rps, self._record(), now.blur)
+        self._advance_startup()
         if self.delayed is not None:
-            change = self.delayed.due(target) - billed
-            self._apply(change)
+            late_change = self.delayed.at_the_end(billed) - billed
+            self._apply(late_change, now.stuck_chance)
+            change = change + late_change
         return StepOutcome(step_cost(p, billed, late, change), arrived, late, dropped, billed, change)
 
     def _utilisation(self, work: Array, capacity: Array) -> Array:
@@ -176,21 +188,45 @@ class AutoscaleState:
         longest = np.where(arrived > 0, self.params.max_wait_seconds, 0.0)
         return np.where(served_rps > 0, backlog / np.where(served_rps > 0, served_rps, 1.0), longest)
 
-    def _apply(self, change: Array) -> None:
-        """Order new replicas, or cancel the newest orders first and then ready ones."""
+    def _apply(self, change: Array, stuck_chance: Array | None) -> None:
+        """Order new replicas, or cancel stuck ones first, then the newest orders, and then ready ones."""
         ordered = np.maximum(change, 0.0)
-        if self._same_startup:
-            self.starting[self.startup_steps[0] - 1] += ordered
-        else:
-            self.starting[self.startup_steps - 1, self._columns] += ordered
+        self._order(self.starting, ordered)
+        if self.stuck is not None and stuck_chance is not None:
+            # The share of an order, rounded up or down by chance: each replica of it is stuck with that probability.
+            self._order(self.stuck, np.minimum(np.floor(ordered * self._stuck_share + stuck_chance), ordered))
         surplus = np.maximum(-change, 0.0)
         if not surplus.any():
             return
+        if self.stuck is not None:
+            for row, stuck in zip(self.starting[::-1], self.stuck[::-1], strict=True):
+                cancelled = np.minimum(surplus, stuck)
+                stuck -= cancelled
+                row -= cancelled
+                surplus -= cancelled
         for row in self.starting[::-1]:
             cancelled = np.minimum(surplus, row)
             row -= cancelled
             surplus -= cancelled
         self.ready = self.ready - surplus
+
+    def _order(self, rows: Array, count: Array) -> None:
+        if self._same_startup:
+            rows[self.startup_steps[0] - 1] += count
+        else:
+            rows[self.startup_steps - 1, self._columns] += count
+
+    def _advance_startup(self) -> None:
+        """Those in row 0 serve from now on; stuck ones stay there."""
+        if self.stuck is None:
+            self.ready = self.ready + self.starting[0]
+            _shift(self.starting)
+            return
+        never = self.stuck[0].copy()
+        self.ready = self.ready + (self.starting[0] - never)
+        for rows in (self.starting, self.stuck):
+            _shift(rows)
+            rows[0] += never
 
     @property
     def newest_rate_rps(self) -> Array:
@@ -227,3 +263,8 @@ class AutoscaleState:
                 raise ValueError("observe_clock: the episode has no clock; give unix_seconds")
             out[num_fields:] = clock_columns(p, unix_seconds)
         return out
+
+
+def _shift(rows: Array) -> None:
+    rows[:-1] = rows[1:]
+    rows[-1] = 0.0

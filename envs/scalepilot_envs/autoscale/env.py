@@ -35,9 +35,9 @@ from numpy.typing import NDArray
 
 from scalepilot_envs.autoscale.action import DEFAULT_MOVES, Move, MoveTable
 from scalepilot_envs.autoscale.description import ENV_ID as ENV_ID
+from scalepilot_envs.autoscale.disturbances import Disturbances
 from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
 from scalepilot_envs.autoscale.levels import at_drawn_level
-from scalepilot_envs.autoscale.measurement import NOISE_KINDS, drawn_noise
 from scalepilot_envs.autoscale.observation import clock_fields, observation_fields
 from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
 from scalepilot_envs.autoscale.render import as_picture, as_text, drawn_columns
@@ -51,7 +51,7 @@ from scalepilot_envs.streams import Streams
 from scalepilot_envs.workloads import Part, RateSeries, Workload, part_of, workload_from_mapping
 
 # One stream an environment and kind: a draw of one never shifts another's.
-_STREAMS = ("window", "arrivals", "randomisation", "measurement")
+_STREAMS = ("window", "arrivals", "randomisation")
 EPISODE_STEPS = 1920
 _EPISODE_METRICS = {
     "late_share": EpisodeMetric("late_requests", per="arrived_requests"),
@@ -123,15 +123,14 @@ class AutoscaleBatch(ScalingBatch):
         self._low = np.array([f.low for f in self.fields])[:, None]
         self._high = np.array([f.high for f in self.fields])[:, None]
         longest = int(np.ceil(self.params.startup_seconds * self.randomisation.startup_scale[1] / self.params.interval_seconds))
-        self.state = AutoscaleState(self.params, num_envs, longest)
+        self.disturbances = Disturbances(self.params, self.randomisation, num_envs, episode_steps)
+        self.state = AutoscaleState(self.params, num_envs, longest, self.disturbances)
         self._rates = np.zeros((episode_steps, num_envs))
         self._arrived = np.zeros((episode_steps, num_envs))
-        # Factors of each interval, the one before the first step included.
-        self._noise = np.ones((episode_steps + 1, NOISE_KINDS, num_envs)) if self.randomisation.measurement_noise[1] else None
         self._start_seconds = np.zeros(num_envs)
         self._step_index = np.zeros(num_envs, dtype=np.int64)
         self._columns = np.arange(num_envs)
-        self._streams = Streams(_STREAMS)
+        self._streams = Streams((*_STREAMS, *self.disturbances.stream_kinds))
         self._history = History(num_envs)
         self._cost_per_hour = np.zeros(num_envs)
 
@@ -145,7 +144,8 @@ class AutoscaleBatch(ScalingBatch):
         Args:
             mask: (num_envs,) which to reset; all if None.
             options: {"rates_rps": (num_envs, episode_steps), "arrived": the same shape, "start_unix_seconds": (num_envs,)}
-                replaces the draw; `arrived` alone may be left out. Given episodes are measured without noise.
+                replaces the draw; `arrived` alone may be left out. Given episodes are undisturbed: what is drawn for
+                training's measurements, targets and orders is left out.
         """
         mask = np.ones(self.num_envs, dtype=np.bool_) if mask is None else mask
         if options and "rates_rps" in options:
@@ -156,7 +156,7 @@ class AutoscaleBatch(ScalingBatch):
         self._step_index[mask] = 0
         self._history.clear(mask)
         self._cost_per_hour[mask] = 0.0
-        self.state.reset(mask, self._rates[0], capacity, startup, None if self._noise is None else self._noise[0])
+        self.state.reset(mask, self._rates[0], capacity, startup, self.disturbances.first())
         return self.observe()
 
     def _load(self, mask: BoolArray, options: dict[str, Any]) -> None:
@@ -172,8 +172,7 @@ class AutoscaleBatch(ScalingBatch):
             else:
                 scale = 1.0 if "arrived" in options else self.params.interval_seconds
                 self._arrived[:, mask] = values.T[:, mask] * scale
-        if self._noise is not None:
-            self._noise[:, :, mask] = 1.0
+        self.disturbances.clear(mask)
         begin = np.asarray(options.get("start_unix_seconds", self.series.start_unix_seconds), dtype=np.float64)
         self._start_seconds[mask] = np.broadcast_to(begin, (self.num_envs,))[mask]
 
@@ -194,10 +193,7 @@ class AutoscaleBatch(ScalingBatch):
             self._arrived[:, i] = (
                 self._streams.of("arrivals", i).poisson(requests) if self.arrivals_kind == "poisson" else requests
             )
-            if self._noise is not None:
-                self._noise[:, :, i] = drawn_noise(
-                    steps + 1, self.randomisation.measurement_noise, self._streams.of("measurement", i)
-                )
+            self.disturbances.draw(i, self._streams)
             self._start_seconds[i] = series.start_unix_seconds + start * p.interval_seconds
             capacity[i] = p.replica_capacity_rps * capacity_scale
             startup[i] = int(np.ceil(p.startup_seconds * startup_scale / p.interval_seconds))
@@ -259,8 +255,7 @@ class AutoscaleBatch(ScalingBatch):
         at = np.minimum(self._step_index, self.episode_steps - 1)
         # A copy either way: the caller may keep it past the reset that overwrites these rows.
         arrived = self._arrived[at[0]].copy() if (at == at[0]).all() else self._arrived[at, self._columns]
-        noise = None if self._noise is None else self._noise[at + 1, :, self._columns].T
-        outcome = self.state.step(desired_replicas, arrived, noise)
+        outcome = self.state.step(desired_replicas, arrived, self.disturbances.at(at))
         self._step_index += 1
         return outcome
 

@@ -1,4 +1,4 @@
-"""What monitoring has recorded of a service: late by a scrape delay, blurred by noise, as asked for."""
+"""What monitoring has recorded of a service: late, out of phase, blurred or with gaps, as asked for."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from scalepilot_envs.autoscale.params import AutoscaleParams
 Array = NDArray[np.float64]
 # Kinds of noise, in the order of the factors: one on the rate, one on the utilisation, one on the latency.
 NOISE_KINDS = 3
+# Fields that not every service can show: latency, late share, error share and backlog, in this order.
+OPTIONAL_FIELDS = 4
 
 
 class Record(NamedTuple):
@@ -25,16 +27,31 @@ class Record(NamedTuple):
     backlog: Array
 
 
+class Blur(NamedTuple):
+    """What keeps one interval from being shown as it is; None where nothing does.
+
+    Attributes:
+        noise: (NOISE_KINDS, num_envs) factors.
+        missing: (OPTIONAL_FIELDS, num_envs) whether a field is shown as of a service at rest.
+        repeated: (num_envs,) whether the rate before is shown again.
+    """
+
+    noise: Array | None = None
+    missing: NDArray[np.bool_] | None = None
+    repeated: NDArray[np.bool_] | None = None
+
+
 class Measurements:
     """The newest rates and records of `num_envs` services, seen `metric_lag_steps` late.
 
     Args:
         params: history, window and lag.
         num_envs: services.
+        phase: (num_envs,) share of an interval by which the measured window is behind, read again in each step; None for none.
     """
 
-    def __init__(self, params: AutoscaleParams, num_envs: int) -> None:
-        self._params, self._num_envs = params, num_envs
+    def __init__(self, params: AutoscaleParams, num_envs: int, phase: Array | None = None) -> None:
+        self._params, self._num_envs, self._phase = params, num_envs, phase
         lag = params.metric_lag_steps
         # Ring of the newest rates, its newest row shared by all. Two columns at least: numpy sums a single column
         # pairwise and several row by row, and a batch of one must round like any other.
@@ -43,27 +60,51 @@ class Measurements:
         # Records are never written to again: they hold the arrays of their step.
         empty = Record(*(np.zeros(num_envs) for _ in Record._fields))
         self._records: deque[Record] = deque([empty] * (lag + 1), maxlen=lag + 1)
+        # The newest interval as it was, of which the next window may show a part.
+        self._before = np.zeros(num_envs), empty
 
-    def fill(self, mask: NDArray[np.bool_], rate_rps: Array, record: Record, noise: Array | None = None) -> None:
+    def fill(self, mask: NDArray[np.bool_], rate_rps: Array, record: Record, blur: Blur | None = None) -> None:
         """Forget what was before, where `mask` is true: everything is as at the first interval.
 
         Args:
             mask: (num_envs,).
             rate_rps: (num_envs,).
             record: of the first interval.
-            noise: (NOISE_KINDS, num_envs) factors; None for none.
+            blur: of the same.
         """
-        rate_rps, record = _blurred(rate_rps, record, noise)
+        if self._phase is not None:
+            rate_before, record_before = self._before
+            self._before = np.where(mask, rate_rps, rate_before), _where(mask, record, record_before)
+        rate_rps, record = self._blurred(rate_rps, record, blur)
         self._rates[:, : self._num_envs][:, mask] = rate_rps[mask]
         for i, old in enumerate(self._records):
-            self._records[i] = Record(*(np.where(mask, new, kept) for new, kept in zip(record, old, strict=True)))
+            self._records[i] = _where(mask, record, old)
 
-    def add(self, rate_rps: Array, record: Record, noise: Array | None = None) -> None:
+    def add(self, rate_rps: Array, record: Record, blur: Blur | None = None) -> None:
         """Record an interval; arguments as of `fill`."""
-        rate_rps, record = _blurred(rate_rps, record, noise)
+        if self._phase is not None:
+            before, self._before = self._before, (rate_rps, record)
+            rate_rps, record = _straddling(self._phase, before, self._before)
+        rate_rps, record = self._blurred(rate_rps, record, blur)
         self._newest = (self._newest + 1) % len(self._rates)
         self._rates[self._newest, : self._num_envs] = rate_rps
         self._records.append(record)
+
+    def _blurred(self, rate_rps: Array, record: Record, blur: Blur | None) -> tuple[Array, Record]:
+        if blur is None:
+            return rate_rps, record
+        if blur.noise is not None:
+            rate_rps = rate_rps * blur.noise[0]
+            record = record._replace(
+                cpu=np.minimum(record.cpu * blur.noise[1], 1.0), latency_p95_seconds=record.latency_p95_seconds * blur.noise[2]
+            )
+        if blur.repeated is not None:
+            rate_rps = np.where(blur.repeated, self.newest_rate_rps, rate_rps)
+        if blur.missing is not None:
+            at_rest = (self._params.service_time_seconds, 0.0, 0.0, 0.0)
+            shown = (np.where(no, rest, value) for no, rest, value in zip(blur.missing, at_rest, record[1:], strict=True))
+            record = Record(record.cpu, *shown)
+        return rate_rps, record
 
     @property
     def newest_rate_rps(self) -> Array:
@@ -92,12 +133,22 @@ class Measurements:
             out[row] = values
 
 
-def _blurred(rate_rps: Array, record: Record, noise: Array | None) -> tuple[Array, Record]:
-    if noise is None:
-        return rate_rps, record
-    return rate_rps * noise[0], record._replace(
-        cpu=np.minimum(record.cpu * noise[1], 1.0), latency_p95_seconds=record.latency_p95_seconds * noise[2]
-    )
+def _where(mask: NDArray[np.bool_], record: Record, other: Record) -> Record:
+    return Record(*(np.where(mask, new, kept) for new, kept in zip(record, other, strict=True)))
+
+
+def _straddling(phase: Array, before: tuple[Array, Record], newest: tuple[Array, Record]) -> tuple[Array, Record]:
+    """What a window shows that began `phase` of an interval before the newest one.
+
+    Utilisation and backlog by time; latency and shares by requests. A quantile of two intervals is not the mean of theirs: this
+    is near it.
+    """
+    (old_rate, old), (new_rate, new) = before, newest
+    old_requests = phase * old_rate
+    rate_rps = (1.0 - phase) * new_rate + old_requests
+    by_requests = np.where(rate_rps > 0, old_requests / np.where(rate_rps > 0, rate_rps, 1.0), phase)
+    shares = Record(phase, by_requests, by_requests, by_requests, phase)
+    return rate_rps, Record(*((1.0 - share) * a + share * b for share, a, b in zip(shares, new, old, strict=True)))
 
 
 def drawn_noise(num_steps: int, relative_deviation: tuple[float, float], rng: np.random.Generator) -> Array:

@@ -20,6 +20,8 @@ StartupFactor = Annotated[float, Between(0, 100, above=True)]
 Noise = Annotated[float, Between(0, 100)]
 SurgeMinutes = Annotated[float, Between(0, 10_080, above=True)]
 Minutes = Annotated[float, Between(0, 10_080)]
+Share = Annotated[float, Between(0, 1)]
+Lag = Annotated[int, Between(0, MAX_STEPS)]
 
 LoadBalancing = Literal["central", "random"]
 WaitingProbability = Literal["sakasegawa", "erlang_c"]
@@ -77,8 +79,8 @@ class AutoscaleParams:
     reward_per_currency: Positive = 24.0
     load_balancing: LoadBalancing = "central"
     waiting_probability: WaitingProbability = "sakasegawa"
-    metric_lag_steps: Annotated[int, Between(0, MAX_STEPS)] = 0
-    actuation_lag_steps: Annotated[int, Between(0, MAX_STEPS)] = 0
+    metric_lag_steps: Lag = 0
+    actuation_lag_steps: Lag = 0
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
 
@@ -124,7 +126,7 @@ class AutoscaleParams:
 
 @dataclass(frozen=True)
 class Randomisation:
-    """Ranges drawn again each episode in training; off (all 1) by default.
+    """Ranges drawn again each episode in training; off by default.
 
     Attributes:
         workload_scale: (low, high) factor on the request rates, uniform.
@@ -141,11 +143,20 @@ class Randomisation:
         surge_minutes: (low, high) how long one lasts, uniform; it comes and goes within a minute.
         measurement_noise: (low, high) of the relative standard deviation, uniform an episode, of independent lognormal
             factors (mean 1) on each measured rate, CPU utilisation and latency; costs and replica counts stay exact.
+        actuation_lag_steps: (low, high) whole steps by which targets take effect late, in place of the service's own; None
+            leaves it alone.
+        measurement_phase: (low, high) share of an interval, uniform, by which the measured window is behind: it shows so much
+            of the interval before and the rest of the newest.
+        field_dropout: (low, high) probability, uniform, that latency, late share, error share or backlog, each for itself, is
+            missing in a step and shown as of a service at rest: the service time and 0.
+        rate_dropout: (low, high) probability, uniform, that the newest rate is missing in a step; the one before is shown again.
+        stuck_share: (low, high) probability, uniform, that a replica ordered never serves: it is billed and shown as starting
+            until a scale-down removes it, before any other.
     """
 
     workload_scale: tuple[Factor, Factor] = (1.0, 1.0)
     peak_rps: tuple[Positive, Positive] | None = None
-    peak_share: Annotated[float, Between(0, 1)] = 0.5
+    peak_share: Share = 0.5
     smoothing_minutes: tuple[Minutes, Minutes] = (0.0, 0.0)
     capacity_scale: tuple[Factor, Factor] = (1.0, 1.0)
     startup_scale: tuple[StartupFactor, StartupFactor] = (1.0, 1.0)
@@ -153,6 +164,11 @@ class Randomisation:
     surge_factor: tuple[Factor, Factor] = (1.5, 2.5)
     surge_minutes: tuple[SurgeMinutes, SurgeMinutes] = (5.0, 15.0)
     measurement_noise: tuple[Noise, Noise] = (0.0, 0.0)
+    actuation_lag_steps: tuple[Lag, Lag] | None = None
+    measurement_phase: tuple[Share, Share] = (0.0, 0.0)
+    field_dropout: tuple[Share, Share] = (0.0, 0.0)
+    rate_dropout: tuple[Share, Share] = (0.0, 0.0)
+    stuck_share: tuple[Share, Share] = (0.0, 0.0)
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
 
