@@ -25,7 +25,7 @@ class ScalepilotPolicy:
         policy: run or policy folder on the controller's node, or a rule such as `hpa:target=0.6`.
         service: of a rule: parameters of Autoscale-v0 that describe the service.
         limits: as `limits` of operate.yaml.
-        fallback: rule that decides where the policy cannot.
+        fallback: rules that decide where the policy cannot, in order; None for the usual ones.
         assume: field → value that stands in where it is unknown.
         shadows: further policies or rules, whose decisions are written down.
         capacity_rps: requests/s one replica serves; None to learn it, from that of the policy.
@@ -37,7 +37,7 @@ class ScalepilotPolicy:
         policy: str,
         service: Mapping[str, Any] | None = None,
         limits: Mapping[str, Any] | None = None,
-        fallback: str = "hpa",
+        fallback: Sequence[str] | None = None,
         assume: Mapping[str, float] | None = None,
         shadows: Sequence[str] = (),
         capacity_rps: float | None = None,
@@ -56,7 +56,7 @@ class ScalepilotPolicy:
             "service": dict(service or {}),
             # Serve carries out what the policy returns, and nothing else scales the deployment: nobody contests it.
             "limits": {"takeover": True, **(limits or {})},
-            "fallback": fallback,
+            **({} if fallback is None else {"fallback": list(fallback)}),
             "assume": dict(assume or {}),
             "shadows": list(shadows),
         }
