@@ -134,6 +134,7 @@ def test_days_are_the_truth_and_an_unscraped_hour_is_a_gap(capsys, tmp_path, rec
         (COUNTER, (*PODS, *EXPECTED)),
         (f"sum(rate({COUNTER}[2m]))", (*PODS, *EXPECTED)),
         (f"sum(rate({COUNTER}[5m]))", (*PODS, *EXPECTED)),
+        (f"sum(rate({COUNTER}[5m]))", ()),
     ],
 )
 def test_three_weeks_are_the_truth_and_an_unscraped_hour_is_a_gap(capsys, tmp_path, weeks, query, options):

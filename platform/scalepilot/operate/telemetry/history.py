@@ -227,7 +227,17 @@ def _of_expression(client: PrometheusClient, wanted: Wanted, progress: Progress)
 
 def _on_grid(client: PrometheusClient, query: str, wanted: Wanted, progress: Progress = lambda share: None) -> dict[str, Array]:
     """Series → (num_steps,) its values at the end of each step, NaN where there is none."""
-    ends, found, at, points = wanted.ends, dict[str, Array](), 0, _MOST_POINTS
+    found: dict[str, Array] = {}
+    for labels, numbers, values in _parts(client, query, wanted, progress):
+        found.setdefault(labels, np.full(wanted.num_steps, np.nan))[numbers] = values
+    return found
+
+
+def _parts(
+    client: PrometheusClient, query: str, wanted: Wanted, progress: Progress = lambda share: None
+) -> Iterator[tuple[str, NDArray[np.int64], Array]]:
+    """Labels, (n,) numbers of steps and (n,) values of each series, a part of the time after the other."""
+    ends, at, points = wanted.ends, 0, _MOST_POINTS
     while at < len(ends):
         upto = min(len(ends), at + points)
         try:
@@ -239,12 +249,27 @@ def _on_grid(client: PrometheusClient, query: str, wanted: Wanted, progress: Pro
             continue
         for one in part:
             labels = ", ".join(f"{name}={value}" for name, value in sorted(one.labels.items()))
-            values = found.setdefault(labels, np.full(len(ends), np.nan))
-            numbers = np.rint((one.times - ends[0]) / wanted.step_seconds).astype(np.int64)
-            values[numbers] = one.values
+            yield labels, np.rint((one.times - ends[0]) / wanted.step_seconds).astype(np.int64), one.values
         at = upto
         progress(at / len(ends))
-    return found
+
+
+def _holes(client: PrometheusClient, wanted: Wanted) -> NDArray[np.bool_]:
+    """(num_steps,) where the counters of a pod were not there for a while, and then went on: it was not scraped."""
+    lost = np.zeros(wanted.num_steps, dtype=np.bool_)
+    for selector in selectors(wanted.query):
+        if hint_of(selector.partition("{")[0]) != "counter":
+            continue
+        last: dict[str, tuple[int, float]] = {}
+        for labels, numbers, values in _parts(client, f"sum by (namespace, pod, instance) ({selector})", wanted):
+            at, value = last.get(labels, (int(numbers[0]), float(values[0])))
+            numbers, values = np.append(at, numbers), np.append(value, values)
+            # Whoever begins again from zero was not there meanwhile.
+            for i in np.flatnonzero((np.diff(numbers) > 1) & (np.diff(values) >= 0)):
+                lost[numbers[i] + 1 : numbers[i + 1]] = True
+            last[labels] = int(numbers[-1]), float(values[-1])
+    forward = max(_ranges(wanted.query), default=0.0)
+    return _long_enough(lost, wanted.step_seconds, _LOOKBACK_SECONDS, forward)
 
 
 def _covered(
@@ -252,7 +277,7 @@ def _covered(
 ) -> list[tuple[NDArray[np.bool_], str]]:
     """The steps in which fewer pods were scraped than there were."""
     if wanted.coverage is None and wanted.expected is None:
-        return []
+        return [] if is_counter else [(_holes(client, wanted), "a pod was not scraped")]
     pods = _one(client, wanted, "--coverage", wanted.coverage) if wanted.coverage else np.asarray(seen, dtype=np.float64)
     if pods is None:
         raise InputError("--expected: is compared with --coverage; allowed: both, or a counter")
