@@ -156,13 +156,16 @@ def _lines(series: str, times: Array, values: Array) -> list[str]:
 
 
 @contextmanager
-def backfilled(folder: Path, *texts: str, scrape: Sequence[dict[str, object]] = ()) -> Iterator[str]:
+def backfilled(
+    folder: Path, *texts: str, scrape: Sequence[dict[str, object]] = (), web: dict[str, object] | None = None
+) -> Iterator[str]:
     """The URL of a Prometheus of its own that holds what is given; see `Fleet.openmetrics`.
 
     Args:
         folder: for its files.
         texts: OpenMetrics; their times end more than two hours before now, or a block of theirs would be too young.
         scrape: what it scrapes beside, as in its configuration.
+        web: its certificate and users, as in its web configuration.
     """
     promtool, data = binary("promtool"), folder / "tsdb"
     for number, text in enumerate(texts):
@@ -174,15 +177,19 @@ def backfilled(folder: Path, *texts: str, scrape: Sequence[dict[str, object]] = 
     config.write_text(yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": list(scrape)}))
     address = f"{HOST}:{free_port(HOST, 0)}"
     command = [binary("prometheus"), f"--config.file={config}", f"--storage.tsdb.path={data}", f"--web.listen-address={address}"]
+    if web is not None:
+        (folder / "web.yaml").write_text(yaml.safe_dump(web))
+        command.append(f"--web.config.file={folder / 'web.yaml'}")
+    url = f"{'http' if web is None else 'https'}://{address}"
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen([*command, "--storage.tsdb.retention.time=10y"], stdout=log, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + 30
-        while not _is_ready(f"http://{address}/-/ready"):
+        while not _is_ready(f"{url}/-/ready"):
             assert process.poll() is None, (folder / "prometheus.log").read_text()
             assert time.monotonic() < deadline, "Prometheus did not start"
             time.sleep(0.05)
-        yield f"http://{address}"
+        yield url
     finally:
         process.terminate()
         process.wait(timeout=20)
@@ -190,6 +197,7 @@ def backfilled(folder: Path, *texts: str, scrape: Sequence[dict[str, object]] = 
 
 def _is_ready(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=2).status_code == 200
+        # Whoever wants a password is there as well.
+        return httpx.get(url, timeout=2, verify=False).status_code in (200, 401)
     except httpx.TransportError:
         return False

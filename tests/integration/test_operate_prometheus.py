@@ -441,6 +441,47 @@ def test_tokens_passwords_and_tenants_are_sent(gate, tmp_path, begun):
     assert broken == [f"telemetry: HTTP 200 from {gate}/api/v1/query: this is not the API of a Prometheus"]
 
 
+# "test", as in Prometheus' own guide.
+BCRYPT = "$2b$12$hNf2lSsxfm0.i4a.1kVpSOVyBCfIB51VRjgBUyv6kdnyTlgWj81Ay"
+
+
+def certified(folder):
+    """A key and a certificate for 127.0.0.1, which is its own authority."""
+    import datetime as dt
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "prometheus")])
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now - dt.timedelta(days=1)).not_valid_after(now + dt.timedelta(days=1))
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = made.add_extension(addresses, False).add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    (folder / "cert.pem").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(pem))
+    return {"cert_file": str(folder / "cert.pem"), "key_file": str(folder / "key.pem")}
+
+
+def test_a_prometheus_with_a_certificate_and_a_password_is_read(tmp_path, begun):
+    web = {"tls_server_config": certified(tmp_path), "basic_auth_users": {"me": BCRYPT}}
+    with backfilled(tmp_path, FLEETS["one"][1].openmetrics(5.0, begun), web=web) as url:
+        known = {"user": "me", "password_file": private(tmp_path / "password", "test"), "ca_file": str(tmp_path / "cert.pem")}
+
+        def rate(**settings):
+            read = telemetry(url, "one", **settings).read(begun + 1500, Replicas(1, 1, ()))
+            return read.readings["request_rate_rps_0"]
+
+        assert rate(**known).value == pytest.approx(day(np.array(1492.5)), rel=0.05)
+        assert "CERTIFICATE_VERIFY_FAILED" in rate(**{**known, "ca_file": None}).problem
+        wrong = private(tmp_path / "wrong", "guess")
+        assert "HTTP 401" in rate(**{**known, "password_file": wrong}).problem
+        assert "HTTP 401" in rate(ca_file=known["ca_file"]).problem
+
+
 def test_a_secret_that_others_can_read_is_refused(gate, tmp_path, begun):
     path = tmp_path / "token"
     path.write_text("abc")

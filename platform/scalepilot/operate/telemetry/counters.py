@@ -25,7 +25,6 @@ _DUE, _LATE = 1.5, 2.5
 _PLAUSIBLE, _FEW = 4.0, 10.0
 # Without any sample for so many intervals or scrapes, what came within is spread over too long a time to be told apart.
 _LONGEST_HOLE = 3.0
-_INSTANCE_LABELS = ("namespace", "pod", "instance")
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,9 @@ class Samples:
 
     @property
     def instance(self) -> tuple[str, ...]:
-        """What it was scraped from: series of one replica have the same."""
-        return tuple(self.labels.get(name, "") for name in _INSTANCE_LABELS)
+        """What it was scraped from: series of one replica have the same, also where several of its ports are scraped."""
+        names = ("namespace", "pod") if "pod" in self.labels else ("job", "instance")
+        return tuple(self.labels.get(name, "") for name in names)
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,16 @@ def risen(values: Array) -> Array:
     """(n,) what a counter has counted since its first sample; where it falls it began again from zero."""
     rises = np.diff(values, prepend=values[0])
     return np.cumsum(np.where(rises < 0, values, rises))
+
+
+def busiest_rate(series: Iterable[Samples]) -> float:
+    """The highest rate of an instance between two samples; 0 where none has two."""
+    rates: dict[tuple[str, ...], float] = {}
+    for one in series:
+        if len(one.times) > 1:
+            highest = float((np.diff(risen(one.values)) / np.diff(one.times)).max())
+            rates[one.instance] = rates.get(one.instance, 0.0) + highest
+    return max(rates.values(), default=0.0)
 
 
 def scrape_seconds(series: Iterable[Samples]) -> float | None:
@@ -207,17 +217,13 @@ class _Beginnings:
         self._moments, self._begun, self._scrape = moments, begun, scrape
         self._first: dict[tuple[str, ...], float] = {}
         self._at_first: dict[tuple[str, ...], float] = {}
-        rates: dict[tuple[str, ...], float] = {}
         for one in series:
             key, start = one.instance, float(one.times[0])
             if start < self._first.get(key, np.inf):
                 self._first[key], self._at_first[key] = start, 0.0
             if start == self._first[key]:
                 self._at_first[key] += float(one.values[0])
-            if len(one.times) > 1:
-                rate = float(risen(one.values)[-1] / (one.times[-1] - start))
-                rates[key] = rates.get(key, 0.0) + rate
-        self._busiest = max(rates.values(), default=0.0)
+        self._busiest = busiest_rate(series)
 
     def line(self, one: Samples) -> _Line:
         """A series as a line, from zero where it is known to have begun there."""
@@ -266,4 +272,4 @@ def newest_values(series: Sequence[Samples]) -> tuple[list[tuple[Mapping[str, st
     return [(one.labels, float(one.values[-1])) for one in there], newest
 
 
-__all__ = ["Array", "Counters", "Keep", "Samples", "newest_values", "risen", "scrape_seconds"]
+__all__ = ["Array", "Counters", "Keep", "Samples", "busiest_rate", "newest_values", "risen", "scrape_seconds"]

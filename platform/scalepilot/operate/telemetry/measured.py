@@ -222,6 +222,8 @@ class Measured:
             # Without requests nobody waits, whether a histogram has begun to exist or not.
             if count.value == 0 and not isinstance(self.answers.get("latency"), Problem) and "latency" in self.answers:
                 return Reading(at_rest, f"{self.labels['latency']} (no requests)", count.age_seconds)
+            if self.series("latency"):
+                return self.reading("latency", None, None, 'no buckets: it has no series with le="+Inf"')
             return self.missing("latency")
         buckets, newest = self.latency
         if math.isnan(buckets.total):

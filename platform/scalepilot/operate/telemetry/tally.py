@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.operate.telemetry.counters import Array, Samples, risen, scrape_seconds
+from scalepilot.operate.telemetry.counters import Array, Samples, busiest_rate, risen, scrape_seconds
 
 # Without a sample for so many scrapes, an instance was not scraped; for fewer, some scrapes failed.
 _LONGEST_HOLE = 3.0
@@ -48,7 +48,7 @@ class Tally:
             return
         self._scrape = scrape_seconds(fresh) or self._scrape or self.step_seconds
         self._begun = min(self._begun, *(float(one.times[0]) for one in fresh))
-        busiest = self._busiest(fresh)
+        busiest = busiest_rate(fresh)
         at_first = self._at_first(fresh)
         for one in fresh:
             self._take(one, self._scrape, busiest, at_first)
@@ -88,14 +88,6 @@ class Tally:
         if not new.any():
             return None
         return Samples(one.labels, np.insert(one.times[new], 0, known[0]), np.insert(one.values[new], 0, known[1]))
-
-    def _busiest(self, series: Sequence[Samples]) -> float:
-        rates: dict[tuple[str, ...], float] = {}
-        for one in series:
-            if len(one.times) > 1:
-                rate = float(risen(one.values)[-1] / (one.times[-1] - one.times[0]))
-                rates[one.instance] = rates.get(one.instance, 0.0) + rate
-        return max(rates.values(), default=0.0)
 
     def _at_first(self, series: Sequence[Samples]) -> dict[tuple[str, ...], tuple[float, float]]:
         """Instance that is new → its first moment, and what its series had counted then."""
