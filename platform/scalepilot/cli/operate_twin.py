@@ -9,12 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalepilot.errors import InputError
+from scalepilot.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from scalepilot.operate.config import OperateConfig, Service
     from scalepilot.operate.trial import Result
-    from scalepilot_envs.workloads import Workload
+    from scalepilot_envs.workloads import RateSeries
 
 _MINUTES, _PACE = 3.0, 15.0
 _MOST_MINUTES, _MOST_PACE = 1440.0, 60.0
@@ -48,13 +48,10 @@ def run_twin(config: OperateConfig, service: Service, arguments: argparse.Namesp
     from scalepilot.operate.ledger import Ledger
     from scalepilot.operate.status import status_server
     from scalepilot.operate.trial import Trial, busiest, results, running
-    from scalepilot_envs.workloads import part_of
-
     minutes = _number("minutes", arguments.minutes, _MINUTES, 0.1, _MOST_MINUTES)
     pace = _number("pace", arguments.pace, _PACE, 1.0, _MOST_PACE)
     interval = service.env.interval_seconds
-    workload = _workload(arguments.workload, service)
-    rates = busiest(part_of(workload, "all", interval), max(2, round(minutes * 60 * pace / interval)))
+    rates = busiest(_series(arguments.workload, service), max(2, round(minutes * 60 * pace / interval)))
     ledger = Ledger(arguments.records or Path(_RECORDS))
     stop = StopFlag("Stopping after this decision")
     with (
@@ -80,19 +77,22 @@ def _number(name: str, given: float | None, default: float, low: float, high: fl
     return value
 
 
-def _workload(text: str | None, service: Service) -> Workload:
-    from scalepilot_envs.workloads import WORKLOADS, TraceWorkload, workload_from_mapping
+def _series(text: str | None, service: Service) -> RateSeries:
+    from scalepilot_envs.workloads import WORKLOADS, TraceWorkload, part_of, workload_from_mapping
 
-    if text is None:
-        return workload_from_mapping(_BUSY_DAY)
-    params = service.env.params
+    params, interval = service.env.params, service.env.interval_seconds
     peak = _PEAK_SHARE * params.max_replicas * params.replica_capacity_rps
     try:
-        if text in WORKLOADS and not Path(text).exists():
-            return workload_from_mapping({"kind": text, "peak_rps": peak})
-        return TraceWorkload(path=text, peak_rps=peak)
+        if text is None:
+            return part_of(workload_from_mapping(_BUSY_DAY), "all", interval)
+        if Path(text).exists() or Path(text).suffix:
+            return part_of(TraceWorkload(path=text, peak_rps=peak), "all", interval)
+        if text in WORKLOADS:
+            return part_of(workload_from_mapping({"kind": text, "peak_rps": peak}), "all", interval)
     except ValueError as error:
         raise InputError(f"--workload {text}: {error}") from None
+    hint = did_you_mean(text, WORKLOADS)
+    raise InputError(f"--workload {text}: neither a file nor a kind; allowed: a trace file, or {', '.join(WORKLOADS)}{hint}")
 
 
 def _tell(found: list[Result], *, as_json: bool) -> None:

@@ -156,9 +156,9 @@ def _policy(text: str, service: dict[str, Any], env: EnvDescription | None = Non
         if env is None:
             env = _described(service)
         return _rule(text, env, "policy"), env
+    policy = load_policy(find_policy_folder(Path(text)))
     if service and env is None:
         raise ConfigError(f"service: {text} brings its own; allowed: service beside a rule")
-    policy = load_policy(find_policy_folder(Path(text)))
     return policy, env_of(policy.spec)
 
 

@@ -26,6 +26,9 @@ Array = NDArray[np.float64]
 # Bounds of the histogram beside the one that tells late requests; in units of the service time.
 _BOUNDS = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 1000.0)
 
+# Looks at what is asked for elsewhere, an interval.
+_LOOKS = 10
+
 
 @dataclass
 class Clock:
@@ -332,20 +335,21 @@ def living(twin: Twin, clock: Clock, spec: Callable[[], int] | None = None) -> I
     Args:
         twin: which.
         clock: its own.
-        spec: replicas asked for elsewhere, such as at a real Deployment, read at every moment of the grid; None where they are
+        spec: replicas asked for elsewhere, such as at a real Deployment, looked at some times an interval; None where they are
             ordered at the twin itself.
     """
     ended = threading.Event()
 
     def live() -> None:
-        interval = twin.params.interval_seconds
+        pause = twin.params.interval_seconds / (1 if spec is None else _LOOKS)
         while not ended.is_set() and not twin.over:
             now = clock()
             if spec is not None:
+                # Whoever does not answer is asked again.
                 with contextlib.suppress(Exception):
                     twin.order(spec())
             twin.advance(now)
-            clock.sleep_until((now // interval + 1) * interval, ended.is_set)
+            clock.sleep_until((now // pause + 1) * pause, ended.is_set)
 
     thread = threading.Thread(target=live, name="twin", daemon=True)
     thread.start()

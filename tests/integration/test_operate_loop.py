@@ -1,0 +1,69 @@
+"""The whole loop with real parts: Prometheus, the controller and an API server around a simulated service."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from tests import real_kubernetes
+from tests.live_loop import Loop, live_loop, run_for, service_of, summary
+from tests.real_kubernetes import Kubernetes
+
+from scalepilot.operate.replay import replayed
+
+pytestmark = pytest.mark.slow
+INTERVAL, HEALTHY = 1.0, 22
+# Longer than a sample may be old.
+OUTAGE_SECONDS = 5.0
+
+
+@pytest.fixture(scope="module")
+def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubernetes]:
+    folder = tmp_path_factory.mktemp("loop") / "cluster"
+    with real_kubernetes.running(folder, real_kubernetes.cache(tmp_path_factory)) as found:
+        yield found
+
+
+def _outage(loop: Loop, process: int) -> tuple[list[int], list[str]]:
+    """What the replicas were while a process stood still, and the modes until all was well again."""
+    before = len(loop.controller.entries)
+    os.kill(process, signal.SIGSTOP)
+    try:
+        end = time.monotonic() + OUTAGE_SECONDS
+        run_for(loop, lambda: time.monotonic() > end)
+    finally:
+        os.kill(process, signal.SIGCONT)
+    held = [entry.record.snapshot.replicas.spec for entry in list(loop.controller.entries)[before:]]
+    deadline = time.monotonic() + 30
+    run_for(loop, lambda: loop.controller.entries[-1].record.mode == "active" or time.monotonic() > deadline)
+    return [n for n in held if n is not None], [entry.record.mode for entry in list(loop.controller.entries)[before:]]
+
+
+def test_a_rule_costs_what_the_simulator_says_and_outages_remove_nothing(kubernetes: Kubernetes, tmp_path: Path):
+    service = service_of("tracking:utilisation=0.7", INTERVAL, window_steps=10)
+    with live_loop(kubernetes, tmp_path, service, decisions=120) as loop:
+        run_for(loop, lambda: len(loop.controller.entries) >= HEALTHY)
+        found = summary(loop)
+        assert set(found["modes"]) <= {"active", "standby", "starting"}
+        assert found["modes"]["active"] >= HEALTHY - 3, found
+        assert found["outcomes"]["written"] >= 10
+        assert 0.9 < found["ratio"] < 1.1, found
+
+        prometheus = next(p for p in psutil.Process().children() if p.name() == "prometheus")
+        held, modes = _outage(loop, prometheus.pid)
+        assert "holding" in modes
+        assert modes[-1] == "active", modes
+        assert held == sorted(held), "something was removed"
+
+        held, modes = _outage(loop, kubernetes.server)
+        assert {"holding", "standby"} & {*modes}
+        assert modes[-1] == "active", modes
+        assert held == sorted(held)
+    pairs = list(replayed(tmp_path / "records-shop", service))
+    assert [again.target for _, again in pairs] == [entry.record.target for entry, _ in pairs]
+    assert [again.mode for _, again in pairs] == [entry.record.mode for entry, _ in pairs]
