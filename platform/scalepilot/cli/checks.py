@@ -179,8 +179,12 @@ def _operate(a: argparse.Namespace) -> Iterator[_Rule]:
         yield ("out", "price_per_replica_hour", "price_per_late_request"), "here; allowed: scalepilot operate report"
     if word != "log":
         yield ("last",), "here; allowed: scalepilot operate log"
-    if not word:
-        yield ("records",), "here; allowed: records in --config, and with log, explain and report"
+    if not word and not a.twin:
+        yield ("records",), "here; allowed: records in --config, and with log, explain, report and --twin"
+    if not a.twin:
+        yield ("workload", "minutes", "pace"), "without --twin"
+    else:
+        yield ("dry_run", "check", "once", "replay"), "with --twin, which can harm nothing"
 
 
 def _workload(a: argparse.Namespace) -> Iterator[_Rule]:

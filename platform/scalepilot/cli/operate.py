@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, metavar="M", help="of --twin: how long (default: 3)")
     parser.add_argument("--pace", type=float, metavar="N", help="of --twin: simulated seconds in a second (default: 15)")
     parser.add_argument(
-        "--records", metavar="FOLDER", type=Path, help="of `log`, `explain` and `report` (default: operate-records)"
+        "--records", metavar="FOLDER", type=Path, help="of `log`, `explain`, `report` and --twin (default: operate-records)"
     )
     parser.add_argument("--last", type=int, default=20, metavar="N", help="decisions that `log` shows (default: %(default)s)")
     parser.add_argument("--out", metavar="FILE", type=Path, help="of `report` (default: report.html in the folder of records)")
@@ -71,10 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
         InputError: an unfit configuration, policy, limit or record, before anything is scaled.
     """
     words: list[str] = arguments.what
-    if not arguments.twin:
-        for name in ("workload", "minutes", "pace"):
-            if getattr(arguments, name) is not None:
-                raise InputError(f"--{name}: is not used without --twin; allowed: with it")
     if words[:1] and words[0] in _WORDS and not Path(words[0]).exists():
         return write(words[1:], arguments) if words[0] == "report" else _look(words, arguments)
     if len(words) > 1:

@@ -48,6 +48,7 @@ def run_twin(config: OperateConfig, service: Service, arguments: argparse.Namesp
     from scalepilot.operate.ledger import Ledger
     from scalepilot.operate.status import status_server
     from scalepilot.operate.trial import Trial, busiest, results, running
+
     minutes = _number("minutes", arguments.minutes, _MINUTES, 0.1, _MOST_MINUTES)
     pace = _number("pace", arguments.pace, _PACE, 1.0, _MOST_PACE)
     interval = service.env.interval_seconds
