@@ -19,7 +19,7 @@ from scalepilot.serve.http.listen import free_port
 
 Array = NDArray[np.float64]
 # What is drawn in closed form elsewhere is added up here, in steps of so many seconds.
-_STEP_SECONDS = 0.05
+_STEP_SECONDS = 0.1
 DURATION, MEAN_SECONDS = "http_request_duration_seconds", 0.12
 BOUNDS = (0.05, 0.1, 0.25, 0.5, 1.0, float("inf"))
 

@@ -46,12 +46,13 @@ def fleet(name, pods=PODS, rate=day, **options):
     return Fleet(pods, END, rate, labels=f'namespace="shop",app="{name}"', cpu_per_request=0.02, **options)
 
 
+FEW = tuple(Pod(f"few-{i}", 0) for i in range(3))
 FLEETS = {
     "third": (5.0, fleet("third")),
     "whole": (15.0, fleet("whole")),
     "one": (5.0, fleet("one", (Pod("one-0", 0),))),
-    "healthy": (5.0, fleet("healthy", error_share=0.0, late_share=0.0)),
-    "silent": (5.0, fleet("silent", rate=lambda times: np.where(times < 600, 50.0, 0.0))),
+    "healthy": (5.0, fleet("healthy", FEW, error_share=0.0, late_share=0.0)),
+    "silent": (5.0, fleet("silent", FEW, rate=lambda times: np.where(times < 600, 50.0, 0.0))),
     "half": (5.0, fleet("half", tuple(Pod(f"half-{i}", 0, unscraped=((1500, END),) if i % 2 else ()) for i in range(10)))),
 }
 GAUGES_AT = 1500.0
@@ -124,7 +125,7 @@ def test_every_field_is_true_through_restarts_and_pods_that_come_and_go(promethe
     scrape, truth = FLEETS[name]
     reads = telemetry(prometheus, name, capacity_rps=20.0)
     errors, spent = {}, time.process_time()
-    moments = np.arange(700.0, END - 5, 7 * INTERVAL if name == "one" else 2 * INTERVAL)
+    moments = np.arange(700.0, END - 5, 9 * INTERVAL if name == "one" else 3 * INTERVAL)
     for at in moments:
         ready = truth.ready(at)
         snapshot = reads.read(begun + at, Replicas(ready, ready, ()))
@@ -168,7 +169,7 @@ def test_a_healthy_and_a_silent_service_leave_no_field_empty(prometheus, begun):
 def test_half_the_replicas_unscraped_are_unknown_whether_seen_to_go_or_not(prometheus, begun):
     reads = telemetry(prometheus, "half")
     replicas = Replicas(10, 10, ())
-    for at in np.arange(1200.0, 1505, INTERVAL):
+    for at in np.arange(1440.0, 1505, INTERVAL):
         snapshot = reads.read(begun + at, replicas)
         assert snapshot.readings["request_rate_rps_0"].value == pytest.approx(day(np.array(at - 7.5)), rel=0.05)
     # Past what the samples tell of the others.
@@ -315,8 +316,10 @@ def test_a_prometheus_that_is_away_is_one_line(begun):
 # The templates of `env show`
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def ask(prometheus):
+    client = httpx.Client(base_url=prometheus, timeout=10)
+
     def asked(promql, at, name, scrape):
         filled = string.Template(promql).substitute(
             selector=f'namespace="shop",app="{name}"',
@@ -325,13 +328,14 @@ def ask(prometheus):
             window=f"{INTERVAL + scrape:g}s",
             step=f"{INTERVAL:g}",
         )
-        answer = httpx.get(f"{prometheus}/api/v1/query", params={"query": filled, "time": at}, timeout=10).json()
+        answer = client.get("/api/v1/query", params={"query": filled, "time": at}).json()
         assert answer["status"] == "success", (promql, answer)
         values = [float(one["value"][1]) for one in answer["data"]["result"]]
         assert len(values) <= 1, promql
         return values[0] if values else None
 
-    return asked
+    yield asked
+    client.close()
 
 
 @pytest.mark.parametrize(("name", "allowed"), [("third", 0.10), ("whole", 0.15)])
@@ -466,6 +470,7 @@ def certified(folder):
     return {"cert_file": str(folder / "cert.pem"), "key_file": str(folder / "key.pem")}
 
 
+@pytest.mark.slow
 def test_a_prometheus_with_a_certificate_and_a_password_is_read(tmp_path, begun):
     web = {"tls_server_config": certified(tmp_path), "basic_auth_users": {"me": BCRYPT}}
     with backfilled(tmp_path, FLEETS["one"][1].openmetrics(5.0, begun), web=web) as url:

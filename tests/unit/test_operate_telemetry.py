@@ -35,7 +35,7 @@ def rates_of(counters, now, number, interval=I):
 # Counters
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_what_pods_count_is_conserved_whatever_their_phases_and_restarts(data):
     scrape = data.draw(st.sampled_from([5.0, 15.0]))
@@ -65,7 +65,7 @@ def test_what_pods_count_is_conserved_whatever_their_phases_and_restarts(data):
     assert lone.counted(np.array([lone.newest]), span)[0] == pytest.approx(risen(series[0].values)[-1])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     rate=st.floats(0, 1000),
     scrape=st.sampled_from([1.0, 5.0, 15.0]),
