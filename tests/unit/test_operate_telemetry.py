@@ -13,10 +13,12 @@ from scalepilot.errors import ConfigError
 from scalepilot.operate.telemetry import TelemetryContext, make_telemetry
 from scalepilot.operate.telemetry.asking import Asking, Problem
 from scalepilot.operate.telemetry.counters import Counters, Samples, newest_values, risen
-from scalepilot.operate.telemetry.fields import starting_quarters
+from scalepilot.operate.telemetry.fields import plan_of, starting_quarters
 from scalepilot.operate.telemetry.histograms import Buckets, buckets_of
 from scalepilot.operate.telemetry.memory import Memory
 from scalepilot.operate.telemetry.selectors import joined, selectors
+from scalepilot.operate.telemetry.settings import prometheus_settings
+from scalepilot.operate.telemetry.sources import sources_of
 from scalepilot.policy.spec import env_fields
 from scalepilot_envs import ENVS
 from scalepilot_envs.registration import find_env
@@ -299,6 +301,15 @@ def test_an_expression_looks_at_these_series(expression, found):
 def test_selectors_are_joined_however_they_are_written():
     assert joined('{a="1",}', "", ' b="2" ') == 'a="1",b="2"'
     assert joined("") == ""
+
+
+def test_what_is_asked_for_is_long_enough_and_of_the_containers_alone():
+    plan = plan_of(find_env("scalepilot/Autoscale-v0").describe())
+    given = {"requests": {"counter": "http.server.requests", "selector": 'app="web"'}, "cpu": {"selector": '{pod=~"web-.*"}'}}
+    sources = sources_of(prometheus_settings({"url": "http://p", **given}), I, plan)
+    # 40 intervals, and for a sample before them at a scrape as long as the interval, left-open as Prometheus 3 has it.
+    assert sources["requests"].query == '{__name__="http.server.requests",app="web"}[650000ms]'
+    assert sources["cpu"].query.startswith('container_cpu_usage_seconds_total{pod=~"web-.*",container!="",container!="POD"}[')
 
 
 # Asking

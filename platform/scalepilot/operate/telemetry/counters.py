@@ -79,6 +79,20 @@ def scrape_seconds(series: Iterable[Samples]) -> float | None:
     return float(np.median(np.concatenate(gaps))) if gaps else None
 
 
+def scrapes_by_instance(series: Iterable[Samples], otherwise: float) -> dict[tuple[str, ...], float]:
+    """Instance → the usual time between two of its samples: one source may be scraped by several jobs, each at its own pace."""
+    longest: dict[tuple[str, ...], Samples] = {}
+    for one in series:
+        known = longest.get(one.instance)
+        if known is None or len(known.times) < len(one.times):
+            longest[one.instance] = one
+    return {
+        # The middle one, as a median of few numbers takes longer.
+        instance: float(np.sort(np.diff(one.times))[(len(one.times) - 1) // 2]) if len(one.times) > 1 else otherwise
+        for instance, one in longest.items()
+    }
+
+
 class Counters:
     """The counters of one source, up to their newest sample.
 
@@ -91,9 +105,10 @@ class Counters:
     def __init__(self, series: Sequence[Samples], interval_seconds: float, ready: int | None = None) -> None:
         self.newest = max(float(one.times[-1]) for one in series)
         self.scrape_seconds = scrape_seconds(series) or interval_seconds
+        scrapes = scrapes_by_instance(series, self.scrape_seconds)
         oldest = min(float(one.times[0]) for one in series)
         # Those that were there at the beginning, each with its first sample at its own phase.
-        self._begun = max(float(one.times[0]) for one in series if one.times[0] <= oldest + _DUE * self.scrape_seconds)
+        self._begun = max(float(one.times[0]) for one in series if one.times[0] <= oldest + _DUE * scrapes[one.instance])
         moments = np.unique(np.concatenate([one.times for one in series]))
         longest = _LONGEST_HOLE * max(interval_seconds, self.scrape_seconds)
         holes = np.flatnonzero(np.diff(moments) > longest)
@@ -103,9 +118,9 @@ class Counters:
             start, end = spans.get(one.instance, (np.inf, -np.inf))
             spans[one.instance] = min(start, float(one.times[0])), max(end, float(one.times[-1]))
         self._spans = np.array(list(spans.values()))
-        self._live = _live(self._spans, self.newest, self.scrape_seconds, ready)
+        self._live = _live(self._spans, self.newest, np.array([scrapes[instance] for instance in spans]), ready)
         live = {instance for instance, there in zip(spans, self._live, strict=True) if there}
-        beginning = _Beginnings(series, moments, self._begun, self.scrape_seconds)
+        beginning = _Beginnings(series, moments, self._begun, scrapes)
         self._lines = [
             _ended(beginning.line(one), self.newest, spans[one.instance][1] if one.instance in live else None) for one in series
         ]
@@ -192,13 +207,13 @@ class Counters:
         return known
 
 
-def _live(spans: Array, newest: float, scrape: float, ready: int | None) -> NDArray[np.bool_]:
+def _live(spans: Array, newest: float, scrapes: Array, ready: int | None) -> NDArray[np.bool_]:
     """(n,) which instances are still there: those whose next sample is not overdue, and as many late ones as replicas serve."""
     lags = newest - spans[:, 1]
-    live: NDArray[np.bool_] = lags <= _DUE * scrape
+    live: NDArray[np.bool_] = lags <= _DUE * scrapes
     missing = 0 if ready is None else ready - int(live.sum())
     if missing > 0:
-        late = np.flatnonzero(~live & (lags <= _LATE * scrape))
+        late = np.flatnonzero(~live & (lags <= _LATE * scrapes))
         live[late[np.argsort(lags[late], kind="stable")][:missing]] = True
     return live
 
@@ -210,11 +225,11 @@ class _Beginnings:
         series: of a source.
         moments: (m,) of all samples, rising.
         begun: since when there are samples of all that were there at the beginning.
-        scrape: seconds between two samples.
+        scrapes: instance → seconds between two of its samples.
     """
 
-    def __init__(self, series: Sequence[Samples], moments: Array, begun: float, scrape: float) -> None:
-        self._moments, self._begun, self._scrape = moments, begun, scrape
+    def __init__(self, series: Sequence[Samples], moments: Array, begun: float, scrapes: Mapping[tuple[str, ...], float]) -> None:
+        self._moments, self._begun, self._scrapes = moments, begun, scrapes
         self._first: dict[tuple[str, ...], float] = {}
         self._at_first: dict[tuple[str, ...], float] = {}
         for one in series:
@@ -231,8 +246,9 @@ class _Beginnings:
         if start <= self._begun:
             return _Line(one.labels, times, totals)
         # Not yet seen by the scrape before; where nothing at all was scraped then, it began at any time since.
-        before = start - self._scrape
-        at = int(np.searchsorted(self._moments, before - 0.5 * self._scrape))
+        scrape = self._scrapes[one.instance]
+        before = start - scrape
+        at = int(np.searchsorted(self._moments, before - 0.5 * scrape))
         if self._moments[at] >= start and at:
             before = float(self._moments[at - 1])
         before = max(before, self._begun)
@@ -267,9 +283,19 @@ def newest_values(series: Sequence[Samples]) -> tuple[list[tuple[Mapping[str, st
         series: at least one.
     """
     newest = max(float(one.times[-1]) for one in series)
-    scrape = scrape_seconds(series) or np.inf
-    there = [one for one in series if newest - one.times[-1] <= _DUE * scrape]
+    scrapes = scrapes_by_instance(series, scrape_seconds(series) or np.inf)
+    there = [one for one in series if newest - one.times[-1] <= _DUE * scrapes[one.instance]]
     return [(one.labels, float(one.values[-1])) for one in there], newest
 
 
-__all__ = ["Array", "Counters", "Keep", "Samples", "busiest_rate", "newest_values", "risen", "scrape_seconds"]
+__all__ = [
+    "Array",
+    "Counters",
+    "Keep",
+    "Samples",
+    "busiest_rate",
+    "newest_values",
+    "risen",
+    "scrape_seconds",
+    "scrapes_by_instance",
+]

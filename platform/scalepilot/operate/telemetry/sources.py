@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 
 from scalepilot.operate.telemetry.fields import FieldPlan
@@ -90,6 +92,8 @@ def sources_of(settings: PrometheusSettings, interval_seconds: float, plan: Fiel
 
 
 def _ranged(metric: str, selector: str, seconds: float, *, is_counter: bool = True) -> Source:
-    matched = f"{metric}{{{joined(selector)}}}"
+    # Names of OpenTelemetry, with dots, are only known to Prometheus 3, and only as a label.
+    is_plain = re.fullmatch(r"[a-zA-Z_:][a-zA-Z0-9_:]*", metric) is not None
+    matched = f"{metric}{{{joined(selector)}}}" if is_plain else f"{{{joined(f'__name__={json.dumps(metric)}', selector)}}}"
     query = f"{matched}[{1000 * seconds:.0f}ms]"
     return Source(f"prometheus {metric}", matched, query, metric, is_counter=is_counter, span_seconds=seconds)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.operate.telemetry.counters import Array, Samples, busiest_rate, risen, scrape_seconds
+from scalepilot.operate.telemetry.counters import Array, Samples, busiest_rate, risen, scrape_seconds, scrapes_by_instance
 
 # Without a sample for so many scrapes, an instance was not scraped; for fewer, some scrapes failed.
 _LONGEST_HOLE = 3.0
@@ -33,7 +33,7 @@ class Tally:
         self.counts = np.zeros(num_steps)
         self.num_resets = self.num_samples = 0
         self._edges = start + step_seconds * np.arange(num_steps + 1, dtype=np.float64)
-        self._scrape: float | None = None
+        self._scrapes: dict[tuple[str, ...], float] = {}
         self._begun = np.inf
         self._newest = -np.inf
         self._last: dict[Key, tuple[float, float]] = {}
@@ -46,13 +46,16 @@ class Tally:
         fresh = [one for one in (self._after(one) for one in series) if one is not None]
         if not fresh:
             return
-        self._scrape = scrape_seconds(fresh) or self._scrape or self.step_seconds
+        usual = scrape_seconds(fresh) or self.step_seconds
+        # One that has a single sample in this part keeps its pace.
+        known = scrapes_by_instance(fresh, 0.0)
+        self._scrapes |= {instance: gap or self._scrapes.get(instance, usual) for instance, gap in known.items()}
         self._begun = min(self._begun, *(float(one.times[0]) for one in fresh))
         busiest = busiest_rate(fresh)
         at_first = self._at_first(fresh)
         for one in fresh:
-            self._take(one, self._scrape, busiest, at_first)
-        self._see(fresh, self._scrape)
+            self._take(one, self._scrapes[one.instance], busiest, at_first)
+        self._see(fresh)
         for one in fresh:
             self._last[_key(one)] = float(one.times[-1]), float(one.values[-1])
             self._newest = max(self._newest, float(one.times[-1]))
@@ -71,11 +74,11 @@ class Tally:
 
     def whole(self) -> tuple[int, int]:
         """First step and the one after the last that the samples tell of from edge to edge."""
-        if self._scrape is None:
+        if not self._scrapes:
             return 0, 0
         first = int(np.ceil((self._begun - self.start) / self.step_seconds - 1e-6))
         # The newest samples of instances of other phases lie up to a scrape before the newest of all.
-        late = [last for last in self._last_of.values() if self._newest - last <= 1.5 * self._scrape]
+        late = [at for instance, at in self._last_of.items() if self._newest - at <= 1.5 * self._scrapes[instance]]
         last = int(np.floor((min(late) - self.start) / self.step_seconds + 1e-6))
         return max(0, first), min(self.num_steps, last)
 
@@ -106,7 +109,7 @@ class Tally:
         falls = np.flatnonzero(np.diff(values) < 0)
         self.num_resets += len(falls)
         totals = risen(values)
-        for at in falls:
+        for at in falls[::-1]:
             gone = times[at + 1] - times[at]
             begins = values[at + 1] <= _PLAUSIBLE * busiest * scrape + _FEW
             if gone > _LONGEST_HOLE * scrape and begins:
@@ -125,7 +128,7 @@ class Tally:
         if high > low:
             self.counts[low:high] += np.diff(np.interp(self._edges[low : high + 1], times, totals))
 
-    def _see(self, series: Sequence[Samples], scrape: float) -> None:
+    def _see(self, series: Sequence[Samples]) -> None:
         times: dict[tuple[str, ...], list[Array]] = {}
         restarted: dict[tuple[str, ...], list[Array]] = {}
         for one in series:
@@ -136,6 +139,7 @@ class Tally:
             before = self._last_of.get(instance)
             moments = np.unique(np.concatenate(parts if before is None else [np.array([before]), *parts]))
             self._last_of[instance] = float(moments[-1])
+            scrape = self._scrapes[instance]
             long = np.flatnonzero(np.diff(moments) > max(_LONGEST_HOLE * scrape, self.step_seconds))
             for start, end in zip(np.append(0, long + 1), np.append(long, len(moments) - 1), strict=True):
                 # What joins the part before was seen there up to its last sample already.
