@@ -18,8 +18,8 @@ from scalepilot.operate.telemetry.memory import Memory
 from scalepilot.operate.telemetry.settings import PrometheusSettings
 
 # Labels by which clients and proxies tell how a request ended.
-STATUS_LABELS = ("code", "status", "status_code", "response_code", "http_status_code", "http_response_status_code")
-STATUS_LABELS += ("http.response.status_code",)
+_CLIENTS = ("code", "status", "status_code", "response_code", "http_status_code")
+STATUS_LABELS = (*_CLIENTS, "http_response_status_code", "http.response.status_code")
 _BUSY = 0.9
 # Of the replicas that serve: what so few that are not scraped serve is estimated.
 _MOST_UNSEEN = 0.25
