@@ -321,6 +321,15 @@ def test_a_policy_that_ran_itself_is_held_against_an_hpa():
     assert judge(report).sentence.startswith("kpa@1 costs")
 
 
+def test_orders_of_the_policy_that_take_effect_late_do_so_for_everybody():
+    _, service, entries = day("kpa", 3.0, real="", dry_run=False, really={"actuation_lag_steps": 1})
+    report = report_of(service, entries, HPA_SETTINGS[:1])
+    assert report.agreement.share == pytest.approx(0, abs=0.01)
+    assert report.service.actuation_lag_steps == 1
+    assert report.of("policy").J_per_hour.mean == pytest.approx(report.of("ran").J_per_hour.mean, rel=0.02)
+    assert "120 s late" in render_page(report, "", "")
+
+
 def test_fields_that_are_never_measured_leave_the_question_open():
     _, service, entries = day(hours=1.0, changed=without("late_share", "latency_p95_seconds"))
     report = report_of(service, entries)

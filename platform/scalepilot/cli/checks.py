@@ -174,7 +174,7 @@ def _serve(a: argparse.Namespace) -> Iterator[_Rule]:
 def _operate(a: argparse.Namespace) -> Iterator[_Rule]:
     word = a.what[0] if a.what and a.what[0] in ("log", "explain", "report") and not Path(a.what[0]).exists() else ""
     if word:
-        yield ("dry_run", "check", "once", "replay"), f"with `{word}`, which reads what was recorded"
+        yield ("dry_run", "check", "once", "replay", "twin"), f"with `{word}`, which reads what was recorded"
     if word != "report":
         yield ("out", "price_per_replica_hour", "price_per_late_request"), "here; allowed: scalepilot operate report"
     if word != "log":

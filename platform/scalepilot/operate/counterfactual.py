@@ -298,13 +298,18 @@ def replayed_replicas(
     Returns:
         What came of them, and which of `Pieces.asked` it is.
     """
-    plans = PlannedTargets("what ran", pieces.asked.reshape(-1, pieces.asked.shape[2]))
-    found = run(plans, pieces, replace(params, actuation_lag_steps=0), SHIFTS, on_step)
     ready = recorded["ready"][pieces.rows]
     seen = np.isfinite(ready)
-    off = [float(np.abs(ran.ready - ready)[seen].mean()) if seen.any() else 0.0 for ran in found]
-    shift = int(np.argmin(off))
-    return found[shift], shift
+    best, shift, least = None, 0, math.inf
+    for late in range(SHIFTS):
+        # With a lag the plan is commanded as much earlier; what is removed is then seen at the end of its interval, as it is.
+        lagging = replace(params, actuation_lag_steps=late)
+        found = run(PlannedTargets("what ran", pieces.asked[late]), pieces, lagging, on_step=on_step)[0]
+        off = float(np.abs(found.ready - ready)[seen].mean()) if seen.any() else 0.0
+        if off < least:
+            best, shift, least = found, late, off
+    assert best is not None
+    return best, shift
 
 
 def as_recorded(recorded: Recorded, params: AutoscaleParams) -> AutoscaleParams:

@@ -358,6 +358,7 @@ def _facts(report: DayReport) -> list[tuple[str, str]]:
         ("capacity of a replica", f"{p.replica_capacity_rps:.4g} requests/s"),
         ("start-up", f"{p.startup_seconds:g} s"),
         ("interval", f"{p.interval_seconds:g} s"),
+        ("orders take effect", f"{p.actuation_lag_steps * p.interval_seconds:g} s late" if p.actuation_lag_steps else "at once"),
         ("late after", f"{p.wait_slo_seconds:g} s of waiting"),
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from scalepilot.errors import InputError
 from scalepilot.evaluate.statistics.intervals import UNKNOWN, Interval, block_bootstrap
 from scalepilot.operate.config import Service
 from scalepilot.operate.counterfactual import (
+    SHIFTS,
     Array,
     Pieces,
     Ran,
@@ -211,15 +212,19 @@ def day_report(
     simulated = as_recorded(recorded, params)
     pieces = cut(recorded, simulated)
     steps = itertools.count(1)
-    total = pieces.episodes.num_steps * (3 if hpas else 2)
+    total = pieces.episodes.num_steps * (SHIFTS + (2 if hpas else 1))
 
     def tell() -> None:
         progress(next(steps), total)
 
     ran, shift = replayed_replicas(recorded, pieces, simulated, tell)
+    agreement = _agreement(recorded, pieces, shift, ran, params, simulated)
+    if not recorded.dry_run:
+        # What was asked for was asked for by the policy: so late everybody's orders would have taken effect.
+        simulated = replace(simulated, actuation_lag_steps=shift)
+        shift = 0
     actor = taken_over(service.deciders.policy, pieces, shift, service.env, limits=service.limits)
     ours = run(actor, pieces, simulated, on_step=tell)[0]
-    agreement = _agreement(recorded, pieces, shift, ran, params, simulated)
     who = "what ran" if recorded.dry_run else f"{service.policy} (ran)"
     told: list[tuple[str, Role, str, Ran]] = [
         (who, "ran", "the recorded replicas, simulated", ran),

@@ -131,7 +131,7 @@ class Recorded:
         moment: (n,) int64 number of the grid moment, rising; moments without a decision are missing.
         columns: (n,) each, NaN where unknown: `time` (Unix seconds), `spec`, `ready`, `target` (replicas), `rate_rps` (of the
             interval that ends here), `oldest_starting_seconds` (0 where nothing starts), and fields of the observation. What
-            was measured stands where it belongs: samples that were an interval old, one row earlier.
+            was measured stands where it belongs, whatever the age of the samples.
         fields: name → its health.
         modes: mode → decisions.
         spells: all of them in order.
@@ -262,12 +262,6 @@ class _Columns:
         else:
             self._spells.append(Spell(record.mode, record.reason, time, time))
 
-    def _late_steps(self, columns: dict[str, Array]) -> int:
-        """Whole intervals by which measurements are late: as old as the newest sample is most of the time."""
-        ages = columns["rate_age_seconds"]
-        ages = ages[np.isfinite(ages) & (ages > 0)]
-        return round(float(np.median(ages)) / self.interval) if len(ages) else 0
-
     def recorded(self, left_out: list[str]) -> Recorded:
         """What was collected, in the order of the clock."""
         moment = np.frombuffer(self._moment, np.int64)
@@ -278,7 +272,7 @@ class _Columns:
         if twice:
             left_out = [*left_out, f"{twice:,} moments were decided on twice (a clock was set back); the later decision counts"]
         columns = {name: np.frombuffer(values, np.float64)[rows] for name, values in self._values.items()}
-        columns |= _in_place({name: columns[name] for name in _MEASURED}, moment[rows], self._late_steps(columns))
+        columns = _in_place(columns, moment[rows], self.interval)
         return Recorded(
             self._policies,
             self.dry_run,
@@ -295,13 +289,37 @@ class _Columns:
         )
 
 
-def _in_place(columns: dict[str, Array], moment: NDArray[np.int64], steps: int) -> dict[str, Array]:
-    """What was seen so many intervals late, at the moment it belongs to."""
-    if not steps:
+def _in_place(columns: dict[str, Array], moment: NDArray[np.int64], interval: float) -> dict[str, Array]:
+    """What was measured of the interval that ended when the newest sample was taken, as of the one that ends at the moment.
+
+    The newest sample is a scrape interval old at most: what it lacks is in the next one.
+    """
+    late = columns["rate_age_seconds"] / interval
+    known = np.isfinite(late) & (late > 0)
+    if not known.any():
         return columns
-    seen_at = np.minimum(np.searchsorted(moment, moment + steps), len(moment) - 1)
-    there = moment[seen_at] == moment + steps
-    return {name: np.where(there, values[seen_at], NAN) for name, values in columns.items()}
+    steps = int(np.median(late[known]) + 0.05)
+    part = np.where(known, np.clip(late - steps, 0.0, 1.0), 0.0)
+    here, there = ({name: _seen_later(columns[name], moment, by) for name in _MEASURED} for by in (steps, steps + 1))
+    rate = (here["rate_rps"], there["rate_rps"])
+    # Where the next one is unknown, this one alone.
+    part = np.where(np.isfinite(rate[1]), part, 0.0)
+    mixed = {"rate_rps": (1 - part) * rate[0] + part * np.where(part > 0, rate[1], 0.0)}
+    for name in ("late_share", "error_share"):
+        counts = [
+            np.where(weight > 0, values[name] * values["rate_rps"] * weight, 0.0)
+            for values, weight in ((here, 1 - part), (there, part))
+        ]
+        mixed[name] = np.where(
+            mixed["rate_rps"] > 0, sum(counts) / np.where(mixed["rate_rps"] > 0, mixed["rate_rps"], 1.0), here[name]
+        )
+    return columns | {"cpu_utilisation": here["cpu_utilisation"]} | mixed
+
+
+def _seen_later(values: Array, moment: NDArray[np.int64], steps: int) -> Array:
+    """(n,) what was shown so many moments later; NaN where that is not recorded."""
+    at = np.minimum(np.searchsorted(moment, moment + steps), len(moment) - 1)
+    return np.where(moment[at] == moment + steps, values[at], NAN)
 
 
 def read_recorded(entries: Iterable[Entry], service: Service, source: str = "records") -> Recorded:
