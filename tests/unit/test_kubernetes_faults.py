@@ -248,3 +248,23 @@ def test_a_lease_that_is_deleted_is_made_anew(fake: FakeKubernetes, candidate: C
         lease.attempt()
     assert lease.held()
     assert fake.ask("GET", f"{LEASES}/l")["spec"]["holderIdentity"] == lease.identity
+
+
+def test_what_is_gone_is_looked_for_anew(fake: FakeKubernetes, target: KubernetesTarget) -> None:
+    found = fake.objects.pop(WEB)
+    assert "HTTP 404" in target.read(time.time()).problem
+    fake.asked.clear()
+    fake.objects[WEB] = found
+    assert target.read(time.time()).spec == 3
+    # As after an upgrade that serves it in another version.
+    assert ("GET", "/apis/apps", None) in fake.asked
+
+
+def test_a_slow_server_is_asked_for_owners_no_longer_than_a_read_may_take(fake: FakeKubernetes, api: Api) -> None:
+    target = KubernetesTarget(KubernetesSettings("shop", "web"), TargetContext("a", True, 0.0), api)
+    fake.delay_seconds |= {("GET", "/scale"): 1.5, ("GET", "/pods"): 1.5, ("GET", "/horizontalpodautoscalers"): 1.5}
+    began = time.monotonic()
+    found = target.read(time.time())
+    assert time.monotonic() - began < 4.0
+    assert found.spec == 3
+    assert "list horizontalpodautoscalers: no answer" in found.problem

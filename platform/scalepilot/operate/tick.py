@@ -211,7 +211,7 @@ def _mode(
     lost = _listed(missing)
     if not replicas.leading:
         # Whoever leads writes: what it leaves is nobody else's doing.
-        return "standby", "another process leads", replace(state, asked=None, contested_by="")
+        return "standby", replicas.problem or "another process leads", replace(state, asked=None, contested_by="")
     if replicas.spec is None:
         return "holding" if state.decided else "starting", replicas.problem or "the target does not answer", state
     state = _contested(state, replicas.spec, limits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,28 +31,34 @@ class Owners:
     problem: str = ""
 
 
-def find_owners(api: Api, resource: Resource) -> Owners:
-    """Horizontal pod autoscalers and KEDA's ScaledObjects that point at the object."""
+def find_owners(api: Api, resource: Resource, left: Callable[[], float]) -> Owners:
+    """Horizontal pod autoscalers and KEDA's ScaledObjects that point at the object.
+
+    Args:
+        api: of the cluster.
+        resource: the object.
+        left: seconds that there still are for an answer.
+    """
     names: list[str] = []
     for version in _HPA_VERSIONS:
         root = f"/apis/autoscaling/{version}/namespaces/{resource.namespace}/horizontalpodautoscalers"
-        problem = _collect(api, root, resource, "HorizontalPodAutoscaler", names)
+        problem = _collect(api, root, resource, "HorizontalPodAutoscaler", names, left)
         if problem is None or problem.status != 404:
             break
     if problem is not None:
         return Owners(known=False, problem=f"list horizontalpodautoscalers: {problem.problem}")
     root = f"{_KEDA}/namespaces/{resource.namespace}/scaledobjects"
-    problem = _collect(api, root, resource, "ScaledObject", names)
+    problem = _collect(api, root, resource, "ScaledObject", names, left)
     # Without KEDA there is none (404). Where we may not look, the autoscaler that KEDA makes for each was seen above.
     missing = "" if problem is None or problem.status == 404 else f"list scaledobjects.keda.sh: {problem.problem}"
     return Owners(tuple(names), True, missing)
 
 
-def _collect(api: Api, root: str, resource: Resource, kind: str, names: list[str]) -> Answer | None:
+def _collect(api: Api, root: str, resource: Resource, kind: str, names: list[str], left: Callable[[], float]) -> Answer | None:
     """Add those that point at the object; the answer that failed, if one did."""
     params = dict(_PAGE)
     while True:
-        answer = api.ask("GET", root, params=params)
+        answer = api.ask("GET", root, params=params, seconds=left())
         if answer.problem:
             return answer
         names += [f"{kind} {name}" for name in _pointing(answer.body, resource, kind)]

@@ -80,22 +80,24 @@ class KubernetesTarget:
         if isinstance(resource, str):
             return self._unknown(resource)
         answer = self._api.ask("GET", resource.scale_path, seconds=self._left(deadline))
+        if answer.status == 404:
+            # It may be served in another version now, after an upgrade.
+            self._resource = None
         if answer.problem:
             return self._unknown(f"get {resource.plural}/scale: {answer.problem}")
         scale = answer.body
         self._uid, self._read_at = str((scale.get("metadata") or {}).get("uid", "")), answer.date or now
-        # The API leaves a 0 out.
-        spec = int((scale.get("spec") or {}).get("replicas", 0))
+        spec = _asked_for(scale)
         problems: list[str] = []
         ready = self._read_object(resource, deadline, problems)
         ages: tuple[float, ...] | None = ()
-        created = int((scale.get("status") or {}).get("replicas", 0))
+        created = int((scale.get("status") or {}).get("replicas") or 0)
         if not ready == spec == created:
             counted, ages = self._read_pods(resource, scale, answer.date or now, deadline, problems)
             ready = counted if ready is None else ready
         if self._clock() - self._owners_at >= _OWNERS_SECONDS and self._clock() < deadline:
-            self._ask_owners(resource)
-        problems += [line for line in (self._owners.problem, self._lease_problem(), self._events.problem) if line]
+            self._ask_owners(resource, deadline)
+        problems = [line for line in (self._lease_problem(), *problems, self._owners.problem, self._events.problem) if line]
         return Replicas(
             spec,
             ready,
@@ -127,7 +129,7 @@ class KubernetesTarget:
         detail, wait = answer.problem, answer.retry_after_seconds
         match answer.status:
             case 200 | 201:
-                found = int((answer.body.get("spec") or {}).get("replicas", 0))
+                found = _asked_for(answer.body)
                 return Written("written", found, "" if found == replicas else f"{replicas} asked for, {found} answered")
             case 409 | 422:
                 return self._refused(resource, expected, detail)
@@ -145,7 +147,7 @@ class KubernetesTarget:
         scale = self._api.ask("GET", resource.scale_path)
         if scale.problem:
             return Written("refused", detail=detail)
-        found = int((scale.body.get("spec") or {}).get("replicas", 0))
+        found = _asked_for(scale.body)
         if found == expected:
             return Written("refused", found, detail)
         writer = status.writer_since(self._api.ask("GET", resource.path).body, self._read_at)
@@ -181,7 +183,7 @@ class KubernetesTarget:
             lines.append(self._owners.problem)
         lines += [f"it is scaled by {owner}: remove one of the two" for owner in self._all_owners()]
         if not dry_run:
-            have = int((scale.body.get("spec") or {}).get("replicas", 0))
+            have = _asked_for(scale.body)
             tried = self._patch(resource, have, have, pretend=True)
             if tried.problem and tried.status != 422:
                 lines.append(f"a trial write (dryRun=All) is refused: {tried.problem}")
@@ -253,8 +255,9 @@ class KubernetesTarget:
                 return status.ready_and_ages(pods, now)
             params["continue"] = page.metadata.next_page
 
-    def _ask_owners(self, resource: Resource) -> None:
-        found = find_owners(self._api, resource)
+    def _ask_owners(self, resource: Resource, deadline: float | None = None) -> None:
+        deadline = self._clock() + _READ_SECONDS if deadline is None else deadline
+        found = find_owners(self._api, resource, lambda: self._left(deadline))
         # Who was seen to own it owns it until the opposite is known.
         self._owners = found if found.known else replace(found, names=self._owners.names, known=self._owners.known)
         if found.known:
@@ -283,8 +286,13 @@ class KubernetesTarget:
             paused=known.paused,
             owners=self._all_owners(),
             leading=self._leading(),
-            problem=problem,
+            problem="; ".join(line for line in (self._lease_problem(), problem) if line),
         )
+
+
+def _asked_for(scale: Mapping[str, Any]) -> int:
+    """Replicas that a Scale asks for. The API leaves a 0 out."""
+    return int((scale.get("spec") or {}).get("replicas") or 0)
 
 
 __all__ = ["KubernetesTarget"]
