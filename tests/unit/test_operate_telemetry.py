@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalepilot.errors import ConfigError
+from scalepilot.operate.config import operate_config
 from scalepilot.operate.telemetry import TelemetryContext, make_telemetry
 from scalepilot.operate.telemetry.asking import Asking, Problem
 from scalepilot.operate.telemetry.counters import Counters, Samples, newest_values, risen
@@ -350,6 +351,7 @@ def context_of(env_id="scalepilot/Autoscale-v0"):
         ({"kind": "promethius"}, "did you mean prometheus"),
         ({}, "telemetry.requests: is missing; request_rate_rps_0 comes from it"),
         ({"url": "prometheus:9090", "requests": {}}, "url: 'prometheus:9090' is not allowed"),
+        ({"url": "http://p:9090/api/v1/query", "requests": {}}, "allowed: http://p:9090, up to its /api/v1"),
         ({"url": "http://me:secret@x", "requests": {}}, "allowed: user and password_file"),
         ({"user": "me", "requests": {}}, "user, password_file"),
         ({"requests": {"conter": "x"}}, "requests.conter"),
@@ -368,6 +370,12 @@ def test_what_is_not_allowed_is_refused_in_one_line(given, words):
         make_telemetry({**URL, **given}, context_of())
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_secrets_are_looked_for_beside_the_configuration(tmp_path):
+    telemetry = {**URL, "token_file": "token", "ca_file": "/etc/ca.pem"}
+    found = operate_config({"policy": "hpa", "telemetry": telemetry}, folder=tmp_path).telemetry
+    assert (found["token_file"], found["ca_file"]) == (str(tmp_path / "token"), "/etc/ca.pem")
 
 
 SOURCES = {

@@ -102,7 +102,15 @@ def import_prometheus(arguments: argparse.Namespace, said: Said) -> tuple[Import
         raise InputError(f"--step: {step:g} is not allowed; allowed: seconds from 1")
     # Steps begin at whole multiples, so that days and hours do.
     wanted = Wanted(
-        arguments.query, math.ceil(start / step) * step, end, step, arguments.coverage, arguments.expected, is_counter, said.sum
+        arguments.query,
+        math.ceil(start / step) * step,
+        end,
+        step,
+        arguments.coverage,
+        arguments.expected,
+        is_counter,
+        said.sum,
+        fills_gaps=said.gaps != "error",
     )
     client = PrometheusClient(_connection(arguments), "--prometheus")
     days = (wanted.end - wanted.start) / 86_400

@@ -91,8 +91,13 @@ def operate_config(values: dict[str, Any], source: str = "config", folder: Path 
         "policy": _placed(folder, config.policy),
         "shadows": tuple(_placed(folder, text) for text in config.shadows),
     }
-    target = {k: str(folder / v) if k.endswith("path") and isinstance(v, str) else v for k, v in config.target.items()}
-    return replace(config, **placed, **policies, target=target)  # type: ignore[arg-type]
+    sections = {"target": _beside(folder, config.target, "path"), "telemetry": _beside(folder, config.telemetry, "_file")}
+    return replace(config, **placed, **policies, **sections)  # type: ignore[arg-type]
+
+
+def _beside(folder: Path, section: dict[str, Any], ending: str) -> dict[str, Any]:
+    """A section with the files that its keys of this ending name, relative to a folder."""
+    return {k: str(folder / v) if k.endswith(ending) and isinstance(v, str) else v for k, v in section.items()}
 
 
 def _placed(folder: Path, text: str) -> str:

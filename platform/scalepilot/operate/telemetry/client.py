@@ -77,6 +77,10 @@ class Connection(Section):
             parts, port = urlsplit(""), None
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or port == 0:
             raise ValueError(f"url: {printable(self.url)!r} is not allowed; allowed: such as http://prometheus:9090")
+        if "/api/v1" in parts.path:
+            raise ValueError(
+                f"url: {printable(self.url)!r} is not allowed; allowed: {self.url.partition('/api/v1')[0]}, up to its /api/v1"
+            )
         if parts.username is not None or parts.password is not None:
             raise ValueError("url: holds a user or a password; allowed: user and password_file beside it")
         if (self.user is None) != (self.password_file is None):

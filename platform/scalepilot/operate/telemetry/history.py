@@ -31,6 +31,10 @@ _FEW_SAMPLES, _MANY_SAMPLES = 100_000, 400_000
 _LOOKBACK_SECONDS = 300.0
 # Fewer pods than expected for a shorter time are new ones that were not scraped yet.
 _SHORTEST_LOSS_SECONDS = 120.0
+# Of the time: more is no loss, but a service that was scaled.
+_MOST_LOST = 0.2
+# At the beginning or the end, which are not worth a word.
+_FEW_STEPS = 2
 _RANGE = re.compile(r"\[\s*((?:\d+(?:ms|[smhdwy]))+)\s*(?::[^\]]*)?\]")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0, "y": 31_536_000.0}
 Progress = Callable[[float], None]
@@ -49,6 +53,7 @@ class Wanted:
         expected: expression for the pods there were; None for the most that were scraped at a time.
         is_counter: the query is a counter; None where its name and Prometheus say so.
         sum: add several series of an expression up.
+        fills_gaps: what is not known is filled by whoever assembles the trace; False refuses it.
     """
 
     query: str
@@ -59,6 +64,7 @@ class Wanted:
     expected: str | None = None
     is_counter: bool | None = None
     sum: bool = False
+    fills_gaps: bool = True
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.step_seconds) and self.step_seconds >= 1):
@@ -102,7 +108,7 @@ def read_history(client: PrometheusClient, wanted: Wanted, progress: Progress = 
         raise InputError(f"--unit counter: {wanted.query[:80]!r} is an expression; allowed: a counter and its labels alone")
     reads = _of_counter if is_counter else _of_expression
     rates, reasons, told, seen = reads(client, wanted, progress)
-    found = _covered(client, wanted, seen, told, is_counter)
+    found = _covered(client, wanted, seen, is_counter)
     reasons = [*reasons, *found]
     rates = rates.copy()
     for missing, _ in reasons:
@@ -112,23 +118,37 @@ def read_history(client: PrometheusClient, wanted: Wanted, progress: Progress = 
         raise InputError(f"--query: {wanted.query[:80]!r} has no data from {_iso(wanted.start)} to {_iso(wanted.end)}")
     # Before the first and after the last there is nothing to fill.
     first, last = int(known[0]), int(known[-1]) + 1
-    if last - first < wanted.num_steps:
+    if first > _FEW_STEPS or wanted.num_steps - last > _FEW_STEPS:
         told.append(f"recorded from {_iso(wanted.start + first * wanted.step_seconds)} to {_iso(wanted.ends[last - 1])} only")
     for missing, reason in reasons:
         if number := int(missing[first:last].sum()):
             told.append(f"{number:,} steps: {reason}")
-    why = next((reason for missing, reason in reasons if missing[first:last].any()), "no samples")
+    if not wanted.fills_gaps:
+        _refuse_gaps(wanted, np.isnan(rates[first:last]), first, reasons)
     stamps = wanted.start + wanted.step_seconds * np.arange(first, last, dtype=np.float64)
     stated = Meaning("rps", "the counter's rise over each step") if is_counter else None
     return Parsed(
         "a counter of Prometheus" if is_counter else "an expression of Prometheus",
-        iter([("", Rows(stamps, rates[first:last], np.arange(first, last), why))]),
+        iter([("", Rows(stamps, rates[first:last], np.arange(first, last), "no samples"))]),
         lambda step: f"{client.url}: {_iso(wanted.start + step * wanted.step_seconds)}",
         stated=stated,
         column=wanted.query,
         expression=True,
         period=wanted.step_seconds,
         told=told,
+    )
+
+
+def _refuse_gaps(wanted: Wanted, missing: NDArray[np.bool_], first: int, reasons: list[tuple[NDArray[np.bool_], str]]) -> None:
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], missing, [False]]).astype(np.int8))).reshape(-1, 2) + first
+    if not len(edges):
+        return
+    begin, end = (_iso(wanted.start + wanted.step_seconds * int(at)) for at in edges[0])
+    why = next((reason for lost, reason in reasons if lost[edges[0][0]]), "no samples")
+    more = f", and {len(edges) - 1:,} more gaps" if len(edges) > 1 else ""
+    raise InputError(
+        f"{begin} to {end}: {why} ({int(missing.sum()):,} of {len(missing):,} steps are not known{more});"
+        " allowed: --gaps linear, previous or zero to fill them, or another --start and --end"
     )
 
 
@@ -273,7 +293,7 @@ def _holes(client: PrometheusClient, wanted: Wanted) -> NDArray[np.bool_]:
 
 
 def _covered(
-    client: PrometheusClient, wanted: Wanted, seen: NDArray[np.int64] | None, told: list[str], is_counter: bool
+    client: PrometheusClient, wanted: Wanted, seen: NDArray[np.int64] | None, is_counter: bool
 ) -> list[tuple[NDArray[np.bool_], str]]:
     """The steps in which fewer pods were scraped than there were."""
     if wanted.coverage is None and wanted.expected is None:
@@ -289,10 +309,10 @@ def _covered(
     back = _LOOKBACK_SECONDS if wanted.coverage and not _ranges(wanted.coverage) else 0.0
     forward = 0.0 if is_counter else max(_ranges(wanted.query), default=0.0)
     lost = _long_enough(lost, wanted.step_seconds, back, forward)
-    if wanted.expected is None and lost.mean() > 0.2:
-        told.append(
-            f"fewer pods than the most ({most:g}) were scraped in {lost.mean():.0%} of the time: were they scaled?"
-            " --expected with the replicas there were tells"
+    if wanted.expected is None and lost.mean() > _MOST_LOST:
+        raise InputError(
+            f"--coverage: fewer pods than the most ({most:g}) were scraped in {lost.mean():.0%} of the time, which looks like"
+            " scaling; allowed: --expected with a query for the pods there were"
         )
     return [(lost, "fewer pods were scraped than there were")]
 
