@@ -279,7 +279,10 @@ def test_a_custom_resource_scales_alike_and_its_pods_are_named_by_a_selector(sho
     assert (blind.spec, blind.ready, blind.starting_ages_seconds) == (3, None, None)
     assert "target.pods_selector" in blind.problem
     target = make(name="f", resource="example.com/v1/farms", pods_selector="app=web")
-    until(lambda: shop.cluster.make_ready(shop.name, "app=web", 2))
+    # As soon as the controllers have made all three.
+    pods = f"/api/v1/namespaces/{shop.name}/pods?labelSelector=app=web"
+    until(lambda: len(shop.cluster.ask("GET", pods)["items"]) == 3)
+    shop.cluster.make_ready(shop.name, "app=web", 2)
     found = target.read(time.time())
     assert (found.spec, found.ready, len(found.starting_ages_seconds or ())) == (3, 2, 1)
     assert target.write(8, 3).replicas == 8
