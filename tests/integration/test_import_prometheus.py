@@ -174,7 +174,7 @@ def test_other_steps_and_units_conserve_what_was_counted(capsys, tmp_path, recor
     [
         (("--query", "http_requests_totl"), "no data"),
         (("--query", "sum(http_requests_total)"), "adds counters up, which loses their restarts"),
-        (("--query", "rate(http_requests_total[5m])"), "gives 4 series"),
+        (("--query", "rate(http_requests_total[5m])"), "series (app=web, code=200, pod=web-0, "),
         (("--query", "sum(increase(http_requests_total[5m]))"), "allowed: --step 300"),
         (("--query", "sum(("), "HTTP 400"),
         (("--query", COUNTER, "--coverage", COUNTER), "--coverage: "),
