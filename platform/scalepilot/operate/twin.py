@@ -310,8 +310,10 @@ def exporter(twin: Twin, clock: Callable[[], float], port: int = 0, broken: Call
             self.send_response(200)
             self.send_header("content-type", "text/plain; version=0.0.4; charset=utf-8")
             self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            # Whoever scrapes may have given up.
+            with contextlib.suppress(OSError):
+                self.end_headers()
+                self.wfile.write(body)
 
         def log_message(self, *arguments: Any) -> None:
             """Say nothing."""
