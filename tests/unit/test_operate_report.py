@@ -380,6 +380,24 @@ def test_records_of_another_policy_and_another_kind_are_told_apart():
     assert "The records are those of hpa@1; what is simulated is kpa@1." in unmet
 
 
+def test_a_first_interval_with_few_requests_does_not_make_a_policy_begin_with_few_replicas():
+    every_second = {"interval_seconds": 1.0, "startup_seconds": 30.0}
+    _, service, entries = day("kpa", 0.05, service=service_of("kpa", every_second), really=every_second, real="kpa")
+    report = report_of(service, entries)
+    assert report.of("policy").replicas_mean == pytest.approx(report.of("ran").replicas_mean, rel=0.02)
+
+
+def test_a_time_without_requests_has_no_late_share_and_says_so():
+    class Quiet(Cluster):
+        def rate(self, now: float) -> np.ndarray:
+            return np.array([0.0])
+
+    service = service_of("kpa", STEP)
+    report = report_of(service, decisions(Quiet(AutoscaleParams(**STEP), real="kpa"), service, 1.0))
+    assert judge(report).sentence.endswith("as much, and there were no requests.")
+    assert "nan" not in render_page(report, "", "").lower()
+
+
 def test_prices_change_what_is_counted_and_not_what_is_done():
     _, service, entries = day(hours=1.0)
     recorded = read_recorded(entries, service)

@@ -100,10 +100,12 @@ def cut(recorded: Recorded, params: AutoscaleParams) -> Pieces:
 class _Steps:
     """A stretch without long gaps; (num_steps,) each, `row` −1 where nothing was measured.
 
-    `asked` (SHIFTS, num_steps) are the replicas asked for at the end of a step, at its beginning, and so on.
+    `before_rps` is the mean rate of some time up to the step, and `asked` (SHIFTS, num_steps) are the replicas asked for at the
+    end of a step, at its beginning, and so on.
     """
 
     rate: Array
+    before_rps: Array
     asked: Array
     moment: NDArray[np.int64]
     row: NDArray[np.int64]
@@ -111,7 +113,8 @@ class _Steps:
 
     def at(self, steps: NDArray[np.int64]) -> _Steps:
         """Some of the steps."""
-        return _Steps(self.rate[steps], self.asked[:, steps], self.moment[steps], self.row[steps], self.forced)
+        ends = (self.moment[steps], self.row[steps], self.forced)
+        return _Steps(self.rate[steps], self.before_rps[steps], self.asked[:, steps], *ends)
 
 
 def _dense(recorded: Recorded, rows: NDArray[np.int64]) -> _Steps:
@@ -123,19 +126,23 @@ def _dense(recorded: Recorded, rows: NDArray[np.int64]) -> _Steps:
     row = np.where(at[last] == moment, rows[last], -1)
     rate = np.interp(moment, at, recorded["rate_rps"][rows])
     asked = np.stack([spec[np.maximum(np.arange(len(spec)) - shift, 0)] for shift in range(SHIFTS)])
-    return _Steps(rate, asked, moment, row)
+    mean = recorded["request_rate_mean_rps"][rows][last]
+    return _Steps(rate, np.where(np.isfinite(mean), mean, rate), asked, moment, row)
 
 
 def _piece(dense: _Steps, first: int, last: int, lead: int, params: AutoscaleParams) -> _Steps:
-    """Steps first … last − 1 behind their lead: what was before, or without that the first moment again and again."""
+    """Steps first … last − 1 behind their lead: what was before, or without that what was usual at the first moment."""
     before = min(lead, first)
     # The entry of a step is that of its end.
     at = np.arange(first - before, last) + 1
     part = dense.at(at)
     part.row[:before] = -1
     missing = lead - before
+    # One interval alone may have had few requests, or many.
+    usual = np.full(missing, dense.before_rps[at[0] - 1])
     return _Steps(
-        np.concatenate([np.full(missing, dense.rate[at[0] - 1]), part.rate]),
+        np.concatenate([usual, part.rate]),
+        np.concatenate([usual, part.before_rps]),
         np.concatenate([np.full((SHIFTS, missing), part.asked[1, 0]), part.asked], axis=1),
         np.concatenate([part.moment[0] + np.arange(-missing, 0), part.moment]),
         np.concatenate([np.full(missing, -1), part.row]),

@@ -73,11 +73,13 @@ def _sentence(report: DayReport) -> str:
     month = HOURS_A_MONTH * (ours.J_per_hour.mean - rival.J_per_hour.mean)
     against = "" if dry else f" of {rival.name}"
     saves = "as much" if round(abs(month)) == 0 else f"{abs(month):,.0f} a month {'less' if month < 0 else 'more'}"
-    late = f"{late_text(ours.late_share.mean)} of the requests late instead of {late_text(rival.late_share.mean)}"
+    late = f"with {late_text(ours.late_share.mean)} of the requests late instead of {late_text(rival.late_share.mean)}"
+    if math.isnan(ours.late_share.mean):
+        late = "and there were no requests"
     name = ours.name if dry else report.policy
     verb = "would have cost" if dry else "costs"
     costs = f"{money(ours.J_per_hour.mean)} an hour instead of {money(rival.J_per_hour.mean)}{against}"
-    return f"{name} {verb} {costs}: {saves}, with {late}."
+    return f"{name} {verb} {costs}: {saves}, {late}."
 
 
 def _aside(report: DayReport) -> str:

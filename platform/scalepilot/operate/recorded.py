@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 NAN = math.nan
 # Modes in which a policy is asked.
 _DECIDED = ("active", "degraded")
-_READ = ("ready_replicas", "late_share", "error_share", "cpu_utilisation", "replica_capacity_rps")
+_READ = ("ready_replicas", "late_share", "error_share", "cpu_utilisation", "replica_capacity_rps", "request_rate_mean_rps")
 _COLUMNS = ("time", "spec", "ready", "target", "rate_rps", "rate_age_seconds", "oldest_starting_seconds", *_READ)
 # Of the interval that ended when the newest sample was taken.
 _MEASURED = ("rate_rps", "late_share", "error_share", "cpu_utilisation")
