@@ -29,6 +29,7 @@ from scalepilot.operate.telemetry import TelemetryContext, make_telemetry
 from scalepilot.operate.trial import simulated
 from scalepilot.operate.twin import Clock, Twin, exporter, living
 from scalepilot.policy import load_policy, pack_policy
+from scalepilot.policy.spec import env_of
 from scalepilot_envs.autoscale import AutoscaleParams
 
 SELECTOR = 'app="web"'
@@ -86,7 +87,7 @@ def service_of(policy: str, interval: float, window_steps: int = 40) -> Service:
     packed = pack_policy(load_policy(policy))
     params = {**packed.spec.env_params, **_params(interval, window_steps)}
     fitted = replace(packed, spec=replace(packed.spec, env_params=params, signature=None)).unpack()
-    return replace(service, deciders=replace(service.deciders, policy=fitted))
+    return replace(service, env=env_of(fitted.spec), deciders=replace(service.deciders, policy=fitted))
 
 
 @contextlib.contextmanager
