@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from tests.real_prometheus import check_rules
+from tests.serving_dashboard import panel_queries
 from tests.unit.test_operate_controller import Bench
+from tests.unit.test_operate_tick import Wants
 
 RULES = "cluster/prometheus/operate-rules.yaml"
+DASHBOARD = "cluster/grafana/operate.json"
 AT = '{job="scalepilot-operate", instance="shop"}'
 
 
@@ -54,11 +58,14 @@ def test_each_cause_raises_its_alert_and_no_other(
 
 
 def test_every_metric_they_ask_for_is_told(repo: Path, tmp_path: Path) -> None:
-    bench = Bench(tmp_path, 10.0)
+    bench = Bench(tmp_path, 40.0)
+    deciders = replace(bench.service.deciders, shadows={"other": Wants(9.0)})
+    bench.controller.service = replace(bench.service, deciders=deciders)
     bench.step()
     told = bench.controller.metrics.text().decode()
     rules = yaml.safe_load((repo / RULES).read_text(encoding="utf-8"))
-    asked = {name for rule in rules["groups"][0]["rules"] for name in re.findall(r"scalepilot_operate_\w+", rule["expr"])}
-    assert len(asked) >= 6
+    expressions = [rule["expr"] for rule in rules["groups"][0]["rules"]] + [q.expr for q in panel_queries(repo, DASHBOARD)]
+    asked = {name for expression in expressions for name in re.findall(r"scalepilot_operate_\w+", expression)}
+    assert len(asked) >= 12
     for name in asked:
         assert re.search(rf"^{name}(\{{.*)? [0-9]", told, re.MULTILINE), name
