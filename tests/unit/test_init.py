@@ -11,6 +11,8 @@ from tests.commands import refused, said
 from scalepilot.cli.init import KINDS
 from scalepilot.config import json_schema, load_config, read_yaml
 from scalepilot.experiments.sweep.config import checked_sweep
+from scalepilot.operate.config import load_operate_config, load_service
+from scalepilot.operate.telemetry import TelemetryContext, make_telemetry
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -22,8 +24,13 @@ def test_what_is_written_is_allowed_and_names_its_schema(
     text = (tmp_path / "mine.yaml").read_text(encoding="utf-8")
     assert text.splitlines()[0] == "# yaml-language-server: $schema=mine.schema.json"
     schema = json.loads((tmp_path / "mine.schema.json").read_text(encoding="utf-8"))
-    assert schema["properties"]["name"]["description"]
-    if kind == "sweep":
+    assert schema["properties"]["policy" if kind == "operate" else "name"]["description"]
+    if kind == "operate":
+        config = load_operate_config(tmp_path / "mine.yaml")
+        service = load_service(config)
+        assert config.records == str(tmp_path / "mine-records")
+        make_telemetry(config.telemetry, TelemetryContext(service.env, service.deciders.fields)).close()
+    elif kind == "sweep":
         assert checked_sweep(read_yaml(tmp_path / "mine.yaml"), "mine").name == "mine"
     else:
         assert schema == json.loads(json.dumps(json_schema()))

@@ -11,14 +11,15 @@ from scalepilot.errors import InputError
 
 HELP = "write a commented configuration to start from, with its JSON Schema for your editor"
 _STARTERS = Path(__file__).with_name("starters")
-KINDS = ("traffic", "environment", "gymnasium", "sweep")
+KINDS = ("traffic", "environment", "gymnasium", "sweep", "operate")
+_NEXT = {"sweep": "tune {}", "operate": "operate --config {} --check"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `init`."""
     parser.add_argument("name", nargs="?", default="experiment", metavar="NAME", help="of the experiment and its file")
-    about = "your own traffic (default), an environment of your own, one that gymnasium knows, or a sweep"
+    about = "your own traffic (default), an environment of your own, one that gymnasium knows, a sweep, or a live deployment"
     parser.add_argument("--for", dest="kind", choices=KINDS, default="traffic", help=about)
 
 
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
         print(f"wrote:  {path}")
-    print(f"next:   scalepilot {'tune' if kind == 'sweep' else 'train'} {name}.yaml")
+    print(f"next:   scalepilot {_NEXT.get(kind, 'train {}').format(f'{name}.yaml')}")
     return 0
 
 
@@ -44,6 +45,8 @@ def _files(name: str, kind: str) -> dict[Path, str]:
     """Path → what stands in it."""
     if kind == "sweep":
         from scalepilot.experiments.sweep.config import json_schema
+    elif kind == "operate":
+        from scalepilot.operate.config import json_schema
     else:
         from scalepilot.config import json_schema
     schema = f"{name}.schema.json"
