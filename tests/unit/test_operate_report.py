@@ -17,9 +17,10 @@ from tests.recorded_day import MIDNIGHT, Cluster, dark, decisions, service_of, w
 
 from scalepilot.cli import main
 from scalepilot.errors import InputError
-from scalepilot.operate.config import Service
+from scalepilot.operate.config import Service, load_service, operate_config
 from scalepilot.operate.counterfactual import as_recorded, cut, measured_startup_seconds, replayed_replicas
-from scalepilot.operate.day_page import render_page, to_json
+from scalepilot.operate.day_json import to_json
+from scalepilot.operate.day_page import render_page
 from scalepilot.operate.day_report import HPA_SETTINGS, DayReport, day_report, priced
 from scalepilot.operate.day_verdict import judge
 from scalepilot.operate.ledger import Entry, Ledger
@@ -220,7 +221,9 @@ def test_a_clock_that_was_set_back_or_ahead_changes_no_figure_by_much():
     recorded = read_recorded(back, service)
     assert (np.diff(recorded.moment) > 0).all()
     assert len(recorded) == len(entries) - 15
-    assert recorded.left_out == ["15 moments were decided on twice (a clock was set back); the later decision counts"]
+    assert recorded.left_out == [
+        "15 moments were decided on twice (a restart, or a clock that was set back); the later decision counts"
+    ]
     years_ahead = [*entries[:50], *(moved(e, 2e9) for e in entries[50:])]
     report = report_of(service, years_ahead)
     assert len(report.pieces.episodes) == 2
@@ -381,10 +384,16 @@ def test_records_of_another_policy_and_another_kind_are_told_apart():
 
 
 def test_a_first_interval_with_few_requests_does_not_make_a_policy_begin_with_few_replicas():
-    every_second = {"interval_seconds": 1.0, "startup_seconds": 30.0}
-    _, service, entries = day("kpa", 0.05, service=service_of("kpa", every_second), really=every_second, real="kpa")
+    def few(now: float, snapshot: Any) -> Any:
+        if now > MIDNIGHT:
+            return snapshot
+        readings = {**snapshot.readings, "request_rate_rps_0": replace(snapshot.readings["request_rate_rps_0"], value=1.0)}
+        return replace(snapshot, readings=readings, extra={})
+
+    _, service, entries = day("kpa", 1.0, real="kpa", changed=few)
     report = report_of(service, entries)
     assert report.of("policy").replicas_mean == pytest.approx(report.of("ran").replicas_mean, rel=0.02)
+    assert report.runs["policy"].replicas[0] > 1
 
 
 def test_a_time_without_requests_has_no_late_share_and_says_so():
@@ -396,6 +405,15 @@ def test_a_time_without_requests_has_no_late_share_and_says_so():
     report = report_of(service, decisions(Quiet(AutoscaleParams(**STEP), real="kpa"), service, 1.0))
     assert judge(report).sentence.endswith("as much, and there were no requests.")
     assert "nan" not in render_page(report, "", "").lower()
+
+
+def test_shadows_are_run_on_the_same_requests():
+    config = {"policy": "kpa", "service": STEP, "shadows": ["tracking", "hpa:target=0.3"]}
+    service = load_service(operate_config(config))
+    _, _, entries = day(hours=1.0, service=service)
+    report = report_of(service, entries)
+    assert [(f.name, f.role) for f in report.figures[2:]] == [("tracking", "shadow"), ("hpa-target-0.3", "shadow")]
+    assert report.figures[3].replicas_mean > report.figures[1].replicas_mean
 
 
 def test_prices_change_what_is_counted_and_not_what_is_done():

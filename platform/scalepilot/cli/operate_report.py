@@ -34,7 +34,8 @@ def write(words: list[str], arguments: argparse.Namespace) -> int:
     """
     from scalepilot.files.atomic import write_bytes
     from scalepilot.operate.config import load_operate_config, operate_config
-    from scalepilot.operate.day_page import render_page, to_json
+    from scalepilot.operate.day_json import to_json
+    from scalepilot.operate.day_page import render_page
     from scalepilot.operate.day_report import day_report, priced
     from scalepilot.operate.recorded import read_recorded
 

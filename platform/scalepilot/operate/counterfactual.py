@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import InputError
-from scalepilot.operate.guard import GuardState, Limits, Situation, guarded, moved
+from scalepilot.operate.guard import Limits
 from scalepilot.operate.recorded import Recorded
+from scalepilot.operate.taken_over import TakenOver
 from scalepilot.policy import Planner, Policy
-from scalepilot.policy.fields import FieldView
-from scalepilot.policy.protocol import Decision, State
-from scalepilot.policy.spec import PolicySpec
 from scalepilot.simulate import EpisodeSet, PlannedTargets, run_episodes
 from scalepilot.simulate.step_log import STEP_COLUMNS, StepLog
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -158,68 +155,6 @@ def _filled(piece: _Steps, length: int) -> _Steps:
     return filled
 
 
-class TakenOver:
-    """A policy that takes the service over as it really was, and then does what it wants, within limits.
-
-    It counts its own steps: to be run once.
-
-    Args:
-        policy: decides.
-        asked: (n, num_steps) replicas that really ran.
-        forced: (n,) steps at the beginning in which they are kept.
-        env: says how the total of replicas is computed.
-        start: (n,) Unix seconds of the first step.
-        limits: what the policy may do in one decision; None for anything.
-    """
-
-    def __init__(
-        self, policy: Policy, asked: Array, forced: NDArray[np.int64], env: EnvDescription, start: Array, limits: Limits | None
-    ) -> None:
-        self._policy, self._asked, self._forced, self._start, self._limits = policy, asked, forced, start, limits
-        self._interval, self._step = env.interval_seconds, 0
-        self._view = FieldView(policy.spec.observation_fields, env.signals)
-        self._has_shares = {"late_share", "error_share"} <= {f.name for f in policy.spec.observation_fields}
-        self._memories = [GuardState()] * len(asked)
-
-    @property
-    def spec(self) -> PolicySpec:
-        """The policy's."""
-        return self._policy.spec
-
-    def act(
-        self,
-        observation: NDArray[Any],
-        state: State | None = None,
-        *,
-        deterministic: bool = True,
-        rng: np.random.Generator | None = None,
-    ) -> tuple[Decision, State | None]:
-        """See `Policy.act`."""
-        decision, state = self._policy.act(observation, state, deterministic=deterministic, rng=rng)
-        assert decision.desired_replicas is not None
-        step, total = min(self._step, self._asked.shape[1] - 1), self._view.total(observation)
-        self._step += 1
-        forced = step < self._forced
-        wanted = np.where(np.isfinite(decision.desired_replicas), decision.desired_replicas, total)
-        if self._limits is not None:
-            wanted = self._limited(observation, wanted, total, forced, step)
-        return Decision(desired_replicas=np.where(forced, self._asked[:, step], wanted)), state
-
-    def _limited(self, observation: NDArray[Any], wanted: Array, total: Array, forced: NDArray[np.bool_], step: int) -> Array:
-        assert self._limits is not None
-        shares: list[Any] = [np.full(len(total), np.nan)] * 2
-        if self._has_shares:
-            shares = [self._view.column(observation, name) for name in ("late_share", "error_share")]
-        found = wanted.copy()
-        for i in np.flatnonzero(~forced).tolist():
-            late, errors = (None if math.isnan(share[i]) else float(share[i]) for share in shares)
-            now = Situation(float(self._start[i]) + step * self._interval, int(total[i]), late, errors)
-            target, _, memory = guarded(int(wanted[i]), now, self._memories[i], self._limits)
-            self._memories[i] = moved(memory, now, target)
-            found[i] = target
-        return found
-
-
 @dataclass(frozen=True)
 class Ran:
     """What came of one actor; (num_counted,) each, in the order of `Pieces.rows`.
@@ -315,6 +250,10 @@ def replayed_replicas(
         off = float(np.abs(found.ready - ready)[seen].mean()) if seen.any() else 0.0
         if off < least:
             best, shift, least = found, late, off
+        if off == 0.0:
+            for _ in range((SHIFTS - 1 - late) * pieces.episodes.num_steps):
+                on_step()
+            break
     assert best is not None
     return best, shift
 

@@ -1,4 +1,4 @@
-"""The report of a recorded time for people, one self-contained page, and as plain data."""
+"""The report of a recorded time for people: one self-contained page."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scalepilot.evaluate.statistics.intervals import Interval
+from scalepilot.operate.day_json import MOST_DISAGREEMENTS
 from scalepilot.operate.day_report import HOURS_A_MONTH, DayReport, Figures
 from scalepilot.operate.day_verdict import differences, judge, late_text, off_by
 from scalepilot.operate.ledger import utc
@@ -18,7 +19,7 @@ from scalepilot.report.charts.svg import COLOURS
 from scalepilot.report.html.page import image_address, render
 from scalepilot.report.words.figures import DASH, money, percent
 
-_MOST_SPELLS, _MOST_DISAGREEMENTS, _MOST_GAPS = 12, 10, 10
+_MOST_SPELLS, _MOST_GAPS = 12, 10
 _BLUE, _VERMILION, _GREEN, _PINK, _AMBER, _SKY, _GREY, _OCHRE = COLOURS
 _MODES: Mapping[Mode, tuple[str, str]] = {
     "starting": (_SKY, "a required field was unknown before the first decision: the replicas stayed"),
@@ -42,57 +43,6 @@ _LIMITS: Mapping[str, str] = {
     "telemetry": "no move down while a field was unknown",
     "paused": "people had forbidden this direction",
 }
-
-
-def to_json(report: DayReport) -> dict[str, Any]:
-    """The figures as plain data; what is unknown is null."""
-    recorded, verdict = report.recorded, judge(report)
-    agreement = report.agreement
-    return {
-        "policy": report.policy,
-        "recorded_policies": dict(recorded.policies),
-        "dry_run": recorded.dry_run,
-        "interval_seconds": recorded.interval_seconds,
-        "begin": utc(recorded.begin),
-        "end": utc(recorded.end),
-        "decisions": len(recorded),
-        "hours": round(report.hours, 4),
-        "requests": round(report.requests, 1),
-        "answer": verdict.answer,
-        "sentence": verdict.sentence,
-        "reasons": [vars(reason) for reason in verdict.reasons],
-        "aside": verdict.aside,
-        "contenders": [_plain({**vars(f), "month": f.month}) for f in report.figures],
-        "agreement": _plain({**vars(agreement), "share": agreement.share}),
-        "fields": {name: _plain(_health(health)) for name, health in recorded.fields.items()},
-        "modes": dict(recorded.modes),
-        "limited": dict(recorded.limited),
-        "faults": recorded.faults,
-        "gaps": [{"from": utc(a), "to": utc(b)} for a, b in recorded.gaps(1)],
-        "left_out": recorded.left_out,
-        "disagreements": [vars(d) for d in recorded.disagreements[:_MOST_DISAGREEMENTS]],
-    }
-
-
-def _health(health: FieldHealth) -> dict[str, Any]:
-    return {
-        "required": health.required,
-        "known_share": health.known_share,
-        "assumed": health.assumed,
-        "age_p50_seconds": health.age_seconds(50),
-        "age_p99_seconds": health.age_seconds(99),
-        "sources": dict(health.sources),
-        "problems": dict(health.problems),
-    }
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    def one(value: Any) -> Any:
-        if isinstance(value, Interval):
-            return {"mean": one(value.mean), "low": one(value.low), "high": one(value.high)}
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return {name: one(value) for name, value in values.items()}
 
 
 def render_page(report: DayReport, command: str, records: str) -> str:
@@ -133,6 +83,7 @@ def render_page(report: DayReport, command: str, records: str) -> str:
         "spells_left_out": _left_out(len(spells), _MOST_SPELLS, "shorter ones"),
         "disagreement_headings": ("When", "Ran → wanted", "Why", "More"),
         "disagreements": _disagreements(report, records),
+        "disagreements_title": "Where it differs most" if recorded.dry_run else "Its largest moves",
         "disagreements_note": "The largest of each hour. Wanted is what was recorded at that moment, from the replicas that ran.",
         "field_headings": ("Field", "Known", "Age, median · 99 %", "Source", "What was wrong"),
         "fields": _fields(recorded.fields),
@@ -208,7 +159,7 @@ def _big_figures(report: DayReport) -> list[dict[str, str]]:
     cost, _ = differences(report)
     month = HOURS_A_MONTH * cost.mean
     outcome = "better" if cost.high < 0 else "worse" if cost.low > 0 else ""
-    other = "what ran" if rival.role == "ran" else rival.name
+    other = "what ran" if rival.role == "ran" else "HPA, defaults"
     span = _between(Interval(month, HOURS_A_MONTH * cost.low, HOURS_A_MONTH * cost.high), _signed)
     return [
         {
@@ -301,7 +252,7 @@ def _disagreements(report: DayReport, records: str) -> list[dict[str, Any]]:
             f"scalepilot operate explain {utc(d.time)} --records {records}",
             code=3,
         )
-        for d in report.recorded.disagreements[:_MOST_DISAGREEMENTS]
+        for d in report.recorded.disagreements[:MOST_DISAGREEMENTS]
     ]
 
 

@@ -29,7 +29,7 @@ from scalepilot.policy.rules import Hpa, HpaParameters
 from scalepilot_envs.autoscale import AutoscaleParams
 
 HOURS_A_MONTH = 730.0
-Role = Literal["ran", "policy", "hpa"]
+Role = Literal["ran", "policy", "shadow", "hpa"]
 # What an HPA is tried with on this very record: its defaults first.
 HPA_SETTINGS = tuple(
     HpaParameters(target=target, stabilisation_down_seconds=down)
@@ -212,7 +212,8 @@ def day_report(
     simulated = as_recorded(recorded, params)
     pieces = cut(recorded, simulated)
     steps = itertools.count(1)
-    total = pieces.episodes.num_steps * (SHIFTS + (2 if hpas else 1))
+    shadows = service.deciders.shadows
+    total = pieces.episodes.num_steps * (SHIFTS + len(shadows) + (2 if hpas else 1))
 
     def tell() -> None:
         progress(next(steps), total)
@@ -223,12 +224,15 @@ def day_report(
         # What was asked for was asked for by the policy: so late everybody's orders would have taken effect.
         simulated = replace(simulated, actuation_lag_steps=shift)
         shift = 0
-    actor = taken_over(service.deciders.policy, pieces, shift, service.env, limits=service.limits)
-    ours = run(actor, pieces, simulated, on_step=tell)[0]
+    looped = [
+        run(taken_over(policy, pieces, shift, service.env, limits=service.limits), pieces, simulated, on_step=tell)[0]
+        for policy in (service.deciders.policy, *shadows.values())
+    ]
     who = "what ran" if recorded.dry_run else f"{service.policy} (ran)"
     told: list[tuple[str, Role, str, Ran]] = [
         (who, "ran", "the recorded replicas, simulated", ran),
-        (service.policy, "policy", "in closed loop, within its limits", ours),
+        (service.policy, "policy", "in closed loop, within its limits", looped[0]),
+        *((name, "shadow", "likewise, a shadow", one) for name, one in zip(shadows, looped[1:], strict=True)),
     ]
     if hpas:
         rule = Hpa([one for one in hpas for _ in range(len(pieces.episodes))], service.env)

@@ -71,15 +71,19 @@ def _sentence(report: DayReport) -> str:
     dry, rival = report.recorded.dry_run, report.rival
     ours = report.of("policy" if dry else "ran")
     month = HOURS_A_MONTH * (ours.J_per_hour.mean - rival.J_per_hour.mean)
-    against = "" if dry else f" of {rival.name}"
     saves = "as much" if round(abs(month)) == 0 else f"{abs(month):,.0f} a month {'less' if month < 0 else 'more'}"
     late = f"with {late_text(ours.late_share.mean)} of the requests late instead of {late_text(rival.late_share.mean)}"
     if math.isnan(ours.late_share.mean):
         late = "and there were no requests"
-    name = ours.name if dry else report.policy
-    verb = "would have cost" if dry else "costs"
-    costs = f"{money(ours.J_per_hour.mean)} an hour instead of {money(rival.J_per_hour.mean)}{against}"
-    return f"{name} {verb} {costs}: {saves}, {late}."
+    cost, theirs = money(ours.J_per_hour.mean), money(rival.J_per_hour.mean)
+    if dry:
+        return f"{ours.name} would have cost {cost} an hour instead of {theirs}: {saves}, {late}."
+    return f"{report.policy} costs {cost} an hour, {rival_text(report)} would have cost {theirs}: {saves}, {late}."
+
+
+def rival_text(report: DayReport) -> str:
+    """What the policy is compared with, in a sentence."""
+    return "what ran" if report.rival.role == "ran" else "an HPA with its defaults"
 
 
 def _aside(report: DayReport) -> str:
@@ -104,7 +108,7 @@ def late_text(share: float) -> str:
 def _reasons(report: DayReport) -> Iterator[Reason]:
     recorded, t = report.recorded, THRESHOLDS
     cost, late = differences(report)
-    rival = "what ran" if report.rival.role == "ran" else report.rival.name
+    rival = rival_text(report)
     yield _cost_reason(cost, rival)
     yield _late_reason(late, rival)
     hours = (recorded.end - recorded.begin) / 3600.0

@@ -28,6 +28,7 @@ _COLUMNS = ("time", "spec", "ready", "target", "rate_rps", "rate_age_seconds", "
 # Of the interval that ended when the newest sample was taken.
 _MEASURED = ("rate_rps", "late_share", "error_share", "cpu_utilisation")
 _HOUR = 3600.0
+_TOO_OLD = re.compile(r"^\d+ s old, allowed \d+ s")
 
 
 @dataclass
@@ -68,7 +69,7 @@ class FieldHealth:
         self.asked += 1
         if problem:
             # How old exactly differs from decision to decision.
-            self.problems[re.sub(r"\d[\d.]* s\b", "… s", problem)] += 1
+            self.problems[_TOO_OLD.sub("too old", problem)] += 1
         else:
             self.known += 1
         if reading is None:
@@ -270,7 +271,9 @@ class _Columns:
         rows = len(moment) - 1 - reversed_first
         twice = len(moment) - len(rows)
         if twice:
-            left_out = [*left_out, f"{twice:,} moments were decided on twice (a clock was set back); the later decision counts"]
+            told = "1 moment was" if twice == 1 else f"{twice:,} moments were"
+            why = "a restart, or a clock that was set back"
+            left_out = [*left_out, f"{told} decided on twice ({why}); the later decision counts"]
         columns = {name: np.frombuffer(values, np.float64)[rows] for name, values in self._values.items()}
         columns = _in_place(columns, moment[rows], self.interval)
         return Recorded(
