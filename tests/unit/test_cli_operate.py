@@ -127,7 +127,7 @@ def test_a_trial_on_the_twin_ends_with_what_it_cost(tmp_path: Path, capsys: pyte
     modes = [json.loads(line)["mode"] for line in lines]
     assert modes.count("active") > 20
     # Its monitoring fails for a while.
-    assert "holding" in modes
+    assert 1 <= modes.count("holding") <= 6
     assert here["J_per_hour"] > 0
     assert simulated["name"] == "tracking-utilisation-0.7, in the simulator"
     assert hpa["name"] == "hpa-default"

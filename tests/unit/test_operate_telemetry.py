@@ -107,6 +107,16 @@ def test_what_no_samples_bracket_is_unknown_and_not_zero():
     np.testing.assert_allclose(rates_of(Counters([samples(brief, 10 * brief)], I), 700.0, 40), 10)
 
 
+def test_what_came_while_nothing_was_scraped_is_known_in_all():
+    times = 1000 + 5.0 * np.arange(80)
+    gone = (times > 1150) & (times < 1240)
+    counters = Counters([samples(times[~gone], 200.0 * (times[~gone] - 1000) / 5.0)], I)
+    ends = counters.ends(1395.0, I, 20)
+    assert np.isnan(counters.counted(ends, I)).any()
+    assert counters.spread(ends, I) == pytest.approx(np.full(20, 600.0))
+    assert np.isnan(counters.spread(np.array([1010.0, 1400.0]), I)).all()
+
+
 def test_a_new_pod_counts_from_zero_and_one_that_is_gone_no_more():
     old = np.arange(0, 700, 5.0)
     new = np.arange(603, 700, 5.0)

@@ -25,6 +25,8 @@ _DUE, _LATE = 1.5, 2.5
 _PLAUSIBLE, _FEW = 4.0, 10.0
 # Without any sample for so many intervals or scrapes, what came within is spread over too long a time to be told apart.
 _LONGEST_HOLE = 3.0
+# A clock's tick: the grid is computed from the newest sample, and must not miss the oldest by a rounding.
+_NEAR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,16 @@ class Counters:
             total[unknown] = np.nan
         return {group: np.maximum(total[:num_ends] - total[num_ends:], 0.0) for group, total in totals.items()}
 
+    def spread(self, ends: Array, seconds: float) -> Array:
+        """(n,) as `counted`; what came while nothing was scraped is spread evenly over that time. NaN outside of all samples."""
+        moments = np.concatenate([ends, ends - seconds])
+        total = np.zeros(len(moments))
+        for line in self._lines:
+            total += np.interp(moments, line.times, line.totals)
+        total[~self._is_within(moments)] = np.nan
+        found: Array = np.maximum(total[: len(ends)] - total[len(ends) :], 0.0)
+        return found
+
     def of_unseen(self, ends: Array, seconds: float, number: int) -> Array:
         """(n,) what so many instances that are not scraped any more would have counted, each as much as the mean of the others.
 
@@ -198,12 +210,14 @@ class Counters:
         """(number,) ends of the newest intervals that the samples tell of whole, newest first."""
         return min(now, self.newest) - interval_seconds * np.arange(number, dtype=np.float64)
 
+    def _is_within(self, moments: Array) -> NDArray[np.bool_]:
+        within: NDArray[np.bool_] = (moments >= self._begun - _NEAR) & (moments <= self.newest + _NEAR)
+        return within
+
     def _is_known(self, moments: Array) -> NDArray[np.bool_]:
-        # A clock's tick: the grid is computed from the newest sample, and must not miss the oldest by a rounding.
-        near = 1e-3
-        known = (moments >= self._begun - near) & (moments <= self.newest + near)
+        known = self._is_within(moments)
         for start, end in self._holes:
-            known &= (moments <= start + near) | (moments >= end - near)
+            known &= (moments <= start + _NEAR) | (moments >= end - _NEAR)
         return known
 
 

@@ -102,8 +102,18 @@ class Measured:
         return counted + self.requests.of_unseen(ends, self.interval_seconds, self.unseen) if self.unseen else counted
 
     def count(self, back: int = 0, per: float = 1.0) -> Reading:
-        """Requests of an interval, so many before the newest, divided by `per`."""
-        return self._counted(float(self.counts[back]) / per)
+        """Requests of an interval, so many before the newest, divided by `per`.
+
+        Of an earlier one without samples, such as while Prometheus was restarted, the mean over that time stands in: the counters
+        tell how many came in all, and the newest interval is known.
+        """
+        value = float(self.counts[back]) / per
+        if back and self.requests is not None and math.isnan(value) and not math.isnan(self.counts[0]):
+            end = self.requests.ends(self.now, self.interval_seconds, back + 1)[-1:]
+            spread = float(self.requests.spread(end, self.interval_seconds)[0]) / per
+            if not math.isnan(spread):
+                return self._counted(spread, "spread evenly over a time without samples", assumed=True)
+        return self._counted(value)
 
     def _counted(self, value: float | None, problem: str = "", *, assumed: bool = False) -> Reading:
         if self.requests is None:
