@@ -11,7 +11,7 @@ import pytest
 from tests.commands import said
 from tests.fleet import backfilled
 
-from scalepilot_envs.workloads import read_trace
+from scalepilot_envs.workloads import read_trace, trace_notes
 
 STEP, SHORT, LONG = 60, 3, 21
 
@@ -151,6 +151,8 @@ def test_where_the_query_comes_from_is_kept_in_the_file(capsys, tmp_path, record
     _, again = imported(capsys, tmp_path, recorded, query, minutes=600, name="trace.parquet")
     np.testing.assert_array_equal(series.rates_rps, again.rates_rps)
     assert pq.read_schema(tmp_path / "trace.parquet").metadata[b"query"].decode() == query
+    for name in ("trace.csv", "trace.parquet"):
+        assert trace_notes(tmp_path / name)["query"] == query
 
 
 def test_other_steps_and_units_conserve_what_was_counted(capsys, tmp_path, recorded):

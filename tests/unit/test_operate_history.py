@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scalepilot.cli.workload_prometheus import _moment
+from scalepilot.config import config_from_mapping
 from scalepilot.errors import InputError
+from scalepilot.learn.algorithms import _trace_notes
 from scalepilot.operate.telemetry.counters import Samples
 from scalepilot.operate.telemetry.history import Wanted, _long_enough, _ranges
 from scalepilot.operate.telemetry.tally import Tally
+from scalepilot_envs.workloads import RateSeries, read_trace, trace_notes, write_trace
 
 STEP, NUM = 60.0, 120
 
@@ -128,3 +131,17 @@ def test_too_many_or_too_few_steps_are_refused():
         Wanted("x", 0.0, 60.0)
     with pytest.raises(InputError, match="by a longer --step"):
         Wanted("x", 0.0, 3e8, 60.0)
+
+
+def test_a_trace_says_where_it_comes_from_and_its_policy_keeps_that(tmp_path):
+    notes = {"prometheus": "http://p:9090", "query": 'sum(rate(a{b="c, d"}[5m]))\n  / 2'}
+    series = RateSeries(np.arange(400.0), 60.0, 1.7e9)
+    for name in ("a.csv", "a.parquet"):
+        write_trace(series, tmp_path / name, notes)
+        assert trace_notes(tmp_path / name)["query"].split() == notes["query"].split()
+        np.testing.assert_array_equal(read_trace(tmp_path / name).rates_rps, series.rates_rps)
+    write_trace(series, tmp_path / "plain.csv")
+    for name in ("plain.csv", "absent.csv", "."):
+        assert trace_notes(tmp_path / name) == {}
+    config = config_from_mapping({"workload": {"kind": "trace", "path": str(tmp_path / "a.csv")}})
+    assert _trace_notes(config)["prometheus"] == "http://p:9090"

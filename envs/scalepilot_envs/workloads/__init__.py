@@ -12,7 +12,16 @@ from scalepilot_envs.workloads.patterns import Cycle, SineCurveWorkload, Sinusoi
 from scalepilot_envs.workloads.phases import Phase, PhasesWorkload
 from scalepilot_envs.workloads.series import PARTS, Part, RateSeries
 from scalepilot_envs.workloads.trace import TraceWorkload
-from scalepilot_envs.workloads.traces import Imported, Said, TraceError, import_trace, read_csv, read_trace, write_trace
+from scalepilot_envs.workloads.traces import (
+    Imported,
+    Said,
+    TraceError,
+    import_trace,
+    read_csv,
+    read_trace,
+    trace_notes,
+    write_trace,
+)
 
 __all__ = [
     "PARTS",
@@ -44,6 +53,7 @@ __all__ = [
     "read_csv",
     "read_trace",
     "reseeded",
+    "trace_notes",
     "workload_from_mapping",
     "write_trace",
 ]

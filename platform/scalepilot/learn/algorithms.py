@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import importlib
 from dataclasses import asdict
+from pathlib import Path
 
 from scalepilot.config import ALGORITHMS, ExperimentConfig
 from scalepilot.errors import ConfigError
@@ -12,6 +13,7 @@ from scalepilot.learn.task import Task
 from scalepilot.learn.trainer import Trainer
 from scalepilot.policy import PolicySpec, env_actions, env_components, env_fields
 from scalepilot.runs.folder import RunFolder, git_sha, library_versions
+from scalepilot_envs.workloads import TraceWorkload, trace_notes
 
 
 def make_trainer(config: ExperimentConfig, task: Task) -> Trainer:
@@ -31,6 +33,10 @@ def make_trainer(config: ExperimentConfig, task: Task) -> Trainer:
         raise ConfigError(f"algorithm: {config.algorithm} is trained by {algorithm.trainer}, and {module} has no {name}")
     trainer: Trainer = make(config, task)
     return trainer
+
+
+def _trace_notes(config: ExperimentConfig) -> dict[str, str]:
+    return trace_notes(Path(config.workload.path)) if isinstance(config.workload, TraceWorkload) else {}
 
 
 def policy_spec(config: ExperimentConfig, folder: RunFolder, task: Task) -> PolicySpec:
@@ -55,6 +61,8 @@ def policy_spec(config: ExperimentConfig, folder: RunFolder, task: Task) -> Poli
             "versions": library_versions(),
             "git_sha": git_sha(),
             "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            # Where recorded traffic comes from, where its file says so.
+            **({"trace": notes} if (notes := _trace_notes(config)) else {}),
             **({"init": init} if (init := folder.read_status().get("init")) else {}),
         },
     )

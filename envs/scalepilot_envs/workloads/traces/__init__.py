@@ -6,7 +6,7 @@ from scalepilot_envs.workloads.traces.means import MAX_POINTS
 from scalepilot_envs.workloads.traces.parsed import Said
 from scalepilot_envs.workloads.traces.read import import_trace, read_csv, read_trace
 from scalepilot_envs.workloads.traces.rows import COUNTER_RESETS, GAPS, CounterResets, Gaps, TraceError
-from scalepilot_envs.workloads.traces.write import write_trace
+from scalepilot_envs.workloads.traces.write import trace_notes, write_trace
 
 __all__ = [
     "COUNTER_RESETS",
@@ -21,5 +21,6 @@ __all__ = [
     "import_trace",
     "read_csv",
     "read_trace",
+    "trace_notes",
     "write_trace",
 ]

@@ -15,6 +15,9 @@ from scalepilot_envs.workloads.series import RateSeries
 from scalepilot_envs.workloads.traces.rows import TraceError
 
 _ROWS_AT_ONCE = 1 << 16
+_MOST_NOTES_BYTES = 20_000
+# Of a Parquet file's metadata, what the libraries keep for themselves.
+_OTHERS_METADATA = (b"ARROW:schema", b"pandas")
 
 
 def write_trace(series: RateSeries, path: Path, notes: Mapping[str, str] | None = None) -> None:
@@ -48,6 +51,27 @@ def write_trace(series: RateSeries, path: Path, notes: Mapping[str, str] | None 
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def trace_notes(path: Path) -> dict[str, str]:
+    """What `write_trace` has noted in a file; nothing of any other file, or of one that is not there."""
+    try:
+        with path.open("rb") as file:
+            if file.read(4) == b"PAR1":
+                from pyarrow import parquet
+
+                found = parquet.read_schema(path).metadata or {}
+                return {_text(name): _text(value) for name, value in found.items() if name not in _OTHERS_METADATA}
+            file.seek(0)
+            lines = [_text(line) for line in file.read(_MOST_NOTES_BYTES).splitlines()]
+    except (OSError, ValueError):
+        return {}
+    notes = lines[: next((i for i, line in enumerate(lines) if not line.startswith("# ")), 0)]
+    return {row[0].removeprefix("# "): row[1] for row in csv.reader(notes) if len(row) == 2}
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
 def _into_place(aside: Path, path: Path) -> None:
