@@ -18,7 +18,7 @@ import pytest
 from scalepilot.files.atomic import remove_folder, remove_leftovers, replaced_folder, write_bytes, write_json
 from scalepilot.runs.checkpoints import LAST_FILE, Checkpoints
 
-KILLS = 50
+KILLS = 25
 # Checkpoint n holds three files of many times the number n, and small ones; the same folder is replaced in turns, too.
 WRITER = """
 import os
