@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,10 +31,12 @@ from scalepilot.report.run_plots import draw_run
 from scalepilot.report.run_report import write_run_report
 from scalepilot.runs.checkpoints import Checkpoints, read_loop
 from scalepilot.runs.folder import RunFolder
-from scalepilot.simulate import ProcessExecutor, SerialExecutor, usable_cores
+from scalepilot.simulate import Episodes, ProcessExecutor, SerialExecutor, usable_cores
 
 logger = logging.getLogger("scalepilot.training")
 INTERRUPTED = "interrupted"
+# Steps of all test episodes. Fewer are over before other processes have started.
+_WORTH_PROCESSES = 5_000
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -157,7 +160,8 @@ def evaluate_run(
         optima: folder of plans of the optimum made before.
     """
     policy, evaluation, scenario = load_policy(folder.policy), task.config.evaluation, task.scenario
-    with contextlib.nullcontext(SerialExecutor()) if alone else ProcessExecutor(usable_cores()) as executor:
+    here = alone or _test_steps(scenario.test, folder) < _WORTH_PROCESSES
+    with contextlib.nullcontext(SerialExecutor()) if here else ProcessExecutor(usable_cores()) as executor:
         comparison = evaluate(
             scenario,
             [(policy.spec.name, policy)],
@@ -176,6 +180,12 @@ def evaluate_run(
     if default is not None:
         folder.write_status("evaluating", validation_J_per_hour={HPA_DEFAULT: task.measure(default).value})
     return comparison
+
+
+def _test_steps(episodes: Episodes, folder: RunFolder) -> float:
+    """About how many steps they have; where they end as they like, as many as the newest of training."""
+    lengths = [float(length) for row in folder.read_metrics() if (length := row.get("episode_length_mean")) is not None]
+    return len(episodes) * (episodes.num_steps or (lengths[-1] if lengths else math.inf))
 
 
 def keep_summary(folder: RunFolder, found: Mapping[str, Any]) -> None:
