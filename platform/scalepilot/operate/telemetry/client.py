@@ -351,11 +351,14 @@ def _samples(answer: Answer, query: str) -> list[Samples]:
         for one in answer.result:
             if "values" not in one:
                 raise PrometheusError(f"{query[:_LONGEST_TOLD]}: is a native histogram; allowed: classic ones, with buckets")
-            flat = np.array([(moment, float(text)) for moment, text in one["values"]], dtype=np.float64)
+            times = np.array([moment for moment, _ in one["values"]], dtype=np.float64)
+            values = np.array([float(text) for _, text in one["values"]], dtype=np.float64)
             # A sample may be NaN, where an exporter says so.
-            flat = flat[np.isfinite(flat[:, 1])]
-            if len(flat):
-                found.append(Samples(dict(one["metric"]), flat[:, 0].copy(), flat[:, 1].copy()))
+            finite = np.isfinite(values)
+            if not finite.all():
+                times, values = times[finite], values[finite]
+            if len(values):
+                found.append(Samples(dict(one["metric"]), times, values))
     except (LookupError, TypeError, ValueError):
         raise PrometheusError(f"{query[:_LONGEST_TOLD]}: gives no series of numbers") from None
     return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -43,7 +44,7 @@ class Samples:
     times: Array
     values: Array
 
-    @property
+    @cached_property
     def instance(self) -> tuple[str, ...]:
         """What it was scraped from: series of one replica have the same, also where several of its ports are scraped."""
         names = ("namespace", "pod") if "pod" in self.labels else ("job", "instance")
@@ -252,7 +253,12 @@ class _Beginnings:
                 self._first[key], self._at_first[key] = start, 0.0
             if start == self._first[key]:
                 self._at_first[key] += float(one.values[0])
-        self._busiest = busiest_rate(series)
+        self._series = series
+
+    @cached_property
+    def _busiest(self) -> float:
+        """Only asked for where something has appeared."""
+        return busiest_rate(self._series)
 
     def line(self, one: Samples) -> _Line:
         """A series as a line, from zero where it is known to have begun there."""
