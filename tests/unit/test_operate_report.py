@@ -70,7 +70,7 @@ def saved(wasteful: tuple[Cluster, Service, list[Entry]]) -> DayReport:
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize(("real", "early"), [("hpa", False), ("kpa", True), ("tracking", False)])
 def test_what_really_ran_costs_in_the_simulator_what_it_really_cost(real: str, early: bool, seed: int):
-    cluster, service, entries = day(hours=3.0, real=real, early=early, seed=seed)
+    cluster, service, entries = day(hours=2.0, real=real, early=early, seed=seed)
     assert simulated(service, entries) == pytest.approx(cluster.cost, rel=0.01)
 
 
@@ -84,7 +84,7 @@ def test_rates_that_are_measured_with_errors_still_give_the_cost_within_five_per
         }
         return replace(snapshot, readings=readings, extra={})
 
-    cluster, service, entries = day(hours=6.0, real="kpa", changed=blurred, seed=5)
+    cluster, service, entries = day(hours=4.0, real="kpa", changed=blurred, seed=5)
     assert simulated(service, entries) == pytest.approx(cluster.cost, rel=0.05)
 
 
@@ -97,7 +97,7 @@ def test_samples_that_are_an_interval_old_are_put_where_they_belong():
         readings = {n: replace(r, age_seconds=120.0) if r.age_seconds else r for n, r in old.readings.items()}
         return replace(snapshot, readings=readings, extra=old.extra)
 
-    cluster, service, entries = day(hours=6.0, real="hpa", changed=late)
+    cluster, service, entries = day(hours=3.0, changed=late)
     recorded = read_recorded(entries, service)
     params = as_recorded(recorded, priced(service, {}))
     report = day_report(recorded, service, params, ())
@@ -107,7 +107,7 @@ def test_samples_that_are_an_interval_old_are_put_where_they_belong():
 
 def test_replicas_that_take_effect_an_interval_late_are_seen_by_when_they_are_ready():
     really = {"actuation_lag_steps": 1}
-    cluster, service, entries = day(hours=4.0, real="hpa", really=really)
+    cluster, service, entries = day(hours=3.0, real="kpa", really=really)
     assert simulated(service, entries) == pytest.approx(cluster.cost, rel=0.01)
 
 
@@ -298,7 +298,7 @@ def test_what_does_not_fit_is_refused_in_a_line(
 
 
 def test_a_start_up_that_takes_longer_than_the_policy_was_made_for_is_measured_and_simulated():
-    _, service, entries = day(hours=6.0, real="kpa", really={"startup_seconds": 600.0})
+    _, service, entries = day(hours=4.0, real="kpa", really={"startup_seconds": 600.0})
     recorded = read_recorded(entries, service)
     assert measured_startup_seconds(recorded) == pytest.approx(540, abs=61)
     report = report_of(service, entries)
