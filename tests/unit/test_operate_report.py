@@ -166,7 +166,7 @@ def test_a_policy_that_lets_requests_wait_is_not_to_be_deployed():
 
 
 def test_the_same_rule_as_the_one_that_runs_changes_nothing():
-    _, service, entries = day(hours=6.5, real="kpa", service=service_of("kpa", STEP, up_factor=1000.0, down_share=1.0))
+    _, service, entries = day(hours=2.0, real="kpa", service=service_of("kpa", STEP, up_factor=1000.0, down_share=1.0))
     report = report_of(service, entries)
     assert report.of("policy").versus.mean == pytest.approx(0, abs=1e-9)
     assert judge(report).answer == "not yet"
@@ -298,7 +298,7 @@ def test_what_does_not_fit_is_refused_in_a_line(
 
 
 def test_a_start_up_that_takes_longer_than_the_policy_was_made_for_is_measured_and_simulated():
-    _, service, entries = day(hours=4.0, real="kpa", really={"startup_seconds": 600.0})
+    _, service, entries = day(hours=6.0, real="kpa", really={"startup_seconds": 600.0})
     recorded = read_recorded(entries, service)
     assert measured_startup_seconds(recorded) == pytest.approx(540, abs=61)
     report = report_of(service, entries)
