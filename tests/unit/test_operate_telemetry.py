@@ -11,12 +11,15 @@ from hypothesis import strategies as st
 
 from scalepilot.errors import ConfigError
 from scalepilot.operate.config import operate_config
+from scalepilot.operate.snapshot import Replicas
 from scalepilot.operate.telemetry import TelemetryContext, make_telemetry
 from scalepilot.operate.telemetry.asking import Asking, Problem
+from scalepilot.operate.telemetry.client import PrometheusError
 from scalepilot.operate.telemetry.counters import Counters, Samples, newest_values, risen
 from scalepilot.operate.telemetry.fields import plan_of, starting_quarters
 from scalepilot.operate.telemetry.histograms import Buckets, buckets_of
 from scalepilot.operate.telemetry.memory import Memory
+from scalepilot.operate.telemetry.prometheus import PrometheusTelemetry
 from scalepilot.operate.telemetry.selectors import joined, selectors
 from scalepilot.operate.telemetry.settings import prometheus_settings
 from scalepilot.operate.telemetry.sources import sources_of
@@ -410,3 +413,124 @@ def test_every_field_of_every_environment_can_be_configured(env_id):
     make_telemetry({**URL, "fields": by_name}, context).close()
     if env_id in SOURCES:
         make_telemetry({**URL, **SOURCES[env_id]}, context).close()
+
+
+# A moment, without a Prometheus
+
+
+class Recorded:
+    """Answers ranges of the samples it is given, by metric."""
+
+    url = "recorded"
+
+    def __init__(self, **series):
+        self.series = series
+
+    def ranges(self, query, now, seconds):
+        span = float(query.rpartition("[")[2].removesuffix("ms]")) / 1000
+        found = []
+        for one in self.series.get(query.partition("{")[0], ()):
+            within = (one.times > now - span) & (one.times <= now)
+            if within.any():
+                found.append(Samples(one.labels, one.times[within], one.values[within]))
+        return found
+
+    def vector(self, query, now, seconds):
+        raise PrometheusError("no expressions here")
+
+    ask = vector
+
+    def close(self):
+        pass
+
+
+def moment(now=3000.0, replicas=None, sources=None, **series):
+    """The readings of one moment; a replica or two with a request rate of 10/s each unless series say otherwise."""
+    given = {**URL, "requests": {}, **(sources or {})}
+    given.pop("kind")
+    telemetry = PrometheusTelemetry(prometheus_settings(given), context_of(), Recorded(**series))
+    snapshot = telemetry.read(now, replicas or Replicas(2, 2, ()))
+    telemetry.close()
+    return snapshot.readings
+
+
+def counting(times, rps=10.0, **labels):
+    return samples(times, rps * np.asarray(times), **labels)
+
+
+STEADY = np.arange(0, 3000.1, 5.0)
+
+
+def test_after_a_time_without_samples_the_earlier_rates_are_assumed_and_the_newest_is_measured():
+    away = np.concatenate([np.arange(0, 2500, 5.0), np.arange(2980, 3000.1, 5.0)])
+    found = moment(http_requests_total=[counting(away, pod="a"), counting(away, pod="b")])
+    assert found["request_rate_rps_0"].value == pytest.approx(20)
+    assert not found["request_rate_rps_0"].assumed
+    for name in ("request_rate_rps_3", "request_rate_mean_rps"):
+        assert found[name].value == pytest.approx(20)
+        assert found[name].assumed
+        assert "spread evenly over a time without samples" in found[name].problem
+    # As long as the newest interval is not known, nothing is.
+    found = moment(now=2984.0, http_requests_total=[counting(away, pod="a")])
+    assert [found[f"request_rate_rps_{i}"].value for i in (0, 3)] == [None, None]
+
+
+def test_a_service_that_has_just_begun_has_no_history():
+    young = np.arange(2950, 3000.1, 5.0)
+    found = moment(http_requests_total=[counting(young, pod="a"), counting(young, pod="b")])
+    assert found["request_rate_rps_2"].value == pytest.approx(20)
+    assert found["request_rate_rps_3"].value is None
+    assert found["request_rate_mean_rps"].problem == "3 of 40 intervals are known"
+
+
+def test_what_is_not_configured_says_how_to():
+    found = moment(http_requests_total=[counting(STEADY, pod="a", code="200")])
+    assert "telemetry.cpu is not set" in found["cpu_utilisation"].problem
+    assert "telemetry.latency is not set" in found["late_share"].problem
+    assert found["error_share"].value == 0
+    unlabelled = moment(http_requests_total=[counting(STEADY, pod="a")])
+    assert "set telemetry.errors" in unlabelled["error_share"].problem
+
+
+def test_errors_may_be_counted_elsewhere():
+    total = counting(STEADY, pod="a")
+    own = {"sources": {"errors": {"counter": "failures_total"}}}
+    assert moment(**own, http_requests_total=[total])["error_share"].value == 0
+    failed = counting(STEADY, 1.0, pod="a")
+    assert moment(**own, http_requests_total=[total], failures_total=[failed])["error_share"].value == pytest.approx(0.1)
+    # The very first.
+    first = samples([3000.0], [15.0], pod="a")
+    assert moment(**own, http_requests_total=[total], failures_total=[first])["error_share"].value == pytest.approx(0.1)
+
+
+def test_cpu_is_of_those_that_served_and_were_seen():
+    pods = [counting(STEADY, 0.3, pod=str(i), container="web") for i in range(4)]
+    requests = {"http_requests_total": [counting(STEADY, pod="a")], "sources": {"cpu": {}}}
+
+    def cpu(replicas, series):
+        return moment(replicas=Replicas(replicas, replicas, ()), container_cpu_usage_seconds_total=series, **requests)[
+            "cpu_utilisation"
+        ]
+
+    assert cpu(4, pods).value == pytest.approx(0.3)
+    # A fifth that cAdvisor has not shown yet does not thin it out; most of them missing does not tell.
+    assert cpu(5, pods).value == pytest.approx(0.3)
+    assert "4 of 10 replicas" in cpu(10, pods).problem
+    # Without pods' names it is that of all.
+    assert cpu(10, [counting(STEADY, 3.0, job="x")]).value == pytest.approx(0.3)
+    assert cpu(4, [counting(STEADY, 9.0, pod=str(i)) for i in range(4)]).value == 1
+
+
+def test_a_histogram_without_its_last_bucket_is_unknown():
+    buckets = [counting(STEADY, 8.0, pod="a", le="0.25")]
+    found = moment(
+        sources={"latency": {}}, http_requests_total=[counting(STEADY, pod="a")], http_request_duration_seconds_bucket=buckets
+    )
+    assert 'le="+Inf"' in found["late_share"].problem
+    buckets.append(counting(STEADY, 10.0, pod="a", le="+Inf"))
+    found = moment(
+        sources={"latency": {}}, http_requests_total=[counting(STEADY, pod="a")], http_request_duration_seconds_bucket=buckets
+    )
+    assert found["late_share"].value == pytest.approx(0.2)
+    assert found["backlog_requests"].value == 0
+    assert found["backlog_requests"].assumed

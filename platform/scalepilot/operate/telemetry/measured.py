@@ -21,6 +21,7 @@ from scalepilot.operate.telemetry.settings import PrometheusSettings
 _CLIENTS = ("code", "status", "status_code", "response_code", "http_status_code")
 STATUS_LABELS = (*_CLIENTS, "http_response_status_code", "http.response.status_code")
 _BUSY = 0.9
+_SPREAD = "spread evenly over a time without samples"
 # Of the replicas that serve: what so few that are not scraped serve is estimated.
 _MOST_UNSEEN = 0.25
 _ERRORS = "scalepilot_errors"
@@ -101,19 +102,24 @@ class Measured:
         counted = self.requests.counted(ends, self.interval_seconds)
         return counted + self.requests.of_unseen(ends, self.interval_seconds, self.unseen) if self.unseen else counted
 
-    def count(self, back: int = 0, per: float = 1.0) -> Reading:
-        """Requests of an interval, so many before the newest, divided by `per`.
+    @cached_property
+    def filled(self) -> Array:
+        """The same; where nothing was scraped, such as while Prometheus was restarted, the mean over that time stands in.
 
-        Of an earlier one without samples, such as while Prometheus was restarted, the mean over that time stands in: the counters
-        tell how many came in all, and the newest interval is known.
+        The counters tell how many came in all, if only the newest interval is known.
         """
-        value = float(self.counts[back]) / per
-        if back and self.requests is not None and math.isnan(value) and not math.isnan(self.counts[0]):
-            end = self.requests.ends(self.now, self.interval_seconds, back + 1)[-1:]
-            spread = float(self.requests.spread(end, self.interval_seconds)[0]) / per
-            if not math.isnan(spread):
-                return self._counted(spread, "spread evenly over a time without samples", assumed=True)
-        return self._counted(value)
+        missing = np.isnan(self.counts)
+        if self.requests is None or missing[0] or not missing.any():
+            return self.counts
+        ends = self.requests.ends(self.now, self.interval_seconds, self.window_steps)
+        return np.where(missing, self.requests.spread(ends, self.interval_seconds), self.counts)
+
+    def count(self, back: int = 0, per: float = 1.0) -> Reading:
+        """Requests of an interval, so many before the newest, divided by `per`."""
+        value, spread = float(self.counts[back]), float(self.filled[back])
+        if math.isnan(value) and not math.isnan(spread):
+            return self._counted(spread / per, _SPREAD, assumed=True)
+        return self._counted(value / per)
 
     def _counted(self, value: float | None, problem: str = "", *, assumed: bool = False) -> Reading:
         if self.requests is None:
@@ -141,7 +147,12 @@ class Measured:
         known = self.counts[:steps][~np.isnan(self.counts[:steps])] / per
         told = "" if len(known) == steps else f"{len(known)} of {steps} intervals are known"
         if len(known) < min(fewest, steps):
-            return self._counted(None, told)
+            spread = self.filled[:steps][~np.isnan(self.filled[:steps])] / per
+            if len(spread) < min(fewest, steps):
+                return self._counted(None, told)
+            return self._counted(
+                float(spread.std() if deviation else spread.mean()), f"{told}, the others {_SPREAD}", assumed=True
+            )
         # A young service has no more, and the simulator begins its episodes in the same way.
         return self._counted(float(known.std() if deviation else known.mean()), told, assumed=2 * len(known) < steps)
 
