@@ -70,7 +70,7 @@ def test_both_engines_leave_runs_a_verdict_and_a_picture(tmp_path: Path):
 @pytest.mark.usefixtures("ray_session")
 def test_autoscale_is_compared_by_what_it_costs(tmp_path: Path):
     small = {"window_steps": 240, "drawn_windows": 2, "test_seeds": [0], "validate_every_share": 1.0, "bootstrap_samples": 50}
-    small |= {"tuning_evaluations": 4}
+    small |= {"tuning_evaluations": 4, "videos": 0}
     autoscale = config(
         tmp_path,
         env={"id": "Autoscale-v0", "episode_steps": 60},
