@@ -8,6 +8,7 @@ BENCHMARKS = {
     "latency_model": "benchmarks.latency_model",
     "optimum": "benchmarks.optimum",
     "compare": "benchmarks.compare",
+    "live_effects": "benchmarks.live_effects",
     "coverage": "benchmarks.coverage",
     "serve": "benchmarks.serve",
     "serve_memory": "benchmarks.serve_memory",

@@ -86,15 +86,15 @@ def check_declared(owner: object) -> None:
         if not field.pair:
             check_number(owner, field.name, bound.low, bound.high, above=bound.above, whole=field.whole)
             continue
-        numbers = {"above": bound.above, "whole": field.whole}
+        pair = value if isinstance(value, list | tuple) and len(value) == 2 else (math.nan, math.nan)
+        at_least = {"above": bound.above, "whole": field.whole}
         if not (
-            is_number(value[0], bound.low, bound.high, **numbers) and is_number(value[1], value[0], bound.high, whole=field.whole)
+            is_number(pair[0], bound.low, bound.high, **at_least) and is_number(pair[1], pair[0], bound.high, whole=field.whole)
         ):
             upper = ", finite" if math.isinf(bound.high) else f" <= {bound.high:.15g}"
             below, kind = "<" if bound.above else "<=", "whole numbers, " if field.whole else ""
-            raise ValueError(
-                f"{field.name}: {list(value)} is not allowed; allowed: {kind}{bound.low:g} {below} low <= high{upper}"
-            )
+            given = list(value) if isinstance(value, tuple) else value
+            raise ValueError(f"{field.name}: {given!r} is not allowed; allowed: {kind}{bound.low:g} {below} low <= high{upper}")
 
 
 def is_number(value: Any, low: float, high: float, *, above: bool = False, whole: bool = False) -> bool:

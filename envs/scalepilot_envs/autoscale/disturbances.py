@@ -5,7 +5,7 @@ Everything is drawn when an episode begins, each kind from a stream of its own, 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,10 +111,14 @@ class Disturbances:
         """Of the interval of a step, (num_envs,) indices from 0."""
         if not self._blurs and self._chance is None:
             return UNDISTURBED
-        columns = self._columns
-        blur = Blur(
-            noise=None if self.noise is None else self.noise[step + 1, :, columns].T,
-            missing=None if self._missing is None else self._missing[step, :, columns].T,
-            repeated=None if self._repeated is None else self._repeated[step, columns],
+        noise, missing, repeated, chance = (
+            None if values is None else self._of(values, step + before)
+            for values, before in ((self.noise, 1), (self._missing, 0), (self._repeated, 0), (self._chance, 0))
         )
-        return Interval(blur if self._blurs else None, None if self._chance is None else self._chance[step, columns])
+        return Interval(Blur(noise, missing, repeated) if self._blurs else None, chance)
+
+    def _of(self, values: NDArray[Any], step: NDArray[np.int64]) -> NDArray[Any]:
+        """(…, num_envs) of (num_steps, …, num_envs), each service at a step of its own."""
+        if (step == step[0]).all():
+            return np.asarray(values[step[0]])
+        return np.asarray(values[step, ..., self._columns].T)

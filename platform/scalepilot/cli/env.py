@@ -18,6 +18,10 @@ _OTHERS = (
     "Whatever gymnasium knows trains, too (`CartPole-v1`, `minigrid:MiniGrid-Empty-5x5-v0`):"
     " [which spaces, action masks and wrappers](learning.md#spaces-masks-and-wrappers)."
 )
+_DRAWN = (
+    "Drawn again for each episode of a training (`env.randomisation`), off in evaluation. What the last ones stand for, and what"
+    " they cost a policy that has never met them: [live-effects.md](live-effects.md)."
+)
 _LONG = 1e12
 
 
@@ -83,6 +87,7 @@ def describe(entry: EnvEntry) -> dict[str, Any]:
     # Environments of others have no batch; how long they last is in what they are registered with.
     limit = None if env.spec is None else env.spec.max_episode_steps
     episode_steps = getattr(getattr(env.unwrapped, "batch", None), "episode_steps", limit)
+    drawn = getattr(getattr(env.unwrapped, "batch", None), "randomisation", None)
     named: Any = shown.params
     params = asdict(named) if is_dataclass(named) and not isinstance(named, type) else dict(named or {})
     return {
@@ -99,7 +104,17 @@ def describe(entry: EnvEntry) -> dict[str, Any]:
         "commands_targets": shown.commands_targets,
         "rules": rules_for(shown),
         "params": {name: {"default": value, "description": meanings.get(name, "")} for name, value in params.items()},
+        "randomisation": {} if drawn is None else _described(drawn),
     }
+
+
+def _described(values: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from scalepilot_envs.description import documented
+
+    meanings = documented(type(values))
+    return {name: {"default": value, "description": meanings.get(name, "")} for name, value in asdict(values).items()}
 
 
 def _space(space: Any) -> dict[str, Any]:
@@ -240,9 +255,15 @@ def _markdown(description: dict[str, Any]) -> list[str]:
     ]
     for f in description["fields"]:
         lines.append(f"| `{f['name']}` | {f['unit']} | {_bounds(f)} | {_meaning(f).replace('|', '/')} |")
-    if description["params"]:
-        lines += ["", "| parameter | default | what it is |", "|---|---|---|"]
-        for name, entry in description["params"].items():
+    for kind, key in (("parameter", "params"), ("randomisation", "randomisation")):
+        if description[key]:
+            lines += [
+                "",
+                *([_DRAWN, ""] if key == "randomisation" else []),
+                f"| {kind} | default | what it is |",
+                "|---|---|---|",
+            ]
+        for name, entry in description[key].items():
             lines.append(
                 f"| `{name}` | {_number(entry['default'])} | {entry['description'].removesuffix('.').replace('|', '/')} |"
             )
