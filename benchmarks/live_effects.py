@@ -1,7 +1,7 @@
 """What it costs a policy that a live service is not like the one it was made for, one effect at a time: docs/live-effects.md.
 
 On days drawn from the demo's test week, the same days and arrivals for all: the HPA as Kubernetes has it, the best that the
-demo's search found, and the demo's network where `make demo` has been run here.
+demo's search found, and the networks of that page that have been trained here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 DAYS, STEPS = 16, 5760
+NETWORKS = ("demo", "demo-lag", "demo-live")
 # Ranges of one value.
 EFFECTS: dict[str, dict[str, tuple[float, float]]] = {
     "none": {},
@@ -40,8 +41,9 @@ def run() -> tuple[dict[str, Any], dict[str, float]]:
         "hpa_default": rule_from_text("hpa", config.env.description),
         "hpa_tuned": rule_from_text(TUNED, config.env.description),
     }
-    for folder in sorted((ROOT / "runs" / "demo").glob("*/policy"))[-1:]:
-        policies["network"] = load_policy(folder)
+    for run in NETWORKS:
+        for folder in sorted((ROOT / "runs" / run).glob("*/policy"))[-1:]:
+            policies[run.replace("-", "_")] = load_policy(folder)
     figures: dict[str, Any] = {"days": DAYS}
     ratios = {}
     for name, policy in policies.items():
