@@ -171,6 +171,14 @@ def test_a_policy_that_lets_requests_wait_is_not_to_be_deployed():
     assert any("late" in r.text for r in verdict.reasons if r.forbids and not r.ok)
 
 
+@pytest.mark.parametrize(("hours", "answer"), [(7.0, "not yet"), (24.0, "no")])
+def test_a_policy_that_costs_more_is_not_to_be_deployed_once_a_whole_day_says_so(hours: float, answer: str):
+    _, service, entries = day("kpa", hours, service=service_of("static:replicas=30", COARSE), really=COARSE, real="kpa")
+    verdict = judge(report_of(service, entries))
+    assert verdict.answer == answer
+    assert verdict.reasons[0].text.startswith("It costs more than what ran (95 % interval +")
+
+
 def test_the_same_rule_as_the_one_that_runs_changes_nothing():
     _, service, entries = day(hours=2.0, real="kpa", service=service_of("kpa", STEP, up_factor=1000.0, down_share=1.0))
     report = report_of(service, entries)

@@ -109,11 +109,11 @@ def _reasons(report: DayReport) -> Iterator[Reason]:
     recorded, t = report.recorded, THRESHOLDS
     cost, late = differences(report)
     rival = rival_text(report)
-    yield _cost_reason(cost, rival)
-    yield _late_reason(late, rival)
     hours = (recorded.end - recorded.begin) / 3600.0
     # A clock grid: the last decision of a day may be an interval before its end.
     enough = hours >= t.hours - 1.5 * recorded.interval_seconds / 3600.0
+    yield _cost_reason(cost, rival, forbids=enough)
+    yield _late_reason(late, rival)
     yield Reason(enough, f"The record is {hours:.1f} hours long; {t.hours:.0f} are asked for.")
     counted = min(1.0, report.hours / hours) if hours else 0.0
     known = f"Requests and replicas were known in {_percent(counted)} % of this time; {100 * t.counted_share:g} % is asked for."
@@ -142,7 +142,7 @@ def _reasons(report: DayReport) -> Iterator[Reason]:
         )
 
 
-def _cost_reason(cost: Interval, rival: str) -> Reason:
+def _cost_reason(cost: Interval, rival: str, *, forbids: bool) -> Reason:
     month = Interval(*(HOURS_A_MONTH * x for x in (cost.mean, cost.low, cost.high)))
     if not cost.is_known:
         return Reason(False, f"Too few hours were recorded to tell a difference to {rival} from chance.")
@@ -150,7 +150,7 @@ def _cost_reason(cost: Interval, rival: str) -> Reason:
     if cost.high < 0:
         return Reason(True, f"It costs less than {rival} ({span}).")
     if cost.low > 0:
-        return Reason(False, f"It costs more than {rival} ({span}).", forbids=True)
+        return Reason(False, f"It costs more than {rival} ({span}).", forbids=forbids)
     return Reason(False, f"Whether it costs less than {rival} cannot be told from chance ({span}).")
 
 
