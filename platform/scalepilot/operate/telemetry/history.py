@@ -75,8 +75,6 @@ class Wanted:
             )
         if self.num_steps > _MOST_STEPS:
             raise InputError(f"--step: {self.num_steps:,} steps; allowed: up to {_MOST_STEPS:,}, by a longer --step")
-        if self.expected is not None and self.coverage is None and self.is_counter is False:
-            raise InputError("--expected: is compared with --coverage; allowed: both, or a counter")
 
     @property
     def num_steps(self) -> int:
@@ -298,9 +296,9 @@ def _covered(
     """The steps in which fewer pods were scraped than there were."""
     if wanted.coverage is None and wanted.expected is None:
         return [] if is_counter else [(_holes(client, wanted), "a pod was not scraped")]
+    if wanted.coverage is None and seen is None:
+        raise InputError("--expected: is compared with --coverage; allowed: both, or a counter as --query")
     pods = _one(client, wanted, "--coverage", wanted.coverage) if wanted.coverage else np.asarray(seen, dtype=np.float64)
-    if pods is None:
-        raise InputError("--expected: is compared with --coverage; allowed: both, or a counter")
     most = float(np.nanmax(pods, initial=0.0))
     expected = np.full(wanted.num_steps, most)
     if wanted.expected is not None:
