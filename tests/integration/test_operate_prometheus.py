@@ -399,10 +399,13 @@ class Gate(http.server.BaseHTTPRequestHandler):
     """Answers as a Prometheus without series; keeps what it was sent."""
 
     seen: ClassVar[list[dict[str, str]]] = []
+    body: ClassVar[bytes | None] = None
 
     def do_GET(self):
         self.seen.append(dict(self.headers))
-        if self.headers.get("x-scope-orgid") == "broken":
+        if self.body is not None:
+            body, status = self.body, 200
+        elif self.headers.get("x-scope-orgid") == "broken":
             body, status = b"<html>sign in</html>", 200
         elif "authorization" not in {key.lower() for key in self.headers}:
             body, status = b"no", 401
@@ -421,12 +424,56 @@ class Gate(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def gate():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Gate)
-    Gate.seen = []
+    # As many at once as are asked: five is the library's own.
+    door = type("Door", (http.server.ThreadingHTTPServer,), {"request_queue_size": 64})
+    server = door(("127.0.0.1", 0), Gate)
+    Gate.seen, Gate.body = [], None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
+
+
+def matrix(*values, metric=None, **others):
+    series = [{"metric": {"pod": "a"} if metric is None else metric, "values": list(values)}]
+    return json.dumps({"status": "success", "data": {"resultType": "matrix", "result": series}, **others}).encode()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"<html>",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"status":"success"}',
+        b'{"status":"success","data":null}',
+        b'{"status":"success","data":{"resultType":"scalar","result":[1000,"5"]}}',
+        b'{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"histograms":[[1000,{}]]}]}}',
+        matrix(),
+        matrix([1000, "abc"]),
+        matrix(["then", "5"]),
+        matrix([1000, "+Inf"], [1005, "NaN"]),
+        matrix([1000, "5"], [1005, "7"], metric=[]),
+        matrix([1005, "5"], [1000, "7"]),
+        matrix([1000, "5"], [1000, "7"]),
+        matrix([1000, "5"]),
+        matrix([9000, "5"], [9005, "7"]),
+        matrix([1000, "5"], [1005, "7"], warnings=["a store is away"]),
+    ],
+)
+def test_an_answer_that_is_none_is_a_problem_and_no_exception(gate, body):
+    Gate.body = body
+    reads = telemetry(
+        gate, "x", errors={"counter": "e"}, starting={}, backlog={"gauge": "g"}, fields={"late_share": {"query": "q"}}
+    )
+    found = reads.read(1010.0, Replicas(3, None)).readings
+    assert found["request_rate_rps_1"].value is None
+    assert found["request_rate_rps_1"].problem
+    assert all("\n" not in line for line in reads.check(1010.0))
+    reads.close()
 
 
 def private(path: Path, text: str) -> str:

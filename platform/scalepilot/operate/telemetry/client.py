@@ -150,7 +150,8 @@ class PrometheusClient:
         self._httpx, self._connection, self._source = httpx2, connection, source
         self._authorisation: tuple[float, str | None] = (-math.inf, None)
         self._authorised()
-        verify: Any = True
+        # Without TLS there is nothing to load certificates for; redirects are not followed.
+        verify: Any = urlsplit(connection.url).scheme == "https"
         if connection.ca_file is not None:
             verify = _trusting(read_own(connection.ca_file, f"{source}.ca_file", most_bytes=_MOST_CA_BYTES), connection.ca_file)
         try:
@@ -353,6 +354,8 @@ def _samples(answer: Answer, query: str) -> list[Samples]:
                 raise PrometheusError(f"{query[:_LONGEST_TOLD]}: is a native histogram; allowed: classic ones, with buckets")
             times = np.array([moment for moment, _ in one["values"]], dtype=np.float64)
             values = np.array([float(text) for _, text in one["values"]], dtype=np.float64)
+            if not (np.diff(times) > 0).all():
+                raise PrometheusError(f"{query[:_LONGEST_TOLD]}: its samples are not in the order of time")
             # A sample may be NaN, where an exporter says so.
             finite = np.isfinite(values)
             if not finite.all():
