@@ -101,6 +101,26 @@ def test_a_replica_that_does_not_tell_makes_the_rate_unknown_and_not_less() -> N
     assert "1 of 2 replicas" in readings["request_rate_rps_0"].problem
 
 
+def test_replicas_that_push_seldom_and_each_at_its_own_time_are_all_still_there() -> None:
+    telemetry = ContextTelemetry(TelemetryContext(describe(PARAMS), autoscale_fields(PARAMS)))
+    target = ContextTarget()
+    phases = {"a": 0.0, "b": 3.0, "c": 7.5}
+    for now in np.arange(START + 10, START + 300, 10.0):
+        # As by default: two seconds of samples every ten.
+        heaps = {
+            name: [SimpleNamespace(timestamp=at, value=2.0 * (at - START)) for at in np.arange(pushed - 1.6, pushed + 0.1, 0.4)]
+            for name, phase in phases.items()
+            if (pushed := START + phase + 10.0 * ((now - START - phase) // 10.0)) >= START
+        }
+        context = Context(3, 3, 0.0, {REQUESTS: heaps})
+        target.see(context, float(now))
+        telemetry.see(context, float(now))
+        found = telemetry.read(float(now), target.read(float(now)))
+        if now > START + 120:
+            rate = found.readings["request_rate_rps_0"]
+            assert rate.value == pytest.approx(6.0, abs=0.01), rate.problem
+
+
 def test_how_long_those_take_that_wait_before_the_replicas_is_not_known() -> None:
     readings = read(queued=12.0, **STEADY)
     assert values(readings, "latency_p95_seconds", "late_share", "backlog_requests") == [None, None, 12.0]

@@ -153,8 +153,11 @@ class ContextTelemetry:
                 continue
             for replica, samples in by_replica.items():
                 kept = self._series.setdefault((name, _id(replica)), deque())
-                newest = kept[-1][0] if kept else float("-inf")
-                kept.extend((s.timestamp, s.value) for s in samples if s.timestamp > newest)
+                # The newest alone: a replica pushes some seconds of samples at once, each at its own time, and what comes in
+                # such heaps would look as if it had stopped in between.
+                newest = max(((s.timestamp, s.value) for s in samples), default=None)
+                if newest is not None and (not kept or newest[0] > kept[-1][0]):
+                    kept.append(newest)
         queued = context.total_queued_requests
         if queued is not None:
             # A mean over what Serve looks back on: of its middle.
