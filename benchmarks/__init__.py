@@ -12,6 +12,7 @@ BENCHMARKS = {
     "coverage": "benchmarks.coverage",
     "serve": "benchmarks.serve",
     "serve_memory": "benchmarks.serve_memory",
+    "operate_ray_serve": "benchmarks.operate_ray_serve",
     "cli_start": "benchmarks.cli_start",
     "train_ppo_autoscale": "benchmarks.train_ppo_autoscale",
     "train_dqn": "benchmarks.train_dqn",
