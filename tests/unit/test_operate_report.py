@@ -224,6 +224,16 @@ def test_some_missed_moments_are_passed_over_and_end_no_piece():
     assert abs(report.agreement.share) < 0.05
 
 
+def test_requests_of_missed_moments_are_those_that_the_next_decision_tells_of():
+    _, service, entries = day(hours=2.0, real="kpa")
+    whole, params = read_recorded(entries, service), priced(service, {})
+    holes = read_recorded([e for i, e in enumerate(entries) if i % 20 not in (5, 6, 7, 8)], service)
+    every, some = (cut(recorded, params) for recorded in (whole, holes))
+    # A sample that is two seconds old leaves a little to the next one.
+    assert some.episodes.rates_rps == pytest.approx(every.episodes.rates_rps, rel=0.01)
+    assert some.counted.sum() < every.counted.sum()
+
+
 def test_a_clock_that_was_set_back_or_ahead_changes_no_figure_by_much():
     _, service, entries = day(real="kpa")
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scalepilot.errors import InputError
 from scalepilot.operate.guard import Limits
-from scalepilot.operate.recorded import Recorded
+from scalepilot.operate.recorded import HISTORY, Recorded
 from scalepilot.operate.taken_over import TakenOver
 from scalepilot.policy import Planner, Policy
 from scalepilot.simulate import EpisodeSet, PlannedTargets, run_episodes
@@ -22,8 +22,9 @@ from scalepilot_envs.autoscale.params import MAX_REPLICAS
 from scalepilot_envs.description import EnvDescription
 
 Array = NDArray[np.float64]
-# So many intervals without a measurement are passed over: simulated with requests between those before and after, and counted
-# in no figure. A longer gap ends a piece: what follows begins anew with the replicas that really ran.
+# So many intervals without a measurement are passed over: simulated with the requests that the next decision's history tells
+# of, or with some between those before and after, and counted in no figure. A longer gap ends a piece: what follows begins anew
+# with the replicas that really ran.
 BRIDGED_INTERVALS = 8
 # Replicas that are asked for take effect in the same interval, in the next, or one later.
 SHIFTS = 3
@@ -53,6 +54,14 @@ class Pieces:
     def rows(self) -> NDArray[np.int64]:
         """(num_counted,) of the record, one a counted step."""
         found: NDArray[np.int64] = self.row[self.counted]
+        return found
+
+    def settled(self, steps: int) -> NDArray[np.bool_]:
+        """(num_counted,) whether nothing was passed over in so many steps before: who scaled meanwhile is not known."""
+        begun = np.logical_or.accumulate(self.counted, axis=1)
+        at = np.arange(self.counted.shape[1])
+        last = np.maximum.accumulate(np.where(begun & ~self.counted, at, -steps - 1), axis=1)
+        found: NDArray[np.bool_] = (at - last > steps)[self.counted]
         return found
 
 
@@ -122,6 +131,13 @@ def _dense(recorded: Recorded, rows: NDArray[np.int64]) -> _Steps:
     spec = recorded["spec"][rows][last]
     row = np.where(at[last] == moment, rows[last], -1)
     rate = np.interp(moment, at, recorded["rate_rps"][rows])
+    for back, name in enumerate(HISTORY, start=1):
+        # Measured, though later: better than what lies between the moments before and after.
+        missed = at - at[0] - back
+        told = recorded[name][rows]
+        of = np.flatnonzero((missed >= 0) & np.isfinite(told))
+        of = of[row[missed[of]] < 0]
+        rate[missed[of]] = told[of]
     asked = np.stack([spec[np.maximum(np.arange(len(spec)) - shift, 0)] for shift in range(SHIFTS)])
     mean = recorded["request_rate_mean_rps"][rows][last]
     return _Steps(rate, np.where(np.isfinite(mean), mean, rate), asked, moment, row)

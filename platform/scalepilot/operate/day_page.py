@@ -208,7 +208,7 @@ def _agreement(report: DayReport) -> dict[str, Any]:
         sentence = "Late requests were never measured, so that nothing says whether it is."
     else:
         sentence = (
-            f"Over the {a.hours:,.1f} hours in which late requests were measured, what really ran cost {money(a.measured_J)} an"
+            f"Over {a.hours:,.1f} hours in which late requests were measured, what really ran cost {money(a.measured_J)} an"
             f" hour; simulated it costs {money(a.simulated_J)}: {off_by(a.share)} what was measured."
         )
     notes = []

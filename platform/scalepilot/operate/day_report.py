@@ -29,6 +29,7 @@ from scalepilot.policy.rules import Hpa, HpaParameters
 from scalepilot_envs.autoscale import AutoscaleParams
 
 HOURS_A_MONTH = 730.0
+_SETTLED_SHARE = 0.25
 Role = Literal["ran", "policy", "shadow", "hpa"]
 # What an HPA is tried with on this very record: its defaults first.
 HPA_SETTINGS = tuple(
@@ -108,7 +109,7 @@ class Agreement:
     """The simulator against what was measured, where late requests were measured.
 
     Attributes:
-        hours: compared.
+        hours: compared: those in which late requests were measured, but for some time behind each gap.
         measured_J, simulated_J: currency per hour of what ran.
         measured_late, simulated_late: requests.
         ready_off: replicas by which simulated and recorded ready replicas differ, mean of the absolute difference.
@@ -300,6 +301,9 @@ def _agreement(
     rows = pieces.rows
     share, ready = recorded["late_share"][rows], recorded["ready"][rows]
     known = np.isfinite(share)
+    settled = known & pieces.settled(simulated.startup_steps + math.ceil(simulated.max_wait_seconds / simulated.interval_seconds))
+    # Where there are gaps everywhere, everything counts: little that fits says nothing of the rest.
+    known = settled if settled.sum() >= _SETTLED_SHARE * known.sum() else known
     arrived = pieces.episodes.arrived[pieces.counted]
     asked = pieces.asked[shift]
     moves = np.abs(np.diff(asked, axis=1, prepend=asked[:, :1]))[pieces.counted]

@@ -23,8 +23,10 @@ Array = NDArray[np.float64]
 NAN = math.nan
 # Modes in which a policy is asked.
 _DECIDED = ("active", "degraded")
+# Rates of the intervals before the newest, which tell of moments that were missed.
+HISTORY = tuple(f"request_rate_rps_{i}" for i in range(1, 8))
 _READ = ("ready_replicas", "late_share", "error_share", "cpu_utilisation", "replica_capacity_rps", "request_rate_mean_rps")
-_COLUMNS = ("time", "spec", "ready", "target", "rate_rps", "rate_age_seconds", "oldest_starting_seconds", *_READ)
+_COLUMNS = ("time", "spec", "ready", "target", "rate_rps", "rate_age_seconds", "oldest_starting_seconds", *_READ, *HISTORY)
 # Of the interval that ended when the newest sample was taken.
 _MEASURED = ("rate_rps", "late_share", "error_share", "cpu_utilisation")
 _HOUR = 3600.0
@@ -210,7 +212,7 @@ class _Columns:
         self._moment.append(round(snapshot.time / self.interval))
         count = self._policies.pop(entry.policy, 0)
         self._policies[entry.policy] = count + 1
-        values = {name: self._value(snapshot.readings.get(name)) for name in _READ}
+        values = {name: self._value(snapshot.readings.get(name)) for name in (*_READ, *HISTORY)}
         counted, newest = snapshot.extra.get("requests"), snapshot.readings.get("request_rate_rps_0")
         requests = self._value(counted)
         rate = requests / self.interval if math.isfinite(requests) else self._value(newest)
@@ -316,7 +318,8 @@ def _in_place(columns: dict[str, Array], moment: NDArray[np.int64], interval: fl
         mixed[name] = np.where(
             mixed["rate_rps"] > 0, sum(counts) / np.where(mixed["rate_rps"] > 0, mixed["rate_rps"], 1.0), here[name]
         )
-    return columns | {"cpu_utilisation": here["cpu_utilisation"]} | mixed
+    before = {name: _seen_later(columns[name], moment, steps) for name in HISTORY}
+    return columns | before | {"cpu_utilisation": here["cpu_utilisation"]} | mixed
 
 
 def _seen_later(values: Array, moment: NDArray[np.int64], steps: int) -> Array:
