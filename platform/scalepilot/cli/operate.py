@@ -105,7 +105,7 @@ def _connected(config: OperateConfig, service: Service, *, dry_run: bool) -> Ite
     from scalepilot.operate.telemetry import TelemetryContext, make_telemetry
 
     identity = f"{socket.gethostname()}-{os.getpid()}"
-    context = TargetContext(identity, dry_run, service.env.interval_seconds)
+    context = TargetContext(identity, dry_run, service.interval_seconds)
     telemetry = make_telemetry(config.telemetry, TelemetryContext(service.env, service.deciders.fields))
     try:
         target = make_target(config.target, context)

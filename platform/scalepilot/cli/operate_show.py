@@ -57,7 +57,7 @@ def rows_of(service: Service, snapshot: Snapshot) -> list[Row]:
     for f in service.deciders.fields:
         reading = snapshot.readings.get(f.name) or Reading(None, "", None, "nothing measures it")
         optional = f.name in service.deciders.at_rest
-        problem = problem_of(reading, service.limits, service.env.interval_seconds, optional=optional)
+        problem = problem_of(reading, service.limits, service.interval_seconds, optional=optional)
         verdict = ("stands in" if optional else "missing") if problem else "assumed" if reading.assumed else "ok"
         rows.append(Row(f.name, f.unit, reading.value, reading.age_seconds, reading.source, verdict, problem or reading.problem))
     return rows

@@ -51,7 +51,7 @@ def run_twin(config: OperateConfig, service: Service, arguments: argparse.Namesp
 
     minutes = _number("minutes", arguments.minutes, _MINUTES, 0.1, _MOST_MINUTES)
     pace = _number("pace", arguments.pace, _PACE, 1.0, _MOST_PACE)
-    interval = service.env.interval_seconds
+    interval = service.interval_seconds
     rates = busiest(_series(arguments.workload, service), max(2, round(minutes * 60 * pace / interval)))
     ledger = Ledger(arguments.records or Path(_RECORDS))
     stop = StopFlag("Stopping after this decision")
@@ -81,7 +81,7 @@ def _number(name: str, given: float | None, default: float, low: float, high: fl
 def _series(text: str | None, service: Service) -> RateSeries:
     from scalepilot_envs.workloads import WORKLOADS, TraceWorkload, part_of, workload_from_mapping
 
-    params, interval = service.env.params, service.env.interval_seconds
+    params, interval = service.env.params, service.interval_seconds
     peak = _PEAK_SHARE * params.max_replicas * params.replica_capacity_rps
     try:
         if text is None:

@@ -112,11 +112,13 @@ class Service:
         env: what it was made for, or what the rule is told of the service.
         deciders: who decides.
         limits: with both bounds set.
+        interval_seconds: between two decisions.
     """
 
     env: EnvDescription
     deciders: Deciders
     limits: Limits
+    interval_seconds: float
 
     @property
     def policy(self) -> str:
@@ -153,7 +155,11 @@ def load_service(config: OperateConfig) -> Service:
         limits = config.limits.within(*env.replica_bounds)
     except ValueError as error:
         raise ConfigError(f"limits.{error}") from None
-    return Service(env, Deciders(policy, fallbacks, shadows, {**_at_rest(env, names), **config.assume}), limits)
+    deciders = Deciders(policy, fallbacks, shadows, {**_at_rest(env, names), **config.assume})
+    # Of an environment without a unit of time, telemetry says how long a step lasts; it refuses to where there is one.
+    seconds = config.telemetry.get("interval_seconds")
+    interval = float(seconds) if isinstance(seconds, int | float) and 0 < seconds <= 86_400 else env.interval_seconds
+    return Service(env, deciders, limits, interval)
 
 
 def _policy(text: str, service: dict[str, Any], env: EnvDescription | None = None) -> tuple[Policy, EnvDescription]:

@@ -60,7 +60,7 @@ class Controller:
     entries: deque[Entry] = field(default_factory=lambda: deque(maxlen=_SHOWN_DECISIONS))
 
     def __post_init__(self) -> None:
-        self.interval = self.service.env.interval_seconds
+        self.interval = self.service.interval_seconds
         # Beside a dry run another controller is at work: that is what it is compared with.
         self.limits = replace(self.service.limits, takeover=True) if self.dry_run else self.service.limits
         self._asked_state = threading.Lock()

@@ -205,10 +205,10 @@ def day_report(
     Raises:
         InputError: the records know too little to be simulated, or are of another interval.
     """
-    if recorded.interval_seconds != service.env.interval_seconds:
+    if recorded.interval_seconds != service.interval_seconds:
         raise InputError(
             f"records: decisions every {recorded.interval_seconds:g} s, {service.policy} decides every"
-            f" {service.env.interval_seconds:g} s; allowed: records of the same interval (the --config it ran with says so)"
+            f" {service.interval_seconds:g} s; allowed: records of the same interval (the --config it ran with says so)"
         )
     simulated = as_recorded(recorded, params)
     pieces = cut(recorded, simulated)
