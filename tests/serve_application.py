@@ -66,7 +66,7 @@ def main() -> dict[str, Any]:
         policy_kwargs={
             "policy": "tracking:utilisation=0.7",
             "service": {"interval_seconds": INTERVAL, "startup_seconds": STARTUP, "service_time_seconds": SERVICE},
-            "limits": {"min_replicas": 1, "max_replicas": MOST, "down_share": 0.5},
+            "limits": {"min_replicas": 1, "max_replicas": MOST, "down_share": 0.5, "reversals_per_hour": 1000},
             "capacity_rps": 1 / SERVICE,
             "shadows": [shadow],
             "records": str(folder / "records"),

@@ -139,6 +139,17 @@ def test_who_begins_to_wait_has_come_although_no_replica_counted_it() -> None:
     assert found.readings["request_rate_rps_7"].value == pytest.approx(8.0)
 
 
+def test_a_queue_that_empties_at_once_does_not_make_a_busy_service_look_idle() -> None:
+    telemetry = ContextTelemetry(TelemetryContext(describe(PARAMS), autoscale_fields(PARAMS)))
+    target = ContextTarget()
+    for now in np.arange(START + 10, START + 200, 10.0):
+        context = Context(2, 2, 500.0 if now < START + 190 else 0.0, samples(float(now), **STEADY))
+        target.see(context, float(now))
+        telemetry.see(context, float(now))
+        found = telemetry.read(float(now), target.read(float(now)))
+    assert found.readings["request_rate_rps_0"].value == pytest.approx(4.0)
+
+
 def test_memory_does_not_grow_with_replicas_that_come_and_go() -> None:
     telemetry = ContextTelemetry(TelemetryContext(describe(PARAMS), autoscale_fields(PARAMS)))
     for at in range(300):

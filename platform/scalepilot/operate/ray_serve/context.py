@@ -28,6 +28,8 @@ from scalepilot.operate.telemetry.settings import (
 
 _MARGIN_INTERVALS = 4
 _SOURCE = "ray serve"
+# Of what replicas counted in an interval at least this came in it, however much the queue has shrunk.
+_LEAST_SHARE = 0.5
 
 
 class Context(Protocol):
@@ -105,7 +107,8 @@ class _Measured(Measured):
         (one,) = queued
         # Before the first sample as at it: nothing is made up for a time when nobody looked.
         grown = np.interp(ends, one.times, one.values) - np.interp(ends - self.interval_seconds, one.times, one.values)
-        return np.maximum(counts + grown, 0.0)
+        # The queue and the counters are looked at at different times: a queue that empties in between must not make a rate of 0.
+        return np.maximum(counts + grown, _LEAST_SHARE * counts)
 
 
 class ContextTelemetry:
