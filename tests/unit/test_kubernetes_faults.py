@@ -82,6 +82,7 @@ def test_a_write_that_comes_too_late_is_not_sent(fake: FakeKubernetes, api: Api)
     assert [method for method, _, _ in fake.asked] == ["GET"]
 
 
+@pytest.mark.slow
 def test_a_slow_server_takes_no_longer_than_it_may(fake: FakeKubernetes, target: KubernetesTarget) -> None:
     fake.delay_seconds[("PATCH", "/scale")] = 3.0
     began = time.monotonic()
@@ -260,6 +261,7 @@ def test_what_is_gone_is_looked_for_anew(fake: FakeKubernetes, target: Kubernete
     assert ("GET", "/apis/apps", None) in fake.asked
 
 
+@pytest.mark.slow
 def test_a_slow_server_is_asked_for_owners_no_longer_than_a_read_may_take(fake: FakeKubernetes, api: Api) -> None:
     target = KubernetesTarget(KubernetesSettings("shop", "web"), TargetContext("a", True, 0.0), api)
     fake.delay_seconds |= {("GET", "/scale"): 1.5, ("GET", "/pods"): 1.5, ("GET", "/horizontalpodautoscalers"): 1.5}

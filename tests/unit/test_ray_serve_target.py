@@ -170,6 +170,7 @@ def test_what_is_not_known_is_not_zero(dashboard: Dashboard, target: Target) -> 
     assert "HTTP 503" in found.problem
 
 
+@pytest.mark.slow
 def test_a_dashboard_that_hangs_is_left_after_two_seconds(dashboard: Dashboard, target: Target) -> None:
     dashboard.delay_seconds = 2.5
     began = time.monotonic()
