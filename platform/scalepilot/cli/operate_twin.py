@@ -67,7 +67,7 @@ def run_twin(config: OperateConfig, service: Service, arguments: argparse.Namesp
         )
         with stop.listening():
             controller.run(lambda: stop() or is_over(), lambda entry: say(entry, as_json=arguments.json))
-    _tell(results(service, twin), as_json=arguments.json)
+    _tell(results(service, twin), config.policy, ledger.folder, as_json=arguments.json)
     return 0
 
 
@@ -96,7 +96,7 @@ def _series(text: str | None, service: Service) -> RateSeries:
     raise InputError(f"--workload {text}: neither a file nor a kind; allowed: a trace file, or {', '.join(WORKLOADS)}{hint}")
 
 
-def _tell(found: list[Result], *, as_json: bool) -> None:
+def _tell(found: list[Result], policy: str, records: Path, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"results": [asdict(result) for result in found]}))
         return
@@ -109,4 +109,5 @@ def _tell(found: list[Result], *, as_json: bool) -> None:
         table.add_row(result.name, f"{result.J_per_hour:.2f}", f"{result.replicas:.1f}", f"{100 * result.late_share:.2f} %")
     out = console()
     out.print(table)
-    out.print("Next: scalepilot operate log, or explain TIME, with --records twin-records", highlight=False)
+    out.print(f"Next: scalepilot operate log --records {records}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"      scalepilot operate report {policy} --records {records}", markup=False, highlight=False, soft_wrap=True)
