@@ -209,6 +209,11 @@ def kubeconfig(path: Path, user: dict[str, Any], **cluster: Any) -> str:
         ({"contexts": []}, "Context 'c' not found"),
         ({"users": []}, "cannot be used"),
         ({"clusters": "x"}, "cannot be used"),
+        ({"users": [{"name": "u", "user": None}]}, "cannot be used"),
+        (
+            {"clusters": [{"name": "c", "cluster": {"server": "https://x", "certificate-authority-data": "AAAA"}}]},
+            "cannot be used",
+        ),
     ],
 )
 def test_a_kubeconfig_that_cannot_be_used_is_told_in_a_line(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -216,6 +221,12 @@ def test_a_kubeconfig_that_cannot_be_used_is_told_in_a_line(tmp_path: Path, chan
     Path(path).write_text(yaml.safe_dump({**yaml.safe_load(Path(path).read_text()), **change}))
     with pytest.raises(ConfigError, match=words):
         connect(path, None)
+
+
+def test_a_file_that_is_no_kubeconfig_is_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "k").write_text("just words")
+    with pytest.raises(ConfigError, match="cannot be used"):
+        connect(str(tmp_path / "k"), None)
 
 
 def test_a_kubeconfig_that_others_may_change_is_refused(tmp_path: Path) -> None:

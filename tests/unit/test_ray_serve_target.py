@@ -180,7 +180,11 @@ def test_a_dashboard_that_hangs_is_left_after_two_seconds(dashboard: Dashboard, 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"url": "ray://head:10001"}, "url: 'ray://head:10001'"), ({"application": ""}, "application: is empty")],
+    [
+        ({"url": "http://head:99999"}, "url: 'http://head:99999'"),
+        ({"url": "ray://head:10001"}, "url: 'ray://head:10001'"),
+        ({"application": ""}, "application: is empty"),
+    ],
 )
 def test_settings_that_are_not_allowed_are_told_in_a_line(dashboard: Dashboard, settings: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):

@@ -48,12 +48,19 @@ class RayServeSettings(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
+        if not _is_address(self.url):
             raise ValueError(f"url: {self.url!r} is not allowed; allowed: http://HOST:PORT or https://…")
         for key in ("application", "deployment"):
             if not getattr(self, key):
                 raise ValueError(f"{key}: is empty; allowed: its name")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.username and parts.port != 0
+    except ValueError:
+        return False
 
 
 _SETTINGS: TypeAdapter[RayServeSettings] = TypeAdapter(RayServeSettings)

@@ -27,6 +27,17 @@ from scalepilot.files.ownership import check_own
 
 # Raised while a request is made, where the token's file is gone.
 AuthError = LightkubeConfigError
+# What a file that is no kubeconfig, or half of one, makes of the code that reads it.
+_UNUSABLE = (
+    LightkubeConfigError,
+    msgspec.ValidationError,
+    yaml.YAMLError,
+    OSError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+)
 _EXEC_SECONDS = 20.0
 _EXPIRES_EARLY_SECONDS = 60.0
 
@@ -69,9 +80,8 @@ def connect(kubeconfig: str | None, context: str | None) -> Connection:
     # It names commands to run and servers to trust.
     path = check_own(path, "target.kubeconfig")
     try:
-        config = KubeConfig.from_file(path).get(context)
-        return _connection(config)
-    except (LightkubeConfigError, msgspec.ValidationError, yaml.YAMLError, OSError, LookupError, TypeError, ValueError) as error:
+        return _connection(KubeConfig.from_file(path).get(context))
+    except _UNUSABLE as error:
         line = " ".join(str(error).split())
         raise ConfigError(f"target.kubeconfig: {path} cannot be used: {type(error).__name__}: {line}") from None
 
