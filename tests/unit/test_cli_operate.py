@@ -60,9 +60,11 @@ def test_a_check_shows_every_field_and_says_what_is_missing(config: Path, capsys
 
 def test_a_dry_run_leaves_a_record_that_is_explained_and_repeated(config: Path, capsys: pytest.CaptureFixture[str]):
     records = config.parent / "operate-records"
-    line = said(capsys, "operate", "--config", config, "--dry-run", "--once")
-    assert "8 stays: starting, request_rate_rps_0" in line
-    assert said(capsys, "operate", "--config", config, "--dry-run", "--once", "--json").count("\n") == 1
+    # Nothing was decided.
+    assert main(["operate", "--config", str(config), "--dry-run", "--once"]) == 1
+    assert "8 stays: starting, request_rate_rps_0" in capsys.readouterr().out
+    assert main(["operate", "--config", str(config), "--dry-run", "--once", "--json"]) == 1
+    assert capsys.readouterr().out.count("\n") == 1
     assert (config.parent / "replicas").read_text() == "8\n"
     assert said(capsys, "operate", "log", "--records", records).count("\n") == 2
     moment = json.loads(said(capsys, "operate", "log", "--records", records, "--last", 1, "--json"))["at"]
@@ -105,7 +107,7 @@ def test_what_is_wrong_is_one_line(config: Path, capsys: pytest.CaptureFixture[s
         ("fallback: [nope]", "fallback: rule: 'nope' is not allowed"),
         ("shadows: [nope]", "nope: no such folder"),
         ("listn: x", "listn"),
-        ("service: {replica_capacity: 3}", "service.params.replica_capacity: unknown key"),
+        ("service: {replica_capacity: 3}", "service.replica_capacity: unknown key"),
     ],
 )
 def test_a_wrong_key_is_named(config: Path, capsys: pytest.CaptureFixture[str], change: str, message: str):

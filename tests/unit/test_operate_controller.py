@@ -297,7 +297,7 @@ def test_a_number_in_a_file_is_a_target(tmp_path: Path):
     path.write_text("many")
     assert target.read(0).spec is None
     assert target.write(10, 8).outcome == "unknown"
-    assert target.check(dry_run=True) == [f"{path}: 'many' is not allowed; allowed: one whole number of replicas"]
+    assert target.check(dry_run=True) == [f"{path}: 'many' is not allowed; allowed: one whole number of replicas, to 1000000"]
     with pytest.raises(Exception, match=r"target.kind: 'kubernets' is not allowed"):
         make_target({"kind": "kubernets"}, TargetContext("me", False, 15.0))
     with pytest.raises(Exception, match="target: pth: unknown key"):

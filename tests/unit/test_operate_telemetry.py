@@ -475,6 +475,20 @@ def test_after_a_time_without_samples_the_earlier_rates_are_assumed_and_the_newe
     assert [found[f"request_rate_rps_{i}"].value for i in (0, 3)] == [None, None]
 
 
+def test_what_no_samples_tell_of_is_neither_all_nor_nothing():
+    # Scraped every 5 s, but for 50 s up to just now.
+    away = np.concatenate([np.arange(0, 2935, 5.0), np.arange(2985, 2996.0, 5.0)])
+    pods = [counting(away, 0.3, pod=str(i), container="web") for i in range(2)]
+    found = moment(
+        now=2996.0,
+        http_requests_total=[counting(away, pod="a", code="200")],
+        container_cpu_usage_seconds_total=pods,
+        sources={"cpu": {}},
+    )
+    for name in ("cpu_utilisation", "request_rate_rps_0", "error_share"):
+        assert found[name].value is None, name
+
+
 def test_a_service_that_has_just_begun_has_no_history():
     young = np.arange(2950, 3000.1, 5.0)
     found = moment(http_requests_total=[counting(young, pod="a"), counting(young, pod="b")])

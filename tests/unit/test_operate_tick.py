@@ -210,7 +210,11 @@ def test_a_policy_that_gives_no_number_or_fails_is_replaced_by_the_rule(policy: 
 def test_what_others_changed_is_left_alone_until_acknowledged():
     state = TickState(asked=8)
     record, state = decide(Wants(9.0), snapshot(spec=5), state)
-    assert (record.mode, record.target, record.reason) == ("contested", None, "others changed the replicas from 8 to 5")
+    assert (record.mode, record.target, record.reason) == (
+        "contested",
+        None,
+        "others changed the replicas from 8 to 5 (POST /v1/acknowledge accepts that)",
+    )
     record, state = decide(Wants(9.0), snapshot(spec=5), state)
     assert record.mode == "contested"
     assert decide(Wants(9.0), snapshot(spec=5), state, takeover=True)[0].target == 9
@@ -282,11 +286,13 @@ def test_limits_outside_of_what_the_policy_knows_are_refused():
         load_service(operate_config({"policy": "hpa", "limits": {"max_replicas": 100}}))
     with pytest.raises(Exception, match="max_replicas: 3 is below min_replicas 5"):
         operate_config({"policy": "hpa", "limits": {"min_replicas": 5, "max_replicas": 3}})
+    with pytest.raises(Exception, match="safe_replicas: 100 is not allowed"):
+        operate_config({"policy": "hpa", "limits": {"safe_replicas": 100, "max_replicas": 40}})
     with pytest.raises(Exception, match="assume: 'nope' is not a field of hpa"):
         load_service(operate_config({"policy": "hpa", "assume": {"nope": 1}}))
 
 
-def test_decisions_are_read_again_whatever_a_kill_left(tmp_path: Path):
+def test_decisions_are_read_again_whatever_a_kill_left(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     ledger, state = Ledger(tmp_path / "records"), TickState()
     for k in range(5):
         record, state = decide(Wants(9.0), snapshot(1e9 + 15 * k), state)
@@ -303,6 +309,11 @@ def test_decisions_are_read_again_whatever_a_kill_left(tmp_path: Path):
     assert last is not None
     assert last.record.snapshot.time == 1e9 + 60
     assert ledger.last(1e9 + 100) is None
-    path.write_text('{"version": 7}\n')
-    with pytest.raises(Exception, match="not a decision"):
-        list(read_entries(tmp_path / "records"))
+    with path.open("a") as file:
+        file.write('{"version": 7}\n[1, 2]\nnull\nmore\n')
+    assert len(list(read_entries(tmp_path / "records"))) == 5
+    assert caplog.text.count("not a decision of this version; left out") == 3
+    with ledger.held(), pytest.raises(Exception, match="is in use by another process"), Ledger(tmp_path / "records").held():
+        pass
+    with ledger.held():
+        pass

@@ -15,18 +15,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from scalepilot.cli import streams
 from scalepilot.cli.operate_report import PRICES, write
 from scalepilot.cli.operate_show import say
 from scalepilot.errors import InputError
 
 if TYPE_CHECKING:
     from scalepilot.operate.config import OperateConfig, Service
+    from scalepilot.operate.controller import Controller
+    from scalepilot.operate.ledger import Entry
     from scalepilot.operate.targets import Target
     from scalepilot.operate.telemetry import Telemetry
 
 HELP = "run a policy on a live deployment: dry run, limits, and a reason for every decision"
 _WORDS = ("log", "explain", "report")
-_DIFFERENT, _NOT_READY = 1, 2
+_DIFFERENT, _UNDECIDED, _NOT_READY = 1, 1, 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replay", metavar="RECORDS", type=Path, help="decide recorded moments again, with this or another policy"
     )
-    parser.add_argument("--twin", action="store_true", help="try it on a simulated service, three minutes; needs nothing else")
+    parser.add_argument("--twin", action="store_true", help="try it on a simulated service, three minutes; no cluster is needed")
     parser.add_argument("--workload", metavar="W", help="of --twin: a kind such as spike, or a trace file (default: a busy day)")
     parser.add_argument("--minutes", type=float, metavar="M", help="of --twin: how long (default: 3)")
     parser.add_argument("--pace", type=float, metavar="N", help="of --twin: simulated seconds in a second (default: 15)")
@@ -64,8 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Operate until SIGINT or SIGTERM, or look.
 
     Returns:
-        0; of --check 2 where a required field or a right is missing; of --replay with the recorded policy 1 where a decision
-        differs.
+        0; of --check 2 where a required field or a right is missing; of --once 1 where nothing could be decided; of --replay
+        with the recorded policy 1 where a decision differs.
 
     Raises:
         InputError: an unfit configuration, policy, limit or record, before anything is scaled.
@@ -118,11 +121,10 @@ def _connected(config: OperateConfig, service: Service, *, dry_run: bool) -> Ite
 
 
 def _operate(config: OperateConfig, service: Service, arguments: argparse.Namespace) -> int:
-    from scalepilot.files.stop import StopFlag
     from scalepilot.operate.controller import Controller
     from scalepilot.operate.ledger import Ledger
-    from scalepilot.operate.status import status_server
     from scalepilot.operate.targets import WARNING
+    from scalepilot.operate.tick import DECIDED
 
     logging.basicConfig(format="scalepilot operate: %(message)s", level=logging.WARNING)
     with _connected(config, service, dry_run=arguments.dry_run or arguments.check) as (telemetry, target):
@@ -135,22 +137,45 @@ def _operate(config: OperateConfig, service: Service, arguments: argparse.Namesp
         for problem in problems:
             print(f"scalepilot operate: {problem}", file=sys.stderr)
         ledger = Ledger(Path(config.records))
-        controller = Controller(service, telemetry, target, ledger, arguments.dry_run)
-        if arguments.once:
-            say(controller.step(), as_json=arguments.json)
-            return 0
-        stop = StopFlag("Stopping after this decision")
-        with stop.listening(), status_server(controller, config.listen) as url:
-            how = " (dry run: nothing is written)" if arguments.dry_run else ""
-            where = f"; status: {url}/status" if url else ""
-            print(
-                f"{service.policy} runs {target.name}{how} every {controller.interval:g} s; records: {ledger.folder}{where}",
-                file=sys.stderr,
-                flush=True,
-            )
-            controller.run(stop, lambda entry: say(entry, as_json=arguments.json))
+        with ledger.held():
+            controller = Controller(service, telemetry, target, ledger, arguments.dry_run)
+            if arguments.once:
+                entry = controller.step()
+                say(entry, as_json=arguments.json)
+                return 0 if entry.record.mode in DECIDED else _UNDECIDED
+            _run(controller, config.listen, ledger.folder, as_json=arguments.json)
     print("scalepilot operate: stopped", file=sys.stderr)
     return 0
+
+
+def _run(controller: Controller, listen: str | None, records: Path, *, as_json: bool) -> None:
+    from scalepilot.files.stop import StopFlag
+    from scalepilot.operate.status import status_server
+
+    told = True
+
+    def tell(entry: Entry) -> None:
+        nonlocal told
+        try:
+            if told:
+                say(entry, as_json=as_json)
+        except OSError as error:
+            # Whoever reads along went away, or has no room: no reason to leave a deployment alone.
+            told = False
+            streams.abandon()
+            print(f"scalepilot operate: no more lines are printed ({error.strerror}); it goes on", file=sys.stderr)
+
+    stop = StopFlag("Stopping after this decision")
+    with stop.listening(), status_server(controller, listen) as url:
+        how = " (dry run: nothing is written)" if controller.dry_run else ""
+        where = f"; status: {url}/status" if url else ""
+        print(
+            f"{controller.service.policy} runs {controller.target.name}{how} every {controller.interval:g} s;"
+            f" records: {records}{where}",
+            file=sys.stderr,
+            flush=True,
+        )
+        controller.run(stop, tell)
 
 
 def _check(service: Service, telemetry: Telemetry, target: Target, problems: list[str], *, as_json: bool) -> int:

@@ -179,7 +179,7 @@ def _described(service: dict[str, Any]) -> EnvDescription:
     try:
         return describe(AutoscaleParams.from_mapping(service))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"service.{error}") from None
+        raise ConfigError(f"service.{str(error).removeprefix('params.')}") from None
 
 
 def _rule(text: str, env: EnvDescription, where: str) -> Policy:

@@ -34,7 +34,7 @@ class Limits(Section):
         harm_share: late or failed requests that grow by more than this share after a move down are harm.
         harm_ticks: decisions in a row with harm after which the move down is undone.
         harm_seconds: how long after a move down it can be blamed.
-        lock_seconds: after a move down was undone there is none for so long.
+        lock_seconds: no further move down for so long after one was undone.
         from_zero: whether a deployment that people scaled to zero may be raised.
         takeover: whether to go on when others have changed the replicas, or scale the deployment, too.
     """
@@ -64,6 +64,9 @@ class Limits(Section):
         low, high = self.min_replicas, self.max_replicas
         if low is not None and high is not None and high < low:
             raise ValueError(f"max_replicas: {high} is below min_replicas {low}; allowed: from {low}")
+        safe = self.safe_replicas
+        if safe is not None and not (low or 0) <= safe <= (safe if high is None else high):
+            raise ValueError(f"safe_replicas: {safe} is not allowed; allowed: min_replicas to max_replicas")
         if self.fallback_seconds < self.hold_seconds:
             raise ValueError(
                 f"fallback_seconds: {self.fallback_seconds:g} is below hold_seconds {self.hold_seconds:g};"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -19,8 +22,9 @@ from scalepilot.operate.guard import Step, state_from_json
 from scalepilot.operate.snapshot import Reading, Replicas, Snapshot
 from scalepilot.operate.tick import MODES, Record, TickState
 
+_LOG = logging.getLogger("scalepilot.operate")
 VERSION = 1
-_SUFFIX = ".jsonl"
+_SUFFIX, _LOCK_FILE = ".jsonl", ".lock"
 # Of one line: a policy has at most some hundred fields.
 _MAX_LINE_BYTES = 1_000_000
 
@@ -250,6 +254,26 @@ class Ledger:
         finally:
             os.close(descriptor)
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the folder for this process alone; the system lets go of it when the process dies, wherever it ran.
+
+        Raises:
+            InputError: another process has it.
+        """
+        descriptor = os.open(self.folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"records: {self.folder} is in use by another process; allowed: a folder of its own") from None
+            except OSError:
+                # A file system without locks.
+                _LOG.warning("%s: cannot be locked; see that no other process writes there", self.folder)
+            yield
+        finally:
+            os.close(descriptor)
+
     def last(self, not_before: float) -> Entry | None:
         """The newest line that is whole and no older than that, to go on from."""
         newest: Entry | None = None
@@ -293,5 +317,6 @@ def _entries(path: Path) -> Iterator[Entry]:
                 continue
             try:
                 yield Entry.from_json(values)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise InputError(f"{path}:{number}: not a decision ({type(error).__name__})") from None
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+                # Nobody is kept from scaling, or from reading the rest, by a line that somebody else wrote.
+                _LOG.warning("%s:%d: not a decision of this version; left out", path, number)

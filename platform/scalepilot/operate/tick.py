@@ -25,6 +25,9 @@ from scalepilot_envs.description import is_mask
 # or have changed the replicas. standby: another process leads.
 Mode = Literal["starting", "active", "degraded", "holding", "fallback", "safe", "paused", "contested", "standby"]
 MODES: tuple[Mode, ...] = ("starting", "active", "degraded", "holding", "fallback", "safe", "paused", "contested", "standby")
+# Modes in which the policy decides.
+DECIDED: tuple[Mode, ...] = ("active", "degraded")
+_ACCEPT = " (POST /v1/acknowledge accepts that)"
 # No target: nothing may be asked for.
 _SILENT = ("paused", "contested", "standby")
 
@@ -147,7 +150,7 @@ def tick(snapshot: Snapshot, state: TickState, deciders: Deciders, limits: Limit
     down = ("telemetry",) * (mode not in ("active",)) + ("rollout",) * snapshot.replicas.rolling_out
     now = Situation(snapshot.time, spec, values.get("late_share"), values.get("error_share"), down, snapshot.replicas.paused)
     target, steps, guard = guarded(spec if record.wanted is None else record.wanted, now, state.guard, limits)
-    state = replace(state, guard=guard, asked=spec, also_asked=None, decided=state.decided or mode in ("active", "degraded"))
+    state = replace(state, guard=guard, asked=spec, also_asked=None, decided=state.decided or mode in DECIDED)
     return replace(record, target=target, steps=tuple(steps)), state
 
 
@@ -246,7 +249,7 @@ def _listed(problems: Mapping[str, str]) -> str:
 def _contested(state: TickState, spec: int, limits: Limits) -> TickState:
     if state.asked is None or limits.takeover or spec in (state.asked, state.also_asked):
         return replace(state, contested_by="") if limits.takeover else state
-    return replace(state, contested_by=f"others changed the replicas from {state.asked} to {spec}")
+    return replace(state, contested_by=f"others changed the replicas from {state.asked} to {spec}{_ACCEPT}")
 
 
 def _observation(values: Mapping[str, float], deciders: Deciders) -> NDArray[np.float32]:
@@ -297,7 +300,7 @@ def _wanted(
     values: Mapping[str, float],
     spec: int,
 ) -> tuple[Record, TickState]:
-    if record.mode in ("active", "degraded"):
+    if record.mode in DECIDED:
         decision, state = _ask("policy", deciders.policy, observation, state)
         wanted = None if decision is None else _sound(decision)
         if decision is not None and wanted is not None:

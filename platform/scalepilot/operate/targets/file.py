@@ -17,6 +17,7 @@ from scalepilot.files.ownership import check_own
 from scalepilot.files.stored import read_text
 from scalepilot.operate.snapshot import Replicas
 from scalepilot.operate.targets import TargetContext, Written
+from scalepilot_envs.autoscale.params import MAX_REPLICAS
 
 _MAX_BYTES = 64
 
@@ -98,8 +99,8 @@ class FileTarget:
 
 def _number(path: Path) -> int:
     text = read_text(path, _MAX_BYTES).strip()
-    if not (text.isascii() and text.isdigit()):
-        raise InputError(f"{path}: {text[:20]!r} is not allowed; allowed: one whole number of replicas")
+    if not (text.isascii() and text.isdigit() and int(text) <= MAX_REPLICAS):
+        raise InputError(f"{path}: {text[:20]!r} is not allowed; allowed: one whole number of replicas, to {MAX_REPLICAS}")
     return int(text)
 
 

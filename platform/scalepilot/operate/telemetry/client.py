@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 Read = TypeVar("Read")
 _MOST_SECRET_BYTES, _MOST_CA_BYTES = 100_000, 10_000_000
-_MOST_ANSWER_BYTES = 100_000_000
+# As Python's objects it takes some eight times as much.
+_MOST_ANSWER_BYTES = 12_000_000
 # Of a secret: a service account's token is replaced about once an hour, in its file.
 _SECRET_SECONDS = 60.0
 # Longer ones do not fit into every proxy's URL.
@@ -312,7 +313,10 @@ def _read(response: httpx2.Response, body: bytes) -> Answer:
         status = parsed["status"]
     except (ValueError, LookupError, TypeError, RecursionError):
         what = {401: ": it wants token_file, or user and password_file", 403: ": these credentials may not ask"}
-        hint = what.get(response.status_code, ": this is not the API of a Prometheus")
+        if response.is_redirect:
+            what[response.status_code] = f": put {printable(response.headers.get('location', '?'))[:_LONGEST_TOLD]} in url"
+        told = ": it fails" if response.status_code >= 500 else ": this is not the API of a Prometheus"
+        hint = what.get(response.status_code, told)
         raise PrometheusError(f"HTTP {response.status_code} from {response.url.copy_with(query=None)}{hint}") from None
     if status != "success":
         told = printable(str(parsed.get("error") or parsed.get("errorType") or "no reason given"))

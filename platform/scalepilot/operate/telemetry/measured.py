@@ -168,7 +168,7 @@ class Measured:
         failed = self._failed() if total > 0 else 0.0
         if isinstance(failed, Reading):
             return failed
-        return self.reading("errors", min(1.0, failed / total) if total > 0 else 0.0, self.requests.newest)
+        return self.reading("errors", float(np.minimum(1.0, failed / total)) if total > 0 else 0.0, self.requests.newest)
 
     def _failed(self) -> float | Reading:
         assert self.requests is not None
@@ -266,6 +266,9 @@ class Measured:
             return cores
         end = counters.ends(self.now, self.interval_seconds, 1)
         used = float(counters.counted(end, self.interval_seconds)[0]) / self.interval_seconds
+        # Compared with a number, NaN would become 1 or 0.
+        if math.isnan(used):
+            return self.reading("cpu", None, counters.newest)
         ready = self.memory.ready_between(float(end[0]) - self.interval_seconds, float(end[0]))
         if ready is None:
             return self.reading("cpu", None, counters.newest, "how many replicas serve is unknown")
@@ -278,7 +281,7 @@ class Measured:
             ready = min(ready, seen)
         if ready <= 0:
             return self.reading("cpu", float(used > 0), counters.newest, note="no replica serves")
-        return self.reading("cpu", min(1.0, used / (cores * ready)), counters.newest)
+        return self.reading("cpu", float(np.minimum(1.0, used / (cores * ready))), counters.newest)
 
     def _cores(self) -> float | Reading:
         wanted = self.settings.cpu
