@@ -78,7 +78,8 @@ def _sentence(report: DayReport) -> str:
     cost, theirs = money(ours.J_per_hour.mean), money(rival.J_per_hour.mean)
     if dry:
         return f"{ours.name} would have cost {cost} an hour instead of {theirs}: {saves}, {late}."
-    return f"{report.policy} costs {cost} an hour, {rival_text(report)} would have cost {theirs}: {saves}, {late}."
+    than = "as much as" if saves == "as much" else f"{saves} than"
+    return f"{report.policy} costs {cost} an hour, {than} {rival_text(report)} ({theirs}), {late}."
 
 
 def rival_text(report: DayReport) -> str:
@@ -125,7 +126,7 @@ def _reasons(report: DayReport) -> Iterator[Reason]:
         share = worst.known_share
         ok = share >= t.required_field_share
         least = f"{100 * t.required_field_share:g} % is asked for"
-        told = f"Every required field was known at {_percent(share)} % of the decisions or more; {least}."
+        told = f"Every required field was known at {_percent(share)} % of the decisions; {least}."
         alike = sum(h.known == worst.known for h in required) - 1
         name = f"{worst.name} and {alike} more were" if alike else f"{worst.name} was"
         yield Reason(ok, told if ok else f"{name} known at only {_percent(share)} % of the decisions; {least}.")
