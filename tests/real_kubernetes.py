@@ -118,7 +118,10 @@ def _programs(cache: Path) -> Path:
             aside.rename(folder / name)
     with suppress(FileExistsError):
         (folder / "etcd").symlink_to(etcd)
-    shutil.copyfile(PARTS / "up.sh", cache / "up.sh")
+    # Without the controller manager's old second port, which is always the same one: two clusters at once would have one alone.
+    script = (PARTS / "up.sh").read_text().replace("--secure-port=$((P+1))", "--secure-port=$((P+1)) --port=0")
+    assert "--port=0" in script
+    (cache / "up.sh").write_text(script)
     return cache
 
 

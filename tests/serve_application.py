@@ -114,14 +114,14 @@ def main() -> dict[str, Any]:
     # Until the policy's history is full.
     until(lambda: spec() and False, 5)
     rate[0], began = 45.0, time.time()
-    found["up"] = until(lambda: spec() >= 3, 20)
-    found["ready"] = until(lambda: spec() and (timeline[-1][3] or 0) >= 3 and time.time() - began > 3, 20)
+    found["up"] = until(lambda: spec() >= 3, 60)
+    found["ready"] = until(lambda: spec() and (timeline[-1][3] or 0) >= 3 and time.time() - began > 3, 60)
     found["surge"] = [began, time.time()]
     rate[0] = 4.0
-    found["down"] = until(lambda: spec() == 1, 25)
+    found["down"] = until(lambda: spec() == 1, 90)
     stop.set()
     thread.join()
-    found["ext_ready"] = until(lambda: ext.read(time.time()).ready == 3, 10)
+    found["ext_ready"] = until(lambda: ext.read(time.time()).ready == 3, 60)
     found["timeline"] = timeline
     return found
 

@@ -59,7 +59,7 @@ def happened(folder: Path, artifact: Path, cli_env: dict[str, str], repo: Path) 
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=400,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found: dict[str, Any] = json.loads((folder / "happened.json").read_text())

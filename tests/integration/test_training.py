@@ -214,7 +214,7 @@ def run_until(config: ExperimentConfig, folder: RunFolder, iterations: int) -> i
     return len(folder.read_metrics())
 
 
-def wait_for(condition, seconds: float = 90.0) -> None:
+def wait_for(condition, seconds: float = 240.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "timed out"
