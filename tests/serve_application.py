@@ -18,8 +18,10 @@ from ray import serve
 from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
 from scalepilot.operate.ray_serve import Counted
-from scalepilot.operate.targets import Target, TargetContext, make_target
+from scalepilot.operate.targets import Target, TargetContext, make_target, ray_serve
 
+# What is looked at is what the dashboard answers, not how fast it does on a busy machine.
+ray_serve._SECONDS = 30.0
 INTERVAL, STARTUP, SERVICE, MOST = 0.5, 1.5, 0.05, 4
 port, folder, shadow = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 
