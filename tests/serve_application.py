@@ -68,7 +68,13 @@ def main() -> dict[str, Any]:
         policy_kwargs={
             "policy": "tracking:utilisation=0.7",
             "service": {"interval_seconds": INTERVAL, "startup_seconds": STARTUP, "service_time_seconds": SERVICE},
-            "limits": {"min_replicas": 1, "max_replicas": MOST, "down_share": 0.5, "reversals_per_hour": 1000},
+            "limits": {
+                "min_replicas": 1,
+                "max_replicas": MOST,
+                "down_share": 0.5,
+                "reversals_per_hour": 1000,
+                "harm_ticks": 1000,
+            },
             "capacity_rps": 1 / SERVICE,
             "shadows": [shadow],
             "records": str(folder / "records"),
@@ -120,7 +126,7 @@ def main() -> dict[str, Any]:
     found["ready"] = until(lambda: spec() and (timeline[-1][3] or 0) >= 3 and time.time() - began > 3, 60)
     found["surge"] = [began, time.time()]
     rate[0] = 4.0
-    found["down"] = until(lambda: spec() == 1, 90)
+    found["down"] = until(lambda: 1 <= spec() <= 2, 90)
     stop.set()
     thread.join()
     found["ext_ready"] = until(lambda: ext.read(time.time()).ready == 3, 60)
