@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 
 from scalepilot.operate.config import load_service, operate_config
 from scalepilot.operate.guard import GuardState, Limits, Situation, guarded, moved
-from scalepilot.operate.ledger import Entry, Given, Ledger, read_entries, sentence, state_to_json, tick_state_from_json
+from scalepilot.operate.ledger import (
+    Entry,
+    Given,
+    Ledger,
+    day_files,
+    newest_first,
+    read_entries,
+    sentence,
+    state_to_json,
+    tick_state_from_json,
+)
 from scalepilot.operate.snapshot import Reading, Replicas, Snapshot
 from scalepilot.operate.tick import Deciders, TickState, tick
 from scalepilot.policy.protocol import Decision, State
@@ -317,3 +327,25 @@ def test_decisions_are_read_again_whatever_a_kill_left(tmp_path: Path, caplog: p
         pass
     with ledger.held():
         pass
+
+
+def test_the_newest_decisions_are_found_from_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    ledger, state = Ledger(tmp_path / "records"), TickState()
+    # From one day into the next.
+    midnight = 1e9 // 86_400 * 86_400
+    for k in range(-30, 30):
+        record, state = decide(Wants(9.0), snapshot(midnight + 15 * k), state)
+        ledger.write(Entry(record, state, "wants@1", False, INTERVAL, Given.of(state)))
+    assert len(day_files(ledger.folder)) == 2
+    all_of_them = [entry.to_json() for entry in read_entries(ledger.folder)]
+    assert [entry.to_json() for entry in newest_first(ledger.folder)] == all_of_them[::-1]
+    with day_files(ledger.folder)[-1].open("ab") as file:
+        file.write(b"[1, 2]\n\n" + b"x" * 3_000_000 + b'\n{"version": 1, "time": 10')
+    read: list[float] = []
+    made = Entry.from_json.__func__  # type: ignore[attr-defined]
+    monkeypatch.setattr(Entry, "from_json", classmethod(lambda kind, values: read.append(1) or made(kind, values)))
+    last = ledger.last(midnight)
+    assert last is not None
+    assert last.to_json() == all_of_them[-1]
+    assert len(read) == 2
+    assert ledger.last(midnight + 15 * 30) is None

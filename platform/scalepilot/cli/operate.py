@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -197,7 +198,7 @@ def _check(service: Service, telemetry: Telemetry, target: Target, problems: lis
 
 
 def _look(words: list[str], arguments: argparse.Namespace) -> int:
-    from scalepilot.operate.ledger import read_entries
+    from scalepilot.operate.ledger import newest_first, read_entries
 
     place = arguments.records or Path(_config([], arguments).records if arguments.config else "operate-records")
     if words[0] == "log":
@@ -205,9 +206,7 @@ def _look(words: list[str], arguments: argparse.Namespace) -> int:
             raise InputError(f"log: takes nothing more, {words[1]!r} is given; allowed: --records, --last, --json")
         if not 1 <= arguments.last <= 1_000_000:
             raise InputError(f"last: {arguments.last} is not allowed; allowed: 1 to 1000000")
-        from collections import deque
-
-        for entry in deque(read_entries(place), maxlen=arguments.last):
+        for entry in reversed(list(islice(newest_first(place), arguments.last))):
             say(entry, as_json=arguments.json)
         return 0
     if len(words) != 2:

@@ -26,7 +26,7 @@ _LOG = logging.getLogger("scalepilot.operate")
 VERSION = 1
 _SUFFIX, _LOCK_FILE = ".jsonl", ".lock"
 # Of one line: a policy has at most some hundred fields.
-_MAX_LINE_BYTES = 1_000_000
+_MAX_LINE_BYTES, _BLOCK_BYTES = 1_000_000, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -275,13 +275,9 @@ class Ledger:
             os.close(descriptor)
 
     def last(self, not_before: float) -> Entry | None:
-        """The newest line that is whole and no older than that, to go on from."""
-        newest: Entry | None = None
-        for path in day_files(self.folder)[-2:]:
-            for entry in _entries(path):
-                if entry.record.snapshot.time >= not_before:
-                    newest = entry
-        return newest
+        """The newest decision, to go on from; None where it is older than that, or there is none."""
+        newest = next(newest_first(self.folder), None)
+        return newest if newest is not None and newest.record.snapshot.time >= not_before else None
 
 
 def day_files(place: Path) -> list[Path]:
@@ -298,25 +294,53 @@ def day_files(place: Path) -> list[Path]:
 
 
 def read_entries(place: Path) -> Iterator[Entry]:
-    """All decisions of a folder or a file, in order; a line that was cut off is left out.
+    """All decisions of a folder or a file, in order; a line that was cut off, or that is not a decision, is left out.
 
     Raises:
-        InputError: no such place, somebody else's, or a line that is not a decision.
+        InputError: no such place, or somebody else's.
     """
     for path in day_files(place):
-        yield from _entries(check_own(path, "records"))
+        with check_own(path, "records").open("rb") as lines:
+            for number, line in enumerate(iter(lambda: lines.readline(_MAX_LINE_BYTES), b""), start=1):
+                if (entry := _entry(line, f"{path}:{number}")) is not None:
+                    yield entry
 
 
-def _entries(path: Path) -> Iterator[Entry]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(iter(lambda: lines.readline(_MAX_LINE_BYTES), b""), start=1):
-            try:
-                values = parse_json(line.decode(), f"{path}:{number}")
-            except (InputError, UnicodeDecodeError):
-                # Cut off by a kill or a full disk, maybe behind a brace; whatever wrote next began a new line.
-                continue
-            try:
-                yield Entry.from_json(values)
-            except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-                # Nobody is kept from scaling, or from reading the rest, by a line that somebody else wrote.
-                _LOG.warning("%s:%d: not a decision of this version; left out", path, number)
+def newest_first(place: Path) -> Iterator[Entry]:
+    """The same from the end on: who wants the newest does not read a day, or months, before it.
+
+    Raises:
+        InputError: as `read_entries`.
+    """
+    for path in reversed(day_files(place)):
+        for line in _from_the_end(check_own(path, "records")):
+            if line and (entry := _entry(line, str(path))) is not None:
+                yield entry
+
+
+def _from_the_end(path: Path) -> Iterator[bytes]:
+    """Lines without their ends, the last first."""
+    with path.open("rb") as file:
+        at, rest = file.seek(0, os.SEEK_END), b""
+        while at > 0:
+            size = min(_BLOCK_BYTES, at)
+            at = file.seek(at - size)
+            rest, *whole = (file.read(size) + rest).split(b"\n")
+            yield from reversed(whole)
+            if len(rest) > _MAX_LINE_BYTES:
+                rest = b""
+        yield rest
+
+
+def _entry(line: bytes, where: str) -> Entry | None:
+    try:
+        values = parse_json(line.decode(), where)
+    except (InputError, UnicodeDecodeError):
+        # Cut off by a kill or a full disk, maybe behind a brace; whatever wrote next began a new line.
+        return None
+    try:
+        return Entry.from_json(values)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        # Nobody is kept from scaling, or from reading the rest, by a line that somebody else wrote.
+        _LOG.warning("%s: not a decision of this version; left out", where)
+        return None
