@@ -120,6 +120,10 @@ class Service:
     limits: Limits
     interval_seconds: float
 
+    def limits_of(self, *, dry_run: bool) -> Limits:
+        """The limits; in a dry run another controller is at work, which is what it is compared with, and nobody contests."""
+        return replace(self.limits, takeover=True) if dry_run else self.limits
+
     @property
     def policy(self) -> str:
         """name@version."""

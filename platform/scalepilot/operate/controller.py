@@ -61,8 +61,7 @@ class Controller:
 
     def __post_init__(self) -> None:
         self.interval = self.service.interval_seconds
-        # Beside a dry run another controller is at work: that is what it is compared with.
-        self.limits = replace(self.service.limits, takeover=True) if self.dry_run else self.service.limits
+        self.limits = self.service.limits_of(dry_run=self.dry_run)
         self._asked_state = threading.Lock()
         self._not_before = 0.0
         if self.ledger is not None and not self.dry_run:

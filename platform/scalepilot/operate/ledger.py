@@ -179,7 +179,7 @@ def utc(unix_seconds: float) -> str:
 
 
 def sentence(record: Record) -> str:
-    """The decision in a line: "12 → 15: +25 % (p 0.71); 412 rps rising, 88 % CPU, 2 starting; limits: none"."""
+    """The decision as one line: "12 → 15: +25 % (p 0.71); 412 rps rising, 88 % CPU, 2 starting; limits: step up 18 → 15"."""
     spec = record.snapshot.replicas.spec
     if record.target is None:
         stays = "replicas unknown" if spec is None else f"{spec} stays"

@@ -16,13 +16,11 @@ from scalepilot.errors import InputError
 from scalepilot.operate.config import Service
 from scalepilot.operate.ledger import Entry, sentence
 from scalepilot.operate.snapshot import Reading
-from scalepilot.operate.tick import MODES, Mode, problem_of
+from scalepilot.operate.tick import DECIDED, MODES, Mode, problem_of
 from scalepilot_envs.description import is_mask
 
 Array = NDArray[np.float64]
 NAN = math.nan
-# Modes in which a policy is asked.
-_DECIDED = ("active", "degraded")
 # Rates of the intervals before the newest, which tell of moments that were missed.
 HISTORY = tuple(f"request_rate_rps_{i}" for i in range(1, 8))
 _READ = ("ready_replicas", "late_share", "error_share", "cpu_utilisation", "replica_capacity_rps", "request_rate_mean_rps")
@@ -258,7 +256,7 @@ class _Columns:
         record, time = entry.record, entry.record.snapshot.time
         self._modes[record.mode] += 1
         # The fallback rule has decided, or nobody: the policy's answer was not sound.
-        self._faults += record.mode in _DECIDED and (record.decider != entry.policy or "gave no number" in record.reason)
+        self._faults += record.mode in DECIDED and (record.decider != entry.policy or "gave no number" in record.reason)
         last = self._spells[-1] if self._spells else None
         if last is not None and last.mode == record.mode and 0 <= time - last.end < 1.5 * self.interval:
             self._spells[-1] = Spell(last.mode, last.reason or record.reason, last.begin, time, last.decisions + 1)

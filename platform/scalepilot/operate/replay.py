@@ -36,7 +36,7 @@ def replayed(place: Path, service: Service) -> Iterator[tuple[Entry, Record]]:
         state = (
             entry.given.applied(state) if same_policy else replace(state, asked=None, contested_by="", pause=entry.given.pause)
         )
-        limits = replace(service.limits, takeover=True) if entry.dry_run else service.limits
+        limits = service.limits_of(dry_run=entry.dry_run)
         again, after = tick(entry.record.snapshot, state, service.deciders, limits, entry.interval_seconds)
         state = entry.state if same_policy else after
         yield entry, again

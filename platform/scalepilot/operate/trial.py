@@ -125,20 +125,16 @@ def running(service: Service, trial: Trial, ledger: Ledger | None) -> Iterator[t
 
 def results(service: Service, twin: Twin) -> list[Result]:
     """What the trial cost, beside the simulator on the same arrivals: the same policy, and the HPA with its defaults."""
-    params = service.env.params
-    steps = len(twin.intervals)
-    hours = steps / params.steps_per_hour
     lived = twin.intervals
     arrived = sum(interval.arrived for interval in lived)
     name = service.deciders.policy.spec.name
     live = Result(
         f"{name}, here",
         twin.J_per_hour,
-        sum(interval.billed for interval in lived) / steps,
+        sum(interval.billed for interval in lived) / len(lived),
         sum(interval.late for interval in lived) / max(arrived, 1.0),
     )
-    assert hours > 0
-    hpa = Hpa(HpaParameters(), params, name="hpa-default")
+    hpa = Hpa(HpaParameters(), service.env, name="hpa-default")
     return [
         live,
         simulated(f"{name}, in the simulator", service.deciders.policy, twin),

@@ -20,12 +20,12 @@ Keep = Callable[[Mapping[str, str]], bool]
 Key = TypeVar("Key", bound=Hashable)
 
 # A series is still there while its newest sample is no older than so many of its scrapes, against the newest of all.
-_DUE, _LATE = 1.5, 2.5
+DUE, _LATE = 1.5, 2.5
 # What a new replica may have counted before its first sample, against the busiest of the others: more is no beginning, but an
 # old one that was not scraped before. And so many in any case.
 _PLAUSIBLE, _FEW = 4.0, 10.0
 # Without any sample for so many intervals or scrapes, what came within is spread over too long a time to be told apart.
-_LONGEST_HOLE = 3.0
+LONGEST_HOLE = 3.0
 # A clock's tick: the grid is computed from the newest sample, and must not miss the oldest by a rounding.
 _NEAR = 1e-3
 
@@ -58,6 +58,17 @@ class _Line:
     labels: Mapping[str, str]
     times: Array
     totals: Array
+
+
+def may_begin(counted: float, busiest: float, seconds: float) -> bool:
+    """Whether an instance that is seen for the first time may have counted so much from zero.
+
+    Args:
+        counted: by it at its first sample.
+        busiest: requests/s of the busiest of the others.
+        seconds: that it may have been there.
+    """
+    return bool(counted <= _PLAUSIBLE * busiest * seconds + _FEW)
 
 
 def risen(values: Array) -> Array:
@@ -111,9 +122,9 @@ class Counters:
         scrapes = scrapes_by_instance(series, self.scrape_seconds)
         oldest = min(float(one.times[0]) for one in series)
         # Those that were there at the beginning, each with its first sample at its own phase.
-        self._begun = max(float(one.times[0]) for one in series if one.times[0] <= oldest + _DUE * scrapes[one.instance])
+        self._begun = max(float(one.times[0]) for one in series if one.times[0] <= oldest + DUE * scrapes[one.instance])
         moments = np.unique(np.concatenate([one.times for one in series]))
-        longest = _LONGEST_HOLE * max(interval_seconds, self.scrape_seconds)
+        longest = LONGEST_HOLE * max(interval_seconds, self.scrape_seconds)
         holes = np.flatnonzero(np.diff(moments) > longest)
         self._holes = np.stack([moments[holes], moments[holes + 1]], axis=1)
         spans: dict[tuple[str, ...], tuple[float, float]] = {}
@@ -225,7 +236,7 @@ class Counters:
 def _live(spans: Array, newest: float, scrapes: Array, ready: int | None) -> NDArray[np.bool_]:
     """(n,) which instances are still there: those whose next sample is not overdue, and as many late ones as replicas serve."""
     lags = newest - spans[:, 1]
-    live: NDArray[np.bool_] = lags <= _DUE * scrapes
+    live: NDArray[np.bool_] = lags <= DUE * scrapes
     missing = 0 if ready is None else ready - int(live.sum())
     if missing > 0:
         late = np.flatnonzero(~live & (lags <= _LATE * scrapes))
@@ -272,11 +283,10 @@ class _Beginnings:
         if self._moments[at] >= start and at:
             before = float(self._moments[at - 1])
         before = max(before, self._begun)
-        if start == self._first[one.instance] and before < start:
-            # Several series of one replica begin together.
-            most = _PLAUSIBLE * self._busiest * (start - before) + _FEW
-            if self._at_first[one.instance] > most:
-                return _Line(one.labels, times, totals)
+        # Several series of one replica begin together.
+        is_first = start == self._first[one.instance] and before < start
+        if is_first and not may_begin(self._at_first[one.instance], self._busiest, start - before):
+            return _Line(one.labels, times, totals)
         return _Line(one.labels, np.insert(times, 0, before), np.insert(totals + one.values[0], 0, 0.0))
 
 
@@ -304,7 +314,7 @@ def newest_values(series: Sequence[Samples]) -> tuple[list[tuple[Mapping[str, st
     """
     newest = max(float(one.times[-1]) for one in series)
     scrapes = scrapes_by_instance(series, scrape_seconds(series) or np.inf)
-    there = [one for one in series if newest - one.times[-1] <= _DUE * scrapes[one.instance]]
+    there = [one for one in series if newest - one.times[-1] <= DUE * scrapes[one.instance]]
     return [(one.labels, float(one.values[-1])) for one in there], newest
 
 

@@ -7,12 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.operate.telemetry.counters import Array, Samples, busiest_rate, risen, scrape_seconds, scrapes_by_instance
+from scalepilot.operate.telemetry.counters import (
+    DUE,
+    LONGEST_HOLE,
+    Array,
+    Samples,
+    busiest_rate,
+    may_begin,
+    risen,
+    scrape_seconds,
+    scrapes_by_instance,
+)
 
-# Without a sample for so many scrapes, an instance was not scraped; for fewer, some scrapes failed.
-_LONGEST_HOLE = 3.0
-# See counters.py.
-_PLAUSIBLE, _FEW = 4.0, 10.0
 Key = frozenset[tuple[str, str]]
 
 
@@ -78,7 +84,7 @@ class Tally:
             return 0, 0
         first = int(np.ceil((self._begun - self.start) / self.step_seconds - 1e-6))
         # The newest samples of instances of other phases lie up to a scrape before the newest of all.
-        late = [at for instance, at in self._last_of.items() if self._newest - at <= 1.5 * self._scrapes[instance]]
+        late = [at for instance, at in self._last_of.items() if self._newest - at <= DUE * self._scrapes[instance]]
         last = int(np.floor((min(late) - self.start) / self.step_seconds + 1e-6))
         return max(0, first), min(self.num_steps, last)
 
@@ -111,15 +117,15 @@ class Tally:
         totals = risen(values)
         for at in falls[::-1]:
             gone = times[at + 1] - times[at]
-            begins = values[at + 1] <= _PLAUSIBLE * busiest * scrape + _FEW
-            if gone > _LONGEST_HOLE * scrape and begins:
+            begins = may_begin(values[at + 1], busiest, scrape)
+            if gone > LONGEST_HOLE * scrape and begins:
                 # The line rests until a scrape before it is seen again.
                 times = np.insert(times, at + 1, times[at + 1] - scrape)
                 totals = np.insert(totals, at + 1, totals[at])
-        if _key(one) not in self._last and times[0] > self._begun + 1.5 * scrape:
+        if _key(one) not in self._last and times[0] > self._begun + DUE * scrape:
             first = at_first.get(one.instance)
             is_first = first is not None and times[0] == first[0]
-            if not is_first or (first is not None and first[1] <= _PLAUSIBLE * busiest * scrape + _FEW):
+            if not is_first or (first is not None and may_begin(first[1], busiest, scrape)):
                 # New: it counts from zero.
                 totals = np.insert(totals + values[0], 0, 0.0)
                 times = np.insert(times, 0, times[0] - scrape)
@@ -140,7 +146,7 @@ class Tally:
             moments = np.unique(np.concatenate(parts if before is None else [np.array([before]), *parts]))
             self._last_of[instance] = float(moments[-1])
             scrape = self._scrapes[instance]
-            long = np.flatnonzero(np.diff(moments) > max(_LONGEST_HOLE * scrape, self.step_seconds))
+            long = np.flatnonzero(np.diff(moments) > max(LONGEST_HOLE * scrape, self.step_seconds))
             for start, end in zip(np.append(0, long + 1), np.append(long, len(moments) - 1), strict=True):
                 # What joins the part before was seen there up to its last sample already.
                 begins = moments[start] if before is not None and start == 0 else moments[start] - scrape
