@@ -108,7 +108,7 @@ def running(service: Service, trial: Trial, ledger: Ledger | None) -> Iterator[t
                 "capacity_rps": params.replica_capacity_rps,
             }
         )
-        page = ScrapedPage(settings.connection, interval / _SCRAPES, clock, trial.pace)
+        page = ScrapedPage(settings, interval / _SCRAPES, clock, trial.pace)
         for moment in np.arange(start - before * interval, start, interval / _SCRAPES).tolist():
             twin.advance(moment)
             page.take(twin.page(moment), moment)

@@ -44,7 +44,7 @@ class PrometheusTelemetry:
         self._labels = {name: source.label for name, source in self._sources.items()}
         self._labels["errors"] = self._labels.get("errors") or self._labels.get("requests", "errors")
         self._memory = Memory()
-        self._client: Client = client or PrometheusClient(settings.connection)
+        self._client: Client = client or PrometheusClient(settings)
         self._asking = Asking()
 
     def read(self, now: float, replicas: Replicas) -> Snapshot:

@@ -173,7 +173,7 @@ def make(settings: Mapping[str, Any], context: TelemetryContext) -> PrometheusTe
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0.05 <= seconds <= 3600:
         raise ConfigError(f"telemetry.scrape_seconds: {seconds!r} is not allowed; allowed: 0.05 to 3600")
     checked = prometheus_settings(given)
-    page = ScrapedPage(checked.connection, float(seconds))
+    page = ScrapedPage(checked, float(seconds))
     page.start()
     return PrometheusTelemetry(checked, context, page)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from pydantic import TypeAdapter
@@ -134,16 +134,10 @@ class FieldSource(Section):
 
 
 @dataclass(frozen=True)
-class PrometheusSettings(Section):
+class PrometheusSettings(Connection):
     """Keys of `telemetry` with `kind: prometheus`.
 
     Attributes:
-        url: up to its /api/v1: http://prometheus:9090, https://mimir/prometheus.
-        token_file: file with a bearer token; it is read again as it is replaced.
-        user: of HTTP Basic.
-        password_file: file with that user's password.
-        ca_file: certificates that its own is checked against; null for those of the system.
-        headers: sent with every question, such as X-Scope-OrgID: shop.
         requests: what counts requests (tasks, messages).
         errors: which of them failed; null for those of `requests` whose label `code` or `status` begins with 5.
         latency: what measures response times.
@@ -159,11 +153,6 @@ class PrometheusSettings(Section):
     """
 
     url: str = ""
-    token_file: str | None = None
-    user: str | None = None
-    password_file: str | None = None
-    ca_file: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
     requests: CounterSource | None = None
     errors: ErrorSource | None = None
     latency: LatencySource | None = None
@@ -181,13 +170,6 @@ class PrometheusSettings(Section):
         super().__post_init__()
         if self.errors is not None and self.requests is None:
             raise ValueError("errors: are a share of the requests; allowed: with requests")
-        # Checks the address and the credentials.
-        self.connection  # noqa: B018
-
-    @property
-    def connection(self) -> Connection:
-        """Where it is."""
-        return Connection(**{key.name: getattr(self, key.name) for key in fields(Connection)})
 
 
 _SETTINGS: TypeAdapter[PrometheusSettings] = TypeAdapter(PrometheusSettings)
