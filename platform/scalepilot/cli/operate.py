@@ -255,7 +255,8 @@ def _replay(service: Service, arguments: argparse.Namespace) -> int:
             told = {"time": entry.record.snapshot.time, "recorded": entry.record.target, "again": again.target, "same": equal}
             print(json.dumps(told))
         elif not equal:
-            from scalepilot.operate.ledger import sentence, utc
+            from scalepilot.operate.ledger import sentence
+            from scalepilot.operate.snapshot import utc
 
             print(f"{utc(entry.record.snapshot.time)}  recorded {entry.record.target}, now {again.target}: {sentence(again)}")
     if not total:

@@ -124,7 +124,8 @@ def show_check(title: str, rows: list[Row], replicas: Replicas, problems: list[s
 def show_decision(entry: Entry) -> None:
     """Print a decision in full."""
     from scalepilot.cli.output import console
-    from scalepilot.operate.ledger import sentence, utc
+    from scalepilot.operate.ledger import sentence
+    from scalepilot.operate.snapshot import utc
 
     record = entry.record
     out = console()
@@ -145,7 +146,8 @@ def show_decision(entry: Entry) -> None:
 
 def say(entry: Entry, *, as_json: bool) -> None:
     """Print a decision."""
-    from scalepilot.operate.ledger import sentence, utc
+    from scalepilot.operate.ledger import sentence
+    from scalepilot.operate.snapshot import utc
 
     record = entry.record
     if as_json:

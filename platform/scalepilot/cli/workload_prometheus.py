@@ -144,11 +144,13 @@ def _connection(arguments: argparse.Namespace) -> Connection:
 
 
 def _notes(arguments: argparse.Namespace, imported: Imported) -> dict[str, str]:
+    from scalepilot.operate.snapshot import utc
+
     series = imported.series
     ends = series.start_unix_seconds + len(series) * series.interval_seconds
     notes = {"prometheus": arguments.prometheus, "query": arguments.query}
     notes |= {name: getattr(arguments, name) for name in ("coverage", "expected") if getattr(arguments, name)}
-    notes |= {"start": _iso(series.start_unix_seconds), "end": _iso(ends), "gaps": arguments.gaps}
+    notes |= {"start": utc(series.start_unix_seconds), "end": utc(ends), "gaps": arguments.gaps}
     return notes
 
 
@@ -171,10 +173,6 @@ def _moment(text: str, option: str, now: float) -> float:
     if moment > now + 86_400:
         raise InputError(f"{option}: {text!r} lies in the future; allowed: up to now")
     return moment
-
-
-def _iso(unix_seconds: float) -> str:
-    return datetime.fromtimestamp(unix_seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 __all__ = ["add_arguments", "check_source", "given", "import_prometheus"]

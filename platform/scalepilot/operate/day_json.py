@@ -9,8 +9,8 @@ from typing import Any
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.operate.day_report import DayReport
 from scalepilot.operate.day_verdict import judge
-from scalepilot.operate.ledger import utc
 from scalepilot.operate.recorded import FieldHealth
+from scalepilot.operate.snapshot import utc
 
 MOST_DISAGREEMENTS = 10
 

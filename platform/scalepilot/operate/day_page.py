@@ -11,8 +11,8 @@ from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.operate.day_json import MOST_DISAGREEMENTS
 from scalepilot.operate.day_report import HOURS_A_MONTH, DayReport, Figures
 from scalepilot.operate.day_verdict import differences, judge, late_text, off_by
-from scalepilot.operate.ledger import utc
 from scalepilot.operate.recorded import FieldHealth, Spell
+from scalepilot.operate.snapshot import utc
 from scalepilot.operate.tick import Mode
 from scalepilot.report.charts.day_chart import NARROW, WIDE, DayLines, day_chart
 from scalepilot.report.charts.svg import COLOURS

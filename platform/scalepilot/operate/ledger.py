@@ -7,7 +7,6 @@ import fcntl
 import json
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from scalepilot.errors import InputError
 from scalepilot.files.ownership import check_own, private_folder
 from scalepilot.files.stored import parse_json
 from scalepilot.operate.guard import Step, state_from_json
-from scalepilot.operate.snapshot import Reading, Replicas, Snapshot
+from scalepilot.operate.snapshot import Reading, Replicas, Snapshot, utc
 from scalepilot.operate.tick import MODES, Record, TickState
 
 _LOG = logging.getLogger("scalepilot.operate")
@@ -171,11 +170,6 @@ def tick_state_from_json(values: Mapping[str, Any]) -> TickState:
         for name, memory in values["policies"].items()
     }
     return TickState(**{**values, "guard": state_from_json(values["guard"]), "policies": memories})
-
-
-def utc(unix_seconds: float) -> str:
-    """A moment as people write it: "2026-11-30T07:45:15Z"."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_seconds))
 
 
 def sentence(record: Record) -> str:

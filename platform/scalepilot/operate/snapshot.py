@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -83,3 +84,8 @@ class Snapshot:
     readings: Mapping[str, Reading]
     replicas: Replicas
     extra: Mapping[str, Reading] = field(default_factory=dict)
+
+
+def utc(unix_seconds: float) -> str:
+    """A moment as people write it: "2026-11-30T07:45:15Z"."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(unix_seconds))

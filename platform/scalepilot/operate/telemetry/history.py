@@ -6,12 +6,12 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import InputError
+from scalepilot.operate.snapshot import utc
 from scalepilot.operate.telemetry.client import PrometheusClient, PrometheusError, TooLargeError
 from scalepilot.operate.telemetry.counters import Array, Samples
 from scalepilot.operate.telemetry.selectors import selectors
@@ -71,7 +71,7 @@ class Wanted:
             raise InputError(f"--step: {self.step_seconds:g} is not allowed; allowed: seconds from 1")
         if not self.end - self.start >= 2 * self.step_seconds:
             raise InputError(
-                f"--end: {_iso(self.end)} is not two steps of {self.step_seconds:g} s after --start {_iso(self.start)}"
+                f"--end: {utc(self.end)} is not two steps of {self.step_seconds:g} s after --start {utc(self.start)}"
             )
         if self.num_steps > _MOST_STEPS:
             raise InputError(f"--step: {self.num_steps:,} steps; allowed: up to {_MOST_STEPS:,}, by a longer --step")
@@ -113,11 +113,11 @@ def read_history(client: PrometheusClient, wanted: Wanted, progress: Progress = 
         rates[missing] = np.nan
     known = np.flatnonzero(~np.isnan(rates))
     if len(known) < 2:
-        raise InputError(f"--query: {wanted.query[:80]!r} has no data from {_iso(wanted.start)} to {_iso(wanted.end)}")
+        raise InputError(f"--query: {wanted.query[:80]!r} has no data from {utc(wanted.start)} to {utc(wanted.end)}")
     # Before the first and after the last there is nothing to fill.
     first, last = int(known[0]), int(known[-1]) + 1
     if first > _FEW_STEPS or wanted.num_steps - last > _FEW_STEPS:
-        told.append(f"recorded from {_iso(wanted.start + first * wanted.step_seconds)} to {_iso(wanted.ends[last - 1])} only")
+        told.append(f"recorded from {utc(wanted.start + first * wanted.step_seconds)} to {utc(wanted.ends[last - 1])} only")
     for missing, reason in reasons:
         if number := int(missing[first:last].sum()):
             told.append(f"{number:,} steps: {reason}")
@@ -128,7 +128,7 @@ def read_history(client: PrometheusClient, wanted: Wanted, progress: Progress = 
     return Parsed(
         "a counter of Prometheus" if is_counter else "an expression of Prometheus",
         iter([("", Rows(stamps, rates[first:last], np.arange(first, last), "no samples"))]),
-        lambda step: f"{client.url}: {_iso(wanted.start + step * wanted.step_seconds)}",
+        lambda step: f"{client.url}: {utc(wanted.start + step * wanted.step_seconds)}",
         stated=stated,
         column=wanted.query,
         expression=True,
@@ -141,7 +141,7 @@ def _refuse_gaps(wanted: Wanted, missing: NDArray[np.bool_], first: int, reasons
     edges = np.flatnonzero(np.diff(np.concatenate([[False], missing, [False]]).astype(np.int8))).reshape(-1, 2) + first
     if not len(edges):
         return
-    begin, end = (_iso(wanted.start + wanted.step_seconds * int(at)) for at in edges[0])
+    begin, end = (utc(wanted.start + wanted.step_seconds * int(at)) for at in edges[0])
     why = next((reason for lost, reason in reasons if lost[edges[0][0]]), "no samples")
     more = f", and {len(edges) - 1:,} more gaps" if len(edges) > 1 else ""
     raise InputError(
@@ -171,7 +171,7 @@ def _of_counter(client: PrometheusClient, wanted: Wanted, progress: Progress) ->
         tally.add(samples)
         progress(share)
     if not tally.num_samples:
-        raise InputError(f"--query: no series of {wanted.query[:80]!r} from {_iso(wanted.start)} to {_iso(wanted.end)}")
+        raise InputError(f"--query: no series of {wanted.query[:80]!r} from {utc(wanted.start)} to {utc(wanted.end)}")
     rates = tally.counts / wanted.step_seconds
     first, last = tally.whole()
     rates[:first] = rates[last:] = np.nan
@@ -219,7 +219,7 @@ def _of_expression(client: PrometheusClient, wanted: Wanted, progress: Progress)
         )
     found = _on_grid(client, wanted.query, wanted, progress)
     if not found:
-        raise InputError(f"--query: {wanted.query[:80]!r} has no data from {_iso(wanted.start)} to {_iso(wanted.end)}")
+        raise InputError(f"--query: {wanted.query[:80]!r} has no data from {utc(wanted.start)} to {utc(wanted.end)}")
     if len(found) > 1 and not wanted.sum:
         shown = ", ".join(key or "without labels" for key in list(found)[:3])
         raise InputError(f"--query: gives {len(found)} series ({shown}, …); allowed: one, such as by sum(…), or --sum")
@@ -346,10 +346,6 @@ def _ranges(expression: str) -> list[float]:
         sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"(\d+)(ms|[smhdwy])", text))
         for text in _RANGE.findall(expression)
     ]
-
-
-def _iso(unix_seconds: float) -> str:
-    return datetime.fromtimestamp(unix_seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 __all__ = ["Wanted", "read_history"]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from scalepilot.operate.snapshot import utc
 from scalepilot.operate.targets.kubernetes.api import MERGE_PATCH, Api
 from scalepilot.operate.targets.kubernetes.resource import Resource
 
@@ -55,7 +55,7 @@ class Events:
 
     def _count_up(self, resource: Resource, told: _Told, message: str) -> bool:
         path = f"{_path(resource)}/{told.name}"
-        body = {"count": told.count + 1, "message": message, "lastTimestamp": _now()}
+        body = {"count": told.count + 1, "message": message, "lastTimestamp": utc(time.time())}
         answer = self._api.ask("PATCH", path, body=body, content_type=MERGE_PATCH)
         self.problem = answer.problem and f"events: {answer.problem}"
         if not answer.problem:
@@ -81,8 +81,8 @@ class Events:
             "source": {"component": "scalepilot"},
             "reportingComponent": "scalepilot.io/operate",
             "reportingInstance": self._instance[:128],
-            "firstTimestamp": _now(),
-            "lastTimestamp": _now(),
+            "firstTimestamp": utc(time.time()),
+            "lastTimestamp": utc(time.time()),
             "count": 1,
         }
         answer = self._api.ask("POST", _path(resource), body=body)
@@ -93,10 +93,6 @@ class Events:
 
 def _path(resource: Resource) -> str:
     return f"/api/v1/namespaces/{resource.namespace}/events"
-
-
-def _now() -> str:
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 __all__ = ["Events"]

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from scalepilot.operate.snapshot import utc
+
 PREFIX = "scalepilot.io/"
 _PAUSED = {"paused": frozenset({"in", "out"}), "paused-scale-in": frozenset({"in"}), "paused-scale-out": frozenset({"out"})}
 _GITOPS = {
@@ -156,10 +158,9 @@ def writer_since(body: Mapping[str, Any], since: float) -> str:
         since: Unix seconds. Older entries are of another write: servers before 1.22 keep none of those through the scale.
     """
     entries = [entry for entry in (body.get("metadata") or {}).get("managedFields") or () if _holds_replicas(entry)]
-    since_text = dt.datetime.fromtimestamp(int(since), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     last: Mapping[str, Any] = max(entries, key=lambda entry: str(entry.get("time")), default={})
     when = str(last.get("time") or "")
-    return f"{last.get('manager')} at {when.partition('T')[2]}" if when >= since_text else ""
+    return f"{last.get('manager')} at {when.partition('T')[2]}" if when >= utc(since) else ""
 
 
 def _holds_replicas(entry: Mapping[str, Any]) -> bool:
