@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from scalepilot.errors import InputError
+from scalepilot.operate.answering import answering
 from scalepilot.operate.controller import Controller
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
@@ -43,19 +43,13 @@ def status_server(controller: Controller, listen: str | None) -> Iterator[str]:
 
         shown = controller
 
-    try:
-        server = ThreadingHTTPServer((host, port), Handler)
-    except OSError as error:
-        raise InputError(f"listen: {listen} is not available ({error.strerror}); allowed: a free port, or 0 for any") from None
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, name="status", daemon=True)
-    thread.start()
-    try:
-        yield f"http://{host}:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with contextlib.ExitStack() as stack:
+        try:
+            url = stack.enter_context(answering(Handler, host, port, "status"))
+        except OSError as error:
+            told = f"is not available ({error.strerror}); allowed: a free port, or 0 for any"
+            raise InputError(f"listen: {listen} {told}") from None
+        yield url
 
 
 def _address(listen: str) -> tuple[str, int]:

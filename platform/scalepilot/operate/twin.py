@@ -11,12 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scalepilot.operate.answering import answering
 from scalepilot.operate.snapshot import Replicas
 from scalepilot.operate.targets import Written
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -318,16 +319,8 @@ def exporter(twin: Twin, clock: Callable[[], float], port: int = 0, broken: Call
         def log_message(self, *arguments: Any) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, name="twin exporter", daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/metrics"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with answering(Handler, "127.0.0.1", port, "twin exporter") as url:
+        yield f"{url}/metrics"
 
 
 @contextlib.contextmanager
