@@ -85,6 +85,11 @@ class RateSeries:
             raise ValueError(f"window: {num_steps} steps leaves nothing to draw from in a series of {len(self)} steps")
         return rng.integers(0, len(self) - num_steps, count)
 
+    def liveliest_start(self, num_steps: int) -> int:
+        """First step of the window whose rate varies most, of 200 spread over the series."""
+        starts = np.unique(np.linspace(0, len(self) - num_steps, 200).astype(np.int64))
+        return int(starts[int(self.windows(starts, num_steps).std(axis=1).argmax())])
+
     def windows(self, starts: NDArray[np.int64], num_steps: int) -> NDArray[np.float64]:
         """(len(starts), num_steps) rates of the windows that begin at `starts`."""
         return np.stack([self.rates_rps[s : s + num_steps] for s in starts])

@@ -9,12 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scalepilot.errors import InputError, did_you_mean
+from scalepilot.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from scalepilot.operate.config import OperateConfig, Service
     from scalepilot.operate.trial import Result
-    from scalepilot_envs.workloads import RateSeries
 
 _MINUTES, _PACE = 3.0, 15.0
 _MOST_MINUTES, _MOST_PACE = 1440.0, 60.0
@@ -47,12 +49,12 @@ def run_twin(config: OperateConfig, service: Service, arguments: argparse.Namesp
     from scalepilot.files.stop import StopFlag
     from scalepilot.operate.ledger import Ledger
     from scalepilot.operate.status import status_server
-    from scalepilot.operate.trial import Trial, busiest, results, running
+    from scalepilot.operate.trial import Trial, results, running
 
     minutes = _number("minutes", arguments.minutes, _MINUTES, 0.1, _MOST_MINUTES)
     pace = _number("pace", arguments.pace, _PACE, 1.0, _MOST_PACE)
     interval = service.interval_seconds
-    rates = busiest(_series(arguments.workload, service), max(2, round(minutes * 60 * pace / interval)))
+    rates = _rates(arguments.workload, service, max(2, round(minutes * 60 * pace / interval)))
     ledger = Ledger(arguments.records or Path(_RECORDS))
     stop = StopFlag("Stopping after this decision")
     with (
@@ -78,22 +80,21 @@ def _number(name: str, given: float | None, default: float, low: float, high: fl
     return value
 
 
-def _series(text: str | None, service: Service) -> RateSeries:
-    from scalepilot_envs.workloads import WORKLOADS, TraceWorkload, part_of, workload_from_mapping
+def _rates(text: str | None, service: Service, steps: int) -> NDArray[np.float64]:
+    """(steps,) rates of the liveliest window."""
+    from scalepilot.simulate.workload_data import named_workload
+    from scalepilot_envs.workloads import part_of, workload_from_mapping
 
-    params, interval = service.env.params, service.interval_seconds
+    params = service.env.params
     peak = _PEAK_SHARE * params.max_replicas * params.replica_capacity_rps
+    workload = workload_from_mapping(_BUSY_DAY) if text is None else named_workload(text, peak)[1]
     try:
-        if text is None:
-            return part_of(workload_from_mapping(_BUSY_DAY), "all", interval)
-        if Path(text).exists() or Path(text).suffix:
-            return part_of(TraceWorkload(path=text, peak_rps=peak), "all", interval)
-        if text in WORKLOADS:
-            return part_of(workload_from_mapping({"kind": text, "peak_rps": peak}), "all", interval)
+        series = part_of(workload, "all", service.interval_seconds)
     except ValueError as error:
         raise InputError(f"--workload {text}: {error}") from None
-    hint = did_you_mean(text, WORKLOADS)
-    raise InputError(f"--workload {text}: neither a file nor a kind; allowed: a trace file, or {', '.join(WORKLOADS)}{hint}")
+    steps = min(steps, len(series))
+    start = series.liveliest_start(steps)
+    return series.rates_rps[start : start + steps]
 
 
 def _tell(found: list[Result], policy: str, records: Path, *, as_json: bool) -> None:

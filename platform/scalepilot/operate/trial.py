@@ -22,7 +22,6 @@ from scalepilot.policy import Policy
 from scalepilot.policy.rules import Hpa, HpaParameters
 from scalepilot.simulate import EpisodeSet, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
-from scalepilot_envs.workloads import RateSeries
 
 # Scrapes an interval, as advised for a real one.
 _SCRAPES = 3
@@ -62,14 +61,6 @@ class Result:
     J_per_hour: float
     replicas: float
     late_share: float
-
-
-def busiest(series: RateSeries, steps: int) -> NDArray[np.float64]:
-    """(steps,) rates of the window that varies most."""
-    steps = min(steps, len(series))
-    starts = np.unique(np.linspace(0, len(series) - steps, 200).astype(np.int64))
-    windows = series.windows(starts, steps)
-    return np.asarray(windows[int(windows.std(axis=1).argmax())], np.float64)
 
 
 @contextlib.contextmanager

@@ -21,12 +21,13 @@ from scalepilot.report.replay.env_replay import EnvReplay
 from scalepilot.report.replay.recording import MOST_STEPS
 from scalepilot.runs.folder import find_modules
 from scalepilot.simulate import EpisodeSet, autoscale_optimum, poisson_episodes
+from scalepilot.simulate.workload_data import named_workload, workload_name
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.autoscale.description import ENV_ID as AUTOSCALE_ID
 from scalepilot_envs.autoscale.description import describe as describe_autoscale
 from scalepilot_envs.description import EnvDescription, params_from_mapping
 from scalepilot_envs.registration import find_env
-from scalepilot_envs.workloads import WORKLOADS, RateSeries, TraceWorkload, Workload, part_of, workload_from_mapping
+from scalepilot_envs.workloads import RateSeries, Workload, part_of
 
 AUTOSCALE_STEPS = 480
 _PATTERN = "diurnal"
@@ -160,10 +161,10 @@ def _autoscale(options: DemoOptions, folders: dict[str, Policy]) -> AutoscaleRep
     if options.pattern is None and config is not None:
         if options.peak_rps is not None:
             raise InputError("--peak-rps: is not used on a policy's own workload; allowed: with --workload")
-        name, workload, part = _name_of(config), config.workload, "test"
+        name, workload, part = workload_name(config), config.workload, "test"
     else:
         (name, workload), part = (
-            _workload(options.pattern or _PATTERN, peak_rps),
+            named_workload(options.pattern or _PATTERN, peak_rps),
             "all",
         )
     episode = _episode(name, _series(workload, part, params), options)
@@ -174,26 +175,6 @@ def _autoscale(options: DemoOptions, folders: dict[str, Policy]) -> AutoscaleRep
     if OPTIMUM in options.policies or (planned and not options.alone):
         actors.append((OPTIMUM, autoscale_optimum(episode, params).planner(OPTIMUM)))
     return AutoscaleReplay(_entries(actors), episode, params)
-
-
-def _workload(pattern: str, peak_rps: float) -> tuple[str, Workload]:
-    path = Path(pattern)
-    if not (path.suffix or path.exists()) and pattern not in WORKLOADS:
-        raise InputError(
-            f"--workload {pattern}: is neither a file nor a kind; allowed: a trace's file, or {', '.join(WORKLOADS)}"
-        )
-    try:
-        if pattern in WORKLOADS and not path.exists():
-            return pattern, workload_from_mapping({"kind": pattern, "peak_rps": peak_rps or None})
-        return path.stem, TraceWorkload(path=pattern, peak_rps=peak_rps or None)
-    except ValueError as error:
-        raise InputError(f"--workload {pattern}: {error}") from None
-
-
-def _name_of(config: ExperimentConfig) -> str:
-    if isinstance(config.workload, TraceWorkload):
-        return Path(config.workload.path).stem
-    return config.name if config.name != "experiment" else config.workload.kind
 
 
 def _series(workload: Workload, part: Any, params: AutoscaleParams) -> RateSeries:
@@ -210,6 +191,5 @@ def _episode(name: str, series: RateSeries, options: DemoOptions) -> EpisodeSet:
     if options.seed is not None:
         start = int(np.random.default_rng(options.seed).integers(0, last + 1))
     else:
-        starts = np.unique(np.linspace(0, last, 200).astype(np.int64))
-        start = int(starts[int(series.windows(starts, steps).std(axis=1).argmax())])
+        start = series.liveliest_start(steps)
     return poisson_episodes(name, series, np.array([start]), steps, [options.seed or 0])
