@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from scalepilot.errors import ConfigError, RunError, did_you_mean
+from scalepilot.errors import RunError
+from scalepilot.operate.kinds import made
 from scalepilot.operate.snapshot import Replicas
 
 # kind → module; heavy clients are imported there, when a target of the kind is made.
@@ -117,12 +117,8 @@ def make_target(settings: Mapping[str, Any], context: TargetContext) -> Target:
         ConfigError: an unknown kind, or a key or value the kind does not take.
         TargetError: it cannot be reached.
     """
-    kind = settings.get("kind")
-    if kind not in KINDS:
-        raise ConfigError(f"target.kind: {kind!r} is not allowed; allowed: {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
-    rest = {key: value for key, value in settings.items() if key != "kind"}
-    made: Target = importlib.import_module(KINDS[kind]).make(rest, context)
-    return made
+    found: Target = made(KINDS, "target", settings, context)
+    return found
 
 
 __all__ = ["KINDS", "WARNING", "Outcome", "Target", "TargetContext", "TargetError", "Written", "make_target"]

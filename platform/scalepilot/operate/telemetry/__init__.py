@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from scalepilot.errors import ConfigError, did_you_mean
+from scalepilot.operate.kinds import made
 from scalepilot.operate.snapshot import Reading, Replicas, Snapshot
 from scalepilot.policy import FieldEntry
 from scalepilot_envs.description import EnvDescription
@@ -63,12 +62,8 @@ def make_telemetry(settings: Mapping[str, Any], context: TelemetryContext) -> Te
         ConfigError: an unknown kind, a key or value it does not take or has no use for, or nothing that counts the requests. Any
             other field that nothing measures has a `problem` in every snapshot.
     """
-    kind = settings.get("kind")
-    if kind not in KINDS:
-        raise ConfigError(f"telemetry.kind: {kind!r} is not allowed; allowed: {', '.join(KINDS)}{did_you_mean(kind, KINDS)}")
-    rest = {key: value for key, value in settings.items() if key != "kind"}
-    made: Telemetry = importlib.import_module(KINDS[kind]).make(rest, context)
-    return made
+    found: Telemetry = made(KINDS, "telemetry", settings, context)
+    return found
 
 
 __all__ = ["KINDS", "Reading", "Telemetry", "TelemetryContext", "make_telemetry"]
