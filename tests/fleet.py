@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import httpx
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from tests.real_prometheus import HOST, binary
+from tests.real_prometheus import HOST, binary, started
 
 from scalepilot.serve.http.listen import free_port
 
@@ -181,18 +180,8 @@ def backfilled(
         (folder / "web.yaml").write_text(yaml.safe_dump(web))
         command.append(f"--web.config.file={folder / 'web.yaml'}")
     url = f"{'http' if web is None else 'https'}://{address}"
-    with (folder / "prometheus.log").open("w") as log:
-        process = subprocess.Popen([*command, "--storage.tsdb.retention.time=10y"], stdout=log, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 30
-        while not _is_ready(f"{url}/-/ready"):
-            assert process.poll() is None, (folder / "prometheus.log").read_text()
-            assert time.monotonic() < deadline, "Prometheus did not start"
-            time.sleep(0.05)
+    with started([*command, "--storage.tsdb.retention.time=10y"], folder, lambda: _is_ready(f"{url}/-/ready")):
         yield url
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
 
 
 def _is_ready(url: str) -> bool:

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,16 +83,23 @@ def running(config: dict[str, Any], folder: Path, variables: Mapping[str, str]) 
     subprocess.run([binary("promtool"), "check", "config", str(path)], check=True, capture_output=True)
     address = f"{HOST}:{free_port()}"
     command = [program, f"--config.file={path}", f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={address}"]
+    asked = Prometheus(f"http://{address}", variables)
+    with started(command, folder, asked.is_ready):
+        yield asked
+
+
+@contextmanager
+def started(command: list[str], folder: Path, is_ready: Callable[[], bool]) -> Iterator[None]:
+    """A process of a Prometheus, from when it is ready until the end of the block."""
     with (folder / "prometheus.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    asked = Prometheus(f"http://{address}", variables)
     try:
         deadline = time.monotonic() + 30
-        while not asked.is_ready():
+        while not is_ready():
             assert process.poll() is None, (folder / "prometheus.log").read_text()
             assert time.monotonic() < deadline, "Prometheus did not start"
-            time.sleep(0.1)
-        yield asked
+            time.sleep(0.05)
+        yield
     finally:
         process.terminate()
         process.wait(timeout=20)
