@@ -231,12 +231,13 @@ def test_late_requests_cost_what_the_simulators_latency_expects(rate, sigma):
 def brute_force(p, late, rates, sigma, total, horizon, weight):
     """Cost of the best plan for every first target, over all plans of ready replicas.
 
-    More replicas serve after the start-up and are paid meanwhile, fewer leave at once: what is ordered now is ready at lead
-    `startup_steps`. One target cannot do both, so a plan that orders now keeps what there is until then.
+    An order takes effect at lead `actuation_lag_steps`: fewer leave then, more serve after the start-up and are paid meanwhile.
+    One target cannot do both, so a plan that orders now keeps what there is until then.
     """
     choices = range(p.min_replicas, p.max_replicas + 1)
     replica_cost = p.price_per_replica_hour * p.interval_seconds / 3600
     up = replica_cost * p.startup_steps + p.price_per_move
+    leaves, serves = p.actuation_lag_steps, p.actuation_lag_steps + p.startup_steps
     held = [
         late.expected(*late.places(rates[None, lead], sigma[None, lead]))[0].astype(float) * weight
         + replica_cost * np.array(choices)
@@ -246,13 +247,14 @@ def brute_force(p, late, rates, sigma, total, horizon, weight):
     for plan in itertools.product(choices, repeat=horizon):
         cost, before, allowed = 0.0, total, True
         for lead, count in enumerate(plan):
-            allowed &= count <= before or lead > p.startup_steps or (lead == p.startup_steps and before == total)
+            allowed &= count <= before or lead > serves or (lead == serves and before == total)
+            allowed &= lead >= leaves or count == total
             cost += up * max(0, count - before) + p.price_per_move * max(0, before - count)
             cost += held[lead][count - p.min_replicas]
             before = count
         if not allowed:
             continue
-        target = max(total, plan[p.startup_steps]) if plan[0] == total else plan[0]
+        target = max(total, plan[serves]) if plan[leaves] == total else plan[leaves]
         best[target] = min(best.get(target, math.inf), cost)
     return best
 
@@ -264,6 +266,8 @@ def brute_force(p, late, rates, sigma, total, horizon, weight):
         ({"startup_seconds": 15.0, "max_replicas": 4, "price_per_move": 0.004}, 4),
         ({"startup_seconds": 30.0, "max_replicas": 3, "price_per_move": 0.001}, 5),
         ({"startup_seconds": 30.0, "min_replicas": 2, "max_replicas": 4}, 5),
+        ({"startup_seconds": 15.0, "max_replicas": 4, "price_per_move": 0.002, "actuation_lag_steps": 1}, 5),
+        ({"startup_seconds": 15.0, "max_replicas": 3, "actuation_lag_steps": 2}, 6),
     ],
 )
 def test_the_target_begins_a_plan_that_no_other_plan_beats(service, horizon):
@@ -396,6 +400,17 @@ def test_the_fitted_forecast_is_worth_more_than_that_nothing_changes(diurnal, fo
     rules = [ForecastMpc(ForecastMpcParameters(forecast=f), params) for f in (forecast_of_diurnal, None)]
     fitted_J, plain_J = (run_episodes(rule, episodes, params)[0]["J_per_hour"].mean() for rule in rules)
     assert fitted_J < 0.95 * plain_J
+
+
+@pytest.mark.parametrize("lag", [1, 2])
+def test_orders_that_take_effect_late_are_planned_for(diurnal, lag):
+    params, train, episodes = diurnal
+    late = replace(params, actuation_lag_steps=lag)
+    forecast = fitted(params, train, params.startup_steps + lag + 8)
+    # With so little caution, an order that comes too late is seen.
+    aware, unaware = (ForecastMpc(ForecastMpcParameters(caution=0.7, forecast=forecast), p) for p in (late, params))
+    ours, before = (run_episodes(rule, episodes, late)[0]["J_per_hour"].mean() for rule in (aware, unaware))
+    assert ours < 0.9 * before
 
 
 def test_an_artifact_keeps_the_fitted_forecast_and_decides_the_same(diurnal, forecast_of_diurnal, tmp_path):

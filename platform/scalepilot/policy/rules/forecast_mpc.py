@@ -64,9 +64,9 @@ class ForecastMpcParameters:
 class ForecastMpc(Rule[ForecastMpcParameters]):
     """Forecasts the coming rates with their uncertainty and starts the plan that costs least in expectation.
 
-    State: `slow` (n, 2): slow averages of the logarithm of the rate; `expected`, `deviations` (n, start-up + 1): what was
+    State: `slow` (n, 2): slow averages of the logarithm of the rate; `expected`, `deviations` (n, order steps + 1): what was
     forecast for the coming intervals when an order would still have served them; `calibration` (n,): mean squared
-    standardised error of those forecasts.
+    standardised error of those forecasts; `ordered` (n,), where orders take effect more than a step late: the newest.
 
     Source:
         Of the kind of OptScaler (Zou et al., VLDB 2024): a proactive forecast, its uncertainty, and an optimiser.
@@ -85,7 +85,9 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
             raise ArtifactError(
                 f"rule: forecast_mpc plans over at most {_MOST_REPLICAS} replicas; max_replicas is {p.max_replicas}"
             )
-        horizon = p.startup_steps + max(row.horizon_steps for row in self._rows)
+        # From an order to its service.
+        self._order_steps = p.startup_steps + p.actuation_lag_steps
+        horizon = self._order_steps + max(row.horizon_steps for row in self._rows)
         # The forecast is fitted, not searched: rows differ in the rest.
         if any(row.forecast is not self.parameters.forecast and row.forecast != self.parameters.forecast for row in self._rows):
             raise ArtifactError("rule.parameters: forecast: differs between parameter sets; allowed: the same in all")
@@ -93,7 +95,7 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
         if len(forecast.weights) < horizon or len(forecast.weights[0]) != p.history_steps + 4:
             raise ArtifactError(
                 f"rule.parameters: forecast.weights: {len(forecast.weights)} leads of {len(forecast.weights[0])} features;"
-                f" allowed: {horizon} (start-up + horizon_steps) of {p.history_steps + 4}"
+                f" allowed: {horizon} (steps from order to service + horizon_steps) of {p.history_steps + 4}"
             )
         self._season, self._hour = np.array(forecast.season), np.array(forecast.hour)
         if len(self._season) and not p.observe_clock:
@@ -116,7 +118,7 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
         log_rate = np.clip(log_rate, 0.0, highest[:, None])
         sigma = np.sqrt(variabilities(newest, mean, deviation) @ self._spread)
         for name, value in (("expected", log_rate), ("deviations", sigma)):
-            followed[name] = np.concatenate([followed[name][:, 1:], value[:, p.startup_steps, None]], axis=1)
+            followed[name] = np.concatenate([followed[name][:, 1:], value[:, self._order_steps, None]], axis=1)
 
         widened = self.by_row("caution") * np.sqrt(np.clip(followed["calibration"], 1.0, _LARGEST_CALIBRATION))
         target = plan_target(
@@ -124,15 +126,16 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
             self._late,
             self._with_backlog(np.expm1(log_rate), backlog, self.view.ready(observation)),
             sigma * widened[:, None],
-            self.view.total(observation),
-            p.startup_steps + self.by_row("horizon_steps"),
+            # Two steps late, the newest order is not seen yet.
+            followed.get("ordered", self.view.total(observation)),
+            self._order_steps + self.by_row("horizon_steps"),
             self.by_row("late_weight").astype(np.float64),
         )
-        return target, followed
+        return target, followed | ({"ordered": target} if p.actuation_lag_steps > 1 else {})
 
     def _followed(self, state: State | None, log_rate: Array, log_mean: Array, season: Array) -> State:
         """The state with the newest rate (n,) counted in: averages, and how wrong the forecast of it was."""
-        n, leads = len(log_rate), self.env.params.startup_steps + 1
+        n, leads = len(log_rate), self._order_steps + 1
         if state is None:
             return {
                 "slow": np.repeat((log_mean - season)[:, None], len(SLOW_STEPS), axis=1),
@@ -141,6 +144,8 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
                 "calibration": np.ones(n),
             }
         shapes = {"slow": (n, len(SLOW_STEPS)), "expected": (n, leads), "deviations": (n, leads), "calibration": (n,)}
+        if self.env.params.actuation_lag_steps > 1:
+            shapes["ordered"] = (n,)
         old = {name: self.remembered(state, name, shape) for name, shape in shapes.items()}
         # Only rates above the forecast hurt: twice their squares are the variance of a symmetric error.
         error = (log_rate - old["expected"][:, 0]) / np.maximum(old["deviations"][:, 0], _LEAST_DEVIATION)
@@ -165,11 +170,11 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
         """The forecast plus what must be worked off: the backlog now, and what of it is left when an order made now serves."""
         p = self.env.params
         left = backlog
-        for lead in range(p.startup_steps):
+        for lead in range(self._order_steps):
             left = np.maximum(0.0, left + (rate[:, lead] - ready * p.replica_capacity_rps) * p.interval_seconds)
         seconds = self.by_row("drain_steps") * p.interval_seconds
         rate[:, 0] += backlog / seconds
-        rate[:, p.startup_steps] += left / seconds
+        rate[:, self._order_steps] += left / seconds
         return rate
 
     @staticmethod

@@ -78,8 +78,9 @@ def plan_target(
 ) -> Array:
     """The target that begins the cheapest plan.
 
-    The plan chooses ready replicas for every interval ahead. Fewer take effect at once; more serve after the start-up and
-    are paid meanwhile. What is starting counts as ready: it is, when what is ordered now serves.
+    The plan chooses ready replicas for every interval ahead. Fewer take effect when the order does, at once or
+    `actuation_lag_steps` later; more serve after the start-up and are paid meanwhile. What is starting counts as ready: it is,
+    when what is ordered now serves.
 
     Args:
         params: the service.
@@ -104,28 +105,32 @@ def plan_target(
     at, each = np.clip(total_replicas - p.min_replicas, 0, len(y) - 1).astype(np.int64), np.arange(n)
     value = np.zeros((len(y), n), dtype=np.float32)
     from_order = from_now = value
-    staying = np.zeros(n, dtype=np.float32)
+    staying, until_order = np.zeros(n, dtype=np.float32), np.zeros(n, dtype=np.float32)
+    first, serving = p.actuation_lag_steps, p.actuation_lag_steps + p.startup_steps
     shortest, leads = int(horizon_steps.min()), min(rate_rps.shape[1], int(horizon_steps.max()))
     rows, columns = (np.ascontiguousarray(place.T) for place in late.places(rate_rps[:, :leads], sigma[:, :leads]))
     for lead in reversed(range(leads)):
         # Cost of holding y replicas from this interval on.
         held = np.multiply(late.expected(rows[lead], columns[lead]).T, weight, order="C")
         held += replica_cost * y
-        if lead < p.startup_steps:
+        if lead < serving:
             staying += held[at, each]
+        if lead < first:
+            until_order += held[at, each]
+            continue
         held += value
         if lead >= shortest:
             held *= horizon_steps > lead
         # The cheapest way there from y replicas before: a running minimum each way, less the price of each step of it.
         value = _running_minimum(held, way_down)
-        if lead > p.startup_steps:
+        if lead > serving:
             np.minimum(value, _running_minimum(held[::-1], way_up)[::-1], out=value)
-        if lead == p.startup_steps:
+        if lead == serving:
             from_order = held
         from_now = held
     # One target cannot do both: who removes replicas now orders the next ones later, and who orders now keeps what there is.
     index = np.arange(len(y))[:, None]
-    costs = np.where(index <= at, from_now + down * (at - index), staying + from_order + up * (index - at))
+    costs = np.where(index <= at, until_order + from_now + down * (at - index), staying + from_order + up * (index - at))
     chosen: Array = costs.argmin(axis=0).astype(np.float64) + p.min_replicas
     return chosen
 
