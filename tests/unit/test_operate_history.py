@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scalepilot.cli.workload_prometheus import _moment
+from scalepilot.cli.times import moment
 from scalepilot.config import config_from_mapping
 from scalepilot.errors import InputError
 from scalepilot.learn.algorithms import _trace_notes
@@ -111,19 +111,22 @@ def test_ranges_of_an_expression_are_read_as_promql_writes_them():
         ("2026-11-01T06:00Z", 1793512800.0),
         ("2026-11-01T06:00+02:00", 1793505600.0),
         ("1793491200", 1793491200.0),
+        # 1.8e9 is 15 January 2027, 08:00.
+        ("07:45", 1.8e9 - 900),
+        ("07:45:30Z", 1.8e9 - 870),
         ("now", 1.8e9),
         ("now-21d", 1.8e9 - 21 * 86_400),
         ("now - 1.5h", 1.8e9 - 5400),
     ],
 )
 def test_times_are_read_as_people_write_them(text, seconds):
-    assert _moment(text, "--start", 1.8e9) == seconds
+    assert moment(text, "--start", 1.8e9) == seconds
 
 
-@pytest.mark.parametrize("text", ["yesterday", "now+1d", "21d", "2026-13-01", "", "nan", "1e9"])
+@pytest.mark.parametrize("text", ["yesterday", "now+1d", "21d", "2026-13-01", "2026", "7", "", "nan", "1e9"])
 def test_other_times_are_refused(text):
     with pytest.raises(InputError, match="--start: "):
-        _moment(text, "--start", 1.8e9)
+        moment(text, "--start", 1.8e9)
 
 
 def test_too_many_or_too_few_steps_are_refused():

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from scalepilot.cli import streams
 from scalepilot.cli.operate_report import PRICES, write
 from scalepilot.cli.operate_show import say
+from scalepilot.cli.times import ALLOWED, moment
 from scalepilot.errors import InputError
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _check(service: Service, telemetry: Telemetry, target: Target, problems: lis
 
 
 def _look(words: list[str], arguments: argparse.Namespace) -> int:
-    from scalepilot.operate.ledger import newest_first, read_entries
+    from scalepilot.operate.ledger import newest_first
 
     place = arguments.records or Path(_config([], arguments).records if arguments.config else "operate-records")
     if words[0] == "log":
@@ -206,13 +206,15 @@ def _look(words: list[str], arguments: argparse.Namespace) -> int:
             raise InputError(f"log: takes nothing more, {words[1]!r} is given; allowed: --records, --last, --json")
         if not 1 <= arguments.last <= 1_000_000:
             raise InputError(f"last: {arguments.last} is not allowed; allowed: 1 to 1000000")
-        for entry in reversed(list(islice(newest_first(place), arguments.last))):
+        newest = list(islice(newest_first(place), arguments.last))
+        if not newest:
+            raise InputError(f"{place}: holds no decisions")
+        for entry in reversed(newest):
             say(entry, as_json=arguments.json)
         return 0
     if len(words) != 2:
-        raise InputError("explain: needs one time; allowed: 2026-11-30T07:45:15Z, 07:45 (of today, UTC), or Unix seconds")
-    moment = _moment(words[1])
-    found = min(read_entries(place), key=lambda entry: abs(entry.record.snapshot.time - moment), default=None)
+        raise InputError(f"explain: needs one time; allowed: {ALLOWED}")
+    found = _nearest(place, moment(words[1], "explain", time.time()))
     if found is None:
         raise InputError(f"{place}: holds no decisions")
     if arguments.json:
@@ -224,19 +226,18 @@ def _look(words: list[str], arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _moment(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        pass
-    today = datetime.now(UTC).date().isoformat()
-    try:
-        found = datetime.fromisoformat(text if "-" in text else f"{today}T{text}")
-    except ValueError:
-        raise InputError(
-            f"explain: {text[:40]!r} is not a time; allowed: 2026-11-30T07:45:15Z, 07:45 (of today, UTC), or Unix seconds"
-        ) from None
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+def _nearest(place: Path, moment: float) -> Entry | None:
+    """The decision nearest to a moment; nothing older than it is read."""
+    from scalepilot.operate.ledger import newest_first
+
+    found = None
+    for entry in newest_first(place):
+        at = entry.record.snapshot.time
+        if found is None or abs(at - moment) < abs(found.record.snapshot.time - moment):
+            found = entry
+        if at <= moment:
+            break
+    return found
 
 
 def _replay(service: Service, arguments: argparse.Namespace) -> int:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-import re
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from scalepilot.cli.times import ALLOWED, moment
 from scalepilot.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ _NEEDED = ("query", "start")
 _OPTIONAL = ("end", "step", "coverage", "expected", "token_file", "user", "password_file", "ca_file")
 # What only a file has.
 _OF_FILES = ("time_column", "value_column", "series", "timezone", "delimiter", "decimal", "date_order")
-_SPAN_UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -28,7 +26,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     group.add_argument("--prometheus", metavar="URL", help="up to its /api/v1, such as http://prometheus:9090")
     query = "a counter with its labels, such as 'http_requests_total{app=\"web\"}', or an expression that gives a rate"
     group.add_argument("--query", metavar="PROMQL", help=query)
-    group.add_argument("--start", metavar="TIME", help="2026-11-01, 2026-11-01T06:00Z, Unix seconds, or now-21d")
+    group.add_argument("--start", metavar="TIME", help=ALLOWED)
     group.add_argument("--end", metavar="TIME", help="the same (default: now)")
     group.add_argument("--step", metavar="SECONDS", type=float, help="of the trace (default: 60)")
     coverage = "pods that were scraped, such as 'count(count by (pod) (up{app=\"web\"}))': fewer than there were are a gap"
@@ -94,7 +92,7 @@ def import_prometheus(arguments: argparse.Namespace, said: Said) -> tuple[Import
 
     now = time.time()
     step = 60.0 if arguments.step is None else arguments.step
-    start, end = _moment(arguments.start, "--start", now), _moment(arguments.end or "now", "--end", now)
+    start, end = moment(arguments.start, "--start", now), moment(arguments.end or "now", "--end", now)
     if said.unit == "events":
         raise InputError("--unit events: a Prometheus holds numbers over time; allowed: rps, rpm, rph, rpd, count, counter")
     is_counter = None if said.unit is None else said.unit == "counter"
@@ -152,27 +150,6 @@ def _notes(arguments: argparse.Namespace, imported: Imported) -> dict[str, str]:
     notes |= {name: getattr(arguments, name) for name in ("coverage", "expected") if getattr(arguments, name)}
     notes |= {"start": utc(series.start_unix_seconds), "end": utc(ends), "gaps": arguments.gaps}
     return notes
-
-
-def _moment(text: str, option: str, now: float) -> float:
-    """Unix seconds of a time as a person writes it.
-
-    Raises:
-        InputError: it is none.
-    """
-    wrong = InputError(f"{option}: {text!r} is not allowed; allowed: 2026-11-01, 2026-11-01T06:00Z, Unix seconds, or now-21d")
-    relative = re.fullmatch(r"now(?:\s*-\s*(\d+(?:\.\d+)?)([mhdw]))?", text.strip())
-    if relative:
-        return now - (float(relative[1]) * _SPAN_UNITS[relative[2]] if relative[1] else 0.0)
-    try:
-        moment = float(text) if re.fullmatch(r"\d{9,11}(\.\d+)?", text.strip()) else datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise wrong from None
-    if isinstance(moment, datetime):
-        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    if moment > now + 86_400:
-        raise InputError(f"{option}: {text!r} lies in the future; allowed: up to now")
-    return moment
 
 
 __all__ = ["add_arguments", "check_source", "given", "import_prometheus"]
