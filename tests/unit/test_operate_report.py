@@ -450,7 +450,7 @@ def test_prices_change_what_is_counted_and_not_what_is_done():
 
 
 @pytest.mark.parametrize("width", [NARROW, WIDE])
-@pytest.mark.parametrize("hours", [0.5, 26, 24 * 21])
+@pytest.mark.parametrize("hours", [0.05, 0.5, 26, 24 * 21])
 def test_the_picture_holds_any_length_and_its_words_lie_inside(width: int, hours: float):
     n = min(int(hours * 60), 5000)
     time = MIDNIGHT + np.linspace(60, hours * HOUR, n)
@@ -467,4 +467,5 @@ def test_the_picture_holds_any_length_and_its_words_lie_inside(width: int, hours
     texts = [t for t in root.iter("{http://www.w3.org/2000/svg}text") if t.text]
     assert {"requests a second", "replicas", "late requests, %", "mode", "holding"} <= {t.text for t in texts}
     assert all(0 <= float(t.attrib["x"]) <= width for t in texts)
+    assert len([t for t in texts if re.fullmatch(r"\d\d:\d\d(:\d\d)?|\d+ \w{3}", t.text)]) >= 2
     assert "nan" not in ET.tostring(root, encoding="unicode")

@@ -16,7 +16,7 @@ WIDE, NARROW = 1190, 372
 _GAP, _TOP = 46.0, 26.0
 _LETTER_PIXELS, _MARK_PIXELS, _TICK_PIXELS = 7.4, 44, 66
 _REQUESTS = COLOURS[6]
-_TICK_HOURS = (0.25, 0.5, 1, 2, 3, 6, 12, 24, 48, 96, 168)
+_TICK_SECONDS = (5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, *(3600 * h for h in (1, 2, 3, 6, 12, 24, 48, 96, 168)))
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,14 @@ def _modes(axes: Axes, spells: Sequence[tuple[str, str, float, float]]) -> None:
 def _hours(axes: Axes) -> None:
     """Times of day below, UTC; a date at midnight."""
     begin, end = axes.x_range
-    wide = (axes.right - axes.left) / ((end - begin) / 3600.0)
-    hours = next((h for h in _TICK_HOURS if h * wide >= _TICK_PIXELS), _TICK_HOURS[-1])
-    first = math.ceil(begin / (hours * 3600.0))
-    for i in range(first, math.floor(end / (hours * 3600.0)) + 1):
-        moment = i * hours * 3600.0
+    wide = (axes.right - axes.left) / (end - begin)
+    step = next((s for s in _TICK_SECONDS if s * wide >= _TICK_PIXELS), _TICK_SECONDS[-1])
+    hour = "%H:%M" if step >= 60 else "%H:%M:%S"
+    for i in range(math.ceil(begin / step), math.floor(end / step) + 1):
+        moment = i * step
         at, clock = axes.x(moment), time.gmtime(moment)
         if axes.left + 14 <= at <= axes.right - 18:
-            text = f"{clock.tm_mday} {time.strftime('%b', clock)}" if moment % 86_400 == 0 else time.strftime("%H:%M", clock)
+            text = f"{clock.tm_mday} {time.strftime('%b', clock)}" if moment % 86_400 == 0 else time.strftime(hour, clock)
             axes.parts.append(f'<text x="{at:.1f}" y="{axes.bottom + 18:.0f}" text-anchor="middle">{text}</text>')
     axes.note("time, UTC", y=axes.top - 10)
 
