@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +30,8 @@ os.environ |= {
     "RAY_AUTH_TOKEN": "scalepilot-tests-only-0123456789abcdef",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Workers are started when there is something to do.
+    "RAY_prestart_worker_first_driver": "0",
     # Two pytest processes share two cores: threads that wait for each other in a spin only slow all of them down.
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
@@ -39,6 +43,8 @@ sys.dont_write_bytecode = False
 # Commands do their jobs one after the other here: a process that is spawned imports everything anew, and executors of
 # several have tests of their own. Whoever takes the name from there later gets this.
 scalepilot.simulate.usable_cores = lambda: 1
+# RLlib looks at the stack for each of its connectors; pytest's is deep, and the source lines of it are not asked for.
+inspect.stack = partial(inspect.stack, context=0)
 # Unix sockets allow 107 bytes; Ray appends about 75 of its own.
 _LONGEST_RAY_FOLDER = 30
 
@@ -181,9 +187,9 @@ def ray_session(ray_tmpdir: Path) -> Iterator[None]:
     ray.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The session's one real API server, a `tests.real_kubernetes.Kubernetes`; skips where its parts are absent."""
+    """A real API server, a `tests.real_kubernetes.Kubernetes`; it works on while nobody asks it, so each module ends its own."""
     from tests import real_kubernetes
 
     with real_kubernetes.running(tmp_path_factory.mktemp("k8s"), real_kubernetes.cache(tmp_path_factory)) as found:

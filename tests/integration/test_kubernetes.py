@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
 import random
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.contract.test_kubernetes_target import web
+from tests.frozen import frozen
 from tests.real_kubernetes import Kubernetes, until
 
 from scalepilot.operate.targets import WARNING, TargetContext
@@ -170,8 +169,7 @@ def test_a_frozen_server_blocks_nobody_and_is_recovered_from(shop: Shop, make: M
     target = make()
     shop.cluster.patch(shop.path, {"metadata": {"annotations": {"scalepilot.io/paused-scale-in": "true"}}})
     assert target.read(time.time()).leading
-    os.kill(shop.cluster.server, signal.SIGSTOP)
-    try:
+    with frozen(shop.cluster.server):
         began = time.monotonic()
         written = target.write(5, 3)
         assert time.monotonic() - began < 2.5
@@ -186,8 +184,6 @@ def test_a_frozen_server_blocks_nobody_and_is_recovered_from(shop: Shop, make: M
         assert (found.spec, found.ready, found.paused, found.leading) == (None, None, {"in"}, False)
         assert "no answer" in found.problem
         assert target.write(5, 3).outcome == "refused"
-    finally:
-        os.kill(shop.cluster.server, signal.SIGCONT)
     found = until(lambda: (found := target.read(time.time())).leading and found)
     # The first write may have been done by now: that is what "unknown" means.
     assert found.spec in (3, 5)

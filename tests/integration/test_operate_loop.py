@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from tests import real_kubernetes
+from tests.frozen import frozen
 from tests.live_loop import Loop, live_loop, run_for, service_of, summary
 from tests.real_kubernetes import Kubernetes
 
@@ -22,22 +19,12 @@ INTERVAL, HEALTHY = 1.0, 22
 OUTAGE_SECONDS = 5.0
 
 
-@pytest.fixture(scope="module")
-def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kubernetes]:
-    folder = tmp_path_factory.mktemp("loop") / "cluster"
-    with real_kubernetes.running(folder, real_kubernetes.cache(tmp_path_factory)) as found:
-        yield found
-
-
 def _outage(loop: Loop, process: int) -> tuple[list[int], list[str]]:
     """What the replicas were while a process stood still, and the modes until all was well again."""
     before = len(loop.controller.entries)
-    os.kill(process, signal.SIGSTOP)
-    try:
+    with frozen(process):
         end = time.monotonic() + OUTAGE_SECONDS
         run_for(loop, lambda: time.monotonic() > end)
-    finally:
-        os.kill(process, signal.SIGCONT)
     held = [entry.record.snapshot.replicas.spec for entry in list(loop.controller.entries)[before:]]
     deadline = time.monotonic() + 30
     run_for(loop, lambda: loop.controller.entries[-1].record.mode == "active" or time.monotonic() > deadline)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import http.server
-import os
-import signal
 import threading
 import time
 
 import numpy as np
 import pytest
 from tests.fleet import backfilled
+from tests.frozen import frozen
 
 from scalepilot.operate.snapshot import Replicas
 from scalepilot.operate.telemetry import TelemetryContext, make_telemetry
@@ -170,9 +169,7 @@ def test_all_pods_failing_only_ages(prometheus, pods):
 def test_a_frozen_prometheus_costs_no_more_than_its_time(prometheus):
     reads = telemetry(prometheus, "web", timeout_seconds=0.5)
     until(reads, lambda one: one.value is not None)
-    pid = listener(prometheus)
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with frozen(listener(prometheus)):
         for _ in range(3):
             started = time.monotonic()
             found = rate(reads)
@@ -182,8 +179,6 @@ def test_a_frozen_prometheus_costs_no_more_than_its_time(prometheus):
         started = time.monotonic()
         assert len(reads.check(time.time())) >= 1
         assert time.monotonic() - started < 2
-    finally:
-        os.kill(pid, signal.SIGCONT)
     until(reads, lambda one: one.value is not None and not one.problem)
 
 
