@@ -2,6 +2,7 @@
 
 from scalepilot_envs.autoscale.action import DEFAULT_MOVES, Move, MoveTable
 from scalepilot_envs.autoscale.env import ENV_ID, AutoscaleBatch, AutoscaleEnv, AutoscaleVectorEnv
+from scalepilot_envs.autoscale.measurement import values_at_rest
 from scalepilot_envs.autoscale.observation import observation_fields
 from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
 from scalepilot_envs.autoscale.surges import with_surges
@@ -19,5 +20,6 @@ __all__ = [
     "ObservationField",
     "Randomisation",
     "observation_fields",
+    "values_at_rest",
     "with_surges",
 ]

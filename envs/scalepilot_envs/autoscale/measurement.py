@@ -13,8 +13,9 @@ from scalepilot_envs.autoscale.params import AutoscaleParams
 Array = NDArray[np.float64]
 # Kinds of noise, in the order of the factors: one on the rate, one on the utilisation, one on the latency.
 NOISE_KINDS = 3
-# Fields that not every service can show: latency, late share, error share and backlog, in this order.
-OPTIONAL_FIELDS = 4
+# Fields that not every service can show, in the order of a record behind its utilisation.
+_OPTIONAL = ("latency_p95_seconds", "late_share", "error_share", "backlog_requests")
+OPTIONAL_FIELDS = len(_OPTIONAL)
 
 
 class Record(NamedTuple):
@@ -39,6 +40,11 @@ class Blur(NamedTuple):
     noise: Array | None = None
     missing: NDArray[np.bool_] | None = None
     repeated: NDArray[np.bool_] | None = None
+
+
+def values_at_rest(params: AutoscaleParams) -> dict[str, float]:
+    """Field → what a service without waiting or errors shows; of the fields that not every service can show."""
+    return dict(zip(_OPTIONAL, (params.service_time_seconds, 0.0, 0.0, 0.0), strict=True))
 
 
 class Measurements:
@@ -101,7 +107,7 @@ class Measurements:
         if blur.repeated is not None:
             rate_rps = np.where(blur.repeated, self.newest_rate_rps, rate_rps)
         if blur.missing is not None:
-            at_rest = (self._params.service_time_seconds, 0.0, 0.0, 0.0)
+            at_rest = values_at_rest(self._params).values()
             shown = (np.where(no, rest, value) for no, rest, value in zip(blur.missing, at_rest, record[1:], strict=True))
             record = Record(record.cpu, *shown)
         return rate_rps, record

@@ -15,6 +15,7 @@ from scalepilot.config import ExperimentConfig
 from scalepilot.evaluate.baselines import HPA_DEFAULT
 from scalepilot.evaluate.compare import Comparison, write_evaluation
 from scalepilot.evaluate.evaluation import OptimumOptions, evaluate
+from scalepilot.evaluate.missing_fields import worse_without
 from scalepilot.evaluate.store import summary
 from scalepilot.experiments.beside import prepared, tuned_baselines
 from scalepilot.experiments.training import run_training
@@ -175,7 +176,7 @@ def evaluate_run(
         for line in contender.notes:
             logger.warning("test: %s: %s", contender.name, line)
     write_evaluation(comparison, folder.evaluation)
-    keep_summary(folder, summary(comparison))
+    keep_summary(folder, {**summary(comparison), "worse_without": worse_without(policy, scenario)})
     default = next((rule for rule in baselines if rule.spec.name == HPA_DEFAULT), None)
     if default is not None:
         folder.write_status("evaluating", validation_J_per_hour={HPA_DEFAULT: task.measure(default).value})
@@ -193,9 +194,11 @@ def keep_summary(folder: RunFolder, found: Mapping[str, Any]) -> None:
 
     Args:
         folder: the run.
-        found: what summary.json holds.
+        found: what summary.json holds, and what the policy costs without fields.
     """
     packed = read_packed(folder.policy)
     evaluation = {key: found[key] for key in ("workloads", "episodes", "policies", "roles")}
+    if found.get("worse_without"):
+        evaluation["worse_without"] = found["worse_without"]
     evaluation["gap_closed"] = found.get("gap_closed", {}).get(packed.spec.name, {})
     replace(packed, spec=packed.spec.with_evaluation(evaluation)).save(folder.policy)

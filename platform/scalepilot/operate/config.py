@@ -18,8 +18,8 @@ from scalepilot.operate.tick import Deciders
 from scalepilot.policy import Policy, check_same_fields, find_policy_folder, load_policy
 from scalepilot.policy.rules import RULES
 from scalepilot.policy.rules.command_line import rule_from_text
-from scalepilot.policy.spec import env_of
-from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot.policy.spec import PolicySpec, env_of
+from scalepilot_envs.autoscale import AutoscaleParams, values_at_rest
 from scalepilot_envs.description import EnvDescription
 
 
@@ -56,6 +56,8 @@ class OperateConfig(Section):
 
 _CONFIG: TypeAdapter[OperateConfig] = TypeAdapter(OperateConfig)
 _PATHS = ("records",)
+# By so much of its cost a policy may be worse without a field that it is said to do without.
+_MOST_WORSE = 0.05
 
 
 def json_schema() -> dict[str, Any]:
@@ -159,7 +161,7 @@ def load_service(config: OperateConfig) -> Service:
         limits = config.limits.within(*env.replica_bounds)
     except ValueError as error:
         raise ConfigError(f"limits.{error}") from None
-    deciders = Deciders(policy, fallbacks, shadows, {**_at_rest(env, names), **config.assume})
+    deciders = Deciders(policy, fallbacks, shadows, {**_at_rest(env, policy.spec), **config.assume})
     # Of an environment without a unit of time, telemetry says how long a step lasts; it refuses to where there is one.
     seconds = config.telemetry.get("interval_seconds")
     interval = float(seconds) if isinstance(seconds, int | float) and 0 < seconds <= 86_400 else env.interval_seconds
@@ -193,18 +195,15 @@ def _rule(text: str, env: EnvDescription, where: str) -> Policy:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _at_rest(env: EnvDescription, names: list[str]) -> dict[str, float]:
-    """What a service shows that nobody waits for: what a policy for Autoscale-v0 can do without (measured: costs nothing)."""
-    params = env.params
-    if not isinstance(params, AutoscaleParams):
+def _at_rest(env: EnvDescription, spec: PolicySpec) -> dict[str, float]:
+    """What a service shows that nobody waits for, of the fields that a policy can do without, as its evaluation has measured."""
+    if not isinstance(env.params, AutoscaleParams):
         return {}
-    resting = {
-        "latency_p95_seconds": params.service_time_seconds,
-        "late_share": 0.0,
-        "error_share": 0.0,
-        "backlog_requests": 0.0,
-    }
-    return {name: value for name, value in resting.items() if name in names}
+    names, worse = {f.name for f in spec.observation_fields}, spec.evaluation.get("worse_without")
+    # Rules, and policies that were not evaluated, are taken to: the trained ones that were measured lose nothing by it.
+    measured = worse.items() if isinstance(worse, dict) else ()
+    dear = {name for name, share in measured if not (isinstance(share, int | float) and share <= _MOST_WORSE)}
+    return {name: value for name, value in values_at_rest(env.params).items() if name in names - dear}
 
 
 __all__ = ["OperateConfig", "Service", "load_operate_config", "load_service", "operate_config"]
