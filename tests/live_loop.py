@@ -1,6 +1,6 @@
 """The whole loop with real parts: the twin's page, a real Prometheus, the controller, a real API server, and back to the twin.
 
-By hand, for longer than a test: `python -m tests.live_loop DECISIONS INTERVAL RULE_OR_POLICY`.
+By hand, for longer than a test: `python -m tests.live_loop DECISIONS INTERVAL RULE_OR_POLICY [SCRAPES_PER_INTERVAL]`.
 """
 
 from __future__ import annotations
@@ -174,6 +174,26 @@ def summary(loop: Loop) -> dict[str, Any]:
     }
 
 
+def errors(loop: Loop) -> dict[str, Any]:
+    """How far fields were from the truth, when all is over: rates as shares of their mean, replicas at most."""
+    entries = loop.controller.entries
+    told: dict[str, list[tuple[float, float]]] = {}
+    empty = set()
+    for entry, interval in zip(entries, loop.twin.intervals[-len(entries) :], strict=True):
+        for name, truth in interval.fields.items():
+            reading = entry.record.snapshot.readings.get(name)
+            if reading is None or reading.value is None:
+                empty.add(name)
+            elif name.startswith("request_rate") or name.endswith("_replicas"):
+                told.setdefault(name, []).append((reading.value, truth))
+    found: dict[str, Any] = {}
+    for name, pairs in told.items():
+        value, truth = np.array(pairs).T
+        away = np.abs(value - truth)
+        found[name] = float(away.max() if name.endswith("_replicas") else away.mean() / truth.mean())
+    return {**found, "unknown_at_times": sorted(empty)}
+
+
 def run_for(loop: Loop, until: Callable[[], bool]) -> None:
     """Decide until then, or until the traffic has ended."""
     loop.controller.run(lambda: loop.twin.over or until())
@@ -181,19 +201,20 @@ def run_for(loop: Loop, until: Callable[[], bool]) -> None:
 
 def main() -> None:
     decisions, interval, policy = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+    scrapes = int(sys.argv[4]) if len(sys.argv) > 4 else 4
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         folder.chmod(0o700)
         with (
             real_kubernetes.running(folder / "cluster", folder / "cache") as kubernetes,
-            live_loop(kubernetes, folder, service_of(policy, interval), decisions) as loop,
+            live_loop(kubernetes, folder, service_of(policy, interval), decisions, scrapes=scrapes) as loop,
         ):
             run_for(loop, lambda: False)
             lived = loop.twin.intervals[-len(loop.controller.entries) :]
             for entry, interval_of in zip(loop.controller.entries, lived, strict=True):
                 truth = {name: round(value, 2) for name, value in interval_of.fields.items() if "_0" in name or "cpu" in name}
                 print(sentence(entry.record), truth)
-            print(json.dumps(summary(loop), indent=1))
+            print(json.dumps(summary(loop) | {"errors": errors(loop)}, indent=1))
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def test_a_run_leaves_everything_a_person_and_a_script_need(whole: ExperimentRes
     assert load_policy(folder.path).spec.provenance["seed"] == 0
 
 
-@pytest.mark.parametrize("num_env_runners", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("num_env_runners", [0, 2])
 def test_metrics_of_episodes_are_means_over_those_that_ended_in_the_iteration(
     request: pytest.FixtureRequest, num_env_runners: int
 ):
@@ -135,7 +135,6 @@ def test_metrics_of_episodes_are_means_over_those_that_ended_in_the_iteration(
     assert episodes[1] != episodes[3]
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_metrics_and_the_same_model_and_another_seed_does_not(
     tmp_path: Path, whole: ExperimentResult
 ):

@@ -212,7 +212,7 @@ def test_the_worse_are_stopped_early_and_the_best_train_again_on_another_seed(tm
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_session")
 def test_a_population_copies_its_best_and_goes_on_with_other_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    iterations = 120
+    iterations = 60
     path = sweep_file(
         tmp_path,
         space={"ppo.lr": {"low": 1e-5, "high": 1e-2, "log": True}},
