@@ -32,8 +32,9 @@ demo-seeds: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not learning and not slow'
 
+# These wait for processes and clocks more than the others do.
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'slow and not learning'
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'slow and not learning'
 
 # Side by side: mypy takes most of the time, and one core.
 check: $(STAMP)

@@ -186,7 +186,7 @@ def test_what_is_killed_is_told_and_brought_back_while_there_is_a_cluster_and_no
             noticed = server.said(rf"\(process {victim.pid}\) ended", killed, NOTICE_SECONDS)
             back = server.said(r" is back, after ", killed, RETURN_SECONDS)
             wait_for(lambda: ask(server.port) == 200)
-            time.sleep(4)
+            time.sleep(2)
             count, seconds = load.lost(killed)
             print(f"{name:24} said after {noticed:.1f} s, back after {back:.1f} s, {count} lost in {seconds:.1f} s")
         # Without the file, a replica that starts anew knows the keys all the same, and says so.
