@@ -26,7 +26,7 @@ from scalepilot.operate.controller import Controller
 from scalepilot.operate.ledger import Ledger, sentence
 from scalepilot.operate.targets import TargetContext, make_target
 from scalepilot.operate.telemetry import TelemetryContext, make_telemetry
-from scalepilot.operate.trial import simulated
+from scalepilot.operate.trial import sample_ages, simulated
 from scalepilot.operate.twin import Clock, Twin, exporter, living
 from scalepilot.policy import load_policy, pack_policy
 from scalepilot.policy.spec import env_of
@@ -161,7 +161,8 @@ def summary(loop: Loop) -> dict[str, Any]:
     """J as lived and as simulated on the same arrivals, over the time the controller ran; and what it took."""
     entries = list(loop.controller.entries)
     modes = [entry.record.mode for entry in entries]
-    in_simulator = simulated("simulator", loop.service.deciders.policy, loop.twin)
+    policy, ages = loop.service.deciders.policy, sample_ages(entries, len(loop.twin.intervals))
+    in_simulator, exactly = (simulated("simulator", policy, loop.twin, of) for of in (ages, 0.0 * ages))
     reading = [entry.record.milliseconds["read"] for entry in entries]
     return {
         "decisions": len(entries),
@@ -169,6 +170,8 @@ def summary(loop: Loop) -> dict[str, Any]:
         "J_live": loop.twin.J_per_hour,
         "J_simulator": in_simulator.J_per_hour,
         "ratio": loop.twin.J_per_hour / in_simulator.J_per_hour,
+        "J_simulator_measured_exactly": exactly.J_per_hour,
+        "age_intervals": float(ages.mean()),
         "read_ms_median": float(np.median(reading)),
         "outcomes": {o: sum(e.record.outcome == o for e in entries) for o in {e.record.outcome for e in entries}},
     }

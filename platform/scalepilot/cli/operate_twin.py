@@ -69,7 +69,7 @@ def run_twin(config: OperateConfig, service: Service, arguments: argparse.Namesp
         )
         with stop.listening():
             controller.run(lambda: stop() or is_over(), lambda entry: say(entry, as_json=arguments.json))
-    _tell(results(service, twin), config.policy, ledger.folder, as_json=arguments.json)
+    _tell(results(service, twin, controller.entries), config.policy, ledger.folder, as_json=arguments.json)
     return 0
 
 

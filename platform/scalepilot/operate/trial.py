@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +13,18 @@ from numpy.typing import NDArray
 from scalepilot.errors import InputError
 from scalepilot.operate.config import Service
 from scalepilot.operate.controller import Controller
-from scalepilot.operate.ledger import Ledger
+from scalepilot.operate.ledger import Entry, Ledger
 from scalepilot.operate.telemetry import TelemetryContext
 from scalepilot.operate.telemetry.prometheus import PrometheusTelemetry
 from scalepilot.operate.telemetry.scrape import ScrapedPage
 from scalepilot.operate.telemetry.settings import prometheus_settings
 from scalepilot.operate.twin import Clock, Twin, TwinTarget, exporter, living
-from scalepilot.policy import Policy
+from scalepilot.policy import Decision, Policy, State
 from scalepilot.policy.rules import Hpa, HpaParameters
 from scalepilot.simulate import EpisodeSet, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
 
+Array = NDArray[np.float64]
 # Scrapes an interval, as advised for a real one.
 _SCRAPES = 3
 # When monitoring fails, a share of the trial, and for how many intervals.
@@ -40,7 +42,7 @@ class Trial:
         outage: whether monitoring fails for a while.
     """
 
-    rates_rps: NDArray[np.float64]
+    rates_rps: Array
     pace: float
     seed: int = 0
     outage: bool = True
@@ -114,8 +116,14 @@ def running(service: Service, trial: Trial, ledger: Ledger | None) -> Iterator[t
             telemetry.close()
 
 
-def results(service: Service, twin: Twin) -> list[Result]:
-    """What the trial cost, beside the simulator on the same arrivals: the same policy, and the HPA with its defaults."""
+def results(service: Service, twin: Twin, entries: Iterable[Entry]) -> list[Result]:
+    """What the trial cost, beside the simulator on the same arrivals: the same policy, and the HPA with its defaults.
+
+    Args:
+        service: that was operated.
+        twin: what it ran on.
+        entries: its decisions.
+    """
     lived = twin.intervals
     arrived = sum(interval.arrived for interval in lived)
     name = service.deciders.policy.spec.name
@@ -125,21 +133,72 @@ def results(service: Service, twin: Twin) -> list[Result]:
         sum(interval.billed for interval in lived) / len(lived),
         sum(interval.late for interval in lived) / max(arrived, 1.0),
     )
-    hpa = Hpa(HpaParameters(), service.env, name="hpa-default")
+    hpa, ages = Hpa(HpaParameters(), service.env, name="hpa-default"), sample_ages(entries, len(lived))
     return [
         live,
-        simulated(f"{name}, in the simulator", service.deciders.policy, twin),
-        simulated(hpa.spec.name, hpa, twin),
+        simulated(f"{name}, in the simulator", service.deciders.policy, twin, ages),
+        simulated(hpa.spec.name, hpa, twin, ages),
     ]
 
 
-def simulated(name: str, policy: Policy, twin: Twin) -> Result:
-    """A policy in the simulator on the twin's arrivals, its orders taken up an interval late, as the twin does."""
+def sample_ages(entries: Iterable[Entry], steps: int) -> Array:
+    """(steps,) intervals between the newest sample and each decision; of steps before the first decision, their mean."""
+    ages = [
+        (entry.record.snapshot.readings["request_rate_rps_0"].age_seconds or 0.0) / entry.interval_seconds
+        for entry in entries
+        if "request_rate_rps_0" in entry.record.snapshot.readings
+    ][-steps:]
+    return np.array([float(np.mean(ages or [0.0]))] * (steps - len(ages)) + ages)
+
+
+def simulated(name: str, policy: Policy, twin: Twin, ages: Array) -> Result:
+    """A policy in the simulator on the twin's arrivals, as late as it was: in what it sees, and in what it orders.
+
+    Args:
+        name: of the result.
+        policy: who decides.
+        twin: whose arrivals; its orders are taken up an interval late.
+        ages: (steps,) intervals between the newest sample and each decision.
+    """
     steps = len(twin.intervals)
     row = np.zeros(1, np.int64)
     start = np.array([twin.intervals[0].start])
     episode = EpisodeSet(name, twin.rates_rps[None, :steps], twin.arrived[None, :steps], row, row, start)
     params = replace(twin.params, actuation_lag_steps=1)
-    columns = run_episodes(policy, episode, params)[0].columns
+    columns = run_episodes(_AsMeasured(policy, ages), episode, params)[0].columns
     found = {key: float(columns[key][0]) for key in ("J_per_hour", "replicas_mean", "late_share")}
     return Result(name, found["J_per_hour"], found["replicas_mean"], found["late_share"])
+
+
+class _AsMeasured:
+    """A policy that sees in the simulator what monitoring shows: windows that end at the newest sample, not at the moment.
+
+    Args:
+        policy: who decides.
+        ages: as of `simulated`.
+    """
+
+    def __init__(self, policy: Policy, ages: Array) -> None:
+        self.spec, self._policy, self._ages = policy.spec, policy, iter(ages.tolist())
+        names = [f.name for f in policy.spec.observation_fields]
+        # Replicas are the deployment's own word, and the clock is ours.
+        exact = ["replicas" in name or name.startswith("clock_") for name in names]
+        self._measured = np.where(exact, 0.0, 1.0)
+        # A gauge is as it was at the sample, and the twin's backlog that of the last whole interval.
+        self._gauges = np.array([name == "backlog_requests" for name in names])
+        self._before: NDArray[Any] | None = None
+
+    def act(
+        self,
+        observation: NDArray[Any],
+        state: State | None = None,
+        *,
+        deterministic: bool = True,
+        rng: np.random.Generator | None = None,
+    ) -> tuple[Decision, State | None]:
+        """As the policy decides on what is shown; see `Policy.act`."""
+        age = min(1.0, next(self._ages))
+        late = np.where(self._gauges & (age > 0.0), 1.0, age * self._measured)
+        before, self._before = observation if self._before is None else self._before, observation.copy()
+        shown = ((1.0 - late) * observation + late * before).astype(observation.dtype)
+        return self._policy.act(shown, state, deterministic=deterministic, rng=rng)
