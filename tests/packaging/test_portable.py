@@ -56,6 +56,8 @@ SMALL = (
     "evaluation.tuning_evaluations=4",
     "evaluation.validate_every_share=0.5",
     "evaluation.bootstrap_samples=100",
+    "evaluation.videos=1",
+    "evaluation.baselines=[hpa-tuned]",
 )
 
 
