@@ -28,7 +28,7 @@ from scalepilot.operate.targets import TargetContext, make_target
 from scalepilot.operate.telemetry import TelemetryContext, make_telemetry
 from scalepilot.operate.trial import sample_ages, simulated
 from scalepilot.operate.twin import Clock, Twin, exporter, living
-from scalepilot.policy import Decision, Policy, State, load_policy, pack_policy
+from scalepilot.policy import Policy, Shown, load_policy, pack_policy
 from scalepilot.policy.spec import env_of
 from scalepilot_envs.autoscale import AutoscaleParams
 
@@ -157,28 +157,26 @@ def live_loop(
             telemetry.close()
 
 
-class SeenInCluster:
-    """A policy that sees the simulator's replicas as the pods of this cluster are seen.
+def seen_in_cluster(policy: Policy) -> Policy:
+    """The policy as it sees the simulator's replicas when they are pods of this cluster.
 
     A pod is there when it is ordered, an interval before the twin begins to start it (its birth is told in whole seconds), and
     what becomes ready when a decision is made is seen by the next one.
     """
+    names = [f.name for f in policy.spec.observation_fields]
+    ready, quarters = names.index("ready_replicas"), [names.index(f"starting_replicas_{i}") for i in range(4)]
+    before = list[NDArray[Any]]()
 
-    def __init__(self, policy: Policy) -> None:
-        self.spec, self._policy = policy.spec, policy
-        names = [f.name for f in policy.spec.observation_fields]
-        self._ready = names.index("ready_replicas")
-        self._quarters = [names.index(f"starting_replicas_{i}") for i in range(4)]
-        self._before: NDArray[Any] | None = None
+    def show(observation: NDArray[Any]) -> NDArray[Any]:
+        shown, last = observation.copy(), before.pop() if before else observation
+        before.append(observation.copy())
+        soonest, *later = observation[:, quarters].T
+        new = np.clip(observation[:, ready] - last[:, ready], 0, last[:, quarters[0]])
+        shown[:, ready] -= new
+        shown[:, quarters] = np.stack([soonest + later[0] + new, later[1], later[2], 0 * new], axis=1)
+        return shown
 
-    def act(self, observation: NDArray[Any], state: State | None = None, **options: Any) -> tuple[Decision, State | None]:
-        shown, before = observation.copy(), observation if self._before is None else self._before
-        soonest, *later = observation[:, self._quarters].T
-        new = np.clip(observation[:, self._ready] - before[:, self._ready], 0, before[:, self._quarters[0]])
-        shown[:, self._ready] -= new
-        shown[:, self._quarters] = np.stack([soonest + later[0] + new, later[1], later[2], 0 * new], axis=1)
-        self._before = observation.copy()
-        return self._policy.act(shown, state, **options)
+    return Shown(policy, show)
 
 
 def summary(loop: Loop) -> dict[str, Any]:
@@ -186,7 +184,7 @@ def summary(loop: Loop) -> dict[str, Any]:
     entries = list(loop.controller.entries)
     modes = [entry.record.mode for entry in entries]
     policy, ages = loop.service.deciders.policy, sample_ages(entries, len(loop.twin.intervals))
-    in_simulator = simulated("as it is seen", SeenInCluster(policy), loop.twin, ages)
+    in_simulator = simulated("as it is seen", seen_in_cluster(policy), loop.twin, ages)
     exactly = simulated("as it is", policy, loop.twin, 0.0 * ages)
     reading = [entry.record.milliseconds["read"] for entry in entries]
     return {

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.policy import Decision, Policy, State
+from scalepilot.policy import Policy, Shown
 from scalepilot.simulate import run_episodes
 from scalepilot.simulate.scenario import Scenario, TrafficEpisodes
 from scalepilot_envs.autoscale import values_at_rest
@@ -24,39 +22,19 @@ def worse_without(policy: Policy, scenario: Scenario) -> dict[str, float]:
     validation = scenario.validation.first(scenario.num_validation)
     if not isinstance(validation, TrafficEpisodes):
         return {}
-    names = {f.name for f in policy.spec.observation_fields}
+    names = [f.name for f in policy.spec.observation_fields]
     shown = {name: value for name, value in values_at_rest(validation.params).items() if name in names}
+    columns = [names.index(name) for name in shown]
+
+    def show(observation: NDArray[Any]) -> NDArray[Any]:
+        """As many equal parts: the first as it is, of each other one field always has the same value."""
+        parts = observation.reshape(1 + len(shown), -1, observation.shape[1]).copy()
+        for part, column, value in zip(parts[1:], columns, shown.values(), strict=True):
+            part[:, column] = value
+        return parts.reshape(observation.shape)
+
     # Side by side, as it is and without each: a batch costs little more than one of them.
     episodes = validation.episodes.repeated(1 + len(shown))
-    results, _ = run_episodes(_Without(policy, shown), episodes, validation.params)
+    results, _ = run_episodes(Shown(policy, show), episodes, validation.params)
     usual, *without = results[scenario.objective.column].reshape(1 + len(shown), -1).mean(axis=1).tolist()
     return {name: round(cost / usual - 1.0, 4) for name, cost in zip(shown, without, strict=True)}
-
-
-class _Without:
-    """A policy on a batch of equal parts: the first is shown as it is, in each of the others one field always has the same value.
-
-    Args:
-        policy: who decides.
-        shown: field → value, in the order of the parts.
-    """
-
-    def __init__(self, policy: Policy, shown: Mapping[str, float]) -> None:
-        self.spec, self._policy = policy.spec, policy
-        names = [f.name for f in policy.spec.observation_fields]
-        self._shown = [(names.index(name), value) for name, value in shown.items()]
-
-    def act(
-        self,
-        observation: NDArray[Any],
-        state: State | None = None,
-        *,
-        deterministic: bool = True,
-        rng: np.random.Generator | None = None,
-    ) -> tuple[Decision, State | None]:
-        """As the policy decides on what is shown; see `Policy.act`."""
-        observation = observation.copy()
-        part = len(observation) // (1 + len(self._shown))
-        for i, (column, value) in enumerate(self._shown, start=1):
-            observation[i * part : (i + 1) * part, column] = value
-        return self._policy.act(observation, state, deterministic=deterministic, rng=rng)

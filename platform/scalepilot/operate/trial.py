@@ -19,7 +19,7 @@ from scalepilot.operate.telemetry.prometheus import PrometheusTelemetry
 from scalepilot.operate.telemetry.scrape import ScrapedPage
 from scalepilot.operate.telemetry.settings import prometheus_settings
 from scalepilot.operate.twin import Clock, Twin, TwinTarget, exporter, living
-from scalepilot.policy import Decision, Policy, State
+from scalepilot.policy import Policy, Shown
 from scalepilot.policy.rules import Hpa, HpaParameters
 from scalepilot.simulate import EpisodeSet, run_episodes
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -165,40 +165,26 @@ def simulated(name: str, policy: Policy, twin: Twin, ages: Array) -> Result:
     start = np.array([twin.intervals[0].start])
     episode = EpisodeSet(name, twin.rates_rps[None, :steps], twin.arrived[None, :steps], row, row, start)
     params = replace(twin.params, actuation_lag_steps=1)
-    columns = run_episodes(_AsMeasured(policy, ages), episode, params)[0].columns
+    columns = run_episodes(_as_measured(policy, ages), episode, params)[0].columns
     found = {key: float(columns[key][0]) for key in ("J_per_hour", "replicas_mean", "late_share")}
     return Result(name, found["J_per_hour"], found["replicas_mean"], found["late_share"])
 
 
-class _AsMeasured:
-    """A policy that sees in the simulator what monitoring shows: windows that end at the newest sample, not at the moment.
+def _as_measured(policy: Policy, ages: Array) -> Policy:
+    """The policy as it sees the simulator through monitoring: windows end at the newest sample, not at the moment."""
+    names = [f.name for f in policy.spec.observation_fields]
+    # Replicas are the deployment's own word, and the clock is ours.
+    measured = np.where(["replicas" in name or name.startswith("clock_") for name in names], 0.0, 1.0)
+    # A gauge is as it was at the sample, and the twin's backlog that of the last whole interval.
+    gauges = np.array([name == "backlog_requests" for name in names])
+    each, before = iter(ages.tolist()), list[NDArray[Any]]()
 
-    Args:
-        policy: who decides.
-        ages: as of `simulated`.
-    """
+    def show(observation: NDArray[Any]) -> NDArray[Any]:
+        age = min(1.0, next(each))
+        late = np.where(gauges & (age > 0.0), 1.0, age * measured)
+        last = before.pop() if before else observation
+        before.append(observation.copy())
+        shown: NDArray[Any] = ((1.0 - late) * observation + late * last).astype(observation.dtype)
+        return shown
 
-    def __init__(self, policy: Policy, ages: Array) -> None:
-        self.spec, self._policy, self._ages = policy.spec, policy, iter(ages.tolist())
-        names = [f.name for f in policy.spec.observation_fields]
-        # Replicas are the deployment's own word, and the clock is ours.
-        exact = ["replicas" in name or name.startswith("clock_") for name in names]
-        self._measured = np.where(exact, 0.0, 1.0)
-        # A gauge is as it was at the sample, and the twin's backlog that of the last whole interval.
-        self._gauges = np.array([name == "backlog_requests" for name in names])
-        self._before: NDArray[Any] | None = None
-
-    def act(
-        self,
-        observation: NDArray[Any],
-        state: State | None = None,
-        *,
-        deterministic: bool = True,
-        rng: np.random.Generator | None = None,
-    ) -> tuple[Decision, State | None]:
-        """As the policy decides on what is shown; see `Policy.act`."""
-        age = min(1.0, next(self._ages))
-        late = np.where(self._gauges & (age > 0.0), 1.0, age * self._measured)
-        before, self._before = observation if self._before is None else self._before, observation.copy()
-        shown = ((1.0 - late) * observation + late * before).astype(observation.dtype)
-        return self._policy.act(shown, state, deterministic=deterministic, rng=rng)
+    return Shown(policy, show)

@@ -14,6 +14,7 @@ from scalepilot.policy.discretiser import Discretiser
 from scalepilot.policy.fields import FieldView, check_same_fields, check_shown_fields, observation_row
 from scalepilot.policy.network import NetworkPolicy
 from scalepilot.policy.protocol import Decision, Planner, Policy, State, state_from_json, state_to_json
+from scalepilot.policy.shown import Shown
 from scalepilot.policy.spec import (
     ActionEntry,
     ComponentEntry,
@@ -41,6 +42,7 @@ __all__ = [
     "Planner",
     "Policy",
     "PolicySpec",
+    "Shown",
     "State",
     "TablePolicy",
     "autoscale_fields",
