@@ -114,6 +114,7 @@ def test_ranges_of_an_expression_are_read_as_promql_writes_them():
         # 1.8e9 is 15 January 2027, 08:00.
         ("07:45", 1.8e9 - 900),
         ("07:45:30Z", 1.8e9 - 870),
+        ("7:45", 1.8e9 - 900),
         ("now", 1.8e9),
         ("now-21d", 1.8e9 - 21 * 86_400),
         ("now - 1.5h", 1.8e9 - 5400),

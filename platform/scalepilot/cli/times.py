@@ -30,7 +30,8 @@ def moment(text: str, option: str, now: float) -> float:
     else:
         today = datetime.fromtimestamp(now, UTC).date().isoformat()
         try:
-            read = datetime.fromisoformat(f"{today}T{text}" if re.fullmatch(r"\d\d:[\d:.]+Z?", text) else text)
+            hour = re.fullmatch(r"(\d?\d)(:[\d:.]+Z?)", text)
+            read = datetime.fromisoformat(f"{today}T{hour[1]:0>2}{hour[2]}" if hour else text)
         except ValueError:
             raise InputError(f"{option}: {text[:40]!r} is not a time; allowed: {ALLOWED}") from None
         found = (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()

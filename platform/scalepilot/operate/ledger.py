@@ -7,7 +7,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -295,9 +295,7 @@ def read_entries(place: Path) -> Iterator[Entry]:
     """
     for path in day_files(place):
         with check_own(path, "records").open("rb") as lines:
-            for number, line in enumerate(iter(lambda: lines.readline(_MAX_LINE_BYTES), b""), start=1):
-                if (entry := _entry(line, f"{path}:{number}")) is not None:
-                    yield entry
+            yield from _entries(iter(lambda: lines.readline(_MAX_LINE_BYTES), b""), path)
 
 
 def newest_first(place: Path) -> Iterator[Entry]:
@@ -307,9 +305,7 @@ def newest_first(place: Path) -> Iterator[Entry]:
         InputError: as `read_entries`.
     """
     for path in reversed(day_files(place)):
-        for line in _from_the_end(check_own(path, "records")):
-            if line and (entry := _entry(line, str(path))) is not None:
-                yield entry
+        yield from _entries(_from_the_end(check_own(path, "records")), path)
 
 
 def _from_the_end(path: Path) -> Iterator[bytes]:
@@ -326,15 +322,24 @@ def _from_the_end(path: Path) -> Iterator[bytes]:
         yield rest
 
 
-def _entry(line: bytes, where: str) -> Entry | None:
+def _entries(lines: Iterable[bytes], path: Path) -> Iterator[Entry]:
+    """What of a file's lines is a decision."""
+    foreign = 0
     try:
-        values = parse_json(line.decode(), where)
-    except (InputError, UnicodeDecodeError):
-        # Cut off by a kill or a full disk, maybe behind a brace; whatever wrote next began a new line.
-        return None
-    try:
-        return Entry.from_json(values)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        # Nobody is kept from scaling, or from reading the rest, by a line that somebody else wrote.
-        _LOG.warning("%s: not a decision of this version; left out", where)
-        return None
+        for line in filter(None, lines):
+            try:
+                values = parse_json(line.decode(), str(path))
+            except (InputError, UnicodeDecodeError):
+                # Cut off by a kill or a full disk, maybe behind a brace; whatever wrote next began a new line.
+                continue
+            try:
+                entry = Entry.from_json(values)
+            except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+                # Nobody is kept from scaling, or from reading the rest, by a line that somebody else wrote.
+                foreign += 1
+                continue
+            yield entry
+    finally:
+        if foreign:
+            lines_are = "1 line is not a decision" if foreign == 1 else f"{foreign:,} lines are not decisions"
+            _LOG.warning("%s: %s of this version; left out", path, lines_are)
