@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pydantic import TypeAdapter
+
 from scalepilot.config import json_schema
-from scalepilot.config.schema import reference
+from scalepilot.config.schema import Described, reference
 from scalepilot.experiments.study.config import json_schema as study_schema
 from scalepilot.experiments.sweep.config import json_schema as sweep_schema
 from scalepilot.operate.config import json_schema as operate_schema
+from scalepilot.operate.targets.file import FileSettings
+from scalepilot.operate.targets.kubernetes.settings import KubernetesSettings
+from scalepilot.operate.targets.none import NoneSettings
+from scalepilot.operate.targets.ray_serve import RayServeSettings
 from scalepilot.operate.telemetry.settings import json_schema as prometheus_schema
+
+TARGETS = {"kubernetes": KubernetesSettings, "ray_serve": RayServeSettings, "file": FileSettings, "none": NoneSettings}
 
 
 def page() -> str:
@@ -19,6 +27,10 @@ def page() -> str:
             "The study": study_schema(),
             "Operating": operate_schema(),
             "Telemetry of kind prometheus": prometheus_schema(),
+        }
+        | {
+            f"Target of kind {kind}": TypeAdapter(settings).json_schema(schema_generator=Described)
+            for kind, settings in TARGETS.items()
         }
     )
 

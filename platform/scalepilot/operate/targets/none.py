@@ -19,7 +19,7 @@ class NoneSettings(Section):
     """Keys of `target` with `kind: none`.
 
     Attributes:
-        replicas: the deployment is said to have.
+        replicas: that the deployment is said to have.
     """
 
     replicas: Annotated[int, Between(0, 1_000_000)] = 1

@@ -27,7 +27,7 @@ class KubernetesSettings(Section):
         resource: what it is: `deployments.apps`, `statefulsets.apps`, or any other resource with a scale, as PLURAL.GROUP or
             GROUP/VERSION/PLURAL.
         pods_selector: labels of its pods; null for what its scale says.
-        kubeconfig: path of one; null for the pod's service account, else `KUBECONFIG`, else `~/.kube/config`.
+        kubeconfig: path of the file; null for the pod's service account, else `KUBECONFIG`, else `~/.kube/config`.
         context: of the kubeconfig; null for its current one.
         owner: what the annotation `scalepilot.io/owner` on the object must say, if it is there: else another owns it.
     """
