@@ -105,7 +105,7 @@ def plan_target(
     at, each = np.clip(total_replicas - p.min_replicas, 0, len(y) - 1).astype(np.int64), np.arange(n)
     value = np.zeros((len(y), n), dtype=np.float32)
     from_order = from_now = value
-    staying, until_order = np.zeros(n, dtype=np.float32), np.zeros(n, dtype=np.float32)
+    staying, until_order = np.zeros(n, dtype=np.float32), np.zeros(n if p.actuation_lag_steps else 1, dtype=np.float32)
     first, serving = p.actuation_lag_steps, p.actuation_lag_steps + p.startup_steps
     shortest, leads = int(horizon_steps.min()), min(rate_rps.shape[1], int(horizon_steps.max()))
     rows, columns = (np.ascontiguousarray(place.T) for place in late.places(rate_rps[:, :leads], sigma[:, :leads]))
