@@ -189,7 +189,7 @@ def ray_session(ray_tmpdir: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A real API server, a `tests.real_kubernetes.Kubernetes`; it works on while nobody asks it, so each module ends its own."""
+    """A real API server, a `tests.real_kubernetes.Kubernetes`; one per module, as it uses CPU even when idle."""
     from tests import real_kubernetes
 
     with real_kubernetes.running(tmp_path_factory.mktemp("k8s"), real_kubernetes.cache(tmp_path_factory)) as found:

@@ -9,6 +9,7 @@ from scalepilot.config.schema import Described, reference
 from scalepilot.experiments.study.config import json_schema as study_schema
 from scalepilot.experiments.sweep.config import json_schema as sweep_schema
 from scalepilot.operate.config import json_schema as operate_schema
+from scalepilot.operate.targets import KINDS
 from scalepilot.operate.targets.file import FileSettings
 from scalepilot.operate.targets.kubernetes.settings import KubernetesSettings
 from scalepilot.operate.targets.none import NoneSettings
@@ -16,6 +17,9 @@ from scalepilot.operate.targets.ray_serve import RayServeSettings
 from scalepilot.operate.telemetry.settings import json_schema as prometheus_schema
 
 TARGETS = {"kubernetes": KubernetesSettings, "ray_serve": RayServeSettings, "file": FileSettings, "none": NoneSettings}
+
+if TARGETS.keys() != KINDS.keys():
+    raise SystemExit(f"docs/develop/configuration.py: TARGETS lacks {sorted(KINDS.keys() - TARGETS.keys())}")
 
 
 def page() -> str:

@@ -39,6 +39,12 @@ def test_only_what_is_looked_at_is_missed(scenario, tiny_network):
     assert set(found.values()) == {0.0}
 
 
+def test_a_service_that_costs_nothing_misses_nothing_either(scenario, tiny_network):
+    prices = {f"price_per_{name}": 0.0 for name in ("replica_hour", "late_request", "move")}
+    free = replace(scenario.validation, params=replace(scenario.validation.params, **prices))
+    assert set(worse_without(ByBacklog(tiny_network().spec), replace(scenario, validation=free)).values()) == {0.0}
+
+
 def test_of_another_environment_there_is_nothing_to_tell(tiny_network):
     assert worse_without(tiny_network(), scenario_of(config_from_mapping({"env": {"id": "CartPole-v1"}}))) == {}
 

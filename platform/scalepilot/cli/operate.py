@@ -227,7 +227,7 @@ def _look(words: list[str], arguments: argparse.Namespace) -> int:
 
 
 def _nearest(place: Path, moment: float) -> Entry | None:
-    """The decision nearest to a moment; nothing older than it is read."""
+    """The decision nearest to a moment; reads back only as far as the first one that is not later."""
     from scalepilot.operate.ledger import newest_first
 
     found = None

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from scalepilot.errors import InputError
 
-ALLOWED = "2026-11-30, 2026-11-30T07:45Z, 07:45 (of today), Unix seconds, or now-2h"
+ALLOWED = "2026-11-30, 2026-11-30T07:45Z, 07:45 (of today), Unix seconds, or now-2h; UTC unless a zone is given"
 _SPAN_SECONDS = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 
 
@@ -16,11 +16,11 @@ def moment(text: str, option: str, now: float) -> float:
 
     Args:
         text: as in ALLOWED.
-        option: that it was given for.
+        option: name for the message.
         now: Unix seconds.
 
     Raises:
-        InputError: it is not a time, or in the future.
+        InputError: it is not a time.
     """
     text = text.strip()
     if relative := re.fullmatch(r"now(?:\s*-\s*(\d+(?:\.\d+)?)([mhdw]))?", text):
@@ -30,11 +30,9 @@ def moment(text: str, option: str, now: float) -> float:
     else:
         today = datetime.fromtimestamp(now, UTC).date().isoformat()
         try:
-            hour = re.fullmatch(r"(\d?\d)(:[\d:.]+Z?)", text)
+            hour = re.fullmatch(r"(\d?\d)(:[\d:.]+(?:Z|[+-]\d\d:\d\d)?)", text)
             read = datetime.fromisoformat(f"{today}T{hour[1]:0>2}{hour[2]}" if hour else text)
         except ValueError:
             raise InputError(f"{option}: {text[:40]!r} is not a time; allowed: {ALLOWED}") from None
         found = (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
-    if found > now + 86_400:
-        raise InputError(f"{option}: {text!r} lies in the future; allowed: up to now")
     return found

@@ -93,6 +93,9 @@ def import_prometheus(arguments: argparse.Namespace, said: Said) -> tuple[Import
     now = time.time()
     step = 60.0 if arguments.step is None else arguments.step
     start, end = moment(arguments.start, "--start", now), moment(arguments.end or "now", "--end", now)
+    for option, text, at in (("--start", arguments.start, start), ("--end", arguments.end, end)):
+        if at > now + 86_400:
+            raise InputError(f"{option}: {text!r} lies in the future; allowed: up to now")
     if said.unit == "events":
         raise InputError("--unit events: a Prometheus holds numbers over time; allowed: rps, rpm, rph, rpd, count, counter")
     is_counter = None if said.unit is None else said.unit == "counter"

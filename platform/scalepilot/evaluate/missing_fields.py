@@ -27,7 +27,7 @@ def worse_without(policy: Policy, scenario: Scenario) -> dict[str, float]:
     columns = [names.index(name) for name in shown]
 
     def show(observation: NDArray[Any]) -> NDArray[Any]:
-        """As many equal parts: the first as it is, of each other one field always has the same value."""
+        """The batch in equal parts: the first unchanged, each other with one field at its resting value."""
         parts = observation.reshape(1 + len(shown), -1, observation.shape[1]).copy()
         for part, column, value in zip(parts[1:], columns, shown.values(), strict=True):
             part[:, column] = value
@@ -37,4 +37,6 @@ def worse_without(policy: Policy, scenario: Scenario) -> dict[str, float]:
     episodes = validation.episodes.repeated(1 + len(shown))
     results, _ = run_episodes(Shown(policy, show), episodes, validation.params)
     usual, *without = results[scenario.objective.column].reshape(1 + len(shown), -1).mean(axis=1).tolist()
-    return {name: round(cost / usual - 1.0, 4) for name, cost in zip(shown, without, strict=True)}
+    # Where it costs nothing as it is, any cost is too much.
+    worse = [cost / usual - 1.0 if usual > 0 else float(cost > 0) for cost in without]
+    return {name: round(share, 4) for name, share in zip(shown, worse, strict=True)}

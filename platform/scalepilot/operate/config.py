@@ -200,7 +200,7 @@ def _at_rest(env: EnvDescription, spec: PolicySpec) -> dict[str, float]:
     if not isinstance(env.params, AutoscaleParams):
         return {}
     names, worse = {f.name for f in spec.observation_fields}, spec.evaluation.get("worse_without")
-    # Rules, and policies that were not evaluated, are taken to: the trained ones that were measured lose nothing by it.
+    # Rules, and policies evaluated before this was measured, are taken to need none of them.
     measured = worse.items() if isinstance(worse, dict) else ()
     dear = {name for name, share in measured if not (isinstance(share, int | float) and share <= _MOST_WORSE)}
     return {name: value for name, value in values_at_rest(env.params).items() if name in names - dear}

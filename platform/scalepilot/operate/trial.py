@@ -142,17 +142,21 @@ def results(service: Service, twin: Twin, entries: Iterable[Entry]) -> list[Resu
 
 
 def sample_ages(entries: Iterable[Entry], steps: int) -> Array:
-    """(steps,) intervals between the newest sample and each decision; of steps before the first decision, their mean."""
-    ages = [
-        (entry.record.snapshot.readings["request_rate_rps_0"].age_seconds or 0.0) / entry.interval_seconds
-        for entry in entries
-        if "request_rate_rps_0" in entry.record.snapshot.readings
-    ][-steps:]
-    return np.array([float(np.mean(ages or [0.0]))] * (steps - len(ages)) + ages)
+    """(steps,) intervals between the newest sample and each decision; where it is unknown, the mean of the others."""
+    ages = np.full(steps, np.nan)
+    for at, entry in zip(reversed(range(steps)), reversed(list(entries)), strict=False):
+        reading = entry.record.snapshot.readings.get("request_rate_rps_0")
+        if reading is not None and reading.age_seconds is not None:
+            ages[at] = reading.age_seconds / entry.interval_seconds
+    known = ages[np.isfinite(ages)]
+    return np.nan_to_num(ages, nan=float(known.mean()) if len(known) else 0.0)
 
 
 def simulated(name: str, policy: Policy, twin: Twin, ages: Array) -> Result:
-    """A policy in the simulator on the twin's arrivals, as late as it was: in what it sees, and in what it orders.
+    """A policy in the simulator on the twin's arrivals, with the twin's delays.
+
+    Observations are as old as monitoring's (at most one interval; outages are not repeated), orders are taken up an interval
+    late.
 
     Args:
         name: of the result.
@@ -181,10 +185,10 @@ def _as_measured(policy: Policy, ages: Array) -> Policy:
 
     def show(observation: NDArray[Any]) -> NDArray[Any]:
         age = min(1.0, next(each))
-        late = np.where(gauges & (age > 0.0), 1.0, age * measured)
+        weight_of_last = np.where(gauges & (age > 0.0), 1.0, age * measured)
         last = before.pop() if before else observation
         before.append(observation.copy())
-        shown: NDArray[Any] = ((1.0 - late) * observation + late * last).astype(observation.dtype)
+        shown: NDArray[Any] = ((1.0 - weight_of_last) * observation + weight_of_last * last).astype(observation.dtype)
         return shown
 
     return Shown(policy, show)

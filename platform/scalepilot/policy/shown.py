@@ -1,4 +1,4 @@
-"""A policy that is shown something else than there is."""
+"""A policy that is shown a changed observation."""
 
 from __future__ import annotations
 

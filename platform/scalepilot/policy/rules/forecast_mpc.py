@@ -66,7 +66,8 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
 
     State: `slow` (n, 2): slow averages of the logarithm of the rate; `expected`, `deviations` (n, order steps + 1): what was
     forecast for the coming intervals when an order would still have served them; `calibration` (n,): mean squared
-    standardised error of those forecasts; `ordered` (n,), where orders take effect more than a step late: the newest.
+    standardised error of those forecasts; `ordered` (n,), with a lag of more than one step: the rule's last target, which
+    limits may have changed since.
 
     Source:
         Of the kind of OptScaler (Zou et al., VLDB 2024): a proactive forecast, its uncertainty, and an optimiser.
@@ -126,7 +127,7 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
             self._late,
             self._with_backlog(np.expm1(log_rate), backlog, self.view.ready(observation)),
             sigma * widened[:, None],
-            # Two steps late, the newest order is not seen yet.
+            # With a lag of two steps or more, the observation does not show the newest order yet.
             followed.get("ordered", self.view.total(observation)),
             self._order_steps + self.by_row("horizon_steps"),
             self.by_row("late_weight").astype(np.float64),

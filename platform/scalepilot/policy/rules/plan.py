@@ -105,19 +105,17 @@ def plan_target(
     at, each = np.clip(total_replicas - p.min_replicas, 0, len(y) - 1).astype(np.int64), np.arange(n)
     value = np.zeros((len(y), n), dtype=np.float32)
     from_order = from_now = value
-    staying, until_order = np.zeros(n, dtype=np.float32), np.zeros(n if p.actuation_lag_steps else 1, dtype=np.float32)
+    staying = np.zeros(n, dtype=np.float32)
     first, serving = p.actuation_lag_steps, p.actuation_lag_steps + p.startup_steps
     shortest, leads = int(horizon_steps.min()), min(rate_rps.shape[1], int(horizon_steps.max()))
     rows, columns = (np.ascontiguousarray(place.T) for place in late.places(rate_rps[:, :leads], sigma[:, :leads]))
-    for lead in reversed(range(leads)):
+    # What there is until the order takes effect costs every plan the same.
+    for lead in reversed(range(first, leads)):
         # Cost of holding y replicas from this interval on.
         held = np.multiply(late.expected(rows[lead], columns[lead]).T, weight, order="C")
         held += replica_cost * y
         if lead < serving:
             staying += held[at, each]
-        if lead < first:
-            until_order += held[at, each]
-            continue
         held += value
         if lead >= shortest:
             held *= horizon_steps > lead
@@ -130,7 +128,7 @@ def plan_target(
         from_now = held
     # One target cannot do both: who removes replicas now orders the next ones later, and who orders now keeps what there is.
     index = np.arange(len(y))[:, None]
-    costs = np.where(index <= at, until_order + from_now + down * (at - index), staying + from_order + up * (index - at))
+    costs = np.where(index <= at, from_now + down * (at - index), staying + from_order + up * (index - at))
     chosen: Array = costs.argmin(axis=0).astype(np.float64) + p.min_replicas
     return chosen
 
