@@ -149,7 +149,8 @@ def sample_ages(entries: Iterable[Entry], steps: int) -> Array:
         if reading is not None and reading.age_seconds is not None:
             ages[at] = reading.age_seconds / entry.interval_seconds
     known = ages[np.isfinite(ages)]
-    return np.nan_to_num(ages, nan=float(known.mean()) if len(known) else 0.0)
+    filled: Array = np.nan_to_num(ages, nan=float(known.mean()) if len(known) else 0.0)
+    return filled
 
 
 def simulated(name: str, policy: Policy, twin: Twin, ages: Array) -> Result:
