@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import TypeAdapter
 
 from scalepilot.config import json_schema
@@ -22,22 +24,20 @@ if TARGETS.keys() != KINDS.keys():
     raise SystemExit(f"docs/develop/configuration.py: TARGETS lacks {sorted(KINDS.keys() - TARGETS.keys())}")
 
 
-def page() -> str:
-    """The whole page."""
-    return reference(
-        {
-            "The experiment": json_schema(),
-            "The sweep": sweep_schema(),
-            "The study": study_schema(),
-            "Operating": operate_schema(),
-            "Telemetry of kind prometheus": prometheus_schema(),
-        }
-        | {
+def schemas() -> dict[str, dict[str, Any]]:
+    """Title → JSON Schema of everything that a file may say."""
+    return {
+        "The experiment": json_schema(),
+        "The sweep": sweep_schema(),
+        "The study": study_schema(),
+        "Operating": operate_schema(),
+        "Telemetry of kind prometheus": prometheus_schema(),
+        **{
             f"Target of kind {kind}": TypeAdapter(settings).json_schema(schema_generator=Described)
             for kind, settings in TARGETS.items()
-        }
-    )
+        },
+    }
 
 
 if __name__ == "__main__":
-    print(page(), end="")
+    print(reference(schemas()), end="")
