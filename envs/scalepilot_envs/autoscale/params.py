@@ -105,8 +105,13 @@ class AutoscaleParams:
 
     @property
     def startup_steps(self) -> int:
-        """Decision steps from ordering a replica until it serves."""
+        """Decision steps from when an order takes effect until the replica serves."""
         return math.ceil(self.startup_seconds / self.interval_seconds)
+
+    @property
+    def order_steps(self) -> int:
+        """Decision steps from an order to its service: until it takes effect, and its start-up."""
+        return self.actuation_lag_steps + self.startup_steps
 
     @property
     def steps_per_hour(self) -> float:

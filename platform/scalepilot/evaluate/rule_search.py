@@ -226,7 +226,7 @@ def fitted_forecast(data: ProtocolData, params: AutoscaleParams) -> Forecast:
             data.train_series,
             history_steps=params.history_steps,
             window_steps=params.window_steps,
-            num_leads=params.startup_steps + params.actuation_lag_steps + HORIZONS[1],
+            num_leads=params.order_steps + HORIZONS[1],
             with_season=params.observe_clock,
             with_hour=params.observe_hour,
         )

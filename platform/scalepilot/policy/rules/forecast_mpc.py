@@ -86,9 +86,7 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
             raise ArtifactError(
                 f"rule: forecast_mpc plans over at most {_MOST_REPLICAS} replicas; max_replicas is {p.max_replicas}"
             )
-        # From an order to its service.
-        self._order_steps = p.startup_steps + p.actuation_lag_steps
-        horizon = self._order_steps + max(row.horizon_steps for row in self._rows)
+        horizon = p.order_steps + max(row.horizon_steps for row in self._rows)
         # The forecast is fitted, not searched: rows differ in the rest.
         if any(row.forecast is not self.parameters.forecast and row.forecast != self.parameters.forecast for row in self._rows):
             raise ArtifactError("rule.parameters: forecast: differs between parameter sets; allowed: the same in all")
@@ -119,7 +117,7 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
         log_rate = np.clip(log_rate, 0.0, highest[:, None])
         sigma = np.sqrt(variabilities(newest, mean, deviation) @ self._spread)
         for name, value in (("expected", log_rate), ("deviations", sigma)):
-            followed[name] = np.concatenate([followed[name][:, 1:], value[:, self._order_steps, None]], axis=1)
+            followed[name] = np.concatenate([followed[name][:, 1:], value[:, p.order_steps, None]], axis=1)
 
         widened = self.by_row("caution") * np.sqrt(np.clip(followed["calibration"], 1.0, _LARGEST_CALIBRATION))
         target = plan_target(
@@ -129,14 +127,14 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
             sigma * widened[:, None],
             # With a lag of two steps or more, the observation does not show the newest order yet.
             followed.get("ordered", self.view.total(observation)),
-            self._order_steps + self.by_row("horizon_steps"),
+            p.order_steps + self.by_row("horizon_steps"),
             self.by_row("late_weight").astype(np.float64),
         )
         return target, followed | ({"ordered": target} if p.actuation_lag_steps > 1 else {})
 
     def _followed(self, state: State | None, log_rate: Array, log_mean: Array, season: Array) -> State:
         """The state with the newest rate (n,) counted in: averages, and how wrong the forecast of it was."""
-        n, leads = len(log_rate), self._order_steps + 1
+        n, leads = len(log_rate), self.env.params.order_steps + 1
         if state is None:
             return {
                 "slow": np.repeat((log_mean - season)[:, None], len(SLOW_STEPS), axis=1),
@@ -171,11 +169,11 @@ class ForecastMpc(Rule[ForecastMpcParameters]):
         """The forecast plus what must be worked off: the backlog now, and what of it is left when an order made now serves."""
         p = self.env.params
         left = backlog
-        for lead in range(self._order_steps):
+        for lead in range(p.order_steps):
             left = np.maximum(0.0, left + (rate[:, lead] - ready * p.replica_capacity_rps) * p.interval_seconds)
         seconds = self.by_row("drain_steps") * p.interval_seconds
         rate[:, 0] += backlog / seconds
-        rate[:, self._order_steps] += left / seconds
+        rate[:, p.order_steps] += left / seconds
         return rate
 
     @staticmethod

@@ -106,7 +106,7 @@ def plan_target(
     value = np.zeros((len(y), n), dtype=np.float32)
     from_order = from_now = value
     staying = np.zeros(n, dtype=np.float32)
-    first, serving = p.actuation_lag_steps, p.actuation_lag_steps + p.startup_steps
+    first, serving = p.actuation_lag_steps, p.order_steps
     shortest, leads = int(horizon_steps.min()), min(rate_rps.shape[1], int(horizon_steps.max()))
     rows, columns = (np.ascontiguousarray(place.T) for place in late.places(rate_rps[:, :leads], sigma[:, :leads]))
     # What there is until the order takes effect costs every plan the same.
