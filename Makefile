@@ -15,12 +15,13 @@ help:
 	@echo "make docs    writes docs/configuration.md and docs/develop/layers.svg from the code"
 	@echo "make images  builds both images and tries them, with Docker or Podman"
 
+# Not compiled beforehand: Python does it for what is imported, a small part of all that is installed.
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("scalepilot needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[train,serve,operate,optuna,sb3,atari,classic-control,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt --editable '.[train,serve,operate,optuna,sb3,atari,classic-control,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP)

@@ -63,6 +63,13 @@ def _shared(name: str) -> Path:
     return folder
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where the slow tests alone are asked for, a module that has none is not imported, by none of the processes."""
+    if not config.option.markexpr.startswith("slow and ") or collection_path.suffix != ".py":
+        return None
+    return True if b"mark.slow" not in collection_path.read_bytes() else None
+
+
 @pytest.fixture(scope="session")
 def repo() -> Path:
     """The repository's root."""
