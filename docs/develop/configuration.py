@@ -15,10 +15,22 @@ from scalepilot.operate.targets import KINDS
 from scalepilot.operate.targets.file import FileSettings
 from scalepilot.operate.targets.kubernetes.settings import KubernetesSettings
 from scalepilot.operate.targets.none import NoneSettings
+from scalepilot.operate.targets.openfaas import OpenFaaSSettings
 from scalepilot.operate.targets.ray_serve import RayServeSettings
+from scalepilot.operate.targets.redis_farm import RedisFarmSettings
+from scalepilot.operate.targets.workers import CommandWorkersSettings, FunctionWorkersSettings
+from scalepilot.operate.telemetry.redis import RedisTelemetrySettings
 from scalepilot.operate.telemetry.settings import json_schema as prometheus_schema
 
-TARGETS = {"kubernetes": KubernetesSettings, "ray_serve": RayServeSettings, "file": FileSettings, "none": NoneSettings}
+TARGETS = {
+    "kubernetes": KubernetesSettings,
+    "ray_serve": RayServeSettings,
+    "openfaas": OpenFaaSSettings,
+    "redis_farm": RedisFarmSettings,
+    "file": FileSettings,
+    "none": NoneSettings,
+}
+WORKERS = {"openfaas": FunctionWorkersSettings, "command": CommandWorkersSettings}
 
 if TARGETS.keys() != KINDS.keys():
     raise SystemExit(f"docs/develop/configuration.py: TARGETS lacks {sorted(KINDS.keys() - TARGETS.keys())}")
@@ -32,11 +44,14 @@ def schemas() -> dict[str, dict[str, Any]]:
         "The study": study_schema(),
         "Operating": operate_schema(),
         "Telemetry of kind prometheus": prometheus_schema(),
-        **{
-            f"Target of kind {kind}": TypeAdapter(settings).json_schema(schema_generator=Described)
-            for kind, settings in TARGETS.items()
-        },
+        "Telemetry of kind redis": _schema(RedisTelemetrySettings),
+        **{f"Target of kind {kind}": _schema(settings) for kind, settings in TARGETS.items()},
+        **{f"Workers of kind {kind}, of a redis_farm": _schema(settings) for kind, settings in WORKERS.items()},
     }
+
+
+def _schema(settings: type) -> dict[str, Any]:
+    return TypeAdapter(settings).json_schema(schema_generator=Described)
 
 
 if __name__ == "__main__":

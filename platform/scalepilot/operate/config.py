@@ -93,13 +93,20 @@ def operate_config(values: dict[str, Any], source: str = "config", folder: Path 
         "policy": _placed(folder, config.policy),
         "shadows": tuple(_placed(folder, text) for text in config.shadows),
     }
-    sections = {"target": _beside(folder, config.target, "path"), "telemetry": _beside(folder, config.telemetry, "_file")}
+    sections = {name: _beside(folder, getattr(config, name)) for name in ("target", "telemetry")}
     return replace(config, **placed, **policies, **sections)  # type: ignore[arg-type]
 
 
-def _beside(folder: Path, section: dict[str, Any], ending: str) -> dict[str, Any]:
-    """A section with the files that its keys of this ending name, relative to a folder."""
-    return {k: str(folder / v) if k.endswith(ending) and isinstance(v, str) else v for k, v in section.items()}
+def _beside(folder: Path, section: dict[str, Any]) -> dict[str, Any]:
+    """A section with the files that its keys name (`path`, `…_path`, `…_file`), at any depth, relative to a folder."""
+    placed = {}
+    for key, value in section.items():
+        if isinstance(value, dict):
+            value = _beside(folder, value)
+        elif isinstance(value, str) and key.endswith(("path", "_file")):
+            value = str(folder / value)
+        placed[key] = value
+    return placed
 
 
 def _placed(folder: Path, text: str) -> str:

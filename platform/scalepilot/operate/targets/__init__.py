@@ -16,6 +16,8 @@ KINDS = {
     "file": "scalepilot.operate.targets.file",
     "kubernetes": "scalepilot.operate.targets.kubernetes",
     "ray_serve": "scalepilot.operate.targets.ray_serve",
+    "openfaas": "scalepilot.operate.targets.openfaas",
+    "redis_farm": "scalepilot.operate.targets.redis_farm",
 }
 # written; refused: another wrote first, nothing was changed; forbidden: a right is missing; throttled: asked to come later;
 # unknown: no answer, it may or may not have been done, so that it is read again before anything else is written.

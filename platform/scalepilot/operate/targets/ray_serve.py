@@ -12,19 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-import httpx2
 from pydantic import TypeAdapter
 
 from scalepilot.config import checked
 from scalepilot.config.checks import Section
-from scalepilot.errors import InputError
 from scalepilot.files.ownership import read_own
 from scalepilot.operate.snapshot import Replicas
 from scalepilot.operate.targets import TargetContext, Written
+from scalepilot.operate.targets.door import JsonDoor, is_address, not_written
 
-_SECONDS = 2.0
 _MAX_TOKEN_BYTES = 4096
 _STARTING = ("STARTING", "RECOVERING")
 
@@ -48,29 +46,14 @@ class RayServeSettings(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not _is_address(self.url):
+        if not is_address(self.url):
             raise ValueError(f"url: {self.url!r} is not allowed; allowed: http://HOST:PORT or https://…")
         for key in ("application", "deployment"):
             if not getattr(self, key):
                 raise ValueError(f"{key}: is empty; allowed: its name")
 
 
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.username and parts.port != 0
-    except ValueError:
-        return False
-
-
 _SETTINGS: TypeAdapter[RayServeSettings] = TypeAdapter(RayServeSettings)
-
-
-@dataclass(frozen=True)
-class _Answer:
-    status: int
-    body: Any = None
-    problem: str = ""
 
 
 class RayServeTarget:
@@ -83,7 +66,7 @@ class RayServeTarget:
 
     def __init__(self, settings: RayServeSettings, context: TargetContext) -> None:
         self._settings, self._dry_run = settings, context.dry_run
-        self._client = httpx2.Client(base_url=settings.url, timeout=_SECONDS)
+        self._door = JsonDoor(settings.url, self._authorisation)
 
     @property
     def name(self) -> str:
@@ -115,19 +98,9 @@ class RayServeTarget:
         if before.spec != expected:
             detail = before.problem or f"{before.spec} are asked for, not {expected}"
             return Written("refused", before.spec, detail)
-        answer = self._ask("POST", f"{self._path()}/scale", {"target_num_replicas": replicas})
-        match answer.status:
-            case 200:
-                # Carried out by Serve's next turn; what it makes of it is read then.
-                return Written("written", replicas)
-            case 401 | 403 | 412:
-                return Written("forbidden", detail=answer.problem)
-            case 429:
-                return Written("throttled", detail=answer.problem, retry_after_seconds=1.0)
-            case code if 400 <= code < 500:
-                return Written("refused", detail=answer.problem)
-            case _:
-                return Written("unknown", detail=answer.problem)
+        answer = self._door.ask("POST", f"{self._path()}/scale", {"target_num_replicas": replicas})
+        # Carried out by Serve's next turn; what it makes of it is read then.
+        return Written("written", replicas) if answer.status == 200 else not_written(answer)
 
     def tell(self, reason: str, message: str) -> None:
         """Serve has no place for notes."""
@@ -145,14 +118,14 @@ class RayServeTarget:
 
     def close(self) -> None:
         """Let the connection go."""
-        self._client.close()
+        self._door.close()
 
     def _path(self) -> str:
         application, deployment = (quote(text, safe="") for text in (self._settings.application, self._settings.deployment))
         return f"/api/v1/applications/{application}/deployments/{deployment}"
 
     def _deployment(self) -> tuple[Mapping[str, Any], Mapping[str, Any]] | str:
-        answer = self._ask("GET", "/api/serve/applications/")
+        answer = self._door.ask("GET", "/api/serve/applications/")
         if answer.status != 200 or not isinstance(answer.body, dict):
             return f"ray serve: {answer.problem or 'answered no JSON object'}"
         wanted, name = self._settings, self._settings.application
@@ -165,24 +138,9 @@ class RayServeTarget:
             return f"ray serve: application {name!r} has no deployment {wanted.deployment!r}; there are: {there}"
         return applications[name], deployments[wanted.deployment]
 
-    def _ask(self, method: str, path: str, body: Any = None) -> _Answer:
-        try:
-            headers = {"Authorization": f"Bearer {token}"} if (token := self._token()) else {}
-            answer = self._client.request(method, path, json=body, headers=headers)
-        except InputError as error:
-            return _Answer(0, problem=str(error))
-        except (httpx2.HTTPError, OSError) as error:
-            return _Answer(0, problem=" ".join(f"{type(error).__name__}: {error}".split())[:240])
-        try:
-            found = answer.json()
-        except ValueError:
-            found = None
-        if answer.is_success:
-            return _Answer(answer.status_code, found)
-        said = found.get("error") if isinstance(found, dict) else answer.text
-        return _Answer(
-            answer.status_code, found, " ".join(f"HTTP {answer.status_code}: {said or answer.reason_phrase}".split())[:240]
-        )
+    def _authorisation(self) -> str:
+        token = self._token()
+        return f"Bearer {token}" if token else ""
 
     def _token(self) -> str:
         path = self._settings.token_file

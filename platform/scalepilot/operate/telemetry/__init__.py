@@ -14,6 +14,7 @@ from scalepilot_envs.description import EnvDescription
 KINDS = {
     "prometheus": "scalepilot.operate.telemetry.prometheus",
     "scrape": "scalepilot.operate.telemetry.scrape",
+    "redis": "scalepilot.operate.telemetry.redis",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,14 +17,13 @@ import numpy as np
 
 from scalepilot.config.checks import Section
 from scalepilot.errors import ConfigError, InputError, RunError, printable
-from scalepilot.files.ownership import read_own
+from scalepilot.operate.credentials import secret_line, trusted
 from scalepilot.operate.telemetry.counters import Samples
 
 if TYPE_CHECKING:
     import httpx2
 
 Read = TypeVar("Read")
-_MOST_SECRET_BYTES, _MOST_CA_BYTES = 100_000, 10_000_000
 # As Python's objects it takes some eight times as much.
 _MOST_ANSWER_BYTES = 12_000_000
 # Of a secret: a service account's token is replaced about once an hour, in its file.
@@ -154,7 +154,7 @@ class PrometheusClient:
         # Without TLS there is nothing to load certificates for; redirects are not followed.
         verify: Any = urlsplit(connection.url).scheme == "https"
         if connection.ca_file is not None:
-            verify = _trusting(read_own(connection.ca_file, f"{source}.ca_file", most_bytes=_MOST_CA_BYTES), connection.ca_file)
+            verify = ssl.create_default_context(cadata=trusted(connection.ca_file, f"{source}.ca_file"))
         try:
             # Neither proxies nor .netrc of whoever started us: what is sent where is what the configuration says.
             self._http: httpx2.Client = httpx2.Client(
@@ -265,33 +265,14 @@ class PrometheusClient:
             return known
         header: str | None = None
         if connection.token_file is not None:
-            header = f"Bearer {self._secret(connection.token_file, 'token_file')}"
+            header = f"Bearer {secret_line(connection.token_file, f'{self._source}.token_file')}"
         elif connection.user is not None and connection.password_file is not None:
             import base64
 
-            pair = f"{connection.user}:{self._secret(connection.password_file, 'password_file')}"
+            pair = f"{connection.user}:{secret_line(connection.password_file, f'{self._source}.password_file')}"
             header = f"Basic {base64.b64encode(pair.encode()).decode()}"
         self._authorisation = time.monotonic(), header
         return header
-
-    def _secret(self, path: str, key: str) -> str:
-        data = read_own(path, f"{self._source}.{key}", most_bytes=_MOST_SECRET_BYTES, secret=True)
-        try:
-            text = data.decode("utf-8").strip()
-        except UnicodeDecodeError:
-            text = ""
-        if not text or not text.isprintable():
-            raise InputError(f"{self._source}.{key}: {path}: is not allowed; allowed: one line of text")
-        return text
-
-
-def _trusting(certificates: bytes, path: str) -> Any:
-    import ssl
-
-    try:
-        return ssl.create_default_context(cadata=certificates.decode("ascii"))
-    except (ssl.SSLError, UnicodeDecodeError, ValueError):
-        raise ConfigError(f"ca_file: {path}: holds no certificates; allowed: PEM") from None
 
 
 def _within(response: httpx2.Response, deadline: float, seconds: float) -> bytes:

@@ -1,0 +1,226 @@
+"""A farm of workers on a Redis queue, as the workflow system has it: a worker finishes its task before it goes.
+
+To remove workers, as many orders (SYN) are put into a list. The next workers to be free take one each, say so (ACK) and take no
+further task; only then are they removed. Nothing else ever removes one, so that no task is lost. What was ordered is kept in
+Redis beside the queues, so that a restart knows it. There is no lease: let one process scale a farm.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter
+
+from scalepilot.config import checked
+from scalepilot.config.checks import Between
+from scalepilot.operate.snapshot import Replicas
+from scalepilot.operate.targets import WARNING, TargetContext, TargetError, Written
+from scalepilot.operate.targets.farm_state import Acknowledged, Farm, farm_of, keys_of
+from scalepilot.operate.targets.workers import NotDoneError, Workers, make_workers
+from scalepilot.operate.workflow.connection import Command, RedisDoor, RedisError, RedisSettings
+from scalepilot.operate.workflow.queues import Queues, message, order, payload
+
+# For what is done beside reading: the rest waits for the next moment.
+_TEND_SECONDS, _START_SECONDS = 1.5, 3.0
+_MOST_WORKERS = 10_000
+
+
+@dataclass(frozen=True)
+class RedisFarmSettings(RedisSettings):
+    """Keys of `target` with `kind: redis_farm`.
+
+    Attributes:
+        queues: the lists' names.
+        workers: `kind` (openfaas or command) and what that kind takes: how workers are started.
+        drain_seconds: longest a task may take. An order that a worker took that long ago, and never acknowledged, is given up.
+    """
+
+    queues: Queues = field(default_factory=Queues)
+    workers: Mapping[str, Any] = field(default_factory=dict)
+    drain_seconds: Annotated[float, Between(1, 86_400)] = 300.0
+
+
+_SETTINGS: TypeAdapter[RedisFarmSettings] = TypeAdapter(RedisFarmSettings)
+
+
+class RedisFarmTarget:
+    """The number of workers of one farm.
+
+    Args:
+        settings: which.
+        context: of this process.
+
+    Raises:
+        ConfigError: `workers` holds a key or value that is not allowed.
+        InputError: a secret cannot be read, or is within reach of others.
+    """
+
+    def __init__(self, settings: RedisFarmSettings, context: TargetContext) -> None:
+        self._settings, self._dry_run = settings, context.dry_run
+        self._queues, self._keys = settings.queues, keys_of(settings.queues)
+        self._workers: Workers = make_workers(settings.workers)
+        self._door = RedisDoor(settings, "target")
+
+    @property
+    def name(self) -> str:
+        """By its queue."""
+        return f"workers of {self._queues.worker} in {self._settings.url}"
+
+    def read(self, now: float) -> Replicas:
+        """What there is; workers that have gone are removed, and new ones that are up are called."""
+        try:
+            farm = self._look()
+            problems = [] if self._dry_run else self._tend(farm)
+        except (RedisError, TargetError) as error:
+            return Replicas(None, problem=str(error))
+        ages = farm.starting_ages(time.time())
+        return Replicas(farm.spec, farm.ready, ages, problem="; ".join(problems + farm.problems(time.time()))[:300])
+
+    def write(self, replicas: int, expected: int) -> Written:
+        """Start workers, or order as many to go, if there are still as many as were decided on."""
+        if self._dry_run:
+            return Written("forbidden", detail="dry run: nothing is written")
+        try:
+            farm = self._look()
+        except (RedisError, TargetError) as error:
+            return Written("refused", detail=str(error))
+        if farm.spec != expected:
+            return Written("refused", farm.spec, f"{farm.spec} workers are asked for, not {expected}")
+        try:
+            if replicas < farm.spec:
+                return self._drain(farm.spec - replicas, replicas)
+            return self._grow(farm, replicas)
+        except RedisError as error:
+            return Written("unknown", detail=str(error))
+
+    def _drain(self, count: int, left: int) -> Written:
+        orders = dict(order(time.time()) for _ in range(count))
+        known: list[str | float] = [part for name in orders for part in (name, time.time())]
+        self._door.ask(("HSET", self._keys.orders, *known), ("LPUSH", self._queues.order, *orders.values()))
+        return Written("written", left)
+
+    def _grow(self, farm: Farm, replicas: int) -> Written:
+        # Whoever was to go, and has not heard of it yet, stays.
+        have = farm.spec + self._taken_back(replicas - farm.spec)
+        deadline, called_with = time.monotonic() + _START_SECONDS, payload(self._queues, farm.program_started, {})
+        while have < replicas and time.monotonic() < deadline:
+            name = f"{self._workers.prefix}{secrets.token_hex(4)}"
+            # First, so that one is never called twice.
+            self._door.ask(("HSET", self._keys.workers, name, f"made {time.time()}"))
+            try:
+                self._workers.start(name, called_with)
+            except NotDoneError as error:
+                if error.outcome != "unknown":
+                    self._door.ask(("HDEL", self._keys.workers, name))
+                if have == farm.spec:
+                    return Written(error.outcome, detail=str(error), retry_after_seconds=1.0)
+                return Written("written", have, str(error))
+            have += 1
+        return Written("written", have, "" if have == replicas else f"{have} of {replicas} in {_START_SECONDS:g} s")
+
+    def _taken_back(self, most: int) -> int:
+        """Orders that no worker has taken, up to `most`, are taken back."""
+        (found,) = self._door.ask(("LPOP", self._queues.order, most))
+        names = [message(raw).get("task_id") for raw in found or ()]
+        known = [name for name in names if isinstance(name, str)]
+        if known:
+            self._door.ask(("HDEL", self._keys.orders, *known))
+        return len(known)
+
+    def _look(self) -> Farm:
+        q, keys = self._queues, self._keys
+        asked: list[Command] = [
+            ("HGETALL", keys.orders),
+            ("HGETALL", keys.workers),
+            ("LLEN", q.order),
+            ("LRANGE", q.acknowledged, 0, _MOST_WORKERS),
+            ("LRANGE", q.started or keys.workers + ":none", 0, _MOST_WORKERS),
+            ("GET", keys.program),
+        ]
+        found = self._door.ask(*asked)
+        return farm_of(found, self._workers, self._queues, self._settings.drain_seconds, time.time())
+
+    def _tend(self, farm: Farm) -> list[str]:
+        """Do what workers have asked for by what they say; the problems met."""
+        problems: list[str] = []
+        deadline = time.monotonic() + _TEND_SECONDS
+        now = time.time()
+        self._note_started(farm)
+        for ack in farm.acknowledged:
+            if time.monotonic() > deadline:
+                break
+            try:
+                self._remove(ack, farm, now)
+            except NotDoneError as error:
+                problems.append(str(error))
+        for name in farm.uncalled() if self._workers.are_called else ():
+            if time.monotonic() > deadline:
+                break
+            # First: one that is called twice would have two tasks at a time, and one of them when it is removed.
+            self._door.ask(("HSET", self._keys.workers, name, f"called {now}"))
+            try:
+                self._workers.call(name, payload(self._queues, farm.program_started, {}))
+            except NotDoneError as error:
+                problems.append(str(error))
+                if error.outcome != "unknown":
+                    self._door.ask(("HSET", self._keys.workers, name, f"made {now}"))
+        self._forget(farm, now)
+        return problems
+
+    def _note_started(self, farm: Farm) -> None:
+        for raw, name in farm.start_signals:
+            assert self._queues.started is not None
+            self._door.ask(("HSET", self._keys.workers, name, f"started {time.time()}"), ("LREM", self._queues.started, 1, raw))
+
+    def _remove(self, ack: Acknowledged, farm: Farm, now: float) -> None:
+        if ack.worker in farm.listed:
+            self._workers.remove(ack.worker)
+        done: list[Command] = [("LREM", self._queues.acknowledged, 1, ack.raw)]
+        if ack.order is not None:
+            done.append(("HDEL", self._keys.orders, ack.order))
+        if ack.worker:
+            done.append(("HSET", self._keys.workers, ack.worker, f"gone {now}"))
+        self._door.ask(*done)
+
+    def _forget(self, farm: Farm, now: float) -> None:
+        done: list[Command] = []
+        if names := farm.forgotten(now):
+            done.append(("HDEL", self._keys.workers, *names))
+        if given_up := farm.given_up(now):
+            done.append(("HDEL", self._keys.orders, *given_up))
+        if done:
+            self._door.ask(*done)
+
+    def tell(self, reason: str, message: str) -> None:
+        """A farm has no place for notes."""
+
+    def check(self, *, dry_run: bool) -> list[str]:
+        """Whether Redis and whoever starts workers answer, and what stands out."""
+        try:
+            farm = self._look()
+        except (RedisError, TargetError) as error:
+            return [str(error)]
+        lines = [WARNING + problem for problem in farm.problems(time.time())]
+        if farm.strangers:
+            listed = ", ".join(sorted(farm.strangers)[:3])
+            lines.append(f"{WARNING}{len(farm.strangers)} workers were not started here, and are taken to run: {listed}")
+        return lines
+
+    def close(self) -> None:
+        """Let connections go; orders that were given stand."""
+        self._workers.close()
+        self._door.close()
+
+
+def make(settings: Mapping[str, Any], context: TargetContext) -> RedisFarmTarget:
+    """The target of these settings.
+
+    Raises:
+        ConfigError: a key or value that is not allowed.
+        InputError: a secret cannot be read, or another user could change a command.
+    """
+    return RedisFarmTarget(checked(RedisFarmSettings, _SETTINGS, dict(settings), "target"), context)
