@@ -1,21 +1,20 @@
-"""`scalepilot workload show|import|generate`: what a workload looks like, whether one can be trained on, one to keep."""
+"""`scalepilot workload`: what one looks like, whether it can be trained on, one to keep, and its requests sent to a service."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scalepilot.cli import output, workload_prometheus
-from scalepilot.errors import did_you_mean
+from scalepilot.cli import output, workload_load, workload_prometheus
+from scalepilot.cli.workload_source import described
 
 if TYPE_CHECKING:
-    from scalepilot_envs.workloads import AnyWorkload, Imported, Part, RateSeries, Said
+    from scalepilot_envs.workloads import Imported, Part, RateSeries, Said
 
-HELP = "show a workload, import recorded traffic, or generate a file"
+HELP = "show a workload, import recorded traffic, generate a file, or send its requests"
 _PLOT_ROWS, _LABEL_COLUMNS = 8, 9
 _FEWEST_TO_SPLIT = 4
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -29,7 +28,7 @@ _READING = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `workload`."""
-    what = parser.add_subparsers(dest="what", metavar="show|import|generate", required=True)
+    what = parser.add_subparsers(dest="what", metavar="show|import|generate|replay|locust", required=True)
     showing = what.add_parser("show", help="statistics, split and a plot")
     showing.add_argument("source", metavar="SOURCE", help="experiment YAML, a trace's file, or a kind such as spike")
     importing = what.add_parser("import", help="recognise recorded traffic, check it and print the command that trains on it")
@@ -51,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for command in (showing, importing):
         _add_reading(command)
     workload_prometheus.add_arguments(importing)
+    workload_load.add_arguments(what)
     for command in (showing, importing, generating):
         command.add_argument("--json", action="store_true", help="print JSON")
 
@@ -81,11 +81,12 @@ def _add_reading(command: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show, import or generate."""
+    """Show, import, generate, replay, or write a Locust file."""
     from scalepilot.errors import InputError
 
     try:
-        return {"show": _show, "import": _import, "generate": _generate}[arguments.what](arguments)
+        commands = {"show": _show, "import": _import, "generate": _generate, **workload_load.COMMANDS}
+        return commands[arguments.what](arguments)
     except ValueError as error:
         # Workloads name file, line or key, the value and what is allowed.
         raise InputError(str(error)) from None
@@ -94,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     from scalepilot.errors import InputError
 
-    workload = _described(arguments.source, arguments.set)
+    workload = described(arguments.source, arguments.set)
     if workload is None:
         imported = _read(arguments, Path(arguments.source))
         figures = {"source": arguments.source, "kind": "trace"} | describe(imported.series) | _recognised(imported)
@@ -165,7 +166,7 @@ def _generate(arguments: argparse.Namespace) -> int:
     from scalepilot.errors import InputError
     from scalepilot_envs.workloads import reseeded, write_trace
 
-    workload = _described(arguments.source, arguments.set)
+    workload = described(arguments.source, arguments.set)
     if workload is None:
         raise InputError(
             f"{arguments.source}: is a trace; allowed: a kind or an experiment's YAML (to convert it: workload import)"
@@ -179,33 +180,6 @@ def _generate(arguments: argparse.Namespace) -> int:
     figures = {"source": arguments.source, "kind": workload.kind} | describe(series)
     _report(arguments, figures, series, {"written": str(arguments.out)})
     return 0
-
-
-def _described(source: str, settings: Sequence[str]) -> AnyWorkload | None:
-    """The workload that a kind's name or an experiment's YAML describes; None for a trace's file."""
-    from scalepilot.errors import InputError
-
-    path = Path(source)
-    if path.suffix.lower() in (".yaml", ".yml"):
-        from scalepilot.config import load_config
-
-        return load_config(path, settings).workload
-    if path.suffix or path.exists():
-        if settings:
-            raise InputError(f"--set {settings[0]}: {source} is a trace's file; allowed: with a kind or an experiment's YAML")
-        return None
-
-    from scalepilot.config import config_from_mapping
-    from scalepilot_envs.workloads import WORKLOADS
-
-    if source not in WORKLOADS:
-        hint = did_you_mean(source, WORKLOADS)
-        raise InputError(f"{source}: is neither a file nor a kind; allowed: a file, or {', '.join(WORKLOADS)}{hint}")
-    for setting in settings:
-        if "=" not in setting:
-            raise InputError(f"--set {setting}: allowed: key=value, such as num_steps=500")
-    overrides = [f"workload.{setting.removeprefix('workload.')}" for setting in settings]
-    return config_from_mapping({"workload": {"kind": source}}, overrides, source=source).workload
 
 
 def _read(arguments: argparse.Namespace, path: Path) -> Imported:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,7 +46,7 @@ class StopFlag:
                 raise KeyboardInterrupt
             self.asked = True
             with contextlib.suppress(OSError, ValueError):
-                print(f"\n{self._said}; press Ctrl-C again to stop immediately", flush=True)
+                print(f"\n{self._said}; press Ctrl-C again to stop immediately", file=sys.stderr, flush=True)
             self._then()
             if self._at_once:
                 raise Stopped
