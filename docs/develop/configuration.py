@@ -11,6 +11,10 @@ from scalepilot.config.schema import Described, reference
 from scalepilot.experiments.study.config import json_schema as study_schema
 from scalepilot.experiments.sweep.config import json_schema as sweep_schema
 from scalepilot.operate.config import json_schema as operate_schema
+from scalepilot.operate.feeds import KINDS as FEED_KINDS
+from scalepilot.operate.feeds.external_metrics import ExternalMetricsSettings
+from scalepilot.operate.feeds.keda import KedaSettings
+from scalepilot.operate.feeds.metrics_api import MetricsApiSettings
 from scalepilot.operate.targets import KINDS
 from scalepilot.operate.targets.file import FileSettings
 from scalepilot.operate.targets.kubernetes.settings import KubernetesSettings
@@ -31,9 +35,11 @@ TARGETS = {
     "none": NoneSettings,
 }
 WORKERS = {"openfaas": FunctionWorkersSettings, "command": CommandWorkersSettings}
+FEEDS = {"keda": KedaSettings, "metrics_api": MetricsApiSettings, "external_metrics": ExternalMetricsSettings}
 
-if TARGETS.keys() != KINDS.keys():
-    raise SystemExit(f"docs/develop/configuration.py: TARGETS lacks {sorted(KINDS.keys() - TARGETS.keys())}")
+for name, described, kinds in (("TARGETS", TARGETS, KINDS), ("FEEDS", FEEDS, FEED_KINDS)):
+    if described.keys() != kinds.keys():
+        raise SystemExit(f"docs/develop/configuration.py: {name} lacks {sorted(kinds.keys() - described.keys())}")
 
 
 def schemas() -> dict[str, dict[str, Any]]:
@@ -47,6 +53,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "Telemetry of kind redis": _schema(RedisTelemetrySettings),
         **{f"Target of kind {kind}": _schema(settings) for kind, settings in TARGETS.items()},
         **{f"Workers of kind {kind}, of a redis_farm": _schema(settings) for kind, settings in WORKERS.items()},
+        **{f"Feed of kind {kind}": _schema(settings) for kind, settings in FEEDS.items()},
     }
 
 

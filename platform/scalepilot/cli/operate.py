@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from scalepilot.errors import InputError
 if TYPE_CHECKING:
     from scalepilot.operate.config import OperateConfig, Service
     from scalepilot.operate.controller import Controller
+    from scalepilot.operate.feeds import Feed
     from scalepilot.operate.ledger import Entry
     from scalepilot.operate.targets import Target
     from scalepilot.operate.telemetry import Telemetry
@@ -109,7 +110,7 @@ def _connected(config: OperateConfig, service: Service, *, dry_run: bool) -> Ite
     from scalepilot.operate.telemetry import TelemetryContext, make_telemetry
 
     identity = f"{socket.gethostname()}-{os.getpid()}"
-    context = TargetContext(identity, dry_run, service.interval_seconds)
+    context = TargetContext(identity, dry_run, service.interval_seconds, bool(config.feed))
     telemetry = make_telemetry(config.telemetry, TelemetryContext(service.env, service.deciders.fields))
     try:
         target = make_target(config.target, context)
@@ -123,11 +124,13 @@ def _connected(config: OperateConfig, service: Service, *, dry_run: bool) -> Ite
 
 def _operate(config: OperateConfig, service: Service, arguments: argparse.Namespace) -> int:
     from scalepilot.operate.controller import Controller
+    from scalepilot.operate.feeds import feed_of
     from scalepilot.operate.ledger import Ledger
     from scalepilot.operate.targets import WARNING
     from scalepilot.operate.tick import DECIDED
 
     logging.basicConfig(format="scalepilot operate: %(message)s", level=logging.WARNING)
+    feed = feed_of(config, service.interval_seconds)
     with _connected(config, service, dry_run=arguments.dry_run or arguments.check) as (telemetry, target):
         problems = target.check(dry_run=arguments.dry_run)
         if arguments.check:
@@ -139,18 +142,19 @@ def _operate(config: OperateConfig, service: Service, arguments: argparse.Namesp
             print(f"scalepilot operate: {problem}", file=sys.stderr)
         ledger = Ledger(Path(config.records))
         with ledger.held():
-            controller = Controller(service, telemetry, target, ledger, arguments.dry_run)
+            controller = Controller(service, telemetry, target, ledger, arguments.dry_run, feeds=feed is not None)
             if arguments.once:
                 entry = controller.step()
                 say(entry, as_json=arguments.json)
                 return 0 if entry.record.mode in DECIDED else _UNDECIDED
-            _run(controller, config.listen, ledger.folder, as_json=arguments.json)
+            _run(controller, config.listen, ledger.folder, feed, as_json=arguments.json)
     print("scalepilot operate: stopped", file=sys.stderr)
     return 0
 
 
-def _run(controller: Controller, listen: str | None, records: Path, *, as_json: bool) -> None:
+def _run(controller: Controller, listen: str | None, records: Path, feed: Feed | None, *, as_json: bool) -> None:
     from scalepilot.files.stop import StopFlag
+    from scalepilot.operate.feeds import Offers
     from scalepilot.operate.status import status_server
 
     told = True
@@ -167,9 +171,14 @@ def _run(controller: Controller, listen: str | None, records: Path, *, as_json: 
             print(f"scalepilot operate: no more lines are printed ({error.strerror}); it goes on", file=sys.stderr)
 
     stop = StopFlag("Stopping after this decision")
-    with stop.listening(), status_server(controller, listen) as url:
+    offers = None if feed is None else Offers(controller, feed.max_age_seconds)
+    with ExitStack() as stack:
+        stack.enter_context(stop.listening())
+        url = stack.enter_context(status_server(controller, listen, offers))
         how = " (dry run: nothing is written)" if controller.dry_run else ""
         where = f"; status: {url}/status" if url else ""
+        if feed is not None and offers is not None:
+            where += f"; feed: {stack.enter_context(feed.answering(offers.newest))}"
         print(
             f"{controller.service.policy} runs {controller.target.name}{how} every {controller.interval:g} s;"
             f" records: {records}{where}",

@@ -1,22 +1,49 @@
-"""A small HTTP server in a thread: a controller's door, and the twin's page."""
+"""A small HTTP server in a thread: a controller's door, its feeds, and the twin's page."""
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
+import ssl
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from scalepilot.errors import InputError
+
+Tls = Callable[[], ssl.SSLContext]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    tls: Tls | None = None
+
+    def get_request(self) -> tuple[Any, Any]:
+        """A connection, with TLS around it where that is asked for."""
+        connection, address = super().get_request()
+        if self.tls is None:
+            return connection, address
+        # The handshake waits for its client in that request's own thread, not here where all others come in.
+        return self.tls().wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes away, or that speaks no TLS, is no fault of ours."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 @contextlib.contextmanager
-def answering(handler: type[BaseHTTPRequestHandler], host: str, port: int, name: str) -> Iterator[str]:
+def answering(handler: type[BaseHTTPRequestHandler], host: str, port: int, name: str, tls: Tls | None = None) -> Iterator[str]:
     """Answer for the length of a `with` block.
 
     Args:
-        handler: of each request.
+        handler: of each request. With TLS its `timeout` also bounds the handshake.
         host: an IPv4 address.
         port: 0 for any.
         name: of the thread.
+        tls: gives the context for the next connection, with the certificate of now; None for plain HTTP.
 
     Yields:
         The address, such as http://127.0.0.1:9464.
@@ -24,13 +51,35 @@ def answering(handler: type[BaseHTTPRequestHandler], host: str, port: int, name:
     Raises:
         OSError: the port cannot be had.
     """
-    server = ThreadingHTTPServer((host, port), handler)
-    server.daemon_threads = True
+    server = _Server((host, port), handler)
+    server.tls = tls
     thread = threading.Thread(target=server.serve_forever, name=name, daemon=True)
     thread.start()
     try:
-        yield f"http://{host}:{server.server_address[1]}"
+        yield f"http{'' if tls is None else 's'}://{host}:{server.server_address[1]}"
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def host_and_port(listen: str, key: str) -> tuple[str, int]:
+    """Where a server of the configuration answers.
+
+    Args:
+        listen: HOST:PORT, port 0 for any.
+        key: of the configuration, for messages.
+
+    Raises:
+        InputError: not an IPv4 address and a port.
+    """
+    host, _, port = listen.rpartition(":")
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        if address.version != 4 or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
+            raise ValueError
+    except ValueError:
+        raise InputError(
+            f"{key}: {listen[:80]!r} is not allowed; allowed: an IPv4 address and a port, such as 127.0.0.1:9464"
+        ) from None
+    return str(address), int(port)

@@ -33,6 +33,8 @@ class OperateConfig(Section):
             its own.
         telemetry: `kind` and what that kind takes: where the fields come from.
         target: `kind` and what that kind takes: what is scaled.
+        feed: `kind` and what that kind takes: where an HPA or KEDA reads how many replicas there should be. It then scales, and
+            nothing is written to the target.
         limits: what may be done, and when it may not.
         fallback: rules that decide where the policy gives nothing sound, or a required field is unknown for long: the first that
             needs nothing unknown.
@@ -46,6 +48,7 @@ class OperateConfig(Section):
     service: dict[str, Any] = field(default_factory=dict)
     telemetry: dict[str, Any] = field(default_factory=dict)
     target: dict[str, Any] = field(default_factory=lambda: {"kind": "none"})
+    feed: dict[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     fallback: tuple[str, ...] = ("hpa", "tracking:utilisation=0.7")
     shadows: tuple[str, ...] = ()
@@ -93,7 +96,7 @@ def operate_config(values: dict[str, Any], source: str = "config", folder: Path 
         "policy": _placed(folder, config.policy),
         "shadows": tuple(_placed(folder, text) for text in config.shadows),
     }
-    sections = {name: _beside(folder, getattr(config, name)) for name in ("target", "telemetry")}
+    sections = {name: _beside(folder, getattr(config, name)) for name in ("target", "telemetry", "feed")}
     return replace(config, **placed, **policies, **sections)  # type: ignore[arg-type]
 
 
@@ -168,6 +171,9 @@ def load_service(config: OperateConfig) -> Service:
         limits = config.limits.within(*env.replica_bounds)
     except ValueError as error:
         raise ConfigError(f"limits.{error}") from None
+    if config.feed:
+        # Who reads it scales, which is what it is for.
+        limits = replace(limits, takeover=True)
     deciders = Deciders(policy, fallbacks, shadows, {**_at_rest(env, policy.spec), **config.assume})
     # Of an environment without a unit of time, telemetry says how long a step lasts; it refuses to where there is one.
     seconds = config.telemetry.get("interval_seconds")

@@ -44,6 +44,7 @@ class Controller:
         target: what is scaled.
         ledger: where decisions are written down; None for nowhere.
         dry_run: nothing is written to the target; others may scale it meanwhile.
+        feeds: likewise, but others are told the target, and are to do it.
         clock: Unix seconds.
         pace: the clock's seconds in a second of the wall; 1 but in a trial.
     """
@@ -55,6 +56,7 @@ class Controller:
     dry_run: bool = False
     clock: Callable[[], float] = time.time
     pace: float = 1.0
+    feeds: bool = False
     metrics: Metrics = field(default_factory=Metrics)
     state: TickState = field(default_factory=TickState)
     entries: deque[Entry] = field(default_factory=lambda: deque(maxlen=_SHOWN_DECISIONS))
@@ -118,10 +120,12 @@ class Controller:
         target, spec = record.target, record.snapshot.replicas.spec
         if target is None or spec is None:
             return record, state
-        if target == spec:
-            return replace(record, outcome="same"), state
-        if self.dry_run:
-            return replace(record, outcome="dry run"), state
+        outcome = "same" if target == spec else "dry run" if self.dry_run else "feed" if self.feeds else ""
+        if self.feeds and not self.dry_run:
+            told = situation(record)
+            state = replace(state, offered=(told.time, told.late_share, told.error_share))
+        if outcome:
+            return replace(record, outcome=outcome), state
         now = record.snapshot.time
         if now < self._not_before <= now + 3600.0:
             return replace(record, outcome="throttled", detail=f"for {self._not_before - now:.0f} s more"), state

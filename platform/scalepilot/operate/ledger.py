@@ -169,7 +169,9 @@ def tick_state_from_json(values: Mapping[str, Any]) -> TickState:
         name: {key: np.asarray(column, np.float64) for key, column in memory.items()}
         for name, memory in values["policies"].items()
     }
-    return TickState(**{**values, "guard": state_from_json(values["guard"]), "policies": memories})
+    offered = values.get("offered")
+    read = {"guard": state_from_json(values["guard"]), "policies": memories}
+    return TickState(**{**values, **read, "offered": None if offered is None else tuple(offered)})
 
 
 def sentence(record: Record) -> str:

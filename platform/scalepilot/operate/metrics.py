@@ -39,6 +39,7 @@ class Metrics:
         self._writes = counter("writes", "Writes to the target.", "outcome")
         self._moves = counter("moves", "Replicas asked for, by direction.", "direction")
         self._guard = counter("limited", "Decisions that a limit changed.", "rule")
+        self.feed_answers = counter("feed_answers", "Answers to an autoscaler that reads the target here.", "answer")
         self.missed = counter("missed_decisions", "Grid moments that passed without a decision.")
         self.lost_records = counter("lost_records", "Decisions that could not be written down.")
 
@@ -65,7 +66,7 @@ class Metrics:
         self._ticks.labels(record.mode).inc()
         for rule in {step.rule for step in record.steps}:
             self._guard.labels(rule).inc()
-        if record.outcome not in ("", "same", "dry run"):
+        if record.outcome not in ("", "same", "dry run", "feed"):
             self._writes.labels(record.outcome).inc()
         if record.outcome == "written":
             self._moves.labels(_direction(record)).inc()

@@ -11,8 +11,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from scalepilot.errors import InputError
-from scalepilot.operate.answering import answering
+from scalepilot.operate.answering import answering, host_and_port
 from scalepilot.operate.controller import Controller
+from scalepilot.operate.feeds import Offers
+from scalepilot.operate.snapshot import utc
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _MOST_DECISIONS = 1000
@@ -20,12 +22,13 @@ _REQUEST_SECONDS = 5
 
 
 @contextlib.contextmanager
-def status_server(controller: Controller, listen: str | None) -> Iterator[str]:
+def status_server(controller: Controller, listen: str | None, offers: Offers | None = None) -> Iterator[str]:
     """Answer for the length of a `with` block.
 
     Args:
         controller: whose.
         listen: HOST:PORT, port 0 for any; None for nothing.
+        offers: what /v1/replicas tells; None for nothing.
 
     Yields:
         The address, "" for None.
@@ -36,12 +39,13 @@ def status_server(controller: Controller, listen: str | None) -> Iterator[str]:
     if listen is None:
         yield ""
         return
-    host, port = _address(listen)
+    host, port = host_and_port(listen, "listen")
 
     class Handler(_Handler):
         """With the controller it speaks for."""
 
         shown = controller
+        offered = offers
 
     with contextlib.ExitStack() as stack:
         try:
@@ -52,23 +56,11 @@ def status_server(controller: Controller, listen: str | None) -> Iterator[str]:
         yield url
 
 
-def _address(listen: str) -> tuple[str, int]:
-    host, _, port = listen.rpartition(":")
-    try:
-        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
-        if address.version != 4 or not port.isdecimal() or int(port) > 65_535:
-            raise ValueError
-    except ValueError:
-        raise InputError(
-            f"listen: {listen[:80]!r} is not allowed; allowed: an IPv4 address and a port, such as 127.0.0.1:9464"
-        ) from None
-    return str(address), int(port)
-
-
 class _Handler(BaseHTTPRequestHandler):
     """One request; slow clients are left after some seconds."""
 
     shown: Controller
+    offered: Offers | None
     timeout = _REQUEST_SECONDS
     server_version = "scalepilot"
     sys_version = ""
@@ -88,6 +80,12 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json(422, {"error": f"last: {last[:20]!r} is not allowed; allowed: 1 to {_MOST_DECISIONS}"})
                 return
             self._json(200, [entry.to_json() for entry in list(self.shown.entries)[-int(last) :]])
+        elif parts.path == "/v1/replicas" and self.offered is not None:
+            offer = self.offered.newest()
+            # Nothing that could be taken for a number where there is none.
+            told = {"replicas": offer.replicas} if offer.replicas is not None else {"error": offer.problem}
+            at = {} if offer.decided is None else {"at": utc(offer.decided)}
+            self._json(200 if offer.replicas is not None else 503, {**told, **at})
         elif parts.path == "/healthz":
             self._answer(200, b"ok\n", "text/plain")
         else:

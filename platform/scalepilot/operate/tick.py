@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.operate.guard import GuardState, Limits, Situation, Step, guarded
+from scalepilot.operate.guard import GuardState, Limits, Situation, Step, guarded, moved
 from scalepilot.operate.snapshot import Reading, Snapshot
 from scalepilot.policy import FieldEntry, Policy
 from scalepilot.policy.protocol import Decision, State
@@ -68,6 +68,8 @@ class TickState:
         decided: whether a policy has decided before.
         contested_by: what others have done; "" while nobody has.
         pause: whether a person has paused it here.
+        offered: when a feed told others a target, and the late and error share then: if the replicas have changed since, they
+            have followed it. None where nobody was told any.
     """
 
     guard: GuardState = field(default_factory=GuardState)
@@ -78,6 +80,7 @@ class TickState:
     decided: bool = False
     contested_by: str = ""
     pause: bool = False
+    offered: tuple[float, float | None, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Record:
         steps: what the limits changed.
         target: replicas to ask for; None where nothing may be asked for.
         shadows: name → replicas the others would have wanted.
-        outcome: what became of it: "same", "dry run", or of the write; set by whoever carries it out.
+        outcome: what became of it: "same", "dry run", "feed" (others are told), or of the write; set by whoever carries it out.
         detail: of the outcome, one line.
         milliseconds: phase → how long it took.
     """
@@ -140,6 +143,7 @@ def tick(snapshot: Snapshot, state: TickState, deciders: Deciders, limits: Limit
     state, shadows = _asked_shadows(observation if not missing else None, state, deciders)
     record = replace(record, shadows=shadows)
     spec = snapshot.replicas.spec
+    state = _followed(state, spec)
     if spec is None or mode in _SILENT:
         # The memory of a rule goes on, so that it is right when its turn comes.
         _, state = _ask("policy", deciders.policy, observation if not missing else None, state)
@@ -152,6 +156,17 @@ def tick(snapshot: Snapshot, state: TickState, deciders: Deciders, limits: Limit
     target, steps, guard = guarded(spec if record.wanted is None else record.wanted, now, state.guard, limits)
     state = replace(state, guard=guard, asked=spec, also_asked=None, decided=state.decided or mode in DECIDED)
     return replace(record, target=target, steps=tuple(steps)), state
+
+
+def _followed(state: TickState, spec: int | None) -> TickState:
+    """Others have done what a feed told them: the limits remember it as a move of ours."""
+    if state.offered is None or spec is None:
+        return state
+    guard = state.guard
+    if state.asked is not None:
+        time, late_share, error_share = state.offered
+        guard = moved(guard, Situation(time, state.asked, late_share, error_share), spec)
+    return replace(state, guard=guard, offered=None)
 
 
 def situation(record: Record) -> Situation:

@@ -101,11 +101,13 @@ class TargetContext:
         identity: of this process among others that run the same target.
         dry_run: it must never write, and asks for no leadership.
         interval_seconds: between two decisions.
+        feeds: it must never write, either, but others scale it by what they are told here; one of several processes leads.
     """
 
     identity: str
     dry_run: bool
     interval_seconds: float
+    feeds: bool = False
 
 
 def make_target(settings: Mapping[str, Any], context: TargetContext) -> Target:

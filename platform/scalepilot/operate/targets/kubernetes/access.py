@@ -36,19 +36,21 @@ class Right:
         return f"{self.verb} {plural}{group}{f'/{sub}' if sub else ''}{f' {self.name}' if self.name else ''}"
 
 
-def needed(resource: Resource, lease: str, *, dry_run: bool) -> Iterator[Right]:
-    """The rights to run: eight, two in dry run, and those that show more.
+def needed(resource: Resource, lease: str, *, dry_run: bool, feeds: bool = False) -> Iterator[Right]:
+    """The rights to run: eight, seven with a feed, two in dry run, and those that show more.
 
     Args:
         resource: to scale.
         lease: its name.
         dry_run: nothing is written.
+        feeds: others scale it.
     """
     scale = f"{resource.plural}/scale"
     yield Right("get", resource.group, scale, resource.name)
     yield Right("list", "autoscaling", "horizontalpodautoscalers")
     if not dry_run:
-        yield Right("patch", resource.group, scale, resource.name)
+        if not feeds:
+            yield Right("patch", resource.group, scale, resource.name)
         for verb in ("get", "update"):
             yield Right(verb, "coordination.k8s.io", "leases", lease)
         yield Right("create", "coordination.k8s.io", "leases")
@@ -58,10 +60,10 @@ def needed(resource: Resource, lease: str, *, dry_run: bool) -> Iterator[Right]:
     yield Right("list", "", "pods", loss="how long replicas have been starting is not known")
 
 
-def missing_rights(api: Api, resource: Resource, lease: str, *, dry_run: bool) -> list[str]:
+def missing_rights(api: Api, resource: Resource, lease: str, *, dry_run: bool, feeds: bool = False) -> list[str]:
     """One line for each right that is missing."""
     lines: list[str] = []
-    for right in needed(resource, lease, dry_run=dry_run):
+    for right in needed(resource, lease, dry_run=dry_run, feeds=feeds):
         plural, _, sub = right.resource.partition("/")
         asked = {"namespace": resource.namespace, "verb": right.verb, "group": right.group, "resource": plural}
         asked |= {"subresource": sub} if sub else {}

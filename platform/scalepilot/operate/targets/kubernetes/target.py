@@ -54,7 +54,8 @@ class KubernetesTarget:
         timing: LeaseTiming | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._settings, self._api, self._clock, self._dry_run = settings, api, clock, context.dry_run
+        self._settings, self._api, self._clock = settings, api, clock
+        self._dry_run, self._feeds = context.dry_run, context.feeds
         patience = max(_PATIENCE_INTERVALS * context.interval_seconds, _LEAST_PATIENCE_SECONDS)
         self._lease = Lease(
             api, settings.namespace, settings.lease, context.identity, patience_seconds=patience, timing=timing, clock=clock
@@ -111,8 +112,8 @@ class KubernetesTarget:
 
     def write(self, replicas: int, expected: int) -> Written:
         """Patch its scale, on condition that it is still what was decided on."""
-        if self._dry_run:
-            return Written("forbidden", detail="dry run: nothing is written")
+        if self._dry_run or self._feeds:
+            return Written("forbidden", detail=f"{'dry run' if self._dry_run else 'a feed'}: nothing is written")
         if not self._lease.held():
             return Written("refused", detail=self._lease_problem() or "the lease is not held")
         resource = self._find()
@@ -165,7 +166,7 @@ class KubernetesTarget:
         resource = self._find()
         if isinstance(resource, str):
             return [resource]
-        lines = missing_rights(self._api, resource, self._settings.lease, dry_run=dry_run)
+        lines = missing_rights(self._api, resource, self._settings.lease, dry_run=dry_run, feeds=self._feeds)
         scale = self._api.ask("GET", resource.scale_path)
         if scale.problem:
             return [*lines, f"get {resource.plural}/scale {self._settings.name}: {scale.problem}"]
@@ -181,8 +182,11 @@ class KubernetesTarget:
         self._ask_owners(resource)
         if not self._owners.known:
             lines.append(self._owners.problem)
-        lines += [f"it is scaled by {owner}: remove one of the two" for owner in self._all_owners()]
-        if not dry_run:
+        owners = self._object.claims if self._feeds else self._all_owners()
+        lines += [f"it is scaled by {owner}: remove one of the two" for owner in owners]
+        if self._feeds and self._owners.known and not self._owners.names:
+            lines.append(f"{WARNING}no HPA or ScaledObject scales it yet: nothing follows the feed")
+        if not dry_run and not self._feeds:
             have = _asked_for(scale.body)
             tried = self._patch(resource, have, have, pretend=True)
             if tried.problem and tried.status != 422:
