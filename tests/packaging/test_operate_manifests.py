@@ -63,11 +63,14 @@ def granted(role: Manifest) -> set[tuple[str, str, str, str]]:
     }
 
 
-@pytest.mark.parametrize(("folder", "dry_run"), [("rights", False), ("rights-dry-run", True)])
-def test_a_role_grants_what_is_needed_and_no_more(folder: str, dry_run: bool, config: OperateConfig) -> None:
+@pytest.mark.parametrize(
+    ("folder", "dry_run", "feeds"), [("rights", False, False), ("rights-dry-run", True, False), ("rights-feed", False, True)]
+)
+def test_a_role_grants_what_is_needed_and_no_more(folder: str, dry_run: bool, feeds: bool, config: OperateConfig) -> None:
     chosen = settings(config)
     resource = Resource("apps", "v1", "deployments", "Deployment", chosen.namespace, chosen.name)
-    wanted = {(right.verb, right.group, right.resource, right.name) for right in needed(resource, chosen.lease, dry_run=dry_run)}
+    rights = needed(resource, chosen.lease, dry_run=dry_run, feeds=feeds)
+    wanted = {(right.verb, right.group, right.resource, right.name) for right in rights}
     # Asked about only where there is KEDA.
     assert granted(one("Role", folder)) == wanted | {("list", "keda.sh", "scaledobjects", "")}
     assert kustomization(OPERATE / folder)["namespace"] == chosen.namespace
@@ -83,7 +86,7 @@ def test_there_are_eight_rights_and_none_of_a_dry_run_writes(config: OperateConf
     assert {right.verb for right in needed(resource, chosen.lease, dry_run=True)} == {"get", "list"}
 
 
-@pytest.mark.parametrize("folder", ["rights", "rights-dry-run"])
+@pytest.mark.parametrize("folder", ["rights", "rights-dry-run", "rights-feed"])
 def test_the_rights_are_given_to_the_account_that_the_pod_has(folder: str) -> None:
     binding, account = one("RoleBinding", folder), one("ServiceAccount")["metadata"]["name"]
     subject = {"kind": "ServiceAccount", "name": account, "namespace": kustomization(OPERATE)["namespace"]}

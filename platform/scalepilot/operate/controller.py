@@ -11,11 +11,12 @@ from dataclasses import dataclass, field, replace
 
 from scalepilot.errors import printable
 from scalepilot.operate.config import Service
+from scalepilot.operate.feeds.offer import offer_of
 from scalepilot.operate.guard import moved
 from scalepilot.operate.ledger import Entry, Given, Ledger, sentence
 from scalepilot.operate.metrics import Metrics
 from scalepilot.operate.snapshot import Replicas, Snapshot
-from scalepilot.operate.targets import Target, Written
+from scalepilot.operate.targets import Shares, Target, Written
 from scalepilot.operate.telemetry import Telemetry
 from scalepilot.operate.tick import Mode, Record, TickState, situation, tick
 
@@ -102,6 +103,8 @@ class Controller:
         entry = Entry(record, self.state, self.service.policy, self.dry_run, self.interval, given)
         self._note(record)
         self._put_down(entry)
+        if self.feeds and record.snapshot.replicas.leading and isinstance(self.target, Shares):
+            self.target.share(offer_of(record).line())
         return entry
 
     def _snapshot(self) -> Snapshot:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
+
+from scalepilot.operate.targets import Shares
 
 if TYPE_CHECKING:
     from scalepilot.operate.controller import Controller
+    from scalepilot.operate.tick import Record
 
 # What autoscalers call the number.
 METRIC = "desired-replicas"
@@ -28,15 +33,38 @@ class Offer:
     problem: str = ""
     decided: float | None = None
 
+    def line(self) -> str:
+        """For the other processes of the same target."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
 
 Newest = Callable[[], Offer]
+
+
+def offer_of(record: Record) -> Offer:
+    """What a decision offers."""
+    if record.target is None or record.wanted is None:
+        # What is held is not wanted by anybody: an autoscaler that gets no number holds, too, and shows that it does.
+        return Offer(None, f"{record.mode}: {record.reason}" if record.reason else record.mode, record.snapshot.time)
+    return Offer(record.target, "", record.snapshot.time)
+
+
+def told_by(line: str) -> Offer | None:
+    """What `Offer.line` wrote, if this is it."""
+    try:
+        values = json.loads(line)
+        replicas, decided = values["replicas"], float(values["decided"])
+        sound = replicas is None or (type(replicas) is int and replicas >= 0)
+        return Offer(replicas, str(values["problem"]), decided) if sound and math.isfinite(decided) else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 class Offers:
     """What a controller offers.
 
     Args:
-        controller: whose newest decision it is.
+        controller: whose newest decision it is. Where another process leads, it is that one's, so that all answer alike.
         max_age_seconds: of a decision that is still offered; None for three intervals.
     """
 
@@ -47,24 +75,28 @@ class Offers:
     def newest(self) -> Offer:
         """What there is to tell now."""
         offer = self._newest()
-        self._controller.metrics.feed_answers.labels("replicas" if offer.problem == "" else "unavailable").inc()
+        self._controller.metrics.feed_answers.labels("unavailable" if offer.replicas is None else "replicas").inc()
         return offer
 
     def _newest(self) -> Offer:
-        if self._controller.dry_run:
+        controller = self._controller
+        if controller.dry_run:
             return Offer(None, "dry run: nothing is offered")
-        if not self._controller.entries:
+        if not controller.entries:
             return Offer(None, "no decision yet")
-        record = self._controller.entries[-1].record
-        decided = record.snapshot.time
-        age = self._controller.clock() - decided
+        record = controller.entries[-1].record
+        ours = offer_of(record)
+        if record.mode == "standby" and isinstance(controller.target, Shares) and self._fresh(ours) is ours:
+            return self._fresh(told_by(controller.target.shared()) or ours)
+        return self._fresh(ours)
+
+    def _fresh(self, offer: Offer) -> Offer:
+        assert offer.decided is not None
+        age = self._controller.clock() - offer.decided
         # A clock that was set back makes no decision newer.
-        if abs(age) > self.max_age_seconds:
-            return Offer(None, f"no decision for {age:.0f} s (allowed {self.max_age_seconds:.0f} s)", decided)
-        if record.target is None or record.wanted is None:
-            # What is held is not wanted by anybody: an autoscaler that gets no number holds, too, and shows that it does.
-            return Offer(None, f"{record.mode}: {record.reason}" if record.reason else record.mode, decided)
-        return Offer(record.target, "", decided)
+        if abs(age) <= self.max_age_seconds:
+            return offer
+        return Offer(None, f"no decision for {age:.0f} s (allowed {self.max_age_seconds:.0f} s)", offer.decided)
 
 
-__all__ = ["METRIC", "Newest", "Offer", "Offers"]
+__all__ = ["METRIC", "Newest", "Offer", "Offers", "offer_of", "told_by"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from scalepilot.errors import RunError
 from scalepilot.operate.kinds import made
@@ -93,6 +93,19 @@ class Target(Protocol):
         ...
 
 
+@runtime_checkable
+class Shares(Protocol):
+    """A target of which one of several processes leads, and tells the others a line."""
+
+    def share(self, text: str) -> None:
+        """Tell the others from now on, while this process leads."""
+        ...
+
+    def shared(self) -> str:
+        """What the leader tells, some seconds old; "" for nothing."""
+        ...
+
+
 @dataclass(frozen=True)
 class TargetContext:
     """What a target may need beside its own settings.
@@ -125,4 +138,4 @@ def make_target(settings: Mapping[str, Any], context: TargetContext) -> Target:
     return found
 
 
-__all__ = ["KINDS", "WARNING", "Outcome", "Target", "TargetContext", "TargetError", "Written", "make_target"]
+__all__ = ["KINDS", "WARNING", "Outcome", "Shares", "Target", "TargetContext", "TargetError", "Written", "make_target"]

@@ -16,6 +16,8 @@ from typing import Any
 
 from scalepilot.operate.targets.kubernetes.api import Answer, Api
 
+_SHARED = "scalepilot.io/newest"
+
 
 @dataclass(frozen=True)
 class LeaseTiming:
@@ -59,6 +61,8 @@ class Lease:
         self._api, self._path = api, f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self.name, self.identity = name, f"{identity[:200]}_{secrets.token_hex(4)}"
         self.problem = ""
+        # What this process tells the others with each renewal, while it leads.
+        self.shared = ""
         self._timing, self._clock, self._patience = timing or LeaseTiming(), clock, patience_seconds
         # As last answered; empty where there is none, or it is not known any more.
         self._record: Mapping[str, Any] = {}
@@ -84,6 +88,11 @@ class Lease:
     def holder(self) -> str:
         """Who leads, as far as is known; "" for nobody."""
         return str((self._record.get("spec") or {}).get("holderIdentity") or "")
+
+    @property
+    def told(self) -> str:
+        """What the leader tells the others; "" for nothing."""
+        return str((_meta(self._record).get("annotations") or {}).get(_SHARED) or "")
 
     def attempt(self) -> None:
         """Take it, renew it, or see who has it."""
@@ -141,7 +150,7 @@ class Lease:
         return {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
-            "metadata": record["metadata"],
+            "metadata": _sharing(record["metadata"], "" if release else self.shared),
             "spec": {
                 "holderIdentity": "" if release else self.identity,
                 "leaseDurationSeconds": 1 if release else max(1, round(self._timing.duration_seconds)),
@@ -164,6 +173,16 @@ class Lease:
         if self.held() and self._record:
             self._api.ask("PUT", f"{self._path}/{self.name}", body=self._body(self._record, release=True))
         self._renewed = float("-inf")
+
+
+def _meta(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    return record.get("metadata") or {}
+
+
+def _sharing(meta: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """Metadata with what is told; another's word is not passed on."""
+    kept = {name: value for name, value in (meta.get("annotations") or {}).items() if name != _SHARED}
+    return {**meta, "annotations": kept | ({_SHARED: text} if text else {})}
 
 
 __all__ = ["Lease", "LeaseTiming"]

@@ -161,6 +161,14 @@ class KubernetesTarget:
         if not self._dry_run and resource is not None and self._uid and self._lease.held():
             self._events.tell(resource, self._uid, reason, message)
 
+    def share(self, text: str) -> None:
+        """With the next renewal of the lease."""
+        self._lease.shared = text
+
+    def shared(self) -> str:
+        """With the lease as it was last seen."""
+        return self._lease.told
+
     def check(self, *, dry_run: bool) -> list[str]:
         """Reach it, ask for each right, look who else scales it, and let the server try a write without doing it."""
         resource = self._find()
