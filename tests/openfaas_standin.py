@@ -46,7 +46,7 @@ class Deployed:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     invocations: int = 0
     created: float = field(default_factory=time.time)
-    changed: float = field(default_factory=time.monotonic)
+    changed: float = 0.0
     before: int = 0
 
 
@@ -100,7 +100,7 @@ class Standin:
 
     def available(self, deployed: Deployed) -> int:
         """Replicas that serve: new ones do after a while."""
-        if time.monotonic() - deployed.changed < self.start_seconds:
+        if deployed.changed and time.monotonic() - deployed.changed < self.start_seconds:
             return min(deployed.before, deployed.replicas)
         return deployed.replicas
 
@@ -177,7 +177,7 @@ class Standin:
             return 400, "service and image are required"
         if len(self.functions) >= self.most_functions:
             return 500, f"unable to deploy: no more than {self.most_functions} functions are allowed"
-        self.functions[body["service"]] = Deployed(body)
+        self.functions[body["service"]] = Deployed(body, changed=time.monotonic())
         if body.get("labels", {}).get("works") == "true":
             self.scale(body["service"], 1)
         return 202, None
@@ -209,7 +209,7 @@ def running(standin: Standin, *, collects: bool = True) -> Iterator[Standin]:
     """The gateway answering, and a collector at work; all processes are ended with the block."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+        protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
 
         def _any(self) -> None:
             data = self.rfile.read(int(self.headers.get("Content-Length") or 0))

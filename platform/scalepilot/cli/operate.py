@@ -26,12 +26,15 @@ if TYPE_CHECKING:
     from scalepilot.operate.controller import Controller
     from scalepilot.operate.feeds import Feed
     from scalepilot.operate.ledger import Entry
+    from scalepilot.operate.snapshot import Snapshot
     from scalepilot.operate.targets import Target
     from scalepilot.operate.telemetry import Telemetry
 
 HELP = "run a policy on a live deployment: dry run, limits, and a reason for every decision"
 _WORDS = ("log", "explain", "report")
 _DIFFERENT, _UNDECIDED, _NOT_READY = 1, 1, 2
+# For a field that takes two moments.
+_MOST_WAIT_SECONDS = 60.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -144,6 +147,7 @@ def _operate(config: OperateConfig, service: Service, arguments: argparse.Namesp
         with ledger.held():
             controller = Controller(service, telemetry, target, ledger, arguments.dry_run, feeds=feed is not None)
             if arguments.once:
+                _seen(telemetry, target, service)
                 entry = controller.step()
                 say(entry, as_json=arguments.json)
                 return 0 if entry.record.mode in DECIDED else _UNDECIDED
@@ -188,15 +192,28 @@ def _run(controller: Controller, listen: str | None, records: Path, feed: Feed |
         controller.run(stop, tell)
 
 
+def _seen(telemetry: Telemetry, target: Target, service: Service) -> Snapshot:
+    """What is known; an interval later, where it takes two moments to know a field."""
+    from scalepilot.operate.snapshot import PENDING
+
+    snapshot = telemetry.read(now := time.time(), target.read(now))
+    pending = [name for name, reading in snapshot.readings.items() if reading.problem == PENDING]
+    if not pending:
+        return snapshot
+    seconds = min(service.interval_seconds, _MOST_WAIT_SECONDS)
+    print(f"scalepilot operate: counting for {seconds:g} s: {', '.join(pending)}", file=sys.stderr)
+    time.sleep(seconds)
+    return telemetry.read(now := time.time(), target.read(now))
+
+
 def _check(service: Service, telemetry: Telemetry, target: Target, problems: list[str], *, as_json: bool) -> int:
     """Every field with its value, age, source and verdict, and what stands in the way."""
     from scalepilot.cli.operate_show import rows_of, show_check
     from scalepilot.operate.targets import WARNING
 
-    now = time.time()
-    replicas = target.read(now)
-    snapshot = telemetry.read(now, replicas)
-    advice = telemetry.check(now)
+    snapshot = _seen(telemetry, target, service)
+    replicas = snapshot.replicas
+    advice = telemetry.check(time.time())
     if replicas.problem and replicas.spec is None:
         problems = [replicas.problem, *problems]
     advice += [line.removeprefix(WARNING) for line in problems if line.startswith(WARNING)]

@@ -186,6 +186,9 @@ def sentence(record: Record) -> str:
         parts.append("limits: " + ", ".join(f"{step.rule} {step.before} → {step.after}" for step in record.steps))
     if record.outcome not in ("", "same", "written"):
         parts.append(f"{record.outcome}{f' ({record.detail})' if record.detail else ''}")
+    elif record.outcome == "written":
+        # Less, or more, than was asked for.
+        parts.append(record.detail)
     return "; ".join(part for part in parts if part)
 
 

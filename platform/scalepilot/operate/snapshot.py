@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# A reading's problem where it takes two moments to know it, and this is the first.
+PENDING = "is counted from now on"
+
 
 @dataclass(frozen=True)
 class Reading:

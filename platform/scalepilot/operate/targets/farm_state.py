@@ -10,7 +10,7 @@ from scalepilot.operate.targets.workers import Worker, Workers
 from scalepilot.operate.workflow.queues import STARTED_KEY, Queues, message, started_of
 
 # A worker that was made and is not listed may still come; one that was called and says nothing is told of.
-_COMES_SECONDS, _SILENT_SECONDS = 60.0, 60.0
+_COMES_SECONDS, _SILENT_SECONDS = 15.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Farm:
         program_started: Unix seconds of the start of the program; None where nobody has said so.
         says_started: whether workers say so.
         drain_seconds: how long one may take for its task.
+        now: Unix seconds.
     """
 
     listed: Mapping[str, Worker]
@@ -79,17 +80,18 @@ class Farm:
     def _alive(self) -> list[str]:
         """Workers there are or will be, and that have not gone."""
         gone = {ack.worker for ack in self.acknowledged} | {name for name, (state, _) in self.states.items() if state == "gone"}
-        coming = [
-            name
-            for name, (state, since) in self.states.items()
-            if state == "made" and name not in self.listed and 0 <= self.now - since < _COMES_SECONDS
-        ]
+        coming = [name for name, (state, _) in self.states.items() if state == "made" and name not in self.listed]
         return [name for name in (*self.listed, *coming) if name not in gone]
 
     @property
     def spec(self) -> int:
         """Workers asked for."""
-        return max(0, len(self._alive) - len(self.open_orders))
+        return max(0, self.balance)
+
+    @property
+    def balance(self) -> int:
+        """Workers less orders to go; below zero where workers that were to go have vanished."""
+        return len(self._alive) - len(self.open_orders)
 
     @property
     def _serving(self) -> list[str]:
@@ -107,10 +109,10 @@ class Farm:
         """Workers that take tasks, but for those that were ordered to go."""
         return max(0, min(len(self._serving) - len(self.open_orders), self.spec))
 
-    def starting_ages(self, now: float) -> tuple[float, ...]:
+    def starting_ages(self) -> tuple[float, ...]:
         """Since each worker that does not serve yet was made, the oldest first."""
         serving = set(self._serving)
-        ages = [now - self.states[name][1] for name in self._alive if name not in serving and name in self.states]
+        ages = [self.now - self.states[name][1] for name in self._alive if name not in serving and name in self.states]
         return tuple(sorted((max(0.0, age) for age in ages), reverse=True))
 
     @property
@@ -125,30 +127,32 @@ class Farm:
     def _up(self, name: str) -> bool:
         return name in self.listed and self.listed[name].is_up
 
-    def forgotten(self, now: float) -> list[str]:
-        """Names of workers that are no longer there."""
+    def missing(self) -> list[str]:
+        """Workers that were made a while ago, and never came."""
         return [
-            name
-            for name, (state, since) in self.states.items()
-            if name not in self.listed and (state == "gone" or now - since > _COMES_SECONDS)
+            name for name in self._alive if name not in self.listed and not 0 <= self.now - self.states[name][1] < _COMES_SECONDS
         ]
 
-    def given_up(self, now: float) -> list[str]:
+    def forgotten(self) -> list[str]:
+        """Names of workers that are no longer there."""
+        return [name for name, (state, _) in self.states.items() if name not in self.listed and state != "made"]
+
+    def given_up(self) -> list[str]:
         """Orders that were taken so long ago that whoever took them is not there any more."""
         taken = len(self.open_orders) - self.waiting
         oldest = sorted(self.open_orders, key=lambda name: self.open_orders[name])
-        return [name for name in oldest[: max(0, taken)] if now - self.open_orders[name] > self.drain_seconds]
+        return [name for name in oldest[: max(0, taken)] if self.now - self.open_orders[name] > self.drain_seconds]
 
-    def problems(self, now: float) -> list[str]:
+    def problems(self) -> list[str]:
         """What people should know of, a line each."""
         lines = []
-        if lost := len(self.given_up(now)):
+        if lost := len(self.given_up()):
             lines.append(f"{lost} orders to go were taken more than {self.drain_seconds:g} s ago and never acknowledged")
         begun = {name for _, name in self.start_signals}
         silent = sorted(
             name
             for name, (state, since) in self.states.items()
-            if self.says_started and state == "called" and name not in begun and now - since > _SILENT_SECONDS
+            if self.says_started and state == "called" and name not in begun and self.now - since > _SILENT_SECONDS
         )
         if silent:
             lines.append(f"{len(silent)} workers were called and do not say that they have started: {', '.join(silent[:3])}")

@@ -106,27 +106,29 @@ class OpenFaaSTarget:
         return self._read_back(replicas, expected) if answer.done else not_written(answer)
 
     def _read_back(self, replicas: int, expected: int) -> Written:
-        after = self._function()
-        if isinstance(after, str) or after.replicas != replicas:
+        after = self._gateway.function(self._settings.function)
+        if (isinstance(after, Answer) and after.status) or (isinstance(after, Function) and after.replicas != replicas):
             time.sleep(_SHOWN_SECONDS)
-            after = self._function()
-        if isinstance(after, str):
-            return Written("unknown", detail=f"the gateway has accepted it; what it keeps is unknown: {after}")
+            after = self._gateway.function(self._settings.function)
+        if isinstance(after, Answer):
+            told = self._not_there(after)
+            return Written("unknown", detail=f"the gateway has accepted it; what it keeps is unknown: {told}")
         if after.replicas == replicas or after.replicas is None:
             self._kept = None
             return Written("written", replicas)
         self._kept = replicas, after.replicas
-        changed = after.replicas != expected
-        return Written("written" if changed else "refused", after.replicas, self._told_kept())
+        # That nothing has changed is no write.
+        refused = after.replicas == expected
+        return Written("refused" if refused else "written", after.replicas, self._told_kept() if refused else self._why_kept())
 
     def _told_kept(self) -> str:
-        if self._kept is None:
-            return ""
-        asked, kept = self._kept
-        low, high = COMMUNITY
+        return "" if self._kept is None else f"the gateway keeps {self._kept[1]} of {self._kept[0]} replicas: {self._why_kept()}"
+
+    def _why_kept(self) -> str:
+        assert self._kept is not None
+        (asked, kept), (low, high) = self._kept, COMMUNITY
         clamped = kept == min(max(asked, low), high)
-        why = f"OpenFaaS's community edition allows {low} to {high}" if clamped else "another limit, or another owner"
-        return f"the gateway keeps {kept} of {asked} replicas: {why}"
+        return f"OpenFaaS's community edition allows {low} to {high}" if clamped else "another limit, or another owner"
 
     def tell(self, reason: str, message: str) -> None:
         """OpenFaaS has no place for notes."""

@@ -77,8 +77,7 @@ class RedisFarmTarget:
             problems = [] if self._dry_run else self._tend(farm)
         except (RedisError, TargetError) as error:
             return Replicas(None, problem=str(error))
-        ages = farm.starting_ages(time.time())
-        return Replicas(farm.spec, farm.ready, ages, problem="; ".join(problems + farm.problems(time.time()))[:300])
+        return Replicas(farm.spec, farm.ready, farm.starting_ages(), problem="; ".join(problems + farm.problems())[:300])
 
     def write(self, replicas: int, expected: int) -> Written:
         """Start workers, or order as many to go, if there are still as many as were decided on."""
@@ -105,7 +104,7 @@ class RedisFarmTarget:
 
     def _grow(self, farm: Farm, replicas: int) -> Written:
         # Whoever was to go, and has not heard of it yet, stays.
-        have = farm.spec + self._taken_back(replicas - farm.spec)
+        have = farm.balance + self._taken_back(replicas - farm.balance)
         deadline, called_with = time.monotonic() + _START_SECONDS, payload(self._queues, farm.program_started, {})
         while have < replicas and time.monotonic() < deadline:
             name = f"{self._workers.prefix}{secrets.token_hex(4)}"
@@ -114,18 +113,27 @@ class RedisFarmTarget:
             try:
                 self._workers.start(name, called_with)
             except NotDoneError as error:
-                if error.outcome != "unknown":
+                if error.answered and not self._is_there(name):
                     self._door.ask(("HDEL", self._keys.workers, name))
-                if have == farm.spec:
-                    return Written(error.outcome, detail=str(error), retry_after_seconds=1.0)
-                return Written("written", have, str(error))
+                    if have <= farm.spec:
+                        # An answer, and it is not there: nothing was done.
+                        outcome = "refused" if error.outcome == "unknown" else error.outcome
+                        return Written(outcome, detail=str(error), retry_after_seconds=1.0)
+                    return Written("written", have, str(error))
             have += 1
         return Written("written", have, "" if have == replicas else f"{have} of {replicas} in {_START_SECONDS:g} s")
 
+    def _is_there(self, name: str) -> bool:
+        try:
+            return any(worker.name == name for worker in self._workers.all())
+        except NotDoneError:
+            # It may be: it is asked for again if it does not come.
+            return True
+
     def _taken_back(self, most: int) -> int:
         """Orders that no worker has taken, up to `most`, are taken back."""
-        (found,) = self._door.ask(("LPOP", self._queues.order, most))
-        names = [message(raw).get("task_id") for raw in found or ()]
+        found = self._door.ask(*[("LPOP", self._queues.order)] * most)
+        names = [message(raw).get("task_id") for raw in found]
         known = [name for name in names if isinstance(name, str)]
         if known:
             self._door.ask(("HDEL", self._keys.orders, *known))
@@ -168,7 +176,14 @@ class RedisFarmTarget:
                 problems.append(str(error))
                 if error.outcome != "unknown":
                     self._door.ask(("HSET", self._keys.workers, name, f"made {now}"))
-        self._forget(farm, now)
+        for name in farm.missing():
+            if time.monotonic() > deadline:
+                break
+            try:
+                self._workers.start(name, payload(self._queues, farm.program_started, {}))
+            except NotDoneError as error:
+                problems.append(str(error))
+        self._forget(farm)
         return problems
 
     def _note_started(self, farm: Farm) -> None:
@@ -186,11 +201,11 @@ class RedisFarmTarget:
             done.append(("HSET", self._keys.workers, ack.worker, f"gone {now}"))
         self._door.ask(*done)
 
-    def _forget(self, farm: Farm, now: float) -> None:
+    def _forget(self, farm: Farm) -> None:
         done: list[Command] = []
-        if names := farm.forgotten(now):
+        if names := farm.forgotten():
             done.append(("HDEL", self._keys.workers, *names))
-        if given_up := farm.given_up(now):
+        if given_up := farm.given_up():
             done.append(("HDEL", self._keys.orders, *given_up))
         if done:
             self._door.ask(*done)
@@ -204,7 +219,7 @@ class RedisFarmTarget:
             farm = self._look()
         except (RedisError, TargetError) as error:
             return [str(error)]
-        lines = [WARNING + problem for problem in farm.problems(time.time())]
+        lines = [WARNING + problem for problem in farm.problems()]
         if farm.strangers:
             listed = ", ".join(sorted(farm.strangers)[:3])
             lines.append(f"{WARNING}{len(farm.strangers)} workers were not started here, and are taken to run: {listed}")

@@ -30,11 +30,12 @@ class NotDoneError(TargetError):
     Args:
         message: one line.
         outcome: as of a write.
+        answered: whether whoever was asked has said so.
     """
 
-    def __init__(self, message: str, outcome: Outcome = "unknown") -> None:
+    def __init__(self, message: str, outcome: Outcome = "unknown", *, answered: bool = True) -> None:
         super().__init__(message)
-        self.outcome = outcome
+        self.outcome, self.answered = outcome, answered
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ class FunctionWorkers:
 
     def _done(self, what: str, name: str, answer: Answer) -> None:
         if not answer.done:
-            raise NotDoneError(f"{what} {name}: {answer.problem}", not_written(answer).outcome)
+            raise NotDoneError(f"{what} {name}: {answer.problem}", not_written(answer).outcome, answered=answer.status > 0)
 
     def close(self) -> None:
         """Let the connection go."""
@@ -225,7 +226,7 @@ class CommandWorkers:
                     command, env=environ, stdin=subprocess.DEVNULL, stdout=out, stderr=err, timeout=_COMMAND_SECONDS, check=False
                 ).returncode
             except subprocess.TimeoutExpired:
-                raise NotDoneError(f"{command[0]}: did not end within {_COMMAND_SECONDS:g} s") from None
+                raise NotDoneError(f"{command[0]}: did not end within {_COMMAND_SECONDS:g} s", answered=False) from None
             except OSError as error:
                 raise NotDoneError(f"{command[0]}: {error.strerror}", "forbidden") from None
             if code:

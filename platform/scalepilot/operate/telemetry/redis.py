@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from scalepilot.config import checked
 from scalepilot.errors import ConfigError
-from scalepilot.operate.snapshot import Reading, Replicas, Snapshot
+from scalepilot.operate.snapshot import PENDING, Reading, Replicas, Snapshot
 from scalepilot.operate.telemetry import TelemetryContext
 from scalepilot.operate.telemetry.asking import Asking, Problem
 from scalepilot.operate.workflow.connection import RedisDoor, RedisError, RedisSettings
@@ -100,7 +100,7 @@ class RedisTelemetry:
         self._length = 0
         self._newest: bytes | None = None
         self._read_at: float | None = None
-        self._trouble = "results are counted from the next moment on"
+        self._trouble = PENDING
 
     def read(self, now: float, replicas: Replicas) -> Snapshot:
         """What is known at a moment.
@@ -156,9 +156,9 @@ class RedisTelemetry:
         new = [result_of(one) for one in raw[:most]]
         trouble = ""
         if not follows and seen.started is None and self._read_at is not None:
-            trouble = "results were taken out: they are counted from the next moment on"
+            trouble = "results were taken out: they are counted from now on"
         elif not follows and seen.started is None and length:
-            trouble = "results are counted from the next moment on"
+            trouble = PENDING
         elif None in new:
             trouble = f"{new.count(None)} of {len(new)} new results cannot be read"
         if not follows:
@@ -197,12 +197,16 @@ class RedisTelemetry:
         if seen.enqueued is None:
             told = "is not there, or is no number: put tasks in with LPUSH and INCR"
             return (Reading(None, source, None, told),) * 2
-        before = min(self._counts or [(now, seen.enqueued)], key=lambda at: abs(now - self._window - at[0]))
-        elapsed = now - before[0]
-        if elapsed < (1 - 2 * _JITTER) * self._window:
-            return (Reading(None, source, 0.0, "is counted from now on"),) * 2
-        rate = (seen.enqueued - before[1]) / elapsed
-        return Reading(rate, source, 0.0), Reading(rate * self._window, source, 0.0)
+        least = (1 - 2 * _JITTER) * self._window
+        older = [at for at in self._counts if now - at[0] >= least]
+        if not older:
+            return (Reading(None, source, 0.0, PENDING),) * 2
+        moment, count = min(older, key=lambda at: abs(now - self._window - at[0]))
+        rate = (seen.enqueued - count) / (now - moment)
+        # Moments were missed: what came in one interval is not known.
+        told = f"of the last {now - moment:.0f} s" if now - moment > (1 + 2 * _JITTER) * self._window else ""
+        requests = Reading(rate * self._window, source, 0.0, told, bool(told))
+        return Reading(rate, source, 0.0, told, bool(told)), requests
 
     def _completed(self, now: float, seen: _Seen) -> dict[str, Reading]:
         """Of the results of the last interval."""
