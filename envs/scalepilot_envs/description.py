@@ -16,6 +16,8 @@ from scalepilot_envs.objective import Objective, by_return
 # What says which actions are valid, wherever: a key of the observation or of `info`, of a request; and its fields' first word.
 MASK_KEY = "action_mask"
 _MASK_FIELD = re.compile(rf"{MASK_KEY}_\d+")
+# What environments call what they scale.
+_REPLICAS = ("replicas", "pods", "workers", "instances")
 Columns = Callable[[str], NDArray[np.float64]]
 Signal = Callable[[Columns], NDArray[np.float64]]
 
@@ -194,10 +196,11 @@ class EnvDescription:
 
     @property
     def replica_bounds(self) -> tuple[float, float]:
-        """Fewest and most replicas a target may name; infinite where the environment keeps its bounds to itself."""
-        bounds = (("min_replicas", -np.inf), ("max_replicas", np.inf))
-        low, high = (float(getattr(self.params, name, infinite)) for name, infinite in bounds)
-        return low, high
+        """Fewest and most replicas (pods, workers, instances) a target may name; infinite where the environment says nothing."""
+        words = [word for word in _REPLICAS if hasattr(self.params, f"max_{word}")]
+        if not words:
+            return -np.inf, np.inf
+        return float(getattr(self.params, f"min_{words[0]}", 1)), float(getattr(self.params, f"max_{words[0]}"))
 
 
 def documented(kind: type) -> dict[str, str]:

@@ -6,7 +6,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 
@@ -23,7 +23,11 @@ class EnvEntry:
         vector_entry_point: "module:function" for a native `gymnasium.vector.VectorEnv`.
         summary: one line for a list.
         description: "module:function" for its `EnvDescription`, called with the parameters (a mapping, or None for defaults).
+        is_live: there is one of it, in wall time, and every step acts on something real: nothing is tried out on it, no two of it
+            are stepped side by side, and none can be drawn. Its description is that of the environment it stands in for.
     """
+
+    is_live: ClassVar[bool] = False
 
     env_id: str
     entry_point: str
@@ -39,6 +43,10 @@ class EnvEntry:
     def is_batch_of(self, **arguments: Any) -> bool:
         """Whether environments made with these arguments are stepped in one piece; else one by one."""
         return True
+
+    def step_seconds(self, **arguments: Any) -> float:
+        """Wall time of a step that is live; 0 where it takes as long as its computation."""
+        return 0.0
 
     def maker(self) -> Callable[..., gym.Env[Any, Any]]:
         """The single-environment constructor."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 
 import gymnasium as gym
 
@@ -37,7 +38,8 @@ def find_env(name: str) -> EnvEntry:
     """Look an id up, with or without namespace and module prefix; what gymnasium knows is found, too.
 
     The modules that SCALEPILOT_ENV_MODULES names are imported first where the id is not one of ours; of "module:Id" that module.
-    An id that one of them registers is found as "module:Id": what is stored then says itself what it needs.
+    An id that one of them registers is found as "module:Id": what is stored then says itself what it needs. A module may say more
+    of its environments than gymnasium asks for: `ENVS` there, "module:Id" → `EnvEntry`.
 
     Raises:
         ValueError: unknown, with the nearest known id; or a module cannot be imported.
@@ -55,6 +57,8 @@ def find_env(name: str) -> EnvEntry:
         register_atari()
         if game in gym.registry and gym.spec(game).vector_entry_point is not None:
             return AtariEntry(game, "", "", f"{game}, an Atari game")
+    elif (described := _described(wanted)) is not None:
+        return described
     elif _registered(wanted):
         from scalepilot_envs.foreign import ForeignEntry
 
@@ -77,9 +81,18 @@ def is_own(env_id: str) -> bool:
     return env_id != wanted or wanted.startswith(f"{NAMESPACE}/") or f"{NAMESPACE}/{wanted}" in ENVS
 
 
-def _registered(name: str) -> bool:
-    """Whether gymnasium knows an id, once the module in front of it is imported."""
-    module, env_id = split_id(name)
+def _described(name: str) -> EnvEntry | None:
+    """What the module in front of an id says of it; None where it says nothing, or there is none."""
+    module, _ = split_id(name)
+    if not module:
+        return None
+    _import(module, name)
+    entry = getattr(sys.modules[module], "ENVS", {}).get(name)
+    return entry if isinstance(entry, EnvEntry) else None
+
+
+def _import(module: str, name: str) -> None:
+    """Import what an id needs."""
     if module:
         try:
             importlib.import_module(module)
@@ -92,6 +105,12 @@ def _registered(name: str) -> bool:
             raise ValueError(
                 f"env: {name!r} is not allowed: {module!r} raises {type(error).__name__} when imported: {error}"
             ) from None
+
+
+def _registered(name: str) -> bool:
+    """Whether gymnasium knows an id, once the module in front of it is imported."""
+    module, env_id = split_id(name)
+    _import(module, name)
     if env_id in gym.registry:
         return True
     try:

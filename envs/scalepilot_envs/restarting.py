@@ -11,7 +11,8 @@ import numpy as np
 
 from scalepilot_envs.flat_env import FlatEnv
 
-# In `info`: what failed. The observation beside it is a new episode's first.
+# In `info`: what failed. The observation beside it is a new episode's first. An environment may say so itself of a step that is
+# no transition, such as one whose outcome nobody has measured; its episode is then over.
 ENV_FAILURE = "env_failure"
 # Failures of one environment without a single good step in between.
 FAILURES_IN_A_ROW = 10
@@ -136,6 +137,8 @@ class CheckedEnv(gym.Wrapper[Any, Any, Any, Any]):
                 count = len(answer) if isinstance(answer, tuple) else 1
                 raise _InvalidStepError(f"returned {count} values; allowed: 5, gymnasium's API")
             observation, reward, terminated, truncated, info = answer
+            if ENV_FAILURE in info:
+                raise _InvalidStepError(f"is no transition: {info[ENV_FAILURE]}")
             observation = checked_observation(observation, self.observation_space, self._names)
             return observation, checked_reward(reward), bool(terminated), bool(truncated), info
         except Exception as error:

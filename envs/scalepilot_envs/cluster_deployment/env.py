@@ -48,7 +48,6 @@ from scalepilot_envs.cluster_deployment.measurement import (
     MEMORY,
     NODES,
     NUM_FIELDS,
-    ONE,
     SWAP,
     ZERO,
     measure,
@@ -57,35 +56,15 @@ from scalepilot_envs.cluster_deployment.measurement import (
 from scalepilot_envs.cluster_deployment.params import (
     MAX_LOAD_REQUESTS,
     POD_LOAD_REQUESTS,
-    POD_LOAD_TARGET_SHARE,
     ClusterDeploymentParams,
 )
-from scalepilot_envs.cluster_deployment.reward import (
-    ACTION_STRIDE,
-    CPU_EDGES,
-    DOWN,
-    END_REWARD,
-    LEVELS_STRIDE,
-    MEMORY_EDGES,
-    NUM_ACTIONS,
-    NUM_MEMORY_LEVELS,
-    OVERLOADED_CPU,
-    OVERLOADED_MEMORY,
-    RIGHT_STRIDE,
-    SWAP_EDGE,
-    SWAP_WEIGHT,
-    level,
-    reward_table,
-)
+from scalepilot_envs.cluster_deployment.reward import NUM_ACTIONS, DeploymentReward
 from scalepilot_envs.description import params_from_mapping
 from scalepilot_envs.drawing import MUTED, VERMILION, Canvas, Chart, History, Series, draw_charts
 from scalepilot_envs.episode_metrics import METADATA_KEY, EpisodeMetric, of_moves
 from scalepilot_envs.scaling import ScalingEnv, ScalingVectorEnv, UnitMoveBatch, check_actions
 
 LOAD_WINDOW_STEPS = 10
-# A load that changes by more than this share makes one way to scale right.
-_RISE = 0.1
-MINUS_ONE = np.array(-1.0)
 _EPISODE_METRICS = {"overloaded_steps": EpisodeMetric("overloaded_steps", "last"), **of_moves("change_pods", "pods")}
 
 
@@ -130,7 +109,7 @@ class ClusterDeploymentBatch(UnitMoveBatch):
         self.single_action_space: gym.spaces.Discrete[np.int64] = gym.spaces.Discrete(NUM_ACTIONS)
         self._highest_load_mean = np.float32(self.fields[LOAD_MEAN].high)
         self._moves = self.move_of_action.astype(np.float64)
-        self._rewards, self._index_of_action = reward_table(), np.arange(NUM_ACTIONS) * ACTION_STRIDE
+        self._reward = DeploymentReward(self.params)
         self._least, self._most = np.array(float(self.params.min_pods)), np.array(float(self.params.max_pods))
         self.ready = np.zeros(num_envs)
         self.pods = np.zeros(num_envs)
@@ -266,38 +245,9 @@ class ClusterDeploymentBatch(UnitMoveBatch):
         self, actions: NDArray[Any], load: NDArray[np.float64], fields: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], BoolArray]:
         """Reward and end of the step, from its actions, its load and what was measured."""
-        # Small numbers as long as possible: numpy works on eight times as many at once.
-        cpu_level, memory_level = level(fields[CPU], CPU_EDGES), level(fields[MEMORY], MEMORY_EDGES)
-        levels = cpu_level * NUM_MEMORY_LEVELS
-        levels += memory_level
-        gradient = load - self.load_requests
-        gradient /= np.maximum(self.load_requests, ONE)
-        falls = (gradient < -_RISE).view(np.int8)
-        right = (gradient > _RISE).view(np.int8)
-        right += falls * DOWN
-        ideal = np.ceil(load / (POD_LOAD_REQUESTS * POD_LOAD_TARGET_SHARE))
-        np.minimum(ideal, self._most, out=ideal)
-        np.maximum(ideal, self._least, out=ideal)
-        right *= RIGHT_STRIDE
-        right += (self.pods == ideal).view(np.int8)
-        index = levels.astype(np.int64)
-        index *= LEVELS_STRIDE
-        index += self._index_of_action.take(actions)
-        index += right
-        reward = self._rewards.take(index)
-        swap = fields[SWAP]
-        if swap.any():
-            reward -= SWAP_WEIGHT * swap * (swap > SWAP_EDGE)
-        np.minimum(reward, ONE, out=reward)
-        np.maximum(reward, MINUS_ONE, out=reward)
-        # Swap needs no look of its own: a pod swaps only when its memory is full.
-        overloaded = cpu_level == OVERLOADED_CPU
-        overloaded |= memory_level == OVERLOADED_MEMORY
-        overloaded_steps = self.overloaded_steps + 1.0
-        overloaded_steps *= overloaded
-        self.overloaded_steps = overloaded_steps
-        terminated = overloaded_steps >= self.params.patience
-        np.putmask(reward, terminated, END_REWARD)
+        reward, terminated, self.overloaded_steps = self._reward(
+            actions, load, self.load_requests, self.pods, fields, self.overloaded_steps
+        )
         return reward, terminated
 
     def _load_mean(self) -> NDArray[np.float64]:

@@ -53,13 +53,13 @@ from scalepilot_envs.episode_metrics import METADATA_KEY, EpisodeMetric, of_move
 from scalepilot_envs.function_workflow.description import ACTIONS, EPISODE_STEPS, observation_fields
 from scalepilot_envs.function_workflow.params import MEAN_SERVICE_SECONDS, FunctionWorkflowParams
 from scalepilot_envs.function_workflow.queue import WorkerQueues
+from scalepilot_envs.function_workflow.reward import GOOD_QOS, WorkflowStep, reward_of
 from scalepilot_envs.function_workflow.tasks import Tasks, checked_tasks
 from scalepilot_envs.scaling import ScalingEnv, ScalingVectorEnv, UnitMoveBatch, check_actions
 from scalepilot_envs.workloads import Phase, PhasesWorkload
 from scalepilot_envs.workloads.phases import DEFAULT_PHASES
 
 _EMPTY_SOJOURN_SECONDS, _EMPTY_QOS = MEAN_SERVICE_SECONDS, 1.0
-_GOOD_QOS, _FULL_QUEUE, _SHORT_QUEUE, _AMPLE_WORKERS, _MOST_PENDING = 0.95, 30.0, 8, 14, 30
 _EPISODE_METRICS = {
     "on_time_share": EpisodeMetric("final_qos", "last"),
     "queue_requests": EpisodeMetric("queue"),
@@ -245,26 +245,8 @@ class FunctionWorkflowBatch(UnitMoveBatch):
 
     def _reward(self, change: NDArray[np.int64], terminated: BoolArray, truncated: BoolArray) -> NDArray[np.float64]:
         pending = self.tasks.arrived[self._envs, self.step_index] - self.completed
-        reward = np.zeros(self.num_envs)
-        reward -= self.params.worker_price * self.workers
-        if self.params.reward == "late_tasks":
-            reward -= self.late_in_step + pending * truncated
-        else:
-            reward += self._source_reward(change, pending, terminated, truncated)
-        return reward
-
-    def _source_reward(
-        self, change: NDArray[np.int64], pending: NDArray[np.int64], terminated: BoolArray, truncated: BoolArray
-    ) -> NDArray[np.float64]:
-        qos, load = self.qos, self.queue / _FULL_QUEUE
-        good = qos >= _GOOD_QOS
-        overloaded = (load > 1) | ~good
-        excess = np.maximum(0.0, load - 1)
-        idle = np.maximum(0, self.workers - _AMPLE_WORKERS) * ((self.queue <= _SHORT_QUEUE) & good)
-        reward: NDArray[np.float64] = 36 * (qos - _GOOD_QOS) - 2.5 * excess * excess - 0.05 * idle - 0.08 * np.abs(change)
-        reward += 5.5 * ((change > 0) & overloaded) + 0.1 * ((change < 0) & ~overloaded) + 3.6 * (good & (load <= 0.5))
-        reward += 8 * terminated - 2 * np.minimum(pending, _MOST_PENDING) * truncated
-        return reward
+        step = WorkflowStep(self.qos, self.queue, self.workers, change, pending, self.late_in_step, terminated, truncated)
+        return reward_of(self.params, step)
 
     def _observation(self) -> NDArray[np.float32]:
         """(num_envs, 9) float32, clipped to the bounds."""
@@ -302,7 +284,7 @@ class FunctionWorkflowBatch(UnitMoveBatch):
             Chart([Series("arrivals", arrivals), Series("workers' capacity", capacity)], "tasks/s"),
             Chart([Series("workers", workers)], ""),
             Chart([Series("queue", queue)], "tasks"),
-            Chart([Series("quality of service", 100 * qos)], "%", high=100.0, band=(100 * _GOOD_QOS, 100.0)),
+            Chart([Series("quality of service", 100 * qos)], "%", high=100.0, band=(100 * GOOD_QOS, 100.0)),
         ]
         draw_charts(canvas, charts, num_steps=self.episode_steps, step=int(self.step_index[index]))
         return canvas.array()

@@ -16,6 +16,8 @@ from scalepilot_envs.registration import MODULE_PREFIX, NAMESPACE, find_env, is_
 from scalepilot_envs.workloads import Workload
 
 AUTOSCALE = "Autoscale-v0"
+# Where the environments are that this package adds to those of `scalepilot_envs`: they lie above the configuration.
+_MODULES = {"LiveScaling-v0": "scalepilot.operate.live"}
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class OtherEnvConfig(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.id in _MODULES:
+            object.__setattr__(self, "id", f"{_MODULES[self.id]}:{self.id}")
         _check_modules(self.id, *wrapper_names(self.wrappers))
         try:
             entry = find_env(self.id)
@@ -109,12 +113,15 @@ class OtherEnvConfig(Section):
             _ = self.description
         except (TypeError, ValueError) as error:
             message = str(error)
-            raise ValueError(message if message.startswith(("params.", "id: ", "wrappers.")) else f"params.{message}") from None
+            raise ValueError(
+                message if message.startswith(("params.", "id: ", "wrappers.", "options.")) else f"params.{message}"
+            ) from None
         # The environment itself says what is wrong with an option.
         try:
             entry.maker()(**self.arguments)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"options: {str(error).removeprefix('options.')}") from None
+            message = str(error)
+            raise ValueError(message if message.startswith("options.") else f"options: {message}") from None
 
     @property
     def description(self) -> EnvDescription:

@@ -19,8 +19,11 @@ from scalepilot.config.running import CheckpointsConfig, EvaluationConfig, Resou
 from scalepilot.config.sections import LearningConfig
 from scalepilot.config.trainable import check_trainable
 from scalepilot.errors import ConfigError
+from scalepilot_envs.registration import find_env
 from scalepilot_envs.workloads import AnyWorkload, DiurnalWorkload
 
+# On a live environment: episodes of a validation or test, and steps that may be waited beside those of a rollout.
+_MOST_LIVE_EPISODES, _LIVE_WAITS = 20, 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _Config = TypeVar("_Config")
 
@@ -89,6 +92,37 @@ class ExperimentConfig(Section):
         if not self.env.takes_workload:
             check_trainable(self.algorithm, self.engine, self.env.description, getattr(self.learning, "cnn", None))
         self._check_shares()
+        if not self.env.takes_workload and find_env(self.env.id).is_live:
+            self._check_live()
+
+    def _check_live(self) -> None:
+        """Refuse what would step one deployment side by side, or for days on end."""
+        section, learning, resources = ALGORITHMS[self.algorithm].section, self.learning, self.resources
+        for name, value, allowed in (
+            (f"{section}.num_envs", learning.num_envs, 1),
+            ("resources.num_env_runners", resources.num_env_runners, 0),
+        ):
+            if value != allowed:
+                raise ValueError(
+                    f"{name}: {value} is not allowed on {self.env.id}; allowed: {allowed}, as there is one deployment"
+                )
+        if self.engine != "rllib":
+            raise ValueError(f"engine: {self.engine} is not allowed on {self.env.id}; allowed: rllib")
+        for name in ("validation_episodes", "test_episodes"):
+            count = getattr(self.evaluation, name)
+            if count > _MOST_LIVE_EPISODES:
+                raise ValueError(
+                    f"evaluation.{name}: {count} is not allowed on {self.env.id}, where each takes its whole time; allowed: up to"
+                    f" {_MOST_LIVE_EPISODES}"
+                )
+        # The first step of an episode may wait for a while until everything is known.
+        steps = (learning.rollout_size if ALGORITHMS[self.algorithm].needs_ray else 1) + _LIVE_WAITS
+        needed = steps * find_env(self.env.id).step_seconds(**self.env.arguments)
+        if needed > resources.env_timeout_seconds:
+            raise ValueError(
+                f"resources.env_timeout_seconds: {resources.env_timeout_seconds:g} is too short on {self.env.id}, where a rollout"
+                f" may take {needed:g} s; allowed: from {needed:g}"
+            )
 
     def _check_shares(self) -> None:
         """Refuse what env runners and learners cannot share equally."""

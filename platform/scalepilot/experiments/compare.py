@@ -13,7 +13,7 @@ from scalepilot.evaluate.baselines import USUAL, baseline_names, find_rules, rul
 from scalepilot.evaluate.evaluation import LineupRow, OptimumOptions, evaluate_lineups, with_references
 from scalepilot.evaluate.lineup import Gathered
 from scalepilot.evaluate.suite import SuiteComparison, compare_suite
-from scalepilot.simulate import CellStore, Executor, Scenario, scenario_name, scenario_of
+from scalepilot.simulate import CellStore, Executor, Scenario, SerialExecutor, scenario_name, scenario_of
 from scalepilot.simulate.workload_data import workload_name
 from scalepilot_envs.registration import find_env, same_id
 from scalepilot_envs.workloads import WORKLOADS
@@ -169,6 +169,9 @@ def run_comparison(
         store: where finished cells are kept.
         cache: folder of tuned rules and optima found before; None keeps nothing.
     """
+    if any(scenario.is_live for scenario in on):
+        # There is one deployment.
+        executor = SerialExecutor()
     usual = USUAL if on[0].traffic is not None else ("all",)
     names = baseline_names(usual if baselines is None else baselines, on[0])
     others = [name for name in names if name not in gathered.rules]

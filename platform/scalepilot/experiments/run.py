@@ -82,7 +82,7 @@ def _run(
     if resume:
         _check_stored(folder, config)
     task = Task(config)
-    check_environment(task.description.env_id, task.training_arguments())
+    check_environment(task.env_id, task.training_arguments())
     check_tracking(config.tracking)
     parent = None if init is None else load_parent(init, config.algorithm)
     if parent is not None and init is not None:
@@ -161,7 +161,7 @@ def evaluate_run(
         optima: folder of plans of the optimum made before.
     """
     policy, evaluation, scenario = load_policy(folder.policy), task.config.evaluation, task.scenario
-    here = alone or _test_steps(scenario.test, folder) < _WORTH_PROCESSES
+    here = alone or task.is_live or _test_steps(scenario.test, folder) < _WORTH_PROCESSES
     with contextlib.nullcontext(SerialExecutor()) if here else ProcessExecutor(usable_cores()) as executor:
         comparison = evaluate(
             scenario,

@@ -80,6 +80,26 @@ def at_once() -> Iterator[None]:
         flag._at_once -= 1
 
 
+@contextlib.contextmanager
+def in_one_piece() -> Iterator[None]:
+    """Within `at_once`, a signal waits for the end of this block: what acts on something real is not interrupted half way.
+
+    Raises:
+        Stopped: at the end, where a signal came meanwhile.
+    """
+    flag = StopFlag.current
+    if flag is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    depth, flag._at_once = flag._at_once, 0
+    try:
+        yield
+    finally:
+        flag._at_once = depth
+    if depth:
+        check_stop()
+
+
 def stop_asked() -> bool:
     """Whether a signal has asked this process for the end."""
     return StopFlag.current is not None and StopFlag.current.asked

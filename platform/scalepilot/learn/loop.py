@@ -363,7 +363,7 @@ class TrainingLoop:
         """
         if self.best is None:
             return
-        observations = parity_observations(self.task, self.spec.env_id, _PARITY_OBSERVATIONS)
+        observations = parity_observations(self.task, self.task.env_id, _PARITY_OBSERVATIONS)
         for folder, snapshot, env_steps, value in (
             (self.folder.policy, self.best, self.best_env_steps, self.best_value),
             (self.folder.policy_final, self.trainer.snapshot(), self.env_steps, self.last_value),

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from scalepilot.errors import InputError
+from scalepilot_envs.entry import EnvEntry
 from scalepilot_envs.flat_env import FlatSpaces, valid_actions
 from scalepilot_envs.foreign import ForeignEntry
 from scalepilot_envs.registration import find_env
@@ -30,6 +31,10 @@ def check_environment(env_id: str, arguments: Mapping[str, Any], *, time_limit_s
     Raises:
         InputError: naming the environment and what is wrong: too few values, another shape or dtype, NaN, an exception, a hang.
     """
+    entry = find_env(env_id)
+    if entry.is_live:
+        _look_at_live(entry, arguments)
+        return
     problem: list[str] = []
 
     def look() -> None:
@@ -87,6 +92,17 @@ def _problems(env_id: str, arguments: Mapping[str, Any], seed: int) -> list[str]
             info = answer[1]
     env.close()
     return []
+
+
+def _look_at_live(entry: EnvEntry, arguments: Mapping[str, Any]) -> None:
+    """Only a reset: a random step would act on something real."""
+    env: Any = entry.maker()(**arguments)
+    try:
+        problem = _observation_problem("reset()", env.reset()[0], env.observation_space)
+    finally:
+        env.close()
+    if problem:
+        raise InputError(f"env {entry.env_id}: {problem}")
 
 
 def _random_action(env: Any, flat: FlatSpaces, observation: Any, info: Mapping[str, Any], rng: np.random.Generator) -> Any:

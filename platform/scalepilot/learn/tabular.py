@@ -98,7 +98,7 @@ class TabularTrainer:
             self.traces = Traces(s.num_envs, s.gamma * s.trace_decay, s.trace_threshold) if self.has_traces else None
         except ValueError as error:
             raise ConfigError(f"tabular.{error}") from None
-        env = find_env(task.description.env_id).vector_maker()(num_envs=s.num_envs, **task.training_arguments())
+        env = find_env(task.env_id).vector_maker()(num_envs=s.num_envs, **task.training_arguments())
         mode = env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP)
         if mode != AutoresetMode.NEXT_STEP:
             raise ConfigError(f"env.id: {config.env.id} resets {mode}; allowed: {AutoresetMode.NEXT_STEP}")

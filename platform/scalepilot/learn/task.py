@@ -73,6 +73,16 @@ class Task:
         self.objective = self.scenario.objective
 
     @property
+    def env_id(self) -> str:
+        """Of what is stepped; a live environment's policies are made for the one that it stands in for, `description`'s."""
+        return find_env(self.config.env.id).env_id
+
+    @property
+    def is_live(self) -> bool:
+        """Whether every step acts on something real."""
+        return find_env(self.config.env.id).is_live
+
+    @property
     def value_label(self) -> str:
         """What `Measured.value` is called beside a progress bar."""
         return f"validation {self.objective.short_label}"
@@ -95,7 +105,7 @@ class Task:
         """Where one integer is the whole observation (but for the mask), how many there are."""
         if self.description.num_states is not None or len(self.description.fields) > 1:
             return self.description.num_states
-        space = find_env(self.description.env_id).maker()(**self.training_arguments()).observation_space
+        space = find_env(self.env_id).maker()(**self.training_arguments()).observation_space
         return int(space.n) if hasattr(space, "n") else None
 
     def measure(self, policy: Policy) -> Measured:
@@ -115,7 +125,7 @@ class Task:
 
 
 def parity_observations(task: Task, env_id: str, count: int) -> NDArray[Any]:
-    """Observations for the parity of exports: of random play, or drawn within the fields' bounds where the environment fails.
+    """Observations for the parity of exports: of random play; drawn within the fields' bounds where it fails or is live.
 
     Args:
         task: names the environment and its arguments.
@@ -123,6 +133,8 @@ def parity_observations(task: Task, env_id: str, count: int) -> NDArray[Any]:
         count: a multiple of 25.
     """
     try:
+        if task.is_live:
+            raise EnvironmentFailedError("nothing is tried out on it")
         with at_once(), StepLimit(_PARITY_SECONDS, lambda: EnvironmentFailedError("hangs")) as clock:
             clock.step()
             return sample_observations(task, env_id, count)

@@ -155,6 +155,17 @@ def load_service(config: OperateConfig) -> Service:
     policy, env = _policy(config.policy, config.service)
     if "total_replicas" not in env.signals:
         raise InputError(f"{config.policy}: scales nothing ({env.env_id} has no replicas); allowed: policies that do")
+    return service_of(config, policy, env)
+
+
+def service_of(config: OperateConfig, policy: Policy, env: EnvDescription) -> Service:
+    """A policy, and everything else that a configuration says of it; see `load_service`.
+
+    Args:
+        config: whose `policy` and `service` are not looked at.
+        policy: that decides.
+        env: what it was made for.
+    """
     fallbacks = [_rule(text, env, "fallback") for text in config.fallback]
     shadows: dict[str, Policy] = {}
     for text in config.shadows:

@@ -90,7 +90,10 @@ class Controller:
     def step(self) -> Entry:
         """Read, decide, write, and write it down. Whatever fails outside is in the record, and raises nothing."""
         began = time.perf_counter()
-        snapshot = self._snapshot()
+        return self.decide(self.look(), time.perf_counter() - began)
+
+    def decide(self, snapshot: Snapshot, read_seconds: float = 0.0) -> Entry:
+        """Decide on a snapshot, write, and write it down; see `step`."""
         read = time.perf_counter()
         with self._asked_state:
             given = Given.of(self.state)
@@ -98,7 +101,7 @@ class Controller:
             decided = time.perf_counter()
             record, self.state = self._carried_out(record, state)
         done = time.perf_counter()
-        phases = {"read": read - began, "decide": decided - read, "write": done - decided}
+        phases = {"read": read_seconds, "decide": decided - read, "write": done - decided}
         record = replace(record, milliseconds={name: round(1000 * seconds, 2) for name, seconds in phases.items()})
         entry = Entry(record, self.state, self.service.policy, self.dry_run, self.interval, given)
         self._note(record)
@@ -107,7 +110,8 @@ class Controller:
             self.target.share(offer_of(record).line())
         return entry
 
-    def _snapshot(self) -> Snapshot:
+    def look(self) -> Snapshot:
+        """What is known now; nothing is written."""
         now = self.clock()
         try:
             replicas = self.target.read(now)

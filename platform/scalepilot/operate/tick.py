@@ -135,7 +135,7 @@ def tick(snapshot: Snapshot, state: TickState, deciders: Deciders, limits: Limit
     Returns:
         The record, its outcome not set yet, and the state for the next decision if nothing is written.
     """
-    values, missing, without = _known(snapshot, deciders, limits, interval)
+    values, missing, without = known(snapshot, deciders, limits, interval)
     state = _with_health(state, missing, snapshot.time)
     mode, reason, state = _mode(snapshot, state, limits, missing, without)
     record = Record(snapshot, mode, reason)
@@ -178,7 +178,7 @@ def situation(record: Record) -> Situation:
     return Situation(record.snapshot.time, spec, late, errors)
 
 
-def _known(
+def known(
     snapshot: Snapshot, deciders: Deciders, limits: Limits, interval: float
 ) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
     """Fields that are known; required ones that are not, and optional ones, each with the reason."""

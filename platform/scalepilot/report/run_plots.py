@@ -47,7 +47,10 @@ _LOOK_SECONDS = 60.0
 
 def can_be_filmed(task: Task) -> bool:
     """Whether the environment can be drawn here; the log says why not."""
-    env_id = task.description.env_id
+    env_id = task.env_id
+    if task.is_live:
+        logger.info("no videos: %s is live", env_id)
+        return False
     try:
         with at_once(), StepLimit(_LOOK_SECONDS, lambda: EnvironmentFailedError("drawing hangs")) as clock:
             clock.step()
@@ -68,7 +71,7 @@ def can_be_filmed(task: Task) -> bool:
 
 def film(task: Task, policy: Policy, path: Path) -> None:
     """Write a video of one greedy episode."""
-    recording = record_episode(policy, task.description.env_id, task.training_arguments(), VIDEO_SEED, film=True)
+    recording = record_episode(policy, task.env_id, task.training_arguments(), VIDEO_SEED, film=True)
     write_bytes(path, gif(recording.frames, recording.frames_per_second))
 
 
@@ -124,7 +127,9 @@ class RunPictures:
     @cached_property
     def recording(self) -> Recording:
         """One greedy episode of it."""
-        return record_episode(self.policy, self.task.description.env_id, self.task.training_arguments(), VIDEO_SEED)
+        if self.task.is_live:
+            raise InputError("the environment is live: no episode is run for a picture")
+        return record_episode(self.policy, self.task.env_id, self.task.training_arguments(), VIDEO_SEED)
 
     def plots(self) -> Iterator[Plot]:
         """Every picture, one after the other; what cannot be drawn says why and ends nothing."""

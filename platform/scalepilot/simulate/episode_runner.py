@@ -225,6 +225,8 @@ class EpisodeRunner:
             self.max_steps = 10_000_000
         elif (declared := arguments.get("max_episode_steps") or self.entry.spec.max_episode_steps) is not None:
             self.max_steps = max(self.max_steps, int(declared))
+        # Of what is live there is one.
+        self._side_by_side = 1 if self.entry.is_live else None
         self.notes = EnvNotes()
         # Attempts in a row without one good step.
         self._bad = 0
@@ -240,14 +242,18 @@ class EpisodeRunner:
                 # Once more what was asked for: a backend that was away may be back. Then what follows from it.
                 given = [seed if attempt < 2 else derived_seed(seed, attempt) or 0 for seed in (first_seed + waiting).tolist()]
                 rng = np.random.default_rng(first_seed if attempt == 0 else (first_seed, attempt))
-                done, round_returns, round_lengths, round_info = self._round(policy, given, rng, clock)
-                at = waiting[done]
+                if self.entry.is_live:
+                    rng = np.random.default_rng((first_seed, attempt, len(waiting)))
+                now = waiting[: self._side_by_side]
+                done, round_returns, round_lengths, round_info = self._round(policy, given[: len(now)], rng, clock)
+                at = now[done]
                 if self.log is not None:
                     self.log.keep(done, at, first_seed + at)
                 returns[at], lengths[at] = round_returns[done], round_lengths[done]
                 for name, column in round_info.items():
                     info.setdefault(name, np.zeros(num_episodes))[at] = column[done]
-                waiting, attempt = waiting[~done], attempt + 1
+                waiting = np.concatenate([now[~done], waiting[len(now) :]])
+                attempt += not done.all() or len(now) == len(given)
                 self._check_hope(attempt, num_episodes, len(waiting))
         columns = {"return": returns, "length": lengths.astype(np.float64), **info}
         return EpisodeResults(numbers, first_seed + numbers, columns, self.notes)

@@ -283,6 +283,11 @@ class Scenario:
         """What decides."""
         return self.test.objective
 
+    @property
+    def is_live(self) -> bool:
+        """Whether every step acts on something real: episodes are then run one after the other."""
+        return isinstance(self.test, SeededEpisodes) and find_env(self.test.env_id).is_live
+
 
 def scenario_name(config: ExperimentConfig) -> str:
     """What an experiment's scenario is called in tables: its workload or its environment."""

@@ -89,7 +89,7 @@ class Sb3Trainer(ABC):
         self.config = config
         section = config.learning
         assert isinstance(section, NetworkConfig)
-        env = make_same_step_env(task.description.env_id, config.learning.num_envs, task.training_arguments())
+        env = make_same_step_env(task.env_id, config.learning.num_envs, task.training_arguments())
         self.env = RowsVecEnv(
             env,
             len(task.description.fields),
