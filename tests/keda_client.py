@@ -74,8 +74,8 @@ def asking(stubs: Stubs, url: str, **reference: str) -> Iterator[Keda]:
         yield Keda(stubs, channel, **reference)
 
 
-def certificate(folder: Path, name: str, signed_by: str = "", *, authority: bool = False) -> None:
-    """NAME.crt and NAME.key for 127.0.0.1 and localhost; of its own, or signed by another in the folder."""
+def certificate(folder: Path, name: str, signed_by: str = "", *, authority: bool = False, host: str = "localhost") -> None:
+    """NAME.crt and NAME.key for a host and 127.0.0.1; of its own, or signed by another in the folder."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -86,7 +86,7 @@ def certificate(folder: Path, name: str, signed_by: str = "", *, authority: bool
     if signed_by:
         issuer = x509.load_pem_x509_certificate((folder / f"{signed_by}.crt").read_bytes()).subject
         signing = serialization.load_pem_private_key((folder / f"{signed_by}.key").read_bytes(), None)  # type: ignore[assignment]
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    names = [x509.DNSName(host), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     now = dt.datetime.now(dt.UTC)
     found = (
         x509.CertificateBuilder()

@@ -119,8 +119,9 @@ def _programs(cache: Path) -> Path:
     with suppress(FileExistsError):
         (folder / "etcd").symlink_to(etcd)
     # Without the controller manager's old second port, which is always the same one: two clusters at once would have one alone.
-    script = (PARTS / "up.sh").read_text().replace("--secure-port=$((P+1))", "--secure-port=$((P+1)) --port=0")
-    assert "--port=0" in script
+    ours = "--secure-port=$((P+1)) --port=0 --horizontal-pod-autoscaler-tolerance=${HPA_TOLERANCE:-0.1}"
+    script = (PARTS / "up.sh").read_text().replace("--secure-port=$((P+1))", ours)
+    assert ours in script
     (cache / "up.sh").write_text(script)
     return cache
 
@@ -135,18 +136,19 @@ def _ports() -> dict[str, str]:
 
 
 @contextmanager
-def running(folder: Path, cache_folder: Path) -> Iterator[Kubernetes]:
+def running(folder: Path, cache_folder: Path, **environment: str) -> Iterator[Kubernetes]:
     """A cluster of its own.
 
     Args:
         folder: for its files; made anew.
         cache_folder: where its programs are kept unpacked.
+        environment: of the script that starts it, such as HPA_TOLERANCE.
     """
     home = _programs(cache_folder)
     try:
         ran = subprocess.run(
             ["bash", str(home / "up.sh"), str(folder)],
-            env={**os.environ, **_ports()},
+            env={**os.environ, **_ports(), **environment},
             stdout=subprocess.DEVNULL,
             stderr=(cache_folder / "up.log").open("w"),
             check=False,
