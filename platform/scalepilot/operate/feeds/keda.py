@@ -24,7 +24,7 @@ from scalepilot.operate.feeds import METRIC, FeedContext, Newest, check_target
 from scalepilot.operate.feeds.certificates import Certificates, check_pair
 from scalepilot.operate.feeds.keda_messages import MESSAGES, METHODS, SERVICE
 
-_START_SECONDS, _STOP_SECONDS = 10.0, 0.2
+_START_SECONDS, _STOP_SECONDS = 30.0, 0.2
 _OPTIONS = [
     # A port that another process has is an error, and not shared with it.
     ("grpc.so_reuseport", 0),
