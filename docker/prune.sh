@@ -2,7 +2,7 @@
 # Takes out of site-packages what no program of ours runs: the libraries' own tests, headers, static archives, and what serves
 # other languages. docker/check.sh proves that training and serving still work.
 #
-#   prune.sh SITE_PACKAGES
+#   prune.sh SITE_PACKAGES [operate]     `operate`: also what only training and serving run
 set -eu
 cd "$1"
 # Ray for Java and C++.
@@ -18,3 +18,9 @@ for package in networkx numpy onnx pandas psutil pyarrow ray scipy sympy; do
   if [ -d "$package" ]; then find "$package" -type d \( -name test -o -name tests \) -prune -exec rm -rf {} +; fi
 done
 find . -name '*.a' -delete
+[ "${2:-}" = operate ] || exit 0
+# ONNX Runtime for C (Python's module has its own copy), and its tools that change networks.
+rm -rf onnxruntime/capi/libonnxruntime.so* onnxruntime/transformers onnxruntime/quantization onnxruntime/tools onnxruntime/datasets
+# For who compiles or types code, and for tests.
+rm -rf numpy/f2py numpy/distutils numpy/typing gymnasium/envs/mujoco gymnasium/envs/box2d
+find . -name '*.pyi' -delete

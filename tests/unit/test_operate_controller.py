@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -15,6 +19,7 @@ from tests.unit.test_operate_tick import HEALTHY, SERVICE, Wants, deciders
 
 from scalepilot.operate.controller import RESUME_SECONDS, Controller
 from scalepilot.operate.ledger import Ledger, read_entries
+from scalepilot.operate.pausing import paused_by_signal
 from scalepilot.operate.replay import replayed
 from scalepilot.operate.snapshot import Reading, Replicas, Snapshot
 from scalepilot.operate.status import status_server
@@ -282,6 +287,44 @@ def test_its_door_shows_everything_and_takes_a_pause_from_this_machine_alone(tmp
         assert bench.step().mode == "paused"
         assert _asked(f"{url}/v1/resume", "POST")[0] == 200
         assert bench.step().mode == "active"
+
+
+def test_its_page_needs_nothing_but_the_controller_and_asks_only_for_what_is_new(tmp_path: Path):
+    bench = Bench(tmp_path, 10.0, 12.0)
+    with status_server(bench.controller, "127.0.0.1:0") as url:
+        with urllib.request.urlopen(f"{url}/", timeout=5) as answer:
+            policy, text = answer.headers["content-security-policy"], answer.read().decode()
+        assert policy.startswith("default-src 'none'; style-src 'sha256-")
+        assert "unsafe" not in policy
+        assert not re.search(r"(src|href)=\"(https?:|//)|@import|url\(", text)
+        assert "{{" not in text
+        first = json.loads(_asked(f"{url}/v1/history")[1])
+        assert (first["rows"], first["interval_seconds"]) == ([], bench.controller.interval)
+        bench.step()
+        bench.step()
+        told = json.loads(_asked(f"{url}/v1/history?since=0")[1])
+        newest = dict(zip(told["columns"], told["rows"][-1], strict=True))
+        assert (len(told["rows"]), newest["target"], newest["mode"], newest["wanted"]) == (2, 12, "active", 12)
+        assert len(json.loads(_asked(f"{url}/v1/history?since={told['rows'][0][0]!r}")[1])["rows"]) == 1
+        assert _asked(f"{url}/v1/history?since=nan")[0] == 422
+        assert _asked(f"{url}/v1/history?since=yesterday")[0] == 422
+
+
+def test_a_signal_pauses_and_the_next_one_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    bench = Bench(tmp_path, 10.0)
+    before = signal.getsignal(signal.SIGUSR1)
+    with paused_by_signal(bench.controller):
+        for paused in (True, False):
+            # Also where a decision is being made.
+            with bench.controller._asked_state:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                time.sleep(0.01)
+            end = time.monotonic() + 5
+            while bench.controller.state.pause is not paused and time.monotonic() < end:
+                time.sleep(0.005)
+            assert bench.step().mode == ("paused" if paused else "active")
+    assert signal.getsignal(signal.SIGUSR1) == before
+    assert "paused by SIGUSR1; another one resumes" in capsys.readouterr().err
 
 
 def test_a_number_in_a_file_is_a_target(tmp_path: Path):

@@ -159,6 +159,7 @@ def _operate(config: OperateConfig, service: Service, arguments: argparse.Namesp
 def _run(controller: Controller, listen: str | None, records: Path, feed: Feed | None, *, as_json: bool) -> None:
     from scalepilot.files.stop import StopFlag
     from scalepilot.operate.feeds import Offers
+    from scalepilot.operate.pausing import paused_by_signal
     from scalepilot.operate.status import status_server
 
     told = True
@@ -178,9 +179,10 @@ def _run(controller: Controller, listen: str | None, records: Path, feed: Feed |
     offers = None if feed is None else Offers(controller, feed.max_age_seconds)
     with ExitStack() as stack:
         stack.enter_context(stop.listening())
+        stack.enter_context(paused_by_signal(controller))
         url = stack.enter_context(status_server(controller, listen, offers))
         how = " (dry run: nothing is written)" if controller.dry_run else ""
-        where = f"; status: {url}/status" if url else ""
+        where = f"; status: {url}/" if url else ""
         if feed is not None and offers is not None:
             where += f"; feed: {stack.enter_context(feed.answering(offers.newest))}"
         print(

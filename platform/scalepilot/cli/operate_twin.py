@@ -48,6 +48,7 @@ def run_twin(config: OperateConfig, service: Service, arguments: argparse.Namesp
     from scalepilot.cli.operate_show import say
     from scalepilot.files.stop import StopFlag
     from scalepilot.operate.ledger import Ledger
+    from scalepilot.operate.pausing import paused_by_signal
     from scalepilot.operate.status import status_server
     from scalepilot.operate.trial import Trial, results, running
 
@@ -63,11 +64,11 @@ def run_twin(config: OperateConfig, service: Service, arguments: argparse.Namesp
     ):
         print(
             f"{service.policy} runs a simulated service at {pace:g} times the speed, {len(rates)} decisions; records:"
-            f" {ledger.folder}; status: {url}/status",
+            f" {ledger.folder}; status: {url}/",
             file=sys.stderr,
             flush=True,
         )
-        with stop.listening():
+        with stop.listening(), paused_by_signal(controller):
             controller.run(lambda: stop() or is_over(), lambda entry: say(entry, as_json=arguments.json))
     _tell(results(service, twin, controller.entries), config.policy, ledger.folder, as_json=arguments.json)
     return 0

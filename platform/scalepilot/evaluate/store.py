@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, StrictFloat, TypeAdapter, ValidationError
 
@@ -100,6 +97,10 @@ def write_evaluation(comparison: Comparison | SuiteComparison, folder: Path) -> 
 
 
 def _parquet(tables: list[Any]) -> bytes:
+    # Imported where they are used: what runs policies live has no Arrow.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     sink = pa.BufferOutputStream()
     # An environment need not report the same numbers under every policy.
     pq.write_table(pa.concat_tables(tables, promote_options="default"), sink)
@@ -176,6 +177,8 @@ def read_evaluation(folder: Path) -> Comparison | SuiteComparison:
     Raises:
         InputError: a file is missing, damaged or not of this form.
     """
+    import pyarrow as pa
+
     stored = read_mapping(folder / SUMMARY_FILE)
     read_summary(folder)
     table = read_table(folder / EPISODES_FILE)
@@ -201,6 +204,8 @@ def read_summary(folder: Path) -> Summary:
 
 def _suite(stored: dict[str, Any], table: Any, playback: Any) -> SuiteComparison:
     """Build from parsed files; whatever does not fit raises."""
+    import pyarrow.compute as pc
+
     comparisons = []
     for workload in stored["workloads"]:
         parts = [None if t is None else t.filter(pc.equal(t["workload"], workload)) for t in (table, playback)]
@@ -315,6 +320,8 @@ def _gaps(stored: Mapping[str, Any]) -> dict[str, GapClosed]:
 
 def _episodes_table(comparison: Comparison) -> Any:
     """One row an episode and policy; of a contender with members, one an episode and member."""
+    import pyarrow as pa
+
     index, towards = comparison.episodes, comparison.gap_reference_values
     parts = []
     for c in comparison.contenders:
@@ -335,6 +342,8 @@ def _episodes_table(comparison: Comparison) -> Any:
 
 
 def _playback_table(comparison: Comparison) -> Any | None:
+    import pyarrow as pa
+
     parts = []
     for c in comparison.contenders:
         if c.playback is not None:

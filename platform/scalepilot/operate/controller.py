@@ -82,6 +82,12 @@ class Controller:
         with self._asked_state:
             self.state = replace(self.state, pause=paused)
 
+    def change_pause(self) -> bool:
+        """Stop scaling, or go on where it is paused; returns whether it is paused now."""
+        with self._asked_state:
+            self.state = replace(self.state, pause=not self.state.pause)
+            return self.state.pause
+
     def acknowledge(self) -> None:
         """Take the replicas as they are, whoever changed them, and go on."""
         with self._asked_state:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
+import math
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -14,10 +15,12 @@ from scalepilot.errors import InputError
 from scalepilot.operate.answering import answering, host_and_port
 from scalepilot.operate.controller import Controller
 from scalepilot.operate.feeds import Offers
+from scalepilot.operate.page import history, page
 from scalepilot.operate.snapshot import utc
 
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _MOST_DECISIONS = 1000
+_ALLOWED = "/, /status, /v1/decisions, /v1/history, /metrics, /healthz"
 _REQUEST_SECONDS = 5
 
 
@@ -70,7 +73,16 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         if not self._own_name():
             return
-        if parts.path == "/metrics":
+        if parts.path == "/":
+            body, policy = page()
+            self._answer(200, body, "text/html; charset=utf-8", policy)
+        elif parts.path == "/v1/history":
+            since = _moment(parse_qs(parts.query).get("since", ["0"])[0])
+            if since is None:
+                self._json(422, {"error": "since: is not allowed; allowed: Unix seconds"})
+                return
+            self._json(200, history(self.shown, since))
+        elif parts.path == "/metrics":
             self._answer(200, self.shown.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
         elif parts.path == "/status":
             self._json(200, status(self.shown))
@@ -89,7 +101,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts.path == "/healthz":
             self._answer(200, b"ok\n", "text/plain")
         else:
-            self._json(404, {"error": f"{parts.path[:80]}: not found; allowed: /status, /v1/decisions, /metrics, /healthz"})
+            self._json(404, {"error": f"{parts.path[:80]}: not found; allowed: {_ALLOWED}"})
 
     def do_POST(self) -> None:
         """What changes something: from this machine alone, and from no web page."""
@@ -120,17 +132,29 @@ class _Handler(BaseHTTPRequestHandler):
     def _json(self, code: int, value: Any) -> None:
         self._answer(code, json.dumps(value, ensure_ascii=False).encode() + b"\n", "application/json")
 
-    def _answer(self, code: int, body: bytes, kind: str) -> None:
+    def _answer(self, code: int, body: bytes, kind: str, policy: str = "default-src 'none'; frame-ancestors 'none'") -> None:
         self.send_response(code)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(body)))
         self.send_header("x-content-type-options", "nosniff")
+        self.send_header("content-security-policy", policy)
+        self.send_header("referrer-policy", "no-referrer")
+        self.send_header("cache-control", "no-store")
         self.end_headers()
         with contextlib.suppress(OSError):
             self.wfile.write(body)
 
     def log_message(self, *arguments: Any) -> None:
         """Say nothing: every decision has its line already."""
+
+
+def _moment(text: str) -> float | None:
+    """Unix seconds; None where it is not a time."""
+    try:
+        value = float(text[:40])
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def status(controller: Controller) -> dict[str, Any]:

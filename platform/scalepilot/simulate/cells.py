@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 import scalepilot.policy
 import scalepilot.simulate.episode_runner as other_simulator
@@ -136,6 +134,10 @@ class CellStore:
         """
         key = cell.key
         if found.steps is not None:
+            # What runs policies and keeps no steps does not need it.
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
             sink = pa.BufferOutputStream()
             table = pa.table(dict(found.steps))
             pq.write_table(table.replace_schema_metadata({_KEY: (key or "").encode()}), sink, compression="zstd")
