@@ -13,7 +13,7 @@ help:
 	@echo "make test-slow   faults, sweeps and long runs: what make test leaves out"
 	@echo "make learn   learning regressions      make bench   published numbers, as JSON in benchmarks/results"
 	@echo "make docs    writes docs/configuration.md and docs/develop/layers.svg from the code"
-	@echo "make images  builds both images and tries them, with Docker or Podman"
+	@echo "make images  builds the images and tries them, with Docker or Podman"
 
 # Not compiled beforehand: Python does it for what is imported, a small part of all that is installed.
 setup: $(STAMP)

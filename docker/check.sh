@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Builds both images and tries what each is for: the train image trains CartPole, the serve image answers for that policy and
-# for a rule, both as an ordinary user with a read-only file system. Needs Docker or Podman; docs/images.md has more.
+# Builds the images and tries what each is for: the train image trains CartPole, the serve image answers for that policy and
+# for a rule, the operate image runs a rule on the twin; all as an ordinary user with a read-only file system. Needs Docker or
+# Podman; docs/images.md has more.
 #
-#   docker/check.sh [train] [serve]       both by default; `serve` alone tries the rule
+#   docker/check.sh [train] [serve] [operate]       all by default; `serve` alone tries the rule
 #
 #   SCALEPILOT_CONTAINER_TOOL   docker or podman (default: the first that works)
 #   SCALEPILOT_BUILD_FLAGS      more flags for every build, split at spaces: --build-arg TORCH=cuda, --no-cache …
@@ -14,7 +15,7 @@
 set -eo pipefail
 cd "$(dirname "$0")/.."
 
-readonly MOST_SERVE_MB=900 MOST_TRAIN_CPU_MB=2000 READY_SECONDS=120 ENV_STEPS=20000
+readonly MOST_SERVE_MB=900 MOST_OPERATE_MB=200 MOST_TRAIN_CPU_MB=2000 READY_SECONDS=120 ENV_STEPS=20000
 readonly OURS="scalepilot-check-$$"
 readonly TAG=${SCALEPILOT_TAG:-0.1.0}
 read -ra build_flags <<<"${SCALEPILOT_BUILD_FLAGS:-}"
@@ -55,11 +56,16 @@ build() {
   "$tool" build "${format[@]}" "${build_flags[@]}" -f "docker/$name.Dockerfile" -t "scalepilot-$name:$TAG" .
 }
 
-check_image() {
-  local name=$1 most_mb=$2 image="scalepilot-$1:$TAG" mb user
+check_size() {
+  local name=$1 most_mb=$2 image="scalepilot-$1:$TAG" mb
   mb=$(($("$tool" image inspect --format '{{.Size}}' "$image") / 1000000))
   if [ -n "$most_mb" ] && [ "$mb" -gt "$most_mb" ]; then fail "$name: $mb MB; allowed: at most $most_mb"; fi
   ok "$name: $mb MB${most_mb:+ of $most_mb}"
+}
+
+check_image() {
+  local name=$1 user
+  check_size "$@"
   user=$(run_in "scalepilot-$name" -- id -u)
   [ "$user" = 1000 ] || fail "$name: runs as user $user; allowed: 1000"
   # shellcheck disable=SC2016 # for the shell in there
@@ -131,15 +137,47 @@ assert haproxy_binary() is not None and not any(find_spec(name) for name in ("to
   local code
   code=$("$tool" inspect --format '{{.State.ExitCode}}' "$OURS")
   [ "$code" = 0 ] || { "$tool" logs "$OURS" >&2; fail "serve: exit code $code after SIGTERM; allowed: 0"; }
+  "$tool" rm --force --volumes "$OURS" >/dev/null
   ok "serve: drained and ended with exit code 0 at SIGTERM"
 }
 
+# There is no shell in it.
+check_operate() {
+  check_size operate "$MOST_OPERATE_MB"
+  run_in scalepilot-operate -- python3 -c '
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+assert os.getuid() == 1000, os.getuid()
+assert not [name for name in ("ray", "torch", "pip") if find_spec(name)]
+assert not [path for path in ("/bin/sh", "/usr/bin/sh", "/usr/bin/apt", "/usr/bin/perl") if os.path.exists(path)]
+assert not [p for folder in ("/opt", "/usr") for p in Path(folder).rglob("*") if not p.is_symlink() and os.access(p, os.W_OK)]' \
+    || fail "operate: has Ray, torch, pip or a shell, or may change its own code"
+  ok "operate: runs as user 1000, without Ray, torch, pip or a shell, and cannot change its own code"
+  run_in scalepilot-operate -- scalepilot operate hpa:target=0.6 --twin --minutes 0.2 --records /tmp/records \
+    || fail "operate: does not run a rule on the twin"
+  "$tool" run --detach --name "$OURS" "${CONTAINED[@]}" "${run_flags[@]}" "scalepilot-operate:$TAG" \
+    scalepilot operate hpa:target=0.6 --twin --minutes 10 --records /tmp/records >/dev/null
+  local seconds code
+  for ((seconds = 0; seconds < READY_SECONDS; seconds++)); do
+    if "$tool" exec "$OURS" python3 -c 'import urllib.request as r; r.urlopen("http://127.0.0.1:9464/", timeout=4)' 2>/dev/null; then break; fi
+    sleep 1
+  done
+  ok "operate: its page answers after $seconds s"
+  "$tool" stop --time 30 "$OURS" >/dev/null
+  code=$("$tool" inspect --format '{{.State.ExitCode}}' "$OURS")
+  [ "$code" = 0 ] || { "$tool" logs "$OURS" >&2; fail "operate: exit code $code after SIGTERM; allowed: 0"; }
+  "$tool" rm --force --volumes "$OURS" >/dev/null
+  ok "operate: ended with exit code 0 at SIGTERM"
+}
+
 images=("$@")
-[ ${#images[@]} -gt 0 ] || images=(train serve)
+[ ${#images[@]} -gt 0 ] || images=(train serve operate)
 for image in "${images[@]}"; do
   case $image in
-    train | serve) ;;
-    *) echo "image: '$image' is not allowed; allowed: train, serve" >&2; exit 2 ;;
+    train | serve | operate) ;;
+    *) echo "image: '$image' is not allowed; allowed: train, serve, operate" >&2; exit 2 ;;
   esac
 done
 tool=$(find_tool)

@@ -1,5 +1,5 @@
-# Runs policies (`scalepilot operate`): neither Ray nor torch, no shell, no package manager. Build it from the repository's root
-# (docs/images.md):
+# Runs policies on live deployments (`scalepilot operate`): neither Ray nor torch, no shell, no package manager. Build it from the
+# repository's root (docs/images.md):
 #
 #   docker build -f docker/operate.Dockerfile -t scalepilot-operate .
 #   docker run -v ./operate.yaml:/etc/scalepilot/operate.yaml:ro -v ./policies:/policies:ro scalepilot-operate
@@ -24,15 +24,18 @@ COPY pyproject.toml README.md LICENSE docker/requirements.py ./
 COPY platform platform
 COPY envs envs
 # Arrow reads and writes Parquet, which takes as much room as all else together and which no controller needs.
-RUN python3 requirements.py operate | sed '/^pyarrow/d' > requirements.txt \
+RUN python3 requirements.py operate -pyarrow > requirements.txt \
     && venv/bin/python -m pip wheel -c constraints.txt --no-deps --no-build-isolation --wheel-dir wheel .
 
 FROM tools AS dependencies
 COPY --from=wheel /build/requirements.txt ./
 RUN python3 -m venv --without-pip /opt/scalepilot \
-    && python3 -m pip --python /opt/scalepilot/bin/python install -c constraints.txt -r requirements.txt
+    && python3 -m pip --python /opt/scalepilot/bin/python install --no-compile -c constraints.txt -r requirements.txt
 COPY docker/prune.sh ./
-RUN ./prune.sh /opt/scalepilot/lib/python3.11/site-packages operate
+# Nobody can write bytecode later: of the libraries, what is imported is compiled, and nothing that is not.
+RUN ./prune.sh /opt/scalepilot/lib/python3.11/site-packages operate \
+    && /opt/scalepilot/bin/python -c "import google.protobuf.message, grpc.aio, gymnasium, httpx2, jinja2, lightkube, numpy, onnxruntime, \
+prometheus_client, pydantic, redis, rich.console, rich.table, yaml"
 
 FROM dependencies AS code
 COPY --from=wheel /build/wheel wheel

@@ -23,4 +23,6 @@ find . -name '*.a' -delete
 rm -rf onnxruntime/capi/libonnxruntime.so* onnxruntime/transformers onnxruntime/quantization onnxruntime/tools onnxruntime/datasets
 # For who compiles or types code, and for tests.
 rm -rf numpy/f2py numpy/distutils numpy/typing gymnasium/envs/mujoco gymnasium/envs/box2d
+# Colours for source code.
+rm -rf pygments
 find . -name '*.pyi' -delete

@@ -23,7 +23,8 @@ cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 ln -sf python3.11 "$root/usr/bin/python3"
 # Locales, documentation and character sets of the C library; Python has its own.
 rm -rf "$root"/usr/share/doc "$root"/usr/share/man "$root"/usr/share/locale "$root"/usr/share/lintian "$root"/usr/share/bash-completion \
-  "$root"/usr/share/base-files "$root"/usr/lib/*/gconv "$root"/usr/lib/*/audit "$root"/etc/update-motd.d
+  "$root"/usr/share/base-files "$root"/usr/share/ca-certificates "$root"/usr/share/gcc "$root"/usr/bin/tini-static \
+  "$root"/usr/lib/*/gconv "$root"/usr/lib/*/audit "$root"/etc/update-motd.d
 # What no program here runs.
 for module in distutils ensurepip idlelib lib2to3 pydoc_data test tkinter turtledemo; do
   rm -rf "$root/usr/lib/python3.11/$module"

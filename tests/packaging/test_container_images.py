@@ -51,8 +51,8 @@ def unpinned_installs(text):
     return [c.strip() for c in commands if re.search(r"\bpip\b.* (install|wheel) ", c) and "-c constraints.txt" not in c]
 
 
-def test_there_is_an_image_to_train_with_and_one_to_serve_with():
-    assert [p.name for p in DOCKERFILES] == ["serve.Dockerfile", "train.Dockerfile"]
+def test_there_is_an_image_to_train_with_one_to_serve_with_and_one_to_operate_with():
+    assert [p.name for p in DOCKERFILES] == ["operate.Dockerfile", "serve.Dockerfile", "train.Dockerfile"]
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda p: p.name)
@@ -71,7 +71,7 @@ def test_hadolint_has_nothing_to_say(path):
     ids=["a base without a version", "a package without a version", "root"],
 )
 def test_hadolint_finds_what_is_wrong(right, wrong, rule):
-    text = DOCKERFILES[0].read_text(encoding="utf-8")
+    text = (DOCKER / "serve.Dockerfile").read_text(encoding="utf-8")
     assert right in text
     answer = tool(HADOLINT, "-", given=text.replace(right, wrong))
     assert answer.returncode == 1
@@ -93,7 +93,8 @@ def test_the_last_stage_is_an_ordinary_users_and_holds_no_build_tools(path):
     after_user = [name for name, _ in last][[name for name, _ in last].index("USER") :]
     assert "RUN" not in after_user
     assert [words for name, words in last if name == "STOPSIGNAL"] == ["SIGTERM"]
-    installed = next(words for name, words in last if name == "RUN")
+    # What is made of nothing holds nothing but what is copied.
+    installed = next((words for name, words in last if name == "RUN"), "")
     assert not set(installed.split()) & {"gcc", "g++", "build-essential", "python3-pip", "git"}
 
 
@@ -140,6 +141,13 @@ def test_the_requirements_are_pyprojects(extras, has, lacks):
     names = {re.split(r"[\[<>=]", line)[0] for line in lines}
     assert has in names
     assert lacks not in names
+
+
+def test_a_requirement_can_be_left_out_and_one_that_is_not_there_cannot():
+    lines = tool(sys.executable, DOCKER / "requirements.py", "operate", "-pyarrow").stdout.splitlines()
+    assert lines
+    assert not [line for line in lines if line.startswith("pyarrow")]
+    assert "KeyError: 'torch'" in tool(sys.executable, DOCKER / "requirements.py", "operate", "-torch").stderr
 
 
 def test_pruning_leaves_what_runs(tmp_path):
@@ -256,7 +264,7 @@ def test_prometheus_takes_its_configuration(tmp_path, wrong, code):
 @pytest.mark.parametrize(
     ("arguments", "environment", "words"),
     [
-        (["trian"], {}, "image: 'trian' is not allowed; allowed: train, serve"),
+        (["trian"], {}, "image: 'trian' is not allowed; allowed: train, serve, operate"),
         (["serve"], {"SCALEPILOT_CONTAINER_TOOL": "no-such-tool"}, "neither docker nor podman works here"),
     ],
 )

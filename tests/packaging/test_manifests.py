@@ -35,7 +35,9 @@ FOLDERS = {str(path.parent.relative_to(CLUSTER)): path.parent for path in sorted
 BUILT = [name for name, folder in FOLDERS.items() if "resources" in kustomization(folder)]
 KUBERAY = {"RayCluster": "training", "RayJob": "job", "RayService": "serving"}
 CORE = {"Namespace": "base", "NetworkPolicy": "base"}
-IMAGES = {f"scalepilot-train:{__version__}", f"scalepilot-train:{__version__}-cuda", f"scalepilot-serve:{__version__}"}
+IMAGES = {f"scalepilot-train:{__version__}", f"scalepilot-train:{__version__}-cuda", f"scalepilot-serve:{__version__}"} | {
+    f"scalepilot-operate:{__version__}"
+}
 GCS, DASHBOARD, CLIENT, SERVE = 6379, 8265, 10001, 8000
 # Where the images have what an entrypoint names.
 IMAGE_CONFIGS = "/home/scalepilot/tune_configs"

@@ -140,6 +140,6 @@ def test_the_network_policy_is_of_these_pods_and_opens_their_port_alone() -> Non
 
 def test_the_image_has_what_operate_imports(repo: Path) -> None:
     (line,) = [
-        line for line in (repo / "docker" / "serve.Dockerfile").read_text().splitlines() if "requirements.py serve" in line
+        line for line in (repo / "docker" / "operate.Dockerfile").read_text().splitlines() if "requirements.py operate" in line
     ]
     assert "operate" in shlex.split(line.partition(">")[0])
