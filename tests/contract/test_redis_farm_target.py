@@ -131,6 +131,7 @@ def test_a_worker_finishes_its_task_before_it_goes(farm: Farm) -> None:
     assert (farm.length(ORDERS), farm.length(ACKS)) == (0, 0)
 
 
+@pytest.mark.slow
 def test_without_the_drain_tasks_are_lost(farm: Farm) -> None:
     """What the drain is for: the stand-in does kill what works."""
     farm.grown(4)
@@ -143,6 +144,7 @@ def test_without_the_drain_tasks_are_lost(farm: Farm) -> None:
     assert farm.feed.unfinished() == 2
 
 
+@pytest.mark.slow
 def test_orders_that_nobody_has_taken_are_taken_back(farm: Farm) -> None:
     target = farm.grown(2)
     farm.tasks(4, 3.0)
@@ -157,6 +159,7 @@ def test_orders_that_nobody_has_taken_are_taken_back(farm: Farm) -> None:
     assert target.read(time.time()).spec == 2
 
 
+@pytest.mark.slow
 def test_a_restart_knows_what_was_ordered(farm: Farm) -> None:
     first = farm.grown(3)
     farm.tasks(3, 4.0)
@@ -177,6 +180,7 @@ def test_a_write_on_what_is_no_longer_so_changes_nothing(farm: Farm) -> None:
     assert (done.outcome, done.replicas, done.detail) == ("refused", 3, "3 workers are asked for, not 2")
 
 
+@pytest.mark.slow
 def test_a_dry_run_changes_nothing(farm: Farm) -> None:
     target = farm.grown(2)
     target.write(1, 2)
@@ -190,6 +194,7 @@ def test_a_dry_run_changes_nothing(farm: Farm) -> None:
     assert farm.length(ACKS) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_is_called_once_it_is_up_and_never_twice(farm: Farm) -> None:
     farm.standin.start_seconds = 0.4
     target = farm.target()
@@ -202,6 +207,7 @@ def test_a_worker_is_called_once_it_is_up_and_never_twice(farm: Farm) -> None:
     assert function.invocations == 1
 
 
+@pytest.mark.slow
 def test_a_call_that_is_refused_is_made_again(farm: Farm) -> None:
     farm.standin.fail["/async-function"] = 404
     target = farm.target()
@@ -212,6 +218,7 @@ def test_a_call_that_is_refused_is_made_again(farm: Farm) -> None:
     settled(target, 1)
 
 
+@pytest.mark.slow
 def test_a_worker_that_never_says_that_it_has_started_is_told(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scalepilot.operate.targets.farm_state._SILENT_SECONDS", 0.1)
     farm.standin.says_started = False
@@ -227,6 +234,7 @@ def test_a_worker_that_never_says_that_it_has_started_is_told(farm: Farm, monkey
     assert silent.read(time.time()).ready == 1
 
 
+@pytest.mark.slow
 def test_no_more_workers_than_the_gateway_allows(farm: Farm) -> None:
     farm.standin.most_functions = 3
     target = farm.target()
@@ -238,6 +246,7 @@ def test_no_more_workers_than_the_gateway_allows(farm: Farm) -> None:
     assert target.read(time.time()).spec == 3
 
 
+@pytest.mark.slow
 def test_a_worker_that_never_came_is_asked_for_again(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scalepilot.operate.targets.farm_state._COMES_SECONDS", 0.1)
     monkeypatch.setattr("scalepilot.operate.targets.door.SECONDS", 0.2)
@@ -258,6 +267,7 @@ def test_a_worker_that_never_came_is_asked_for_again(farm: Farm, monkeypatch: py
     settled(target, 1)
 
 
+@pytest.mark.slow
 def test_an_order_that_was_taken_by_one_that_died_is_given_up(farm: Farm) -> None:
     target = farm.grown(2, drain_seconds=1)
     farm.tasks(2, 60.0)
@@ -272,6 +282,7 @@ def test_an_order_that_was_taken_by_one_that_died_is_given_up(farm: Farm) -> Non
     assert len(farm.standin.functions) == 2
 
 
+@pytest.mark.slow
 def test_orders_without_workers_do_not_end_new_ones(farm: Farm) -> None:
     target = farm.grown(2)
     farm.tasks(4, 3.0)
@@ -285,6 +296,7 @@ def test_orders_without_workers_do_not_end_new_ones(farm: Farm) -> None:
     assert farm.length(ORDERS) == 0
 
 
+@pytest.mark.slow
 def test_workers_that_others_have_started_count(farm: Farm) -> None:
     farm.standin.answer("POST", "/system/functions", {"service": "worker-7", "image": "worker:1"})
     farm.standin.answer("POST", "/system/functions", {"service": "emitter", "image": "emitter:1"})
@@ -297,6 +309,7 @@ def test_workers_that_others_have_started_count(farm: Farm) -> None:
     until(lambda: target.read(time.time()) and set(farm.standin.functions) == {"emitter"})
 
 
+@pytest.mark.slow
 def test_messages_of_others_are_left_where_they_are(farm: Farm) -> None:
     target = farm.grown(1)
     farm.door.ask(("LPUSH", ACKS, "no JSON", json.dumps({"type": "TERMINATE", "action": "ACK"}), json.dumps([1])))
@@ -305,6 +318,7 @@ def test_messages_of_others_are_left_where_they_are(farm: Farm) -> None:
     assert (farm.length(ACKS), farm.length("worker_start_queue")) == (3, 1)
 
 
+@pytest.mark.slow
 def test_what_a_worker_is_called_with(farm: Farm) -> None:
     farm.feed.start(np.zeros((0, 2)))
     farm.grown(1, workers={"payload": {"wait_time": 0.1}, "deployment": {"labels": {"tier": "farm"}}})
@@ -317,6 +331,7 @@ def test_what_a_worker_is_called_with(farm: Farm) -> None:
     assert function.body.keys() == {"service", "image", "namespace", "labels"}
 
 
+@pytest.mark.slow
 def test_without_redis_or_the_gateway_nothing_is_known(farm: Farm, tmp_path: Path) -> None:
     target = farm.grown(1)
     farm.standin.fail["/system"] = 500
@@ -328,6 +343,7 @@ def test_without_redis_or_the_gateway_nothing_is_known(farm: Farm, tmp_path: Pat
     assert nowhere.check(dry_run=True)[0].startswith("redis redis://127.0.0.1:1: ")
 
 
+@pytest.mark.slow
 def test_a_redis_that_hangs_holds_nobody_up(farm: Farm, tmp_path: Path) -> None:
     with real_redis.running(tmp_path) as port:
         target = farm.target(url=f"redis://127.0.0.1:{port}")
@@ -345,6 +361,7 @@ def test_a_redis_that_hangs_holds_nobody_up(farm: Farm, tmp_path: Path) -> None:
         assert until(lambda: target.read(time.time()).spec == 0)
 
 
+@pytest.mark.slow
 def test_by_commands_of_ones_own(farm: Farm, tmp_path: Path) -> None:
     script = tmp_path / "worker"
     worker = openfaas_standin.WORKER
@@ -392,11 +409,13 @@ esac
         ({"drain_seconds": 0}, "drain_seconds"),
     ],
 )
-def test_settings_that_are_not_allowed(farm: Farm, settings: dict[str, Any], message: str) -> None:
+def test_settings_that_are_not_allowed(settings: dict[str, Any], message: str) -> None:
+    workers = {"kind": "openfaas", "image": "worker:1", **settings.pop("workers", {})}
     with pytest.raises(ConfigError, match=message):
-        farm.target(**settings)
+        make_target({"kind": "redis_farm", "workers": workers, **settings}, TargetContext("a", False, 8.0))
 
 
+@pytest.mark.slow
 def test_a_password_and_tls(farm: Farm, tmp_path: Path) -> None:
     password = tmp_path / "redis-password"
     password.write_text("sesame\n")

@@ -22,6 +22,8 @@ from scalepilot.policy.spec import PolicySpec, env_of
 from scalepilot_envs.autoscale import AutoscaleParams, values_at_rest
 from scalepilot_envs.description import EnvDescription
 
+_FALLBACK = ("hpa", "tracking:utilisation=0.7")
+
 
 @dataclass(frozen=True)
 class OperateConfig(Section):
@@ -37,7 +39,7 @@ class OperateConfig(Section):
             nothing is written to the target.
         limits: what may be done, and when it may not.
         fallback: rules that decide where the policy gives nothing sound, or a required field is unknown for long: the first that
-            needs nothing unknown.
+            needs nothing unknown. Those of the default are left out where the environment does not show what they read.
         shadows: further policies or rules; their targets are written down beside the policy's, and never asked for.
         assume: field → value that stands in where it is unknown: the policy can do without it.
         records: folder for the decisions, one file a day.
@@ -50,7 +52,7 @@ class OperateConfig(Section):
     target: dict[str, Any] = field(default_factory=lambda: {"kind": "none"})
     feed: dict[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
-    fallback: tuple[str, ...] = ("hpa", "tracking:utilisation=0.7")
+    fallback: tuple[str, ...] = _FALLBACK
     shadows: tuple[str, ...] = ()
     assume: dict[str, float] = field(default_factory=dict)
     records: str = "operate-records"
@@ -166,7 +168,7 @@ def service_of(config: OperateConfig, policy: Policy, env: EnvDescription) -> Se
         policy: that decides.
         env: what it was made for.
     """
-    fallbacks = [_rule(text, env, "fallback") for text in config.fallback]
+    fallbacks = _fallbacks(config.fallback, env)
     shadows: dict[str, Policy] = {}
     for text in config.shadows:
         shadow = _policy(text, config.service, env)[0]
@@ -190,6 +192,18 @@ def service_of(config: OperateConfig, policy: Policy, env: EnvDescription) -> Se
     seconds = config.telemetry.get("interval_seconds")
     interval = float(seconds) if isinstance(seconds, int | float) and 0 < seconds <= 86_400 else env.interval_seconds
     return Service(env, deciders, limits, interval)
+
+
+def _fallbacks(texts: tuple[str, ...], env: EnvDescription) -> list[Policy]:
+    found = []
+    for text in texts:
+        try:
+            found.append(_rule(text, env, "fallback"))
+        except ConfigError:
+            # Nobody has asked for it.
+            if texts != _FALLBACK:
+                raise
+    return found
 
 
 def _policy(text: str, service: dict[str, Any], env: EnvDescription | None = None) -> tuple[Policy, EnvDescription]:

@@ -93,7 +93,7 @@ class RedisTelemetry:
         self._door = RedisDoor(settings, "telemetry")
         self._asking = Asking()
         # (moment, tasks ever put in), the newest last.
-        self._counts: deque[tuple[float, int]] = deque(maxlen=_MOST_COUNTS)
+        self._counts: deque[tuple[float, float]] = deque(maxlen=_MOST_COUNTS)
         # (moment, result), of the last two intervals.
         self._results: deque[tuple[float, Result]] = deque(maxlen=_MOST_RESULTS)
         # Of the collected results: how many there were, and the newest of them.
@@ -197,14 +197,18 @@ class RedisTelemetry:
         if seen.enqueued is None:
             told = "is not there, or is no number: put tasks in with LPUSH and INCR"
             return (Reading(None, source, None, told),) * 2
-        least = (1 - 2 * _JITTER) * self._window
+        least, most = ((1 + sign * 2 * _JITTER) * self._window for sign in (-1, 1))
         older = [at for at in self._counts if now - at[0] >= least]
         if not older:
             return (Reading(None, source, 0.0, PENDING),) * 2
         moment, count = min(older, key=lambda at: abs(now - self._window - at[0]))
+        told = ""
+        if now - moment > most:
+            # Moments were missed: what came in between is spread evenly.
+            told = f"nothing was read for {now - moment:.0f} s"
+            times, counts = zip(*self._counts, (now, seen.enqueued), strict=True)
+            moment, count = now - self._window, float(np.interp(now - self._window, times, counts))
         rate = (seen.enqueued - count) / (now - moment)
-        # Moments were missed: what came in one interval is not known.
-        told = f"of the last {now - moment:.0f} s" if now - moment > (1 + 2 * _JITTER) * self._window else ""
         requests = Reading(rate * self._window, source, 0.0, told, bool(told))
         return Reading(rate, source, 0.0, told, bool(told)), requests
 
