@@ -124,7 +124,8 @@ class _Limits:
         most = max(map(len, rows))
         # A row with fewer policies repeats its first, which changes neither a maximum nor a minimum.
         padded = np.array([[*row, *row[:1] * (most - len(row))] for row in rows], dtype=np.float64)
-        self._value, self._is_percent, self.period = padded[..., 0], padded[..., 1] > 0, padded[..., 2]
+        value, self._is_percent, self.period = padded[..., 0], padded[..., 1] > 0, padded[..., 2]
+        self._factor, self._change = 1.0 + sign * value / 100.0, sign * value
         self.longest = self.period.max(axis=1)
         self._sign = sign
         # The largest change is the highest count when growing, the lowest when shrinking.
@@ -138,10 +139,11 @@ class _Limits:
             current: (n,) replicas.
             started: (n, policies) replicas when each policy's period began.
         """
-        by_percent = started * (1.0 + self._sign * self._value / 100.0)
+        by_percent = started * self._factor
         by_percent = np.ceil(by_percent) if self._sign > 0 else np.trunc(by_percent)
-        proposed = np.where(self._is_percent, by_percent, started + self._sign * self._value)
-        chosen = np.where(self._highest, proposed.max(axis=1), proposed.min(axis=1))
+        proposed = np.where(self._is_percent, by_percent, started + self._change)
+        several = proposed.shape[1] > 1
+        chosen = np.where(self._highest, proposed.max(axis=1), proposed.min(axis=1)) if several else proposed[:, 0]
         # What was moved in the period already may lie beyond the limit: then nothing moves, and nothing turns back.
         beyond = np.maximum(chosen, current) if self._sign > 0 else np.minimum(chosen, current)
         return np.where(self._disabled, current, beyond)
@@ -190,6 +192,7 @@ class Hpa(Rule[HpaParameters]):
         )
         metric = self.by_row("metric")
         self._on_cpu, self._on_rate = metric != "rps", metric != "cpu"
+        self._any_on_cpu, self._any_on_rate = bool(self._on_cpu.any()), bool(self._on_rate.any())
         low, high = self._bounds
         self._low, self._high = np.where(self._on_rate, low, np.maximum(low, 1.0)), high
         self._scales_from_zero = low <= 0
@@ -218,7 +221,7 @@ class Hpa(Rule[HpaParameters]):
         """Every sync that came due: recommend, stabilise both ways, limit."""
         view = self.view
         current = view.total(observation)
-        readings = _Readings.of(self, observation)
+        readings = _Readings.of(self, observation, current)
         if state is None:
             memory, last = self._first(current), np.full(len(observation), -1.0)
             due = np.ones(len(observation), dtype=np.int64)
@@ -226,9 +229,9 @@ class Hpa(Rule[HpaParameters]):
             memory = self._checked(state, len(observation))
             before = memory["seconds"]
             memory["seconds"] = before + self.interval_seconds
-            last = _syncs(before)
-            due = np.minimum(_syncs(memory["seconds"]) - last, _MOST_SYNCS).astype(np.int64)
-            last = _syncs(memory["seconds"]) - due
+            newest = _syncs(memory["seconds"])
+            due = np.minimum(newest - _syncs(before), _MOST_SYNCS).astype(np.int64)
+            last = newest - due
         for sync in range(int(due.max(initial=0))):
             current = self._sync((last + sync + 1) * SYNC_SECONDS, due > sync, current, readings, memory)
         return current, memory
@@ -273,12 +276,12 @@ class Hpa(Rule[HpaParameters]):
         above, below = enabled & (current > self._high), enabled & (current < self._low)
         computed = enabled & known & ~(above | below)
         wanted = self._limited(self._stabilised(recommended, now, current, memory), now, current, memory)
-        wanted = np.where(computed, wanted, np.where(above, self._high, np.where(below, self._low, current)))
+        all_computed = bool(computed.all())
+        if not all_computed:
+            wanted = np.where(computed, wanted, np.where(above, self._high, np.where(below, self._low, current)))
         for name, newest in (("recommendations", recommended), ("recommendation_seconds", now)):
             shifted = np.concatenate([memory[name][:, 1:], newest[:, None]], axis=1)
-            if not computed.all():
-                shifted[~computed] = memory[name][~computed]
-            memory[name] = shifted
+            memory[name] = shifted if all_computed else np.where(computed[:, None], shifted, memory[name])
         if not self.env.commands_targets:
             # The environment takes one step a decision, whatever is asked for.
             wanted = np.clip(wanted, readings.total - 1, readings.total + 1)
@@ -332,33 +335,34 @@ class _Readings:
     capacity_rps: Array
 
     @classmethod
-    def of(cls, rule: Hpa, observation: NDArray[Any]) -> _Readings:
+    def of(cls, rule: Hpa, observation: NDArray[Any], total: Array) -> _Readings:
         view = rule.view
         ready = view.ready(observation)
         nothing = np.zeros(len(observation))
-        cpu = view.column(observation, "cpu_utilisation") if rule._on_cpu.any() else nothing
+        cpu = view.column(observation, "cpu_utilisation") if rule._any_on_cpu else nothing
         rate, capacity = (
-            view.column(observation, name) if rule._on_rate.any() else nothing
+            view.column(observation, name) if rule._any_on_rate else nothing
             for name in ("request_rate_rps_0", "replica_capacity_rps")
         )
-        return cls(view.total(observation), ready, cpu * ready, rate, capacity)
+        return cls(total, ready, cpu * ready, rate, capacity)
 
     def recommend(self, rule: Hpa, current: Array) -> tuple[Array, NDArray[np.bool_]]:
         """The larger of the metrics' recommendations, and whether there is one, for replicas asked for so far (n,)."""
         on_cpu, on_rate = rule._on_cpu, rule._on_rate
-        cpu_known = rate_known = np.zeros(len(current), dtype=bool)
-        by_cpu = by_rate = np.full(len(current), -np.inf)
-        if on_cpu.any():
+        by_cpu = nothing = np.full(len(current), -np.inf)
+        cpu_known = np.zeros(len(current), dtype=bool)
+        if rule._any_on_cpu:
             ready = np.minimum(self.ready, current)
             cpu = self.used / np.maximum(ready, 1.0)
             cpu_known = (ready > 0) & np.isfinite(cpu) & on_cpu
             found = cpu_recommendation(cpu, ready, current, rule._target, rule._down, tolerance_up=rule._up)
-            by_cpu = np.where(cpu_known, found, -np.inf)
-        if on_rate.any():
-            rate_known = np.isfinite(self.rate_rps) & on_rate
-            target, up = rule._target_rps, rule._up
-            found = rate_recommendation(self.rate_rps, self.capacity_rps, current, target, rule._down, tolerance_up=up)
-            by_rate = np.where(rate_known, found, -np.inf)
+            if not rule._any_on_rate:
+                return np.where(cpu_known, found, current), cpu_known
+            by_cpu = np.where(cpu_known, found, nothing)
+        rate_known = np.isfinite(self.rate_rps) & on_rate
+        target, up = rule._target_rps, rule._up
+        found = rate_recommendation(self.rate_rps, self.capacity_rps, current, target, rule._down, tolerance_up=up)
+        by_rate = np.where(rate_known, found, nothing)
         largest = np.maximum(by_cpu, by_rate)
         all_known = (cpu_known | ~on_cpu) & (rate_known | ~on_rate)
         known = (cpu_known | rate_known) & (all_known | (largest >= current))

@@ -62,10 +62,14 @@ def cpu_recommendation(
     measured = ready - missing
     used = np.where(measured > 0, cpu, 0.0) * measured
     ratio = percent(np.where(measured > 0, cpu, 0.0)) / aimed
+    # Without a measurement there is nothing to go by, and what starts is left alone.
+    known = (measured > 0) & ~np.isnan(cpu)
     starting = total - ready
     grows_with_starting = (starting > 0) & (ratio > 1.0)
     simple = ~grows_with_starting & (missing == 0)
     at_once = np.where(within(ratio, down, up), total, np.ceil(ratio * measured))
+    if simple.all():
+        return np.where(known, at_once, total)
 
     fully_used = np.where(ratio < 1.0, missing * np.maximum(100.0, aimed) / 100.0, 0.0)
     counted = measured + np.where(ratio != 1.0, missing, 0.0) + np.where(grows_with_starting, starting, 0.0)
@@ -74,8 +78,6 @@ def cpu_recommendation(
     wanted = np.ceil(again * counted)
     against = ((again < 1.0) & (wanted > total)) | ((again > 1.0) & (wanted < total))
     recomputed = np.where(within(again, down, up) | turned | against, total, wanted)
-    # Without a measurement there is nothing to go by, and what starts is left alone.
-    known = (measured > 0) & ~np.isnan(cpu)
     return np.where(known, np.where(simple, at_once, recomputed), total)
 
 
