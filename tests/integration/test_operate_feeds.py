@@ -65,7 +65,7 @@ def process(shop: Shop, identity: str = "a", kubeconfig: str = "") -> Process:
     target = KubernetesTarget(settings, context, Api(connect(kubeconfig or shop.cluster.kubeconfig, None)), timing=QUICK)
     policy = Wants(5.0)
     service = load_service(operate_config({"policy": "hpa", "feed": {"kind": "metrics_api"}}))
-    controller = Controller(replace(service, deciders=deciders(policy)), Healthy(), target, feeds=True)
+    controller = Controller(replace(service, deciders=deciders(policy)), Healthy(), target)
     return Process(controller, policy, Offers(controller, None))
 
 
@@ -119,6 +119,8 @@ def test_the_real_hpa_follows_by_one_up_and_down_and_holds_without_a_number(kube
             return shop.replicas == replicas
 
         until(there)
+        # And sees it.
+        ours.wants(replicas)
 
     def active() -> str:
         conditions = kubernetes.ask("GET", path)["status"].get("conditions", ())

@@ -23,6 +23,7 @@ from scalepilot.operate.config import load_service, operate_config
 from scalepilot.operate.feeds import FeedContext, Offer, Offers, feed_of, make_feed
 from scalepilot.operate.feeds.keda_messages import file_descriptor
 from scalepilot.operate.ledger import Ledger
+from scalepilot.operate.live.system import live_service
 from scalepilot.operate.replay import replayed
 from scalepilot.operate.status import status_server
 
@@ -269,6 +270,14 @@ def test_a_feed_knows_the_kubernetes_object_and_needs_a_door_where_it_has_none()
     assert getattr(feed_of(config, 15.0), "_target", "") == "shop/web"
     with pytest.raises(ConfigError, match=r"listen: null is not allowed with feed\.kind metrics_api"):
         feed_of(operate_config({"feed": {"kind": "metrics_api"}, "listen": None}), 15.0)
+    with pytest.raises(ConfigError, match=r"does not scale target\.kind 'ray_serve'; allowed: kubernetes, file, none"):
+        feed_of(operate_config({"target": {"kind": "ray_serve"}, "feed": {"kind": "keda"}}), 15.0)
+
+
+def test_who_scales_by_itself_takes_no_feed() -> None:
+    config = operate_config({"policy": "hpa", "feed": {"kind": "keda"}})
+    with pytest.raises(ConfigError, match="feed: a live environment scales by itself"):
+        live_service(config, load_service(config).env, frozenset())
 
 
 class Fed(Bench):
@@ -276,15 +285,11 @@ class Fed(Bench):
 
     def __init__(self, tmp_path: Path, *wanted: float, dry_run: bool = False) -> None:
         super().__init__(tmp_path, *wanted, dry_run=dry_run)
-        limits = load_service(operate_config({"policy": "hpa", "feed": {"kind": "keda"}})).limits
-        self.service = replace(self.service, limits=limits)
+        self.service = replace(
+            self.service, feeds=load_service(operate_config({"policy": "hpa", "feed": {"kind": "keda"}})).feeds
+        )
         self.controller = self.started()
         self.offers = Offers(self.controller, None)
-
-    def started(self, ledger: Any = None) -> Any:
-        found = super().started(ledger)
-        found.feeds = True
-        return found
 
 
 def test_the_target_is_offered_and_never_written(tmp_path: Path) -> None:

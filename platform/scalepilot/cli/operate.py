@@ -145,7 +145,7 @@ def _operate(config: OperateConfig, service: Service, arguments: argparse.Namesp
             print(f"scalepilot operate: {problem}", file=sys.stderr)
         ledger = Ledger(Path(config.records))
         with ledger.held():
-            controller = Controller(service, telemetry, target, ledger, arguments.dry_run, feeds=feed is not None)
+            controller = Controller(service, telemetry, target, ledger, arguments.dry_run)
             if arguments.once:
                 _seen(telemetry, target, service)
                 entry = controller.step()
@@ -181,7 +181,7 @@ def _run(controller: Controller, listen: str | None, records: Path, feed: Feed |
         stack.enter_context(stop.listening())
         stack.enter_context(paused_by_signal(controller))
         url = stack.enter_context(status_server(controller, listen, offers))
-        how = " (dry run: nothing is written)" if controller.dry_run else ""
+        how = " (dry run: nothing is written)" if controller.dry_run else " (others scale it)" if controller.service.feeds else ""
         where = f"; status: {url}/" if url else ""
         if feed is not None and offers is not None:
             where += f"; feed: {stack.enter_context(feed.answering(offers.newest))}"

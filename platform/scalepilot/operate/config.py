@@ -127,16 +127,18 @@ class Service:
         deciders: who decides.
         limits: with both bounds set.
         interval_seconds: between two decisions.
+        feeds: whether others are told the target, and are to scale; nothing is written then.
     """
 
     env: EnvDescription
     deciders: Deciders
     limits: Limits
     interval_seconds: float
+    feeds: bool = False
 
     def limits_of(self, *, dry_run: bool) -> Limits:
-        """The limits; in a dry run another controller is at work, which is what it is compared with, and nobody contests."""
-        return replace(self.limits, takeover=True) if dry_run else self.limits
+        """The limits; in a dry run, or with a feed, another controller scales, as it should, and nobody contests."""
+        return replace(self.limits, takeover=True) if dry_run or self.feeds else self.limits
 
     @property
     def policy(self) -> str:
@@ -157,7 +159,7 @@ def load_service(config: OperateConfig) -> Service:
     policy, env = _policy(config.policy, config.service)
     if "total_replicas" not in env.signals:
         raise InputError(f"{config.policy}: scales nothing ({env.env_id} has no replicas); allowed: policies that do")
-    return service_of(config, policy, env)
+    return replace(service_of(config, policy, env), feeds=bool(config.feed))
 
 
 def service_of(config: OperateConfig, policy: Policy, env: EnvDescription) -> Service:
@@ -184,9 +186,6 @@ def service_of(config: OperateConfig, policy: Policy, env: EnvDescription) -> Se
         limits = config.limits.within(*env.replica_bounds)
     except ValueError as error:
         raise ConfigError(f"limits.{error}") from None
-    if config.feed:
-        # Who reads it scales, which is what it is for.
-        limits = replace(limits, takeover=True)
     deciders = Deciders(policy, fallbacks, shadows, {**_at_rest(env, policy.spec), **config.assume})
     # Of an environment without a unit of time, telemetry says how long a step lasts; it refuses to where there is one.
     seconds = config.telemetry.get("interval_seconds")

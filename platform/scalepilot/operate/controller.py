@@ -45,7 +45,6 @@ class Controller:
         target: what is scaled.
         ledger: where decisions are written down; None for nowhere.
         dry_run: nothing is written to the target; others may scale it meanwhile.
-        feeds: likewise, but others are told the target, and are to do it.
         clock: Unix seconds.
         pace: the clock's seconds in a second of the wall; 1 but in a trial.
     """
@@ -57,7 +56,6 @@ class Controller:
     dry_run: bool = False
     clock: Callable[[], float] = time.time
     pace: float = 1.0
-    feeds: bool = False
     metrics: Metrics = field(default_factory=Metrics)
     state: TickState = field(default_factory=TickState)
     entries: deque[Entry] = field(default_factory=lambda: deque(maxlen=_SHOWN_DECISIONS))
@@ -112,7 +110,7 @@ class Controller:
         entry = Entry(record, self.state, self.service.policy, self.dry_run, self.interval, given)
         self._note(record)
         self._put_down(entry)
-        if self.feeds and record.snapshot.replicas.leading and isinstance(self.target, Shares):
+        if self.service.feeds and record.snapshot.replicas.leading and isinstance(self.target, Shares):
             self.target.share(offer_of(record).line())
         return entry
 
@@ -133,8 +131,8 @@ class Controller:
         target, spec = record.target, record.snapshot.replicas.spec
         if target is None or spec is None:
             return record, state
-        outcome = "same" if target == spec else "dry run" if self.dry_run else "feed" if self.feeds else ""
-        if self.feeds and not self.dry_run:
+        outcome = "same" if target == spec else "dry run" if self.dry_run else "feed" if self.service.feeds else ""
+        if self.service.feeds and not self.dry_run and record.wanted is not None:
             told = situation(record)
             state = replace(state, offered=(told.time, told.late_share, told.error_share))
         if outcome:

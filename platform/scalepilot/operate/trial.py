@@ -110,7 +110,9 @@ def running(service: Service, trial: Trial, ledger: Ledger | None) -> Iterator[t
             clock.sleep_until(start, lambda: False)
             with living(twin, clock):
                 page.start()
-                controller = Controller(service, telemetry, TwinTarget(twin, clock), ledger, clock=clock, pace=trial.pace)
+                # A feed is for whoever scales the real one.
+                alone = replace(service, feeds=False)
+                controller = Controller(alone, telemetry, TwinTarget(twin, clock), ledger, clock=clock, pace=trial.pace)
                 yield controller, twin, lambda: twin.over
         finally:
             telemetry.close()

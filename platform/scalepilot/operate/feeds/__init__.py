@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from scalepilot.errors import ConfigError
 from scalepilot.operate.feeds.offer import METRIC, Newest, Offer, Offers
 from scalepilot.operate.kinds import made
 
@@ -22,6 +23,10 @@ KINDS = {
     "metrics_api": "scalepilot.operate.feeds.metrics_api",
     "external_metrics": "scalepilot.operate.feeds.external_metrics",
 }
+
+
+# A function of OpenFaaS is a Deployment to them; Ray Serve and a farm of workers are nothing that they know.
+_SCALED_BY_OTHERS = ("kubernetes", "file", "none")
 
 
 class Feed(Protocol):
@@ -81,6 +86,10 @@ def feed_of(config: OperateConfig, interval_seconds: float) -> Feed | None:
     if not config.feed:
         return None
     target = config.target
+    if target.get("kind") not in _SCALED_BY_OTHERS:
+        raise ConfigError(
+            f"feed: an HPA or KEDA does not scale target.kind {target.get('kind')!r}; allowed: {', '.join(_SCALED_BY_OTHERS)}"
+        )
     name = f"{target.get('namespace')}/{target.get('name')}" if target.get("kind") == "kubernetes" else ""
     return make_feed(config.feed, FeedContext(name, interval_seconds, config.listen))
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.errors import InputError
+from scalepilot.errors import ConfigError, InputError
 from scalepilot.files.stop import check_stop, in_one_piece
 from scalepilot.operate.config import OperateConfig, Service, service_of
 from scalepilot.operate.controller import Controller
@@ -80,6 +80,8 @@ def live_service(config: OperateConfig, env: EnvDescription, needs: frozenset[st
     Raises:
         ConfigError: limits, fallbacks or assumptions that do not fit.
     """
+    if config.feed:
+        raise ConfigError("feed: a live environment scales by itself; allowed: a configuration without a feed")
     fitting = rules_for(env)
     usual = OperateConfig().fallback
     # Those that nobody chose are left out where they do not fit.
