@@ -158,7 +158,7 @@ class EnvDescription:
         return (low if low >= 0 else low * steps), (high if high <= 0 else high * steps)
 
     def objective(self, arguments: Mapping[str, Any] | None = None) -> Objective:
-        """How episodes are judged that are made with these arguments."""
+        """How episodes are evaluated that are made with these arguments."""
         given = arguments or {}
         return self.judged_by or by_return(self.return_bounds(given), self.most_steps(given))
 

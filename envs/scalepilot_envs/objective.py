@@ -1,4 +1,4 @@
-"""How an environment is judged: the figure that decides, which way it is better, and the figures that explain it."""
+"""How an environment is evaluated: the figure that decides, which way it is better, and the figures that explain it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Objective:
-    """How an environment is judged.
+    """How an environment is evaluated.
 
     Attributes:
         metric: name of the figure that decides, a key of `metrics`.

@@ -1,4 +1,4 @@
-"""Autoscale-v0: a replicated HTTP service behind a load balancer, judged by what it costs.
+"""Autoscale-v0: a replicated HTTP service behind a load balancer, evaluated by what it costs.
 
 Observation (named physical fields; `scalepilot env show Autoscale-v0` prints units, bounds and PromQL):
 

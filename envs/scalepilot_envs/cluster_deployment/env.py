@@ -23,7 +23,7 @@ truncated after `episode_steps`.
 Arguments: `params` (`ClusterDeploymentParams` or its mapping), `episode_steps`, `weekend_day` (0, 1, 2 or "random"),
 `random_phase` (the day starts anywhere), `events` ((start_step, steps, factor), …).
 `reset(options={"loads": (num_envs, episode_steps + 1), "cpu_noise", "memory_noise", "failed": (num_envs, episode_steps)})`
-flies given inputs; what is left out is zero (nothing fails).
+runs given inputs; what is left out is zero (nothing fails).
 History: v0, the first version.
 """
 

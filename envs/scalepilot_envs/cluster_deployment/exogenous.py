@@ -133,7 +133,7 @@ class Exogenous:
         self._noise_scale = np.array([[params.cpu_noise_share], [params.memory_noise_bytes]]) / _HALF
         self._noise_offset = self._noise_scale * (0.5 - _HALF)
         self._streams = Streams(KINDS)
-        # Two halves of equally many episodes: one is flown while the other waits to be drawn anew.
+        # Two halves of equally many episodes: one is run while the other waits to be drawn anew.
         rows = episode_steps + 1
         self._half = int(np.clip(_BLOCK_BYTES // (num_envs * rows * _WORDS * 8), 1, _MOST_EPISODES))
         self._drawn = np.zeros((num_envs, 2 * self._half, rows, _WORDS))
@@ -168,7 +168,7 @@ class Exogenous:
             self._day_factor[rows] = np.array(DAY_FACTORS)[day]
 
     def inject(self, rows: NDArray[np.int64], inputs: Mapping[str, Array]) -> None:
-        """Fly given inputs in environments `rows`.
+        """Run given inputs in environments `rows`.
 
         Args:
             rows: environments.

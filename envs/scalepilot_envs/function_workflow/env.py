@@ -29,7 +29,7 @@ Tasks: Poisson arrivals, 300 a minute × the phases' factors (× 0.3, × 1.5, a 
 task's own service, within 0.1 to 30 s.
 Arguments: `params` (`FunctionWorkflowParams` or its mapping), `episode_steps`, `phases` (another programme), `phase_shuffle`
 (another order each episode, for training), `oscillation` (false: flat at the middle, as the source has it by mistake).
-`reset(options={"tasks": [one list of (arrival_seconds, service_seconds) an environment]})` flies given tasks.
+`reset(options={"tasks": [one list of (arrival_seconds, service_seconds) an environment]})` runs given tasks.
 Info: qos, workers, change, completed and on_time (tasks since the start), final_qos (share of ALL tasks of the episode completed
 on time by now), queue.
 Source: the OpenFaaS SARSA/DQN autoscaling toolkit.

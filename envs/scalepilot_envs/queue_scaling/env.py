@@ -222,7 +222,7 @@ class QueueScalingBatch(UnitMoveBatch):
         if not self._seeded:
             windows: NDArray[np.float64] = self._series[first[:, None] + steps]
             return windows
-        # Only as many steps as are flown, where no scale depends on the others.
+        # Only as many steps as are run, where no scale depends on the others.
         changes = {"num_steps": self.episode_steps + 1} if self.workload.peak_rps is None and not self.random_phase else {}
         influx = np.empty((len(rows), self.episode_steps + 1))
         for k, seed in enumerate(self._seeds.take(rows)[:, 0].tolist()):

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fly, show and sum up; 130 when interrupted."""
+    """Run, show and sum up; 130 when interrupted."""
     from scalepilot.errors import InputError
     from scalepilot.report.replay.lineup import DemoOptions, make_replay
 

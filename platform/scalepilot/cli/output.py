@@ -22,7 +22,7 @@ def console() -> Console:
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """The table and the sentence that judge."""
+    """The table and the verdict."""
     from scalepilot.report.words.tables import comparison_table, verdict
 
     out = console()

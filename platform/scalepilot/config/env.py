@@ -51,7 +51,7 @@ class EnvConfig(Section):
 
     @property
     def objective(self) -> Objective:
-        """How its episodes are judged."""
+        """How its episodes are evaluated."""
         return self.description.objective()
 
     @property
@@ -130,7 +130,7 @@ class OtherEnvConfig(Section):
 
     @property
     def objective(self) -> Objective:
-        """How its episodes are judged."""
+        """How its episodes are evaluated."""
         return self.description.objective(self.arguments)
 
     def training_arguments(self, workload: Workload) -> dict[str, Any]:

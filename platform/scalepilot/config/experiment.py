@@ -61,7 +61,7 @@ class ExperimentConfig(Section):
         env: the environment.
         workload: what Autoscale serves: one of the kinds of `scalepilot_envs.workloads.WORKLOADS`.
         resources: where it runs.
-        evaluation: how it is judged.
+        evaluation: how it is evaluated.
         output: folder that collects runs.
         checkpoints: how often, and how many are kept.
         tracking: Weights & Biases and MLflow.

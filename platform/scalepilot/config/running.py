@@ -1,4 +1,4 @@
-"""Where an experiment runs, and how it is judged."""
+"""Where an experiment runs, and how it is evaluated."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class EvaluationConfig(Section):
         tuning_evaluations: random-search evaluations of each tuned rule; the HPA's are shared equally by its metrics.
         validate_every_share: of the budget, between two validations (0.02 = 50 validations a run).
         bootstrap_samples: resamples behind the intervals.
-        optimum: judge against the clairvoyant optimum too (a second or two an episode).
+        optimum: also compare with the clairvoyant optimum (a second or two an episode).
         validation_episodes: of environments other than Autoscale, each validation.
         test_episodes: likewise, in the end.
         max_episode_steps: an episode of validation or test that has not ended by then ends the run, naming the environment; one

@@ -21,7 +21,7 @@ from scalepilot_envs.description import params_from_mapping
 from scalepilot_envs.registration import find_env, same_id
 
 _TAKEN = {*BASELINES, OPTIMUM, LookAhead.name}
-# Parameters that say how learning was rewarded, not what is served or how it is judged.
+# Parameters that say how learning was rewarded, not what is served or how it is evaluated.
 _OF_TRAINING_ALONE = {"reward_per_currency"}
 # What may differ between two runs of one experiment.
 _INCIDENTAL = ("seed", "output", "resources", "checkpoints", "tracking")

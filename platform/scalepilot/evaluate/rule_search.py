@@ -1,4 +1,4 @@
-"""A rule's parameters, searched on training workloads and chosen on validation: the rivals a policy must beat."""
+"""A rule's parameters, searched on training workloads and chosen on validation: the baselines a policy must beat."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from scalepilot_envs.autoscale import AutoscaleParams
 
 CandidateT = TypeVar("CandidateT")
 Progress = Callable[[int], None]
-# Candidates flown side by side: enough rows to fill numpy's loops, few enough to stay in the cache.
+# Candidates run side by side: enough rows to fill numpy's loops, few enough to stay in the cache.
 _ROWS_PER_BATCH = 960
 FINALISTS = 10
 
@@ -71,9 +71,9 @@ def mean_J(
     """Mean J per hour of each candidate over the same episodes, several candidates a batch.
 
     Args:
-        make: builds the policy for candidates flown side by side, each for so many consecutive rows.
+        make: builds the policy for candidates run side by side, each for so many consecutive rows.
         candidates: parameter sets.
-        episodes: flown by every candidate.
+        episodes: run by every candidate.
         params: the service.
         progress: called with the candidates done.
     """
@@ -107,7 +107,7 @@ class Search:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Candidates of one search flown side by side."""
+    """Candidates of one search run side by side."""
 
     rule_name: str
     candidates: tuple[Any, ...]
@@ -151,7 +151,7 @@ def run_searches(searches: Sequence[Search], executor: Executor, progress: Progr
 
     Args:
         searches: independent of each other.
-        executor: flies the candidates, several a batch.
+        executor: runs the candidates, several a batch.
         progress: called with the candidates done.
     """
     train = _scores([(s.rule_name, s.candidates, s.data.train, s.params) for s in searches], executor, progress)

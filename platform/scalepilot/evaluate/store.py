@@ -56,7 +56,7 @@ class Summary:
     """What every summary.json of an evaluation holds.
 
     Attributes:
-        workloads: judged on, or the environment's id.
+        workloads: evaluated on, or the environment's id.
         policies: name → metric → figure.
         roles: name → policy, baseline or reference.
         details: name → a few words.

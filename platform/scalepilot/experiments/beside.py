@@ -1,4 +1,4 @@
-"""What judging a run needs and training does not, found beside training by processes on cores that it leaves idle.
+"""What evaluating a run needs and training does not, found beside training by processes on cores that it leaves idle.
 
 The tuned baselines and the clairvoyant optimum depend on the configuration alone. The processes only fill folders that the
 evaluation looks into before it searches and plans itself, so that every figure is the same with and without them.

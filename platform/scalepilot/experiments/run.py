@@ -190,7 +190,7 @@ def _test_steps(episodes: Episodes, folder: RunFolder) -> float:
 
 
 def keep_summary(folder: RunFolder, found: Mapping[str, Any]) -> None:
-    """Write into the policy's own description how it was judged: who serves it has nothing else of the run.
+    """Write into the policy's own description how it was evaluated: who serves it has nothing else of the run.
 
     Args:
         folder: the run.

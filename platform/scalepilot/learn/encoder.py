@@ -23,7 +23,7 @@ _HOUR_DOUBLINGS = 3
 
 
 class ScaleFreeEncoder(nn.Module):
-    """Physical fields of Autoscale → ratios to the current capacity, so that one policy flies 5 or 500 replicas.
+    """Physical fields of Autoscale → ratios to the current capacity, so that one policy runs 5 or 500 replicas.
 
     Rates, backlog and starting replicas are relative to (ready + starting) × capacity of a replica; the size of the
     service enters only as a logarithm and as the relative size of Poisson noise, 1/√(requests an interval).

@@ -175,7 +175,7 @@ def priced(service: Service, prices: Mapping[str, float]) -> AutoscaleParams:
     """The service's parameters with other prices.
 
     Raises:
-        InputError: a price that is not allowed, or a policy that is not judged by money.
+        InputError: a price that is not allowed, or a policy that is not evaluated by cost.
     """
     params = service.env.params
     if not isinstance(params, AutoscaleParams):

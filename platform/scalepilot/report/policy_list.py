@@ -66,7 +66,7 @@ def find_policies(folders: Sequence[Path]) -> list[PolicyEntry]:
 
 
 def stored_evaluation(folder: Path, spec: PolicySpec) -> dict[str, Any]:
-    """What a policy was worth: as its artifact says, or as the run it lies in was judged.
+    """What a policy was worth: as its artifact says, or as the run it lies in was evaluated.
 
     Args:
         folder: of the policy.
@@ -74,7 +74,7 @@ def stored_evaluation(folder: Path, spec: PolicySpec) -> dict[str, Any]:
 
     Returns:
         The parts of a run's summary.json that concern a reader: workloads, episodes, and for the policy and those it was compared
-        with their roles, figures with intervals and gaps closed. {} where nobody judged it.
+        with their roles, figures with intervals and gaps closed. {} where nobody evaluated it.
     """
     if spec.evaluation:
         return dict(spec.evaluation)

@@ -33,14 +33,14 @@ class RunEntry:
         name: of the experiment.
         algorithm: with the engine where it is not the usual one.
         environment: id without the namespace.
-        workload: it was judged on; empty where the environment has its own.
+        workload: it was evaluated on; empty where the environment has its own.
         seed: of training.
         status: as run.json has it; "unreadable" if that or another file is damaged.
         env_steps: trained; None if unknown.
         train_seconds: of training; None if unknown.
-        figure: mean J per hour or mean return of the kept policy on the test episodes; None if not judged yet.
+        figure: mean J per hour or mean return of the kept policy on the test episodes; None if not evaluated yet.
         figure_name: "J" (lower is better) or "return".
-        rival: the best baseline it was judged against; empty without one.
+        rival: the best baseline it was compared against; empty without one.
         rival_figure: its figure.
         advantage: (mean, low, high) of figure − rival's with its 95 % interval, NaN where unknown.
         sameness: equal for runs that differ by training seed only.
@@ -254,7 +254,7 @@ def _read_yaml(path: Path, adapter: TypeAdapter[_Record]) -> tuple[_Record, dict
 
 
 def worths(runs: Sequence[RunEntry]) -> list[Worth]:
-    """What was judged, training seeds together, in the order in which experiments first come."""
+    """What was evaluated, training seeds together, in the order in which experiments first come."""
     groups: dict[tuple[str, str], list[RunEntry]] = {}
     for run in runs:
         if run.figure is not None:

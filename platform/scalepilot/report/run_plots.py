@@ -96,7 +96,7 @@ class RunPictures:
     Args:
         config: the experiment.
         folder: its run.
-        make_task: what it trains on; asked for only when the policy is flown.
+        make_task: what it trains on; asked for only when the policy is run.
         comparison: the judgement, where there is one.
         fields: across and up of the policy map; None for the two most telling.
     """
@@ -203,7 +203,7 @@ class RunPictures:
         return q_table_svg(self.policy)
 
     def workload(self) -> str:
-        """What traffic is trained on, which chooses and which judges."""
+        """The traffic of training, validation and test."""
         interval = self.config.autoscale.params.interval_seconds
         parts: dict[str, Part] = {"training": "train", "validation": "validation", "test": "test"}
         series = {name: part_of(self.config.workload, part, interval) for name, part in parts.items()}

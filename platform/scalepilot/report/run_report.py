@@ -30,7 +30,7 @@ _CURVES: TypeAdapter[list[LearningCurve]] = TypeAdapter(list[LearningCurve])
 
 
 def write_run_report(folder: RunFolder, config: ExperimentConfig, path: Path | None = None) -> Path:
-    """Write the report of a run from its files: no policy is flown for it.
+    """Write the report of a run from its files: no policy is run for it.
 
     Args:
         folder: of the run.
@@ -41,7 +41,7 @@ def write_run_report(folder: RunFolder, config: ExperimentConfig, path: Path | N
         Where it is.
 
     Raises:
-        InputError: the run was not judged, or its evaluation is damaged.
+        InputError: the run was not evaluated, or its evaluation is damaged.
     """
     if not folder.evaluation.is_dir():
         raise InputError(
@@ -183,7 +183,7 @@ _PLOTS = {
 _WORKLOAD = {
     "workload.svg": (
         "Traffic",
-        "What was trained on, what chose, and what judged: means, in bands from the lowest to the highest.",
+        "Training, validation and test: means, in bands from the lowest to the highest.",
     )
 }
 # What the page's script draws better itself.

@@ -130,7 +130,7 @@ class EpisodeSet:
         )
 
     def repeated(self, times: int) -> EpisodeSet:
-        """The whole set `times` times over, for candidates flown side by side: all of set 0, then set 1."""
+        """The whole set `times` times over, for candidates run side by side: all of set 0, then set 1."""
         return EpisodeSet(
             self.workload,
             np.tile(self.rates_rps, (times, 1)),
@@ -227,11 +227,11 @@ def run_episodes(
     playback_of: int | None = None,
     on_step: OnStep | None = None,
 ) -> tuple[EpisodeResults, Playback | None]:
-    """Fly a policy, greedily, or a planner's plan through every episode at once.
+    """Run a policy, greedily, or a planner's plan through every episode at once.
 
     Args:
         policy: decides from observations, or plans from the known rates.
-        episodes: what to fly through.
+        episodes: what to run through.
         params: the service.
         playback_of: episode whose steps to keep; None for none.
         on_step: called after every step with its number, the service's state, what the step brought, and the (n,) targets.

@@ -1,4 +1,4 @@
-"""Protocol v1: how a policy for Autoscale-v0 is judged on a workload.
+"""Protocol v1: how a policy for Autoscale-v0 is evaluated on a workload.
 
 The workload is resampled to the decision interval and split by time 70 / 15 / 15. Training and validation windows are
 drawn (24 each) from their own parts, test windows are all disjoint 8-hour windows of the last part. Arrivals are

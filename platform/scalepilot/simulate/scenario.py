@@ -1,4 +1,4 @@
-"""Where policies are run and judged: an environment, its validation and test episodes, and what rules may be tuned on."""
+"""Where policies are run and evaluated: an environment, its validation and test episodes, and what rules may be tuned on."""
 
 from __future__ import annotations
 
@@ -257,10 +257,10 @@ class SeededEpisodes:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One place to be trained for and judged on.
+    """One place to be trained for and evaluated on.
 
     Attributes:
-        env: fields, actions, parameters, and how it is judged.
+        env: fields, actions, parameters, and how it is evaluated.
         validation: episodes that choose.
         num_validation: of `validation`, those that are shown; the others, of the training part, only steady the choice.
         test: episodes that nobody has seen.
@@ -297,7 +297,7 @@ def scenario_name(config: ExperimentConfig) -> str:
 def scenario_of(
     config: ExperimentConfig, *, name: str | None = None, windows: int | None = None, episodes: int | None = None
 ) -> Scenario:
-    """What an experiment is trained for and judged on; the one place that knows Autoscale-v0 from other environments.
+    """What an experiment is trained for and evaluated on; the one place that knows Autoscale-v0 from other environments.
 
     Args:
         config: the experiment.

@@ -58,7 +58,7 @@ def step_columns(episodes: EpisodeSet, params: AutoscaleParams, steps: NDArray[n
     """A row a step: which episode and when, its mean rate, and STEP_COLUMNS.
 
     Args:
-        episodes: what was flown through.
+        episodes: what was run through.
         params: the service.
         steps: (len(STEP_COLUMNS), n, num_steps), as `StepLog` keeps them.
     """

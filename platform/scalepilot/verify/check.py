@@ -26,7 +26,7 @@ def verify_path(path: Path, *, thorough: bool = False) -> Verdict:
 
     Args:
         path: of it.
-        thorough: fly every stored test episode again, not a few, and plan the clairvoyant optimum anew; takes minutes.
+        thorough: run every stored test episode again, not a few, and plan the clairvoyant optimum anew; takes minutes.
 
     Raises:
         InputError: the folder is neither.

@@ -45,9 +45,9 @@ def status_findings(folder: RunFolder, status: dict[str, Any]) -> Iterator[Findi
             )
         else:
             ago = f"nothing was written for {duration(silent)}"
-            yield error("run.json", f"says {state}, but the process is gone ({ago}): it was killed", f"go on with: {again}")
+            yield error("run.json", f"says {state}, but the process is gone ({ago}): it was killed", f"resume with: {again}")
     elif state == "interrupted":
-        yield warning("run.json", "the run was stopped before its end and not judged on the test", f"go on with: {again}")
+        yield warning("run.json", "the run was stopped before its end and not evaluated on the test", f"resume with: {again}")
     elif state == "failed":
         reason = str(status.get("error", "no reason is given"))
         yield error("run.json", f"the run failed: {reason}", f"mend that, then: {again}")

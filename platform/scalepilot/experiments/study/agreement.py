@@ -38,7 +38,7 @@ class Agreement:
 def agreement(
     rllib: Array, sb3: Array, blocks: NDArray[np.int64], *, lower_is_better: bool, samples: int = 2000, seed: int = 0
 ) -> Agreement:
-    """Judge two engines by what their policies reach on the same episodes.
+    """Compare two engines by what their policies reach on the same episodes.
 
     Args:
         rllib: (num_seeds, num_episodes).

@@ -78,7 +78,7 @@ class CrossCheck:
 
 
 def crosscheck(config: ExperimentConfig, seeds: Sequence[int], resume: Path | None = None) -> CrossCheck:
-    """Train with both engines on every seed, in turns, and judge.
+    """Train with both engines on every seed, in turns, and compare.
 
     Args:
         config: the experiment; its algorithm is one that has a counterpart, or is one.

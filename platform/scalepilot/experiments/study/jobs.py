@@ -44,7 +44,7 @@ class Job:
         values: the experiment as plain data.
         folder: its run folder, made already.
         resume: go on from its newest checkpoint.
-        alone: judge its policy beside nobody.
+        alone: evaluate its policy beside nobody.
     """
 
     label: str
@@ -172,7 +172,7 @@ def train_all(
         folder: of the study; finished runs of the same settings in it are used, others resumed.
         what: the whole is called.
         jobs: worker processes at most; None trains here, one run after the other.
-        alone: judge policies beside nobody.
+        alone: evaluate policies beside nobody.
         resume: command that goes on, for an error.
         result: what a finished run came to, in a few words.
 
@@ -214,7 +214,7 @@ def train_all(
         job, ended = failed[0]
         logs = f"; logs in {folder / LOGS}" if jobs is not None else ""
         raise RunError(
-            f"{len(failed)} of {len(planned)} runs failed, first {job.label}: {ended.reason}{logs}, go on with: {resume}"
+            f"{len(failed)} of {len(planned)} runs failed, first {job.label}: {ended.reason}{logs}, resume with: {resume}"
         )
     return {key: RunFolder(job.folder) for key, (job, _) in found.items()}
 

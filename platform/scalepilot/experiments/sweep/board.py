@@ -56,7 +56,7 @@ class TrialEntry:
         train_seconds: of training.
         error: why it failed; empty where it did not.
         changes: (env_steps, point) of each change while it trained (pbt).
-        tested: None where it was not judged.
+        tested: None where it was not evaluated.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""A sweep's results: leaderboard, plots, report.html, summary.json, and the best policy judged against the rules."""
+"""A sweep's results: leaderboard, plots, report.html, summary.json, and the best policy compared with the rules."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ METHOD = (
 
 
 def write_sweep(plan: PlannedSweep, folder: Path) -> SweepBoard:
-    """Choose, judge and write everything, each file in one step.
+    """Choose, evaluate and write everything, each file in one step.
 
     Args:
         plan: the sweep.
@@ -124,7 +124,7 @@ def _trial(trial: TrialEntry) -> dict[str, Any]:
 
 
 def _judge(config: ExperimentConfig, folder: Path, best: TrialEntry) -> str:
-    """Copy the best trial's policy into the sweep's folder, fly it against the rules, say how it fared."""
+    """Copy the best trial's policy into the sweep's folder, run it against the rules, say how it did."""
     own = RunFolder(folder)
     with replaced_folder(own.policy) as aside:
         shutil.copytree(best.folder / "policy", aside, dirs_exist_ok=True)

@@ -34,7 +34,7 @@ class LiveEntry(EnvEntry):
     is_live: ClassVar[bool] = True
 
     def describe(self, params: Mapping[str, Any] | None = None, **options: Any) -> EnvDescription:
-        """The environment it stands in for, judged by its return.
+        """The environment it stands in for, evaluated by its return.
 
         Raises:
             ValueError: a parameter or an option is not allowed, or that environment has no live counterpart.

@@ -1,4 +1,4 @@
-"""A workload over time as SVG: which part is trained on, which one chooses, which one judges, and how they differ."""
+"""A workload over time as SVG: its training, validation and test parts, and how they differ."""
 
 from __future__ import annotations
 

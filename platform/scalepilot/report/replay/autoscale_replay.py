@@ -1,4 +1,4 @@
-"""Policies flown side by side, step by step, so that somebody can watch: what each one saw, decided and cost."""
+"""Policies run side by side, step by step, so that somebody can watch: what each one saw, decided and cost."""
 
 from __future__ import annotations
 

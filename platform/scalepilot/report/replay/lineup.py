@@ -32,7 +32,7 @@ from scalepilot_envs.workloads import RateSeries, Workload, part_of
 AUTOSCALE_STEPS = 480
 _PATTERN = "diurnal"
 HPA_DEFAULT, OPTIMUM = "hpa-default", "optimum"
-# Longer episodes would keep a person waiting for the optimum; they are flown without unless it is asked for.
+# Longer episodes would keep a person waiting for the optimum; they are run without it unless it is asked for.
 _OPTIMUM_STEPS = 2000
 # Whom other environments are shown against: the first that fits.
 _RIVALS = ("hpa", "threshold", "random")
@@ -49,8 +49,8 @@ class DemoOptions:
             or days and nights where none was trained.
         peak_rps: the pattern's 99.5 % quantile is scaled to this; 0 keeps it, None is protocol v1's 500.
         steps: of the episode at most; None for two hours of Autoscale or a whole episode of anything else.
-        seed: of arrivals or environment; None flies the liveliest window.
-        alone: without the default rivals.
+        seed: of arrivals or environment; None runs the liveliest window.
+        alone: without the default baselines.
         filmed: pictures are wanted.
     """
 

@@ -46,7 +46,7 @@ class Recording:
 def record_episode(
     policy: Policy, env_id: str, arguments: Mapping[str, Any], seed: int, *, film: bool = False, most_steps: int = MOST_STEPS
 ) -> Recording:
-    """Fly a policy greedily through an episode.
+    """Run a policy greedily through an episode.
 
     Args:
         policy: to watch.

@@ -49,7 +49,7 @@ def gif(frames: Sequence[NDArray[np.uint8]], frames_per_second: float) -> bytes:
 
 
 def check_mp4() -> None:
-    """Refuse before anything is flown.
+    """Refuse before anything is run.
 
     Raises:
         InputError: the encoder is missing; the message says how to install it.
