@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
-import grpc
 from pydantic import TypeAdapter
 
 from scalepilot.config import checked
@@ -23,6 +23,10 @@ from scalepilot.operate.answering import host_and_port
 from scalepilot.operate.feeds import METRIC, FeedContext, Newest, check_target
 from scalepilot.operate.feeds.certificates import Certificates, check_pair
 from scalepilot.operate.feeds.keda_messages import MESSAGES, METHODS, SERVICE
+
+# What goes wrong is said in a line of our own; gRPC would put one of its source code before it.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+import grpc
 
 _START_SECONDS, _STOP_SECONDS = 30.0, 0.2
 _OPTIONS = [
