@@ -22,7 +22,7 @@ find . -name '*.a' -delete
 # ONNX Runtime for C (Python's module has its own copy), and its tools that change networks.
 rm -rf onnxruntime/capi/libonnxruntime.so* onnxruntime/transformers onnxruntime/quantization onnxruntime/tools onnxruntime/datasets
 # For who compiles or types code, and for tests.
-rm -rf numpy/f2py numpy/distutils numpy/typing gymnasium/envs/mujoco gymnasium/envs/box2d
+rm -rf numpy/f2py numpy/distutils gymnasium/envs/mujoco gymnasium/envs/box2d
 # Colours for source code.
 rm -rf pygments
 find . -name '*.pyi' -delete
