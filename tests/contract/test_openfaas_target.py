@@ -12,7 +12,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from tests import openfaas_standin
+from tests import openfaas_standin, real_prometheus
 from tests.openfaas_standin import Standin
 
 from scalepilot.errors import ConfigError, InputError
@@ -388,3 +388,13 @@ def test_the_users_name_may_be_another(shop: Standin, make: Make, monkeypatch: A
     pair = base64.b64encode(f"pilot:{openfaas_standin.PASSWORD}".encode()).decode()
     monkeypatch.setattr(shop, "authorisation", f"Basic {pair}")
     assert make(user="pilot").read(time.time()).spec == 3
+
+
+@pytest.mark.slow
+def test_the_rules_of_a_real_prometheus(make: Make, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    groups = [{"name": "openfaas", "rules": [{"alert": each["name"], "expr": each["query"]} for each in (OWN,)]}]
+    rules.write_text(json.dumps({"groups": groups}))
+    with real_prometheus.running({"rule_files": [str(rules)]}, tmp_path, {}) as running:
+        target = make(prometheus={"url": str(running._client.base_url).rstrip("/")})
+        assert target.read(time.time()).owners == ("Alertmanager (alert APIHighInvocationRate, /system/alert)",)

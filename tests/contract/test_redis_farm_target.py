@@ -435,3 +435,39 @@ def test_a_password_and_tls(farm: Farm, tmp_path: Path) -> None:
         assert "ertificate" in farm.target(url=url, password_file=str(password)).read(time.time()).problem
         password.write_text("another\n")
         assert good.read(time.time()).spec == 0
+
+
+@pytest.mark.slow
+def test_a_user_who_may_not_write_and_a_replica(farm: Farm, tmp_path: Path) -> None:
+    password = tmp_path / "redis-password"
+    password.write_text("sesame")
+    password.chmod(0o600)
+    farm.grown(2)
+    farm.door.ask(("ACL", "SETUSER", "pilot", "on", ">sesame", "~*", "+@read", "+select", "+multi", "+exec", "+discard"))
+    target = farm.target(user="pilot", password_file=str(password))
+    assert target.read(time.time()).spec == 2
+    done = target.write(1, 2)
+    assert (done.outcome, "no permissions to run the 'hset' command" in done.detail) == ("forbidden", True)
+    assert target.check(dry_run=True) == []
+    assert "no permissions to run the 'hdel' command" in target.check(dry_run=False)[0]
+    assert farm.length(ORDERS) == 0
+    # A connection is not used before whoever asks is known.
+    password.chmod(0o644)
+    farm.door.ask(("CLIENT", "KILL", "USER", "pilot"))
+    for _ in range(2):
+        assert "open to every user" in target.read(time.time()).problem
+
+
+@pytest.mark.slow
+def test_one_function_with_many_replicas_works_on_the_same_queue(farm: Farm) -> None:
+    """The openfaas target, with workers that finish their task when they are stopped, as a function may."""
+    farm.standin.answer("POST", "/system/functions", {"service": "worker", "image": "worker:1", "labels": {"works": "true"}})
+    chosen = {"kind": "openfaas", "url": farm.standin.url, "function": "worker", "password_file": str(farm.password)}
+    target = make_target(chosen, TargetContext("a", False, 8.0))
+    assert target.write(4, 1).replicas == 4
+    farm.tasks(12, 2.0)
+    until(lambda: farm.length("worker_queue") <= 4)
+    assert target.write(1, 4).replicas == 1
+    farm.none_lost(12)
+    assert len({result["worker"] for result in farm.results()}) == 4
+    target.close()

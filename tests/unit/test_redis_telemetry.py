@@ -175,6 +175,19 @@ def test_without_a_start_of_the_program_results_count_when_they_are_seen(workflo
     assert read(telemetry, 34.0)["sojourn_mean_seconds"].value == 1.5
 
 
+@pytest.mark.parametrize("skew", [-60.0, -3.0, 3.0, 3600.0])
+def test_results_of_a_clock_that_differs_count_when_they_are_seen(workflow: Workflow, skew: float) -> None:
+    telemetry = workflow.telemetry()
+    workflow.collect(50.0, 9.0)
+    read(telemetry, 100.0)
+    for at in (100.5, 107.5):
+        workflow.collect(at + skew, 2.0)
+    found = read(telemetry, 108.0)["sojourn_mean_seconds"]
+    assert (found.value, found.assumed) == (2.0, True)
+    assert "clock, which differs: they count when they are seen" in found.problem
+    assert read(telemetry, 116.0)["sojourn_mean_seconds"].value == 1.5
+
+
 @pytest.mark.parametrize("started", [True, False])
 def test_results_that_others_take_out(workflow: Workflow, started: bool) -> None:
     telemetry = workflow.telemetry(started=started)

@@ -94,7 +94,7 @@ class RedisFarmTarget:
                 return self._drain(farm.spec - replicas, replicas)
             return self._grow(farm, replicas)
         except RedisError as error:
-            return Written("unknown", detail=str(error))
+            return Written("forbidden" if error.is_forbidden else "unknown", detail=str(error))
 
     def _drain(self, count: int, left: int) -> Written:
         orders = dict(order(time.time()) for _ in range(count))
@@ -217,6 +217,9 @@ class RedisFarmTarget:
         """Whether Redis and whoever starts workers answer, and what stands out."""
         try:
             farm = self._look()
+            if not dry_run:
+                # Changes nothing, and takes the right to.
+                self._door.ask(("HDEL", self._keys.orders, ""), ("LREM", self._queues.order, 0, ""))
         except (RedisError, TargetError) as error:
             return [str(error)]
         lines = [WARNING + problem for problem in farm.problems()]

@@ -101,6 +101,7 @@ class FunctionWorkersSettings(GatewaySettings):
             raise ValueError("image: is missing; allowed: a worker's container image")
         if not self.prefix:
             raise ValueError("prefix: is empty; allowed: such as worker-")
+        _check_json(self, "deployment", "payload")
         for key in ("service", "image", "namespace"):
             if key in self.deployment:
                 raise ValueError(f"deployment.{key}: is not allowed; allowed: what its own keys do not say")
@@ -127,10 +128,19 @@ class CommandWorkersSettings(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_json(self, "payload")
         for key in ("start", "all", "remove"):
             command = getattr(self, key)
             if not command or not os.path.isabs(command[0]):  # noqa: PTH117 - a text of the configuration
                 raise ValueError(f"{key}: {list(command)} is not allowed; allowed: an absolute path, then arguments")
+
+
+def _check_json(settings: Section, *keys: str) -> None:
+    for key in keys:
+        try:
+            json.dumps(getattr(settings, key), allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError(f"{key}: holds what JSON has no form for, such as a date; allowed: texts, numbers, lists") from None
 
 
 class FunctionWorkers:

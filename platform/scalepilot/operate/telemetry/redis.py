@@ -28,6 +28,8 @@ _SECONDS = 1.8
 # Results that are read at a time, and remembered.
 _MOST_RESULTS = 5000
 _MOST_COUNTS = 256
+# So much of an interval the clock of results may differ from ours.
+_MOST_SKEW = 0.25
 # So much of an interval a moment may be early or late.
 _JITTER = 0.25
 _FIELDS = (
@@ -101,6 +103,7 @@ class RedisTelemetry:
         self._newest: bytes | None = None
         self._read_at: float | None = None
         self._trouble = PENDING
+        self._skew = ""
 
     def read(self, now: float, replicas: Replicas) -> Snapshot:
         """What is known at a moment.
@@ -154,6 +157,7 @@ class RedisTelemetry:
             follows, most = False, min(length, _MOST_RESULTS)
             raw = self._newest_results(length, most)
         new = [result_of(one) for one in raw[:most]]
+        self._skew = ""
         trouble = ""
         if not follows and seen.started is None and self._read_at is not None:
             trouble = "results were taken out: they are counted from now on"
@@ -164,7 +168,8 @@ class RedisTelemetry:
         if not follows:
             self._results.clear()
         if not trouble:
-            self._results.extend((self._moment(one, seen, now), one) for one in reversed(new) if one is not None)
+            since = self._read_at if follows else None
+            self._results.extend((self._moment(one, seen, since, now), one) for one in reversed(new) if one is not None)
         self._trouble = trouble
         self._length, self._read_at = length, now
         if raw or not length:
@@ -176,11 +181,16 @@ class RedisTelemetry:
         (raw,) = self._door.ask(("LRANGE", self._queues.output, -length, -length + most - 1))
         return list(raw)
 
-    def _moment(self, result: Result, seen: _Seen, now: float) -> float:
-        """When it was collected; where its clock is not known, when it was seen."""
+    def _moment(self, result: Result, seen: _Seen, since: float | None, now: float) -> float:
+        """When it was collected; where its clock is not known, or differs from ours, when it was seen."""
         if seen.started is None or result.collected_seconds is None:
             return now
-        return min(now, seen.started + result.collected_seconds)
+        moment, most = seen.started + result.collected_seconds, _MOST_SKEW * self._window
+        # One that was not there last time was collected since.
+        if moment > now + most or (since is not None and moment < since - most):
+            self._skew = f"{abs(now - moment):.1f} s {'ahead' if moment > now else 'ago'} by their own clock, which differs"
+            return now
+        return min(now, moment)
 
     def _readings(self, seen: _Seen, now: float) -> dict[str, Reading]:
         q = self._queues
@@ -231,6 +241,8 @@ class RedisTelemetry:
         told = ""
         if len(self._results) == self._results.maxlen and self._results[0][0] > since:
             told = f"of the newest {_MOST_RESULTS} results"
+        elif self._skew:
+            told = f"results are {self._skew}: they count when they are seen"
         values = (float(sojourns.mean()), float(sojourns.max()), 1.0 - late / len(recent), float(late))
         return {name: Reading(value, source, 0.0, told, bool(told)) for name, value in zip(names, values, strict=True)}
 

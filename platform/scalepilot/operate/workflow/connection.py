@@ -17,12 +17,22 @@ if TYPE_CHECKING:
 
 # Of one step: connecting, or one answer.
 _SECONDS = 0.8
+_LONGEST_TOLD = 240
 
 Command = tuple[str | bytes | int | float, ...]
 
 
 class RedisError(RunError):
-    """No answer, or none that can be used; `str()` is one line."""
+    """No answer, or none that can be used; `str()` is one line.
+
+    Args:
+        message: that line.
+        is_forbidden: a right is missing, or this server takes no writes: nothing was done.
+    """
+
+    def __init__(self, message: str, *, is_forbidden: bool = False) -> None:
+        super().__init__(message)
+        self.is_forbidden = is_forbidden
 
 
 @dataclass(frozen=True)
@@ -84,13 +94,17 @@ class RedisDoor:
 
             def get_credentials(self) -> tuple[str] | tuple[str, str]:
                 assert settings.password_file is not None
-                password = secret_line(settings.password_file, f"{where}.password_file")
+                try:
+                    password = secret_line(settings.password_file, f"{where}.password_file")
+                except InputError as error:
+                    # Its client would go on unauthenticated after any other.
+                    raise redis.AuthenticationError(str(error)) from None
                 return (password,) if settings.user is None else (settings.user, password)
 
         parts, options = urlsplit(settings.url), dict[str, Any]()
         if settings.password_file is not None:
-            options["credential_provider"] = found = Credentials()
-            found.get_credentials()
+            secret_line(settings.password_file, f"{where}.password_file")
+            options["credential_provider"] = Credentials()
         if parts.scheme == "rediss":
             options |= {"ssl": True, "ssl_cert_reqs": "required", "ssl_check_hostname": True}
         if settings.ca_file is not None:
@@ -110,6 +124,12 @@ class RedisDoor:
         )
         self._url, self._errors = settings.url, (redis.RedisError, OSError, UnicodeError)
         self._refused: type[Exception] = redis.ResponseError
+        self._forbidden = (
+            redis.AuthenticationError,
+            redis.exceptions.AuthorizationError,
+            redis.exceptions.NoPermissionError,
+            redis.ReadOnlyError,
+        )
 
     @property
     def url(self) -> str:
@@ -125,7 +145,7 @@ class RedisDoor:
         answers = self.try_all(commands)
         for answer in answers:
             if isinstance(answer, self._refused):
-                raise RedisError(self._told(answer))
+                raise self._error(answer)
         return answers
 
     def try_all(self, commands: Sequence[Command]) -> list[Any]:
@@ -139,13 +159,14 @@ class RedisDoor:
                 for command in commands:
                     pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
                 return list(pipeline.execute(raise_on_error=False))
-        except InputError as error:
-            raise RedisError(str(error)) from None
         except self._errors as error:
-            raise RedisError(self._told(error)) from None
+            raise self._error(error) from None
 
-    def _told(self, error: Exception) -> str:
-        return printable(f"redis {self._url}: {' '.join(str(error).split()) or type(error).__name__}"[:240])
+    def _error(self, error: Exception) -> RedisError:
+        # The client puts the whole command before it.
+        said = " ".join(str(error).rpartition(" of pipeline caused error: ")[2].split()) or type(error).__name__
+        told = printable(f"redis {self._url}: {said}"[:_LONGEST_TOLD])
+        return RedisError(told, is_forbidden=isinstance(error, self._forbidden))
 
     def close(self) -> None:
         """Let connections go."""
