@@ -13,7 +13,7 @@ from scalepilot.config import config_from_mapping
 from scalepilot.errors import ConfigError
 from scalepilot.experiments.run import run_experiment
 from scalepilot.learn.algorithms import make_trainer
-from scalepilot.learn.tabular import ROLLOUT_STEPS, TabularTrainer
+from scalepilot.learn.tabular import TabularTrainer
 from scalepilot.learn.task import Task
 from scalepilot.learn.traces import Traces, apply_errors, step_weights
 from scalepilot.policy import TablePolicy, load_policy
@@ -279,7 +279,7 @@ def test_a_run_leaves_a_table_a_picture_and_a_verdict_without_ray(tmp_path):
             **GRID,
             "name": "grid",
             "output": str(tmp_path),
-            "tabular": {"total_env_steps": 8 * ROLLOUT_STEPS * 8, "num_envs": 8, **TEXTBOOK},
+            "tabular": {"total_env_steps": 8 * 100 * 8, "num_envs": 8, **TEXTBOOK},
             "evaluation": {"validate_every_share": 0.5, "validation_episodes": 2, "test_episodes": 4, "bootstrap_samples": 20},
         }
     )

@@ -44,7 +44,7 @@ class LearningConfig(Section):
 
     @property
     def rollout_size(self) -> int:
-        """Transitions of one iteration: a hundred steps of every environment."""
+        """Transitions of one iteration: a hundred steps of every environment, unless the algorithm says otherwise."""
         return 100 * self.num_envs
 
     @property
@@ -233,6 +233,7 @@ class TabularConfig(LearningConfig):
 
     Attributes:
         num_envs: environments stepped together, all on one table.
+        rollout_steps: steps of each environment between two lines of metrics.
         alpha: step size.
         gamma: discount.
         trace_decay: λ of SARSA(λ); Q-learning has none.
@@ -247,6 +248,7 @@ class TabularConfig(LearningConfig):
 
     total_env_steps: Count = 200_000
     num_envs: NumEnvs = 16
+    rollout_steps: Annotated[int, Between(1, 100_000)] = 100
     alpha: PositiveShare = 0.1
     gamma: Share = 0.99
     trace_decay: Share = 0.6
@@ -268,3 +270,8 @@ class TabularConfig(LearningConfig):
                 raise ValueError(f"edges.{name}: {list(edges)} is not allowed; allowed: finite numbers that rise")
             if name in self.bins:
                 raise ValueError(f"set either bins or edges for {name}, not both")
+
+    @property
+    def rollout_size(self) -> int:
+        """Transitions of one iteration."""
+        return self.num_envs * self.rollout_steps

@@ -140,6 +140,8 @@ class TrainingLoop:
                 raise self._kept(error) from None
             except Stopped:
                 self._keep_unvalidated()
+        elif self.task.is_live:
+            self._keep_unvalidated()
         self.checkpoint()
         self.export()
         said = list(self.notes.lines().values())
@@ -256,8 +258,8 @@ class TrainingLoop:
         self.resume()
 
     def _keep_unvalidated(self) -> None:
-        """The policy of this moment, where none was validated."""
-        if self.best is None and self.iteration:
+        """The policy of this moment, where none was validated; of a live run also what the first rollout has changed so far."""
+        if self.best is None and (self.iteration or self.task.is_live):
             self.best, self.best_env_steps = self.trainer.snapshot(), self.env_steps
 
     def _kept(self, error: EnvironmentFailedError) -> EnvironmentFailedError:

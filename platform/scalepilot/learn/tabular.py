@@ -26,7 +26,6 @@ from scalepilot.simulate.env_notes import EnvNotes
 from scalepilot_envs.episode_metrics import EpisodeMeter
 from scalepilot_envs.registration import find_env
 
-ROLLOUT_STEPS = 100
 _TABLE, _STATE = "table.npz", "trainer.json"
 
 
@@ -164,7 +163,7 @@ class TabularTrainer:
         return actions
 
     def iterate(self) -> dict[str, float]:
-        """A hundred steps of every environment, the table updated after each."""
+        """`rollout_steps` of every environment, the table updated after each."""
         with self.watched.limited():
             return self._iterated()
 
@@ -172,14 +171,14 @@ class TabularTrainer:
         if not self._started:
             self._start()
         began, sample_seconds = time.perf_counter(), 0.0
-        size, gamma, flat = (ROLLOUT_STEPS, self.num_envs), self.settings.gamma, self.q.reshape(-1)
+        size, gamma, flat = (self.settings.rollout_steps, self.num_envs), self.settings.gamma, self.q.reshape(-1)
         # From (0, 1]: a lot of 0 would lose to an action that is no candidate.
         lots, coins = 1.0 - self._rng.random((*size, self.num_actions)), self._rng.random(size)
         errors, values, valid = np.zeros(size), np.zeros(size), np.ones(size, dtype=np.bool_)
         ended_returns: list[NDArray[np.float64]] = []
         ended_lengths: list[NDArray[np.int64]] = []
         num_traces, largest_trace = 0, 0.0
-        for t in range(ROLLOUT_STEPS):
+        for t in range(size[0]):
             stepping = time.perf_counter()
             observation, reward, terminated, truncated, info, failed = self.watched.step(self._action)
             sample_seconds += time.perf_counter() - stepping

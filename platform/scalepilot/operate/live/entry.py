@@ -16,9 +16,10 @@ from scalepilot.operate.config import load_operate_config
 from scalepilot.operate.live.env import LiveScalingEnv
 from scalepilot.operate.live.options import LiveOptions, live_options
 from scalepilot.operate.live.outcome import judge_of
-from scalepilot.operate.live.system import SYSTEMS, LiveSystem, live_service, open_system
+from scalepilot.operate.live.system import SYSTEMS, LiveSystem, Opening, live_service
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.entry import EnvEntry
+from scalepilot_envs.function_workflow import FunctionWorkflowParams
 from scalepilot_envs.registration import find_env
 from scalepilot_envs.restarting import RestartingEnv
 
@@ -64,7 +65,8 @@ class LiveEntry(EnvEntry):
 
     def step_seconds(self, **arguments: Any) -> float:
         """The interval of the grid."""
-        return make_env(**arguments).interval_seconds
+        env = make_env(**arguments)
+        return env.interval_seconds / env.pace
 
     def is_batch_of(self, **arguments: Any) -> bool:
         """Never."""
@@ -89,10 +91,13 @@ def make_env(params: Mapping[str, Any] | None = None, **options: Any) -> LiveSca
         service = live_service(config, description, judge.needs)
     except ScalepilotError as error:
         raise ValueError(f"options.config: {error}") from None
-    key = (str(Path(given.config).resolve()), given.explore_on, repr(description.params), description.env_id)
+    if given.tasks is not None and not isinstance(description.params, FunctionWorkflowParams):
+        raise ValueError(f"options.tasks: are not put into {description.env_id}; allowed: with like: FunctionWorkflow-v0")
+    opening = Opening(config, service, given, given.episode_steps or description.episode_steps or _EPISODE_STEPS)
+    key = (str(Path(given.config).resolve()), repr(given), repr(description.params))
 
     def take(user: object) -> LiveSystem:
-        return SYSTEMS.take(key, user, lambda opened: open_system(config, service, given.explore_on, opened))
+        return SYSTEMS.take(key, user, opening)
 
     return LiveScalingEnv(
         description,
@@ -100,8 +105,9 @@ def make_env(params: Mapping[str, Any] | None = None, **options: Any) -> LiveSca
         service.interval_seconds,
         take,
         lambda user: SYSTEMS.leave(key, user),
-        episode_steps=given.episode_steps or description.episode_steps or _EPISODE_STEPS,
+        episode_steps=opening.episode_steps,
         wait_intervals=given.wait_intervals,
+        pace=given.pace,
     )
 
 

@@ -4,8 +4,8 @@ It stands in for a simulated environment (`like`): the same fields, the same act
 is measured. Every action passes the limits of `scalepilot operate`, and every decision leaves the same record.
 
 Observation, action, reward: of the environment it stands in for. A number above or below the bounds of its field is cut there.
-Start: `reset` looks and never scales; seeds change nothing. It waits for fields that are unknown, and raises `LiveUnknownError`
-where it waits in vain. Step: the action is carried out as far as the limits let it, then the next moment of the grid is waited
+Start: `reset` looks and never scales; a seed decides which tasks are put in, where the environment does that (`tasks`). It waits
+for fields that are unknown, and raises `LiveUnknownError` where it waits in vain. Step: the action is carried out as far as the limits let it, then the next moment of the grid is waited
 for. End: terminated as the simulated environment is, truncated after `episode_steps`.
 A write that fails, or that is refused, ends no episode: the step goes on with the replicas there are.
 Unknown: while a field that the reward or a decision needs is unknown, the replicas are held and the step waits, `wait_intervals`
@@ -57,6 +57,7 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         leave: lets go of it.
         episode_steps: steps of an episode.
         wait_intervals: further moments for which a step waits while something is unknown.
+        pace: its seconds in a second of the wall.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - gymnasium's own name and type
@@ -71,9 +72,10 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         *,
         episode_steps: int,
         wait_intervals: int = 3,
+        pace: float = 1.0,
     ) -> None:
         self.description, self._judge, self._take, self._leave = description, judge, take, leave
-        self.interval_seconds = interval_seconds
+        self.interval_seconds, self.pace = interval_seconds, pace
         self.episode_steps, self._wait_intervals = episode_steps, wait_intervals
         self.metadata = {**self.metadata, METADATA_KEY: judge.metrics}
         low, high = (np.array([getattr(f, side) for f in description.fields], np.float32) for side in ("low", "high"))
@@ -99,11 +101,17 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
             raise ValueError(f"options: {next(iter(options))!r} is not allowed; allowed: none")
         if self.system is None:
             self.system = self._take(self)
-        snapshot, waited, why = self._known(self.system, self._wait_intervals + self._history, hold=False)
+        system, load = self.system, self.system.load
+        if load is not None:
+            load.clear()
+        snapshot, waited, why = self._known(system, self._wait_intervals + self._history, hold=False)
         if why:
             raise LiveUnknownError(f"reset: {why}, for {waited + 1} moments")
-        self.system.episode_of, self._steps = self, 0
-        self._judge.begin(self._values, snapshot.extra)
+        system.episode_of, self._steps = self, 0
+        self._judge.begin(self._values, snapshot.extra, load)
+        if load is not None:
+            # From the moment of the grid, as steps are.
+            load.begin(seed, snapshot.time - snapshot.time % self.interval_seconds)
         return self._observation(), {**dict.fromkeys(self._columns(), 0.0), "waited": waited}
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from scalepilot.config import checked
 from scalepilot.config.checks import Between, Count, Section
 from scalepilot.config.schema import Described
+from scalepilot.operate.live.tasks import TaskOptions
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class LiveOptions(Section):
         explore_on: name of the target that may be explored on, such as "deployment shop/web"; without it no step is taken.
         episode_steps: steps of an episode; null for as many as that environment has.
         wait_intervals: further moments for which a step waits while what it has brought is unknown.
+        tasks: in place of FunctionWorkflow-v0: put the tasks of each episode into the queue; null where they come by themselves.
+        pace: the deployment's seconds in a second of the wall. Other than 1 for a rehearsal with time-scaled workers, whose clock
+            is then the machine's monotonic one times this.
     """
 
     config: str = ""
@@ -31,6 +35,8 @@ class LiveOptions(Section):
     explore_on: str | None = None
     episode_steps: Count | None = None
     wait_intervals: Annotated[int, Between(0, 1000)] = 3
+    tasks: TaskOptions | None = None
+    pace: Annotated[float, Between(0, 1000, above=True)] = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

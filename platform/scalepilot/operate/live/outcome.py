@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from scalepilot.operate.live.tasks import Load
 from scalepilot.operate.snapshot import Reading
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.autoscale.objective import step_cost
@@ -16,6 +17,8 @@ from scalepilot_envs.cluster_deployment.measurement import NUM_FIELDS
 from scalepilot_envs.cluster_deployment.reward import DeploymentReward
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.episode_metrics import EpisodeMetric, of_moves
+from scalepilot_envs.function_workflow import FunctionWorkflowParams
+from scalepilot_envs.function_workflow.reward import WorkflowStep, reward_of
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,14 @@ class Judge(Protocol):
     needs: frozenset[str]
     metrics: Mapping[str, EpisodeMetric]
 
-    def begin(self, values: Mapping[str, float], extra: Mapping[str, Reading]) -> None:
-        """An episode begins; nothing is known of what was before."""
+    def begin(self, values: Mapping[str, float], extra: Mapping[str, Reading], load: Load | None) -> None:
+        """An episode begins; nothing is known of what was before.
+
+        Args:
+            values: field → what is known of it.
+            extra: beside the fields.
+            load: what the environment itself brings to the deployment.
+        """
         ...
 
     def unknown(self, extra: Mapping[str, Reading]) -> str:
@@ -98,7 +107,7 @@ def judge_of(env: EnvDescription) -> Judge:
 class _Counting:
     """What an objective does that counts requests."""
 
-    def begin(self, values: Mapping[str, float], extra: Mapping[str, Reading]) -> None:
+    def begin(self, values: Mapping[str, float], extra: Mapping[str, Reading], load: Load | None) -> None:
         """As `Judge`."""
 
     def unknown(self, extra: Mapping[str, Reading]) -> str:
@@ -151,7 +160,7 @@ class PodsJudge(_Counting):
         self._reward = DeploymentReward(params)
         self._load, self._overloaded = np.zeros(1), np.zeros(1)
 
-    def begin(self, values: Mapping[str, float], extra: Mapping[str, Reading]) -> None:
+    def begin(self, values: Mapping[str, float], extra: Mapping[str, Reading], load: Load | None) -> None:
         """As `Judge`."""
         self._load, self._overloaded = np.array([extra["requests"].value or 0.0]), np.zeros(1)
 
@@ -168,7 +177,64 @@ class PodsJudge(_Counting):
         return Outcome(float(reward[0]), bool(terminated[0]), {**columns, "overloaded_steps": self._overloaded[0]})
 
 
-JUDGES: dict[type, Callable[[Any], Judge]] = {AutoscaleParams: TrafficJudge, ClusterDeploymentParams: PodsJudge}
+class WorkflowJudge(_Counting):
+    """FunctionWorkflow-v0: tasks are followed by how many came in and how many are done since the episode began."""
+
+    needs = frozenset({"worker_queue", "output_queue", "qos"})
+    metrics: Mapping[str, EpisodeMetric] = {
+        "on_time_share": EpisodeMetric("final_qos", "last"),
+        "queue_requests": EpisodeMetric("queue"),
+        "unfinished_requests": EpisodeMetric("unfinished", "last"),
+        **of_moves("change", "workers"),
+    }
+
+    def __init__(self, params: FunctionWorkflowParams) -> None:
+        self._params = params
+        self._load: Load | None = None
+        self._arrived = self._completed = self._on_time = self._before = 0.0
+
+    def begin(self, values: Mapping[str, float], extra: Mapping[str, Reading], load: Load | None) -> None:
+        """As `Judge`."""
+        self._load, self._before = load, values["output_queue"]
+        self._arrived, self._completed, self._on_time = values["worker_queue"], 0.0, 0.0
+
+    def outcome(self, step: Lived) -> Outcome:
+        """As `Judge`."""
+        qos, queue, load = step.values["qos"], step.values["worker_queue"], self._load
+        completed = max(step.values["output_queue"] - self._before, self._completed)
+        done, self._completed = completed - self._completed, completed
+        late = round((1.0 - qos) * done)
+        self._on_time += done - late
+        self._arrived = self._arrived + (step.requests() or 0.0) if load is None else float(load.put)
+        pending = max(0.0, self._arrived - completed)
+        terminated = load is not None and not step.is_last and completed >= load.total
+        queued, workers, change, unfinished, behind = np.array(
+            [[round(n)] for n in (queue, step.replicas, step.change, pending, late)]
+        )
+        ended = np.array([[terminated], [step.is_last]])
+        reward = reward_of(self._params, WorkflowStep(np.array([qos]), queued, workers, change, unfinished, behind, *ended))
+        of_all = max(1.0, self._arrived if load is None else float(load.total))
+        return Outcome(
+            float(reward[0]),
+            terminated,
+            {
+                "qos": qos,
+                "workers": step.replicas,
+                "change": step.change,
+                "completed": completed,
+                "on_time": self._on_time,
+                "final_qos": self._on_time / of_all,
+                "queue": queue,
+                "unfinished": of_all - completed,
+            },
+        )
+
+
+JUDGES: dict[type, Callable[[Any], Judge]] = {
+    AutoscaleParams: TrafficJudge,
+    ClusterDeploymentParams: PodsJudge,
+    FunctionWorkflowParams: WorkflowJudge,
+}
 NAMES = tuple(f"{kind.__name__.removesuffix('Params')}-v0" for kind in JUDGES)
 
 __all__ = ["Judge", "Lived", "Outcome", "judge_of"]

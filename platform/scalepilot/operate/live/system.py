@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ from scalepilot.files.stop import check_stop, in_one_piece
 from scalepilot.operate.config import OperateConfig, Service, service_of
 from scalepilot.operate.controller import Controller
 from scalepilot.operate.ledger import Entry, Ledger
+from scalepilot.operate.live.options import LiveOptions
+from scalepilot.operate.live.tasks import Load, WorkflowLoad
 from scalepilot.operate.snapshot import Snapshot
 from scalepilot.operate.targets import WARNING, Target, TargetContext, make_target
 from scalepilot.operate.telemetry import Telemetry, TelemetryContext, make_telemetry
 from scalepilot.operate.tick import known
+from scalepilot.operate.twin import Clock
 from scalepilot.policy import PolicySpec, env_actions, env_fields
 from scalepilot.policy.protocol import Decision, State
 from scalepilot.policy.rules import rules_for
@@ -100,6 +103,7 @@ class LiveSystem:
         target: what is scaled.
         explore_on: name of the target that may be scaled.
         ledger: where decisions are written down; None for nowhere.
+        load: what episodes bring to it; None where that comes by itself.
         clock: Unix seconds.
         pace: the clock's seconds in a second of the wall.
 
@@ -115,10 +119,11 @@ class LiveSystem:
         explore_on: str | None,
         *,
         ledger: Ledger | None = None,
+        load: Load | None = None,
         clock: Callable[[], float] = time.time,
         pace: float = 1.0,
     ) -> None:
-        self.service, self.interval = service, service.interval_seconds
+        self.service, self.interval, self.load = service, service.interval_seconds, load
         problems = target.check(dry_run=False)
         if explore_on != target.name:
             said = "none given" if explore_on is None else f"{explore_on!r} is another target"
@@ -250,20 +255,44 @@ class Systems:
                 opened.close()
 
 
-def open_system(config: OperateConfig, service: Service, explore_on: str | None, opened: contextlib.ExitStack) -> LiveSystem:
-    """Connect as a configuration says; what is opened is closed with the stack.
+@dataclass(frozen=True)
+class Opening:
+    """What a system is opened with.
 
-    Raises:
-        InputError: see `LiveSystem`; or the folder of records is another process's, which scales the same.
+    Attributes:
+        config: an operate.yaml.
+        service: as `LiveSystem` takes it.
+        options: of the environment.
+        episode_steps: steps of an episode.
     """
-    ledger = Ledger(Path(config.records))
-    opened.enter_context(ledger.held())
-    telemetry = make_telemetry(config.telemetry, TelemetryContext(service.env, service.deciders.fields))
-    opened.callback(telemetry.close)
-    context = TargetContext(f"{socket.gethostname()}-{os.getpid()}", False, service.interval_seconds)
-    target = make_target(config.target, context)
-    opened.callback(target.close)
-    return LiveSystem(service, telemetry, target, explore_on, ledger=ledger)
+
+    config: OperateConfig
+    service: Service
+    options: LiveOptions
+    episode_steps: int
+
+    def __call__(self, opened: contextlib.ExitStack) -> LiveSystem:
+        """Connect; what is opened is closed with the stack.
+
+        Raises:
+            InputError: see `LiveSystem`; or the folder of records is another process's, which scales the same.
+        """
+        config, service, pace = self.config, self.service, self.options.pace
+        clock: Callable[[], float] = time.time if pace == 1.0 else Clock(pace, 0.0, 0.0)
+        ledger = Ledger(Path(config.records))
+        opened.enter_context(ledger.held())
+        telemetry = make_telemetry(config.telemetry, TelemetryContext(service.env, service.deciders.fields))
+        opened.callback(telemetry.close)
+        context = TargetContext(f"{socket.gethostname()}-{os.getpid()}", False, service.interval_seconds / pace)
+        target = make_target(config.target, context)
+        opened.callback(target.close)
+        load: Load | None = None
+        if self.options.tasks is not None:
+            params = service.env.params
+            load = WorkflowLoad(self.options.tasks, config.telemetry, params, self.episode_steps, clock, pace)
+            opened.callback(load.close)
+        on = self.options.explore_on
+        return LiveSystem(service, telemetry, target, on, ledger=ledger, load=load, clock=clock, pace=pace)
 
 
 SYSTEMS = Systems()
