@@ -246,12 +246,16 @@ def told(place: Place, output: str) -> dict[str, Any]:
     outcomes = Counter(entry.record.outcome for entry in entries)
     replicas = [entry.record.snapshot.replicas.spec for entry in entries]
     found = [line for line in output.splitlines() if line.startswith(("policy:", "Stopped. Latest policy:"))]
+    policy = found[-1].rpartition(": ")[2].strip() if found else None
+    spec = load_policy(policy).spec if policy else None
     return {
         "decisions": len(entries),
         "modes": dict(Counter(entry.record.mode for entry in entries)),
         "outcomes": dict(outcomes),
         "replicas": [min(r for r in replicas if r is not None), max(r for r in replicas if r is not None)],
-        "policy": found[-1].rpartition(": ")[2].strip() if found else None,
+        "policy": policy,
+        "env_id": spec and spec.env_id,
+        "actions": spec and [action.label for action in spec.actions],
     }
 
 
@@ -302,10 +306,7 @@ def _cluster(folder: Path, algorithm: str, given_steps: str = "500", given_inter
         done.set()
         thread.join()
         print(output)
-        policy = told(place, output)
-        spec = json.loads((Path(policy["policy"]) / "policy.json").read_text()) if policy["policy"] else {}
-        actions = [action["label"] for action in spec.get("actions", ())]
-        print(json.dumps({**policy, "exit": process.returncode, "actions": actions, "env_id": spec.get("env_id")}, indent=1))
+        print(json.dumps({**told(place, output), "exit": process.returncode}, indent=1))
 
 
 if __name__ == "__main__":

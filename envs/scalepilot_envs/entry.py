@@ -48,6 +48,14 @@ class EnvEntry:
         """Wall time of a step that is live; 0 where it takes as long as its computation."""
         return 0.0
 
+    def follow(self, told: Callable[[Mapping[str, float], Any], None]) -> Callable[[], None]:
+        """Have every live step in this process told: numbers by name, and the observation it was decided on.
+
+        Returns:
+            What ends it.
+        """
+        return lambda: None
+
     def maker(self) -> Callable[..., gym.Env[Any, Any]]:
         """The single-environment constructor."""
         maker: Callable[..., gym.Env[Any, Any]] = _imported(self.entry_point)

@@ -156,7 +156,7 @@ def test_wandb_gets_the_config_validated_rows_and_the_end_under_one_id(tmp_path:
     experiment = config(tmp_path, tracking={"wandb_project": "scaling"})
     folder = RunFolder.create(experiment)
     for _ in range(2):
-        train(experiment, folder, trackers(experiment, folder.path, {"wandb": fake}.__getitem__))
+        train(experiment, folder, trackers(experiment, experiment.tracking, folder.path, {"wandb": fake}.__getitem__))
     first, again = fake.began
     assert (first["project"], first["dir"], first["resume"]) == ("scaling", str(folder.path), "allow")
     assert first["config"]["tabular"]["num_envs"] == 2
@@ -172,8 +172,8 @@ def test_mlflow_gets_flat_parameters_once_and_goes_on_with_its_run(tmp_path: Pat
     fake = FakeMlflow()
     experiment = config(tmp_path, tracking={"mlflow_experiment": "scaling"})
     folder = RunFolder.create(experiment)
-    train(experiment, folder, trackers(experiment, folder.path, {"mlflow": fake}.__getitem__), iterations=3)
-    train(experiment, folder, trackers(experiment, folder.path, {"mlflow": fake}.__getitem__))
+    train(experiment, folder, trackers(experiment, experiment.tracking, folder.path, {"mlflow": fake}.__getitem__), iterations=3)
+    train(experiment, folder, trackers(experiment, experiment.tracking, folder.path, {"mlflow": fake}.__getitem__))
     assert fake.experiments == ["scaling", "scaling"]
     assert [began["run_id"] for began in fake.began] == [None, "abc"]
     assert fake.parameters["tabular.num_envs"] == "2"

@@ -75,10 +75,12 @@ class TrackingConfig(Section):
     Attributes:
         wandb_project: of Weights & Biases (`pip install wandb`); null for none.
         mlflow_experiment: of MLflow (`pip install mlflow`); null for none.
+        plot_decisions: of a live run: plots are drawn again after so many decisions; 0 for none.
     """
 
     wandb_project: str | None = None
     mlflow_experiment: str | None = None
+    plot_decisions: Annotated[int, Between(0, 1_000_000)] = 100
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from scalepilot.cluster.connection import connected
 from scalepilot.config import ALGORITHMS, ExperimentConfig
 from scalepilot.files.atomic import write_bytes
 from scalepilot.learn.algorithms import make_trainer, policy_spec
-from scalepilot.learn.callbacks import Callback, Videos, trackers
+from scalepilot.learn.callbacks import Callback, LivePlots, Videos, trackers
 from scalepilot.learn.initial_weights import weights_of
 from scalepilot.learn.task import Task
 from scalepilot.learn.trainer import TrainingOutcome
 from scalepilot.policy import Policy
 from scalepilot.progress import Progress
+from scalepilot.report.charts.live_chart import live_chart
 from scalepilot.report.run_plots import can_be_filmed, film
 from scalepilot.runs.folder import RunFolder
 
@@ -107,7 +108,11 @@ def open_loop(
 
 def make_callbacks(config: ExperimentConfig, folder: RunFolder, task: Task) -> list[Callback]:
     """What watches a run beside progress.csv and TensorBoard."""
-    callbacks = trackers(config, folder.path)
+    callbacks: list[Callback] = [*trackers(config, config.tracking, folder.path)]
+    if task.is_live and config.tracking.plot_decisions:
+        title = f"{config.name}: {config.algorithm} on a live deployment"
+        plots = folder.plots / "live.svg"
+        callbacks.append(LivePlots(plots, config.tracking.plot_decisions, partial(live_chart, title=title)))
     if ALGORITHMS[config.algorithm].needs_ray:
         from scalepilot.learn.rllib.prometheus import RayMetrics
 

@@ -20,6 +20,7 @@ from scalepilot.files.ownership import check_own_tree
 from scalepilot.files.stop import Stopped
 from scalepilot.files.stored import read_arrays
 from scalepilot.learn.callbacks import Callback, CsvMetrics, Guarded, TensorBoard
+from scalepilot.learn.live_steps import LiveSteps
 from scalepilot.learn.system import SystemMonitor
 from scalepilot.learn.task import Task, parity_observations
 from scalepilot.learn.trainer import Rebuilds, Snapshot, Trainer, TrainingOutcome, noted_metrics, widened
@@ -82,6 +83,7 @@ class TrainingLoop:
         self.last_score: float | None = None
         self.validations = 0
         self.notes = EnvNotes()
+        self._live = LiveSteps(self)
         # Kinds of oddities that were said already.
         self._said: set[str] = set()
 
@@ -105,10 +107,11 @@ class TrainingLoop:
 
     def begin(self) -> None:
         """Say that training begins, or goes on."""
+        self._live.begin()
         total = self.learning.num_iterations
         self.progress.begin(total * self.learning.rollout_size, self.env_steps)
         logger.info("iteration %d of %d: training begins; %s", self.iteration, total, json.dumps(self.config.to_mapping()))
-        self._tell(lambda callback: callback.on_begin(self.env_steps))
+        self.tell(lambda callback: callback.on_begin(self.env_steps))
 
     def advance(self, stop: Callable[[], bool]) -> None:
         """Train until the budget is used up or `stop`, asked after each iteration, is true.
@@ -154,8 +157,9 @@ class TrainingLoop:
 
     def end(self) -> None:
         """Say that training ends."""
+        self._live.end()
         logger.info("iteration %d of %d: training ends", self.iteration, self.learning.num_iterations)
-        self._tell(lambda callback: callback.on_end(self.finished))
+        self.tell(lambda callback: callback.on_end(self.finished))
 
     @property
     def finished(self) -> bool:
@@ -176,6 +180,7 @@ class TrainingLoop:
         metrics = self.trainer.iterate()
         iteration_seconds = time.perf_counter() - began
         self.iteration += 1
+        self._live.iterated()
         noted = self.trainer.take_notes()
         self._note(noted)
         validated = self.iteration == total or self._due(self.config.evaluation.validate_every_share)
@@ -188,7 +193,7 @@ class TrainingLoop:
         row = self._row(metrics | noted_metrics(noted), iteration_seconds, validated)
         if validated:
             logger.info(logged_metrics(row))
-        self._tell(lambda callback: callback.on_iteration(row, lambda: self.trainer.snapshot().policy(self.spec)))
+        self.tell(lambda callback: callback.on_iteration(row, lambda: self.trainer.snapshot().policy(self.spec)))
         self.progress.update(self.env_steps, self.learning.rollout_size / iteration_seconds, self.last_value, self.best_value)
         if self.iteration < total and self._due(self.config.checkpoints.every_share):
             self.checkpoint()
@@ -197,7 +202,8 @@ class TrainingLoop:
         """Whether what happens every `share` of the budget does so now."""
         return self.iteration % max(1, round(self.learning.num_iterations * share)) == 0
 
-    def _tell(self, what: Callable[[Callback], None]) -> None:
+    def tell(self, what: Callable[[Callback], None]) -> None:
+        """Tell whoever watches."""
         for callback in self.callbacks:
             what(callback)
 
@@ -240,7 +246,7 @@ class TrainingLoop:
         kept = self.best_score is None or score < self.best_score
         if kept:
             self.best, self.best_score, self.best_value, self.best_env_steps = snapshot, score, self.last_value, self.env_steps
-        self._tell(lambda callback: callback.on_validation(self.env_steps, measured.value, kept))
+        self.tell(lambda callback: callback.on_validation(self.env_steps, measured.value, kept))
 
     def _rebuild(self, error: LearnerLostError) -> None:
         """Resume from the newest checkpoint with a new trainer.

@@ -15,6 +15,7 @@ from scalepilot.errors import ArtifactError, ConfigError, InputError
 from scalepilot.files.ownership import check_own
 from scalepilot.operate.guard import Limits
 from scalepilot.operate.tick import Deciders
+from scalepilot.operate.tracking import OperateTracking
 from scalepilot.policy import Policy, check_same_fields, find_policy_folder, load_policy
 from scalepilot.policy.rules import RULES
 from scalepilot.policy.rules.command_line import rule_from_text
@@ -57,6 +58,7 @@ class OperateConfig(Section):
     assume: dict[str, float] = field(default_factory=dict)
     records: str = "operate-records"
     listen: str | None = "127.0.0.1:9464"
+    tracking: OperateTracking = field(default_factory=OperateTracking)
 
 
 _CONFIG: TypeAdapter[OperateConfig] = TypeAdapter(OperateConfig)

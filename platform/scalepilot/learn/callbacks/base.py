@@ -30,6 +30,9 @@ class Callback:
     def on_validation(self, env_steps: int, value: float, kept: bool) -> None:
         """A policy was validated, and is the best so far or not."""
 
+    def on_decision(self, env_steps: int, row: Mapping[str, float]) -> None:
+        """A step was taken on a live environment; `row` is what it showed and brought, by name."""
+
     def on_end(self, finished: bool) -> None:
         """Training ends: the budget is used up, or it was stopped or failed."""
 
@@ -79,6 +82,10 @@ class Guarded(Callback):
     def on_validation(self, env_steps: int, value: float, kept: bool) -> None:
         """As the inner one."""
         self._guard(lambda: self.inner.on_validation(env_steps, value, kept))
+
+    def on_decision(self, env_steps: int, row: Mapping[str, float]) -> None:
+        """As the inner one."""
+        self._guard(lambda: self.inner.on_decision(env_steps, row))
 
     def on_end(self, finished: bool) -> None:
         """As the inner one."""

@@ -87,6 +87,10 @@ class TensorBoard(Callback):
         ]
         self._write(step=int(row["env_steps"] or 0), summary=Summary(value=values))
 
+    def on_decision(self, env_steps: int, row: Mapping[str, float]) -> None:
+        """The same of one step on a live environment."""
+        self.on_iteration({**row, "env_steps": env_steps}, _no_policy)
+
     def on_end(self, finished: bool) -> None:
         """Close the file."""
         if self._file is not None:
@@ -101,6 +105,10 @@ class TensorBoard(Callback):
         data = Event(wall_time=time.time(), **event).SerializeToString()
         length = struct.pack("<Q", len(data))
         self._file.write(length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data)))
+
+
+def _no_policy() -> Any:
+    raise AssertionError
 
 
 def _has_no_groups(folder: Path) -> bool:

@@ -8,9 +8,8 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from scalepilot.config import ExperimentConfig
 from scalepilot.config.running import TrackingConfig
 from scalepilot.errors import ConfigError
 from scalepilot.files.atomic import write_json
@@ -23,6 +22,19 @@ _EVERY_SECONDS = 1.0
 _MLFLOW_FILE = "mlflow.json"
 # MLflow refuses longer values.
 _MAX_PARAMETER = 500
+
+
+class Named(Protocol):
+    """What a tracker says of what is run: an experiment, or a controller."""
+
+    @property
+    def name(self) -> str:
+        """Of the group of runs."""
+        ...
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Its settings as plain data."""
+        ...
 
 
 def check_tracking(
@@ -41,15 +53,16 @@ def check_tracking(
             raise ConfigError(f"tracking.{key}: {package} is not installed; pip install {package}, or leave the key out")
 
 
-def trackers(config: ExperimentConfig, run: Path, load: Import = importlib.import_module) -> list[Callback]:
+def trackers(config: Named, tracking: TrackingConfig, run: Path, load: Import = importlib.import_module) -> list[Tracker]:
     """The trackers that a configuration asks for.
 
     Args:
         config: the experiment.
+        tracking: which.
         run: its folder.
         load: imports a module by name.
     """
-    tracking, found = config.tracking, list[Callback]()
+    found = list[Tracker]()
     if tracking.wandb_project is not None:
         found.append(WandB(tracking.wandb_project, config, run, load))
     if tracking.mlflow_experiment is not None:
@@ -67,7 +80,7 @@ class Tracker(Callback):
         load: imports a module by name.
     """
 
-    def __init__(self, project: str, config: ExperimentConfig, run: Path, load: Import) -> None:
+    def __init__(self, project: str, config: Named, run: Path, load: Import) -> None:
         self.project, self.config, self.run, self.load = project, config, run, load
         self._sent = 0.0
 
@@ -78,6 +91,10 @@ class Tracker(Callback):
             return
         self._sent = time.monotonic()
         self.send({name: value for name, value in row.items() if value is not None}, int(row["env_steps"] or 0))
+
+    def on_decision(self, env_steps: int, row: Mapping[str, float]) -> None:
+        """Send every step on a live environment, which takes its time."""
+        self.send(row, env_steps)
 
     def send(self, metrics: Mapping[str, float], env_steps: int) -> None:
         """Hand over one row."""

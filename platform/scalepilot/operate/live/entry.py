@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 
 from scalepilot.errors import ScalepilotError
 from scalepilot.operate.config import load_operate_config
-from scalepilot.operate.live.env import LiveScalingEnv
+from scalepilot.operate.live.env import FOLLOWERS, LiveScalingEnv
 from scalepilot.operate.live.options import LiveOptions, live_options
 from scalepilot.operate.live.outcome import judge_of
 from scalepilot.operate.live.system import SYSTEMS, LiveSystem, Opening, live_service
@@ -67,6 +67,11 @@ class LiveEntry(EnvEntry):
         """The interval of the grid."""
         env = make_env(**arguments)
         return env.interval_seconds / env.pace
+
+    def follow(self, told: Callable[[Mapping[str, float], Any], None]) -> Callable[[], None]:
+        """As `EnvEntry`."""
+        FOLLOWERS.append(told)
+        return lambda: FOLLOWERS.remove(told)
 
     def is_batch_of(self, **arguments: Any) -> bool:
         """Never."""

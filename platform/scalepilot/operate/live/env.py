@@ -5,8 +5,9 @@ is measured. Every action passes the limits of `scalepilot operate`, and every d
 
 Observation, action, reward: of the environment it stands in for. A number above or below the bounds of its field is cut there.
 Start: `reset` looks and never scales; a seed decides which tasks are put in, where the environment does that (`tasks`). It waits
-for fields that are unknown, and raises `LiveUnknownError` where it waits in vain. Step: the action is carried out as far as the limits let it, then the next moment of the grid is waited
-for. End: terminated as the simulated environment is, truncated after `episode_steps`.
+for fields that are unknown, and raises `LiveUnknownError` where it waits in vain. Step: the action is carried out as far as the
+limits let it, then the next moment of the grid is waited for. End: terminated as the simulated environment is, truncated after
+`episode_steps`.
 A write that fails, or that is refused, ends no episode: the step goes on with the replicas there are.
 Unknown: while a field that the reward or a decision needs is unknown, the replicas are held and the step waits, `wait_intervals`
 more moments. If that does not help, the episode is truncated, and the step is no transition: `info["env_failure"]` says why, the
@@ -32,6 +33,7 @@ from scalepilot.errors import RunError
 from scalepilot.operate.ledger import Entry
 from scalepilot.operate.live.outcome import Judge, Lived
 from scalepilot.operate.live.system import FAILED, LiveSystem, listed
+from scalepilot.operate.numbers import numbers_of
 from scalepilot.operate.snapshot import Snapshot
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.episode_metrics import METADATA_KEY
@@ -39,6 +41,8 @@ from scalepilot_envs.restarting import ENV_FAILURE
 
 # Of environments that do not say how far their fields look back.
 _HISTORY_STEPS = 12
+# Told of every step: numbers by name, and the observation it was decided on.
+FOLLOWERS: list[Callable[[Mapping[str, float], Any], None]] = []
 _LOG = logging.getLogger("scalepilot.operate")
 
 
@@ -83,7 +87,7 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         self.action_space = gym.spaces.Discrete(len(description.actions))
         self.system: LiveSystem | None = None
         self._values: dict[str, float] = {}
-        self._steps, self._said = 0, ""
+        self._steps, self._return, self._said = 0, 0.0, ""
         # A source that began with us has none of what fields look back on.
         self._history = int(getattr(description.params, "window_steps", _HISTORY_STEPS))
 
@@ -107,7 +111,7 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         snapshot, waited, why = self._known(system, self._wait_intervals + self._history, hold=False)
         if why:
             raise LiveUnknownError(f"reset: {why}, for {waited + 1} moments")
-        system.episode_of, self._steps = self, 0
+        system.episode_of, self._steps, self._return = self, 0, 0.0
         self._judge.begin(self._values, snapshot.extra, load)
         if load is not None:
             # From the moment of the grid, as steps are.
@@ -142,7 +146,7 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
             raise gym.error.ResetNeeded("step() before reset()")
         if system.episode_of is not self:
             return self._no_transition("another episode ran on this deployment in between", {}, waited=0)
-        action, missed = choose(system), system.missed
+        action, missed, seen = choose(system), system.missed, self._observation()
         entry = system.act(action)
         before = system.spec(entry.record.snapshot)
         system.wait()
@@ -160,6 +164,10 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         after = _after(entry, before)
         outcome = self._judge.outcome(Lived(action, after, after - before, self._values, snapshot.extra, is_last=truncated))
         info |= {**{name: float(value) for name, value in outcome.columns.items()}, "waited": float(waited)}
+        self._return += outcome.reward
+        row = {**numbers_of(entry), "train/reward": outcome.reward, "train/episode_reward": self._return}
+        for told in tuple(FOLLOWERS):
+            told(row, seen)
         return self._observation(), outcome.reward, outcome.terminated, truncated, info
 
     def _known(self, system: LiveSystem, most: int, *, hold: bool) -> tuple[Snapshot, int, str]:

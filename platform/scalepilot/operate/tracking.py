@@ -1,0 +1,92 @@
+"""What a controller tells TensorBoard, Weights & Biases and MLflow of every decision. None of it is a reason to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from scalepilot.config.running import TrackingConfig
+from scalepilot.errors import ConfigError
+from scalepilot.learn.callbacks import Guarded, LivePlots, TensorBoard, check_tracking, trackers
+from scalepilot.operate.ledger import Entry
+from scalepilot.operate.numbers import numbers_of
+
+_LOG = logging.getLogger("scalepilot.operate")
+
+
+@dataclass(frozen=True)
+class OperateTracking(TrackingConfig):
+    """Keys of `tracking`.
+
+    Attributes:
+        tensorboard: whether decisions are written for TensorBoard, in the folder of records (`pip install tensorboardX`).
+    """
+
+    tensorboard: bool = False
+
+
+@dataclass(frozen=True)
+class _Controlled:
+    """What is tracked: the name and settings of a controller."""
+
+    name: str
+    settings: dict[str, Any]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The settings."""
+        return self.settings
+
+
+@contextlib.contextmanager
+def tracked(tracking: OperateTracking, name: str, settings: dict[str, Any], records: Path) -> Iterator[Callable[[Entry], None]]:
+    """Follow a controller for the length of a `with` block.
+
+    Args:
+        tracking: where to.
+        name: of the policy and what it runs.
+        settings: of the configuration.
+        records: folder of the decisions, where TensorBoard's files and the plots go, too.
+
+    Yields:
+        What is to be told of each decision.
+
+    Raises:
+        ConfigError: a tracker is not installed.
+    """
+    check_tracking(tracking)
+    if tracking.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise ConfigError("tracking.tensorboard: tensorboardX is not installed; pip install tensorboardX, or leave the key out")
+    wanted = tracking.tensorboard or tracking.wandb_project is not None or tracking.mlflow_experiment is not None
+    if not wanted:
+        yield lambda entry: None
+        return
+    found = [*trackers(_Controlled(name, settings), tracking, records)]
+    callbacks: list[Any] = [*found, *([TensorBoard(records / "tensorboard")] if tracking.tensorboard else [])]
+    if tracking.plot_decisions:
+        # The charts take a moment to import, and are wanted here alone.
+        from scalepilot.report.charts.live_chart import live_chart
+
+        callbacks.append(LivePlots(records / "plots" / "live.svg", tracking.plot_decisions, partial(live_chart, title=name)))
+    guarded = [Guarded(callback, _LOG.warning) for callback in callbacks]
+    decisions = 0
+
+    def told(entry: Entry) -> None:
+        nonlocal decisions
+        decisions += 1
+        row = numbers_of(entry)
+        for callback in guarded:
+            callback.on_decision(decisions, row)
+
+    for callback in guarded:
+        callback.on_begin(0)
+    try:
+        yield told
+    finally:
+        for callback in guarded:
+            callback.on_end(True)
