@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -126,11 +126,14 @@ def _connected(config: OperateConfig, service: Service, *, dry_run: bool) -> Ite
 
 
 def _operate(config: OperateConfig, service: Service, arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
     from scalepilot.operate.controller import Controller
     from scalepilot.operate.feeds import feed_of
     from scalepilot.operate.ledger import Ledger
     from scalepilot.operate.targets import WARNING
     from scalepilot.operate.tick import DECIDED
+    from scalepilot.operate.tracking import tracked
 
     logging.basicConfig(format="scalepilot operate: %(message)s", level=logging.WARNING)
     feed = feed_of(config, service.interval_seconds)
@@ -151,12 +154,21 @@ def _operate(config: OperateConfig, service: Service, arguments: argparse.Namesp
                 entry = controller.step()
                 say(entry, as_json=arguments.json)
                 return 0 if entry.record.mode in DECIDED else _UNDECIDED
-            _run(controller, config.listen, ledger.folder, feed, as_json=arguments.json)
+            with tracked(config.tracking, service.policy, asdict(config), ledger.folder) as follow:
+                _run(controller, config.listen, ledger.folder, feed, follow, as_json=arguments.json)
     print("scalepilot operate: stopped", file=sys.stderr)
     return 0
 
 
-def _run(controller: Controller, listen: str | None, records: Path, feed: Feed | None, *, as_json: bool) -> None:
+def _run(
+    controller: Controller,
+    listen: str | None,
+    records: Path,
+    feed: Feed | None,
+    follow: Callable[[Entry], None],
+    *,
+    as_json: bool,
+) -> None:
     from scalepilot.files.stop import StopFlag
     from scalepilot.operate.feeds import Offers
     from scalepilot.operate.pausing import paused_by_signal
@@ -166,6 +178,7 @@ def _run(controller: Controller, listen: str | None, records: Path, feed: Feed |
 
     def tell(entry: Entry) -> None:
         nonlocal told
+        follow(entry)
         try:
             if told:
                 say(entry, as_json=as_json)

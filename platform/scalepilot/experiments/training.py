@@ -16,7 +16,7 @@ from scalepilot.cluster.connection import connected
 from scalepilot.config import ALGORITHMS, ExperimentConfig
 from scalepilot.files.atomic import write_bytes
 from scalepilot.learn.algorithms import make_trainer, policy_spec
-from scalepilot.learn.callbacks import Callback, LivePlots, Videos, trackers
+from scalepilot.learn.callbacks import Beside, Callback, LivePlots, Videos, trackers
 from scalepilot.learn.initial_weights import weights_of
 from scalepilot.learn.task import Task
 from scalepilot.learn.trainer import TrainingOutcome
@@ -109,6 +109,8 @@ def open_loop(
 def make_callbacks(config: ExperimentConfig, folder: RunFolder, task: Task) -> list[Callback]:
     """What watches a run beside progress.csv and TensorBoard."""
     callbacks: list[Callback] = [*trackers(config, config.tracking, folder.path)]
+    if task.is_live:
+        callbacks = [Beside(callback, logger.warning) for callback in callbacks]
     if task.is_live and config.tracking.plot_decisions:
         title = f"{config.name}: {config.algorithm} on a live deployment"
         plots = folder.plots / "live.svg"

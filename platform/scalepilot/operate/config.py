@@ -45,6 +45,7 @@ class OperateConfig(Section):
         assume: field → value that stands in where it is unknown: the policy can do without it.
         records: folder for the decisions, one file a day.
         listen: HOST:PORT for /status, /v1/decisions and /metrics; null for none.
+        tracking: TensorBoard, Weights & Biases and MLflow are told of every decision.
     """
 
     policy: str = ""

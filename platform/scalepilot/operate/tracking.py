@@ -13,7 +13,7 @@ from typing import Any
 
 from scalepilot.config.running import TrackingConfig
 from scalepilot.errors import ConfigError
-from scalepilot.learn.callbacks import Guarded, LivePlots, TensorBoard, check_tracking, trackers
+from scalepilot.learn.callbacks import Beside, LivePlots, TensorBoard, check_tracking, trackers
 from scalepilot.operate.ledger import Entry
 from scalepilot.operate.numbers import numbers_of
 
@@ -73,20 +73,20 @@ def tracked(tracking: OperateTracking, name: str, settings: dict[str, Any], reco
         from scalepilot.report.charts.live_chart import live_chart
 
         callbacks.append(LivePlots(records / "plots" / "live.svg", tracking.plot_decisions, partial(live_chart, title=name)))
-    guarded = [Guarded(callback, _LOG.warning) for callback in callbacks]
+    followers = [Beside(callback, _LOG.warning) for callback in callbacks]
     decisions = 0
 
     def told(entry: Entry) -> None:
         nonlocal decisions
         decisions += 1
         row = numbers_of(entry)
-        for callback in guarded:
+        for callback in followers:
             callback.on_decision(decisions, row)
 
-    for callback in guarded:
+    for callback in followers:
         callback.on_begin(0)
     try:
         yield told
     finally:
-        for callback in guarded:
+        for callback in followers:
             callback.on_end(True)

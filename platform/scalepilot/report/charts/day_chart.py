@@ -67,7 +67,7 @@ def day_chart(lines: DayLines, width: int = WIDE) -> str:
                 axes.key(row, y=top - 10 - 20 * (len(rows) - i), step=_key_step(entries))
         axes.y_ticks(3 if height < 120 else 5)
         for name, values in reversed(drawn.items()):
-            for at in _pieces(values):
+            for at in pieces(values):
                 axes.line(bins.middle[at], values[at], colours.get(name, _REQUESTS), width=1.8 if name else 1.4)
         parts += axes.parts
         top += height + _GAP
@@ -108,7 +108,7 @@ class _Bins:
         return self.sums(values) / np.where(below > 0, below, np.nan)
 
 
-def _pieces(values: Array) -> list[slice]:
+def pieces(values: Array) -> list[slice]:
     """Where there are values, one after the other."""
     known = np.isfinite(values)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], known, [False]]).astype(np.int8)))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from scalepilot.report.charts.day_chart import pieces
 from scalepilot.report.charts.svg import COLOURS, WIDTH, Axes, document, with_margin
 
 Row = Mapping[str, float]
@@ -48,7 +49,7 @@ def live_chart(rows: Sequence[Row], title: str) -> str:
         axes.y_ticks(3)
         axes.y_label(label)
         for (_, values), colour in zip(known, COLOURS, strict=False):
-            for piece in np.ma.clump_unmasked(np.ma.masked_invalid(values)):
+            for piece in pieces(values):
                 axes.line(at[piece], values[piece], colour, width=1.6)
         if len(known) > 1:
             axes.key([(key, COLOURS[i]) for i, (key, _) in enumerate(known)], y=top - 10, step=130)
