@@ -15,6 +15,7 @@ from scalepilot.operate.feeds import KINDS as FEED_KINDS
 from scalepilot.operate.feeds.external_metrics import ExternalMetricsSettings
 from scalepilot.operate.feeds.keda import KedaSettings
 from scalepilot.operate.feeds.metrics_api import MetricsApiSettings
+from scalepilot.operate.live.options import json_schema as live_schema
 from scalepilot.operate.targets import KINDS
 from scalepilot.operate.targets.file import FileSettings
 from scalepilot.operate.targets.kubernetes.settings import KubernetesSettings
@@ -51,6 +52,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "Operating": operate_schema(),
         "Telemetry of kind prometheus": prometheus_schema(),
         "Telemetry of kind redis": _schema(RedisTelemetrySettings),
+        "Live environment": live_schema(),
         **{f"Target of kind {kind}": _schema(settings) for kind, settings in TARGETS.items()},
         **{f"Workers of kind {kind}, of a redis_farm": _schema(settings) for kind, settings in WORKERS.items()},
         **{f"Feed of kind {kind}": _schema(settings) for kind, settings in FEEDS.items()},

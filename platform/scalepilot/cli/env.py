@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 HELP = "list environments, or show one with fields, actions, reward and rules"
 _DEFAULT_ID = "Autoscale-v0"
+_LIVE = (
+    "`LiveScaling-v0` is a real deployment in place of Autoscale-v0, ClusterDeployment-v0 or FunctionWorkflow-v0: see"
+    " [live-training.md](live-training.md)."
+)
 _OTHERS = (
     "Whatever gymnasium knows trains, too (`CartPole-v1`, `minigrid:MiniGrid-Empty-5x5-v0`):"
     " [which spaces, action masks and wrappers](learning.md#spaces-masks-and-wrappers)."
@@ -234,7 +238,7 @@ def markdown_page(descriptions: Sequence[dict[str, Any]]) -> str:
         lines.append(f"| [{d['id']}](#{anchor}) | {d['summary']} |")
     for d in descriptions:
         lines += ["", *_markdown(d)]
-    lines += ["", "## Environments of others", "", _OTHERS]
+    lines += ["", "## A deployment of your own", "", _LIVE, "", "## Environments of others", "", _OTHERS]
     return "\n".join(lines)
 
 

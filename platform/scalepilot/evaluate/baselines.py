@@ -61,7 +61,9 @@ def baseline_names(asked: Sequence[str], scenario: Scenario, where: str = "--bas
         InputError: an unknown name or setting.
     """
     every = BASELINES if scenario.traffic is not None else tuple(rules_for(scenario.env))
-    short = {"all": every, "none": ()} | ({HPA_TUNED: HPA_TUNED_BY_METRIC} if scenario.traffic is not None else {})
+    # Chance on a real deployment teaches nobody anything, unless it is asked for by name.
+    usual = tuple(name for name in every if not (scenario.is_live and name == "random"))
+    short = {"all": usual, "none": ()} | ({HPA_TUNED: HPA_TUNED_BY_METRIC} if scenario.traffic is not None else {})
     names: list[str] = []
     for name in asked:
         if has_settings(name):

@@ -87,7 +87,7 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         self.action_space = gym.spaces.Discrete(len(description.actions))
         self.system: LiveSystem | None = None
         self._values: dict[str, float] = {}
-        self._steps, self._return, self._said = 0, 0.0, ""
+        self._begun, self._return, self._said = 0.0, 0.0, ""
         # A source that began with us has none of what fields look back on.
         self._history = int(getattr(description.params, "window_steps", _HISTORY_STEPS))
 
@@ -111,11 +111,13 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         snapshot, waited, why = self._known(system, self._wait_intervals + self._history, hold=False)
         if why:
             raise LiveUnknownError(f"reset: {why}, for {waited + 1} moments")
-        system.episode_of, self._steps, self._return = self, 0, 0.0
+        system.episode_of, self._return = self, 0.0
+        # The nearest moment of the grid: what is decided late in an interval gets the whole next one.
+        self._begun = round(snapshot.time / self.interval_seconds) * self.interval_seconds
         self._judge.begin(self._values, snapshot.extra, load)
         if load is not None:
             # From the moment of the grid, as steps are.
-            load.begin(seed, snapshot.time - snapshot.time % self.interval_seconds)
+            load.begin(seed, self._begun)
         return self._observation(), {**dict.fromkeys(self._columns(), 0.0), "waited": waited}
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
@@ -159,8 +161,8 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         }
         if why:
             return self._no_transition(why, info, waited)
-        self._steps += 1
-        truncated = self._steps >= self.episode_steps
+        # By the clock: moments that were missed or waited for have passed all the same.
+        truncated = round((snapshot.time - self._begun) / self.interval_seconds) >= self.episode_steps
         after = _after(entry, before)
         outcome = self._judge.outcome(Lived(action, after, after - before, self._values, snapshot.extra, is_last=truncated))
         info |= {**{name: float(value) for name, value in outcome.columns.items()}, "waited": float(waited)}

@@ -149,6 +149,8 @@ class LiveSystem:
         # Whose episode runs: what another did in between is no step of it.
         self.episode_of: object = None
         self.missed = 0
+        # When it was acted last, or waited for.
+        self._acted = clock()
 
     def look(self) -> Snapshot:
         """What is known now."""
@@ -175,9 +177,9 @@ class LiveSystem:
         Args:
             action: index of the environment's table.
         """
-        snapshot = self.newest
+        snapshot, self._acted = self.newest, self._clock()
         assert snapshot is not None
-        if self._clock() - snapshot.time > 1.5 * self.interval:
+        if self._acted - snapshot.time > 1.5 * self.interval:
             # Learning took so long; the limits must see what is there now.
             snapshot = self.look()
         moved = self._table.targets(np.array([action]), np.array([float(self.spec(snapshot))]))
@@ -204,17 +206,23 @@ class LiveSystem:
         return entry
 
     def wait(self) -> None:
-        """Until the next moment of the grid that leaves what was done at least half an interval.
+        """Until the next moment of the grid. What was decided in the second half of an interval gets the whole next one, too.
 
         Raises:
             Stopped: a signal asks for the end.
         """
-        left = self.interval - self._clock() % self.interval
-        if left < 0.5 * self.interval:
+        now, since = self._clock(), self._acted
+        moment = (since // self.interval + 1) * self.interval
+        if moment - since < 0.5 * self.interval:
             # Just before a moment, that one was meant; else it is passed over.
-            self.missed += left > 0.02 * self.interval
-            left += self.interval
-        end = time.monotonic() + left / self._pace
+            self.missed += moment - since > 0.02 * self.interval
+            moment += self.interval
+        if moment <= now:
+            # What was written took so long.
+            late = (now - moment) // self.interval + 1
+            self.missed, moment = self.missed + int(late), moment + late * self.interval
+        self._acted = moment
+        end = time.monotonic() + (moment - now) / self._pace
         while (rest := end - time.monotonic()) > 0:
             check_stop()
             time.sleep(min(rest, _LOOK_SECONDS))
