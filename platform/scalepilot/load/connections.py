@@ -27,11 +27,11 @@ class Waiting:
         moment: seconds since the beginning, when it should be sent.
     """
 
-    __slots__ = ("is_repeated", "is_sent", "moment")
+    __slots__ = ("is_sent", "moment")
 
     def __init__(self, moment: float) -> None:
         self.moment = moment
-        self.is_sent = self.is_repeated = False
+        self.is_sent = False
 
 
 class Connections:
@@ -91,7 +91,6 @@ class Connections:
 
     def repeat(self, waiting: Waiting) -> None:
         """Send it again, before all others: the service closed the connection before it saw the request."""
-        waiting.is_repeated = True
         self.queue.appendleft(waiting)
 
     def expire(self, before: float) -> None:
@@ -216,7 +215,8 @@ class Connection(asyncio.Protocol):
         if waiting is not None:
             del self._owner.busy[waiting]
             begun = self._answer is not None and self._answer.has_begun
-            if self.may_be_stale and not begun and not waiting.is_repeated and self._owner.request.may_repeat:
+            # Each repetition costs a connection that has answered before, so there is an end to them.
+            if self.may_be_stale and not begun and self._owner.request.may_repeat:
                 self._owner.repeat(waiting)
             else:
                 self._owner.failed(waiting, CLOSED)
