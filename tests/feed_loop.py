@@ -1,7 +1,7 @@
 """The whole loop through the real HPA: the twin, a real Prometheus, the controller, its feed, and the HPA controller that scales.
 
-By hand: `python -m tests.feed_loop DECISIONS INTERVAL RULE_OR_POLICY`. The HPA looks once an interval, with a tolerance of 0, and goes
-as far at once as it is told: what is measured is the way through it. Prometheus stands still for five intervals in the middle.
+By hand: `python -m tests.feed_loop DECISIONS INTERVAL RULE_OR_POLICY`. The HPA looks once an interval, with a tolerance of 0, and
+goes as far at once as it is told: what is measured is the way through it. Prometheus stands still for five intervals midway.
 """
 
 from __future__ import annotations
