@@ -5,6 +5,7 @@ No kubelet: pods stay Pending until a test patches their status, which is how a 
 
 from __future__ import annotations
 
+import json
 import lzma
 import os
 import shutil
@@ -26,6 +27,13 @@ from tests.conftest import SHARED
 from scalepilot.operate.targets.kubernetes.connection import connect
 
 PARTS = SHARED / "kubernetes"
+# Who of the service accounts asked for what; the rest would fill the disk.
+_AUDIT = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts"]}, {"level": "None"}],
+}
 _PROGRAMS = ("kube-apiserver", "kube-controller-manager")
 
 
@@ -76,6 +84,17 @@ class Kubernetes:
         written.chmod(0o600)
         return str(written)
 
+    def asked_by(self, namespace: str, account: str) -> set[tuple[str, str, str, str]]:
+        """(verb, group, resource, name) of what a service account has asked for in its namespace, by the server's audit log."""
+        found = set()
+        for line in (self.folder / "audit.log").read_text().splitlines():
+            event = json.loads(line)
+            seen = event.get("objectRef", {})
+            if event["user"]["username"] == f"system:serviceaccount:{namespace}:{account}" and seen.get("namespace") == namespace:
+                resource = "/".join(filter(None, (seen["resource"], seen.get("subresource"))))
+                found.add((event["verb"], seen.get("apiGroup", ""), resource, seen.get("name", "")))
+        return found
+
     def make_ready(self, namespace: str, selector: str, count: int) -> int:
         """Let so many more pods become ready, as a kubelet would."""
         pods = self.ask("GET", f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector}")["items"]
@@ -122,6 +141,9 @@ def _programs(cache: Path) -> Path:
     ours = "--secure-port=$((P+1)) --port=0 --horizontal-pod-autoscaler-tolerance=${HPA_TOLERANCE:-0.1}"
     script = (PARTS / "up.sh").read_text().replace("--secure-port=$((P+1))", ours)
     assert ours in script
+    audited = "--audit-policy-file=$H/audit.yaml --audit-log-path=$R/audit.log --disable-admission-plugins=ServiceAccount"
+    script = script.replace("--disable-admission-plugins=ServiceAccount", audited)
+    (cache / "audit.yaml").write_text(yaml.safe_dump(_AUDIT))
     (cache / "up.sh").write_text(script)
     return cache
 

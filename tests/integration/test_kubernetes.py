@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +45,7 @@ class Shop:
 
 @pytest.fixture
 def shop(kubernetes: Kubernetes, request: pytest.FixtureRequest) -> Shop:
-    name = kubernetes.namespace("t-" + request.node.name.split("[")[0].replace("_", "-")[-50:])
+    name = kubernetes.namespace("t-" + re.sub("[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[-50:])
     kubernetes.apply(web(), name)
     return Shop(kubernetes, name, f"/apis/apps/v1/namespaces/{name}/deployments/web")
 
@@ -56,10 +57,12 @@ Make = Callable[..., KubernetesTarget]
 def make(shop: Shop) -> Iterator[Make]:
     made: list[KubernetesTarget] = []
 
-    def target(kubeconfig: str = "", *, identity: str = "a", dry_run: bool = False, **settings: Any) -> KubernetesTarget:
+    def target(
+        kubeconfig: str = "", *, identity: str = "a", dry_run: bool = False, feeds: bool = False, **settings: Any
+    ) -> KubernetesTarget:
         chosen = KubernetesSettings(**{"namespace": shop.name, "name": "web", **settings})
         api = Api(connect(kubeconfig or shop.cluster.kubeconfig, None))
-        made.append(KubernetesTarget(chosen, TargetContext(identity, dry_run, 0.0), api, timing=QUICK))
+        made.append(KubernetesTarget(chosen, TargetContext(identity, dry_run, 0.0, feeds=feeds), api, timing=QUICK))
         return made[-1]
 
     yield target
@@ -128,6 +131,42 @@ def test_the_role_of_our_manifest_is_enough_and_no_more(shop: Shop, make: Make) 
     assert (seen.spec, seen.leading) == (None, False)
     assert "deployments" in seen.problem
     assert "403" in seen.problem
+
+
+@pytest.mark.parametrize("folder", ["rights", "rights-dry-run", "rights-feed"])
+def test_every_right_of_our_manifest_is_used_and_none_beside_it(shop: Shop, make: Make, folder: str) -> None:
+    with_keda(shop)
+    kubeconfig, dry_run = account_with(shop, folder), folder == "rights-dry-run"
+    target = make(kubeconfig, dry_run=dry_run, feeds=folder == "rights-feed")
+    assert [line for line in target.check(dry_run=dry_run) if "right" in line] == []
+    if dry_run:
+        assert target.read(time.time()).problem == ""
+    else:
+        until(lambda: target.read(time.time()).leading)
+        target._events._pause_seconds = 0.0
+        if folder == "rights":
+            assert target.write(4, 3).outcome == "written"
+        for _ in range(2):
+            target.tell("TelemetryLost", "4 stays: holding")
+        assert target._events.problem == ""
+    role = yaml.safe_load((MANIFESTS / folder / "role.yaml").read_text())
+    granted = {
+        (verb, group, resource, name.replace("scalepilot-shop-", f"scalepilot-{shop.name}-"))
+        for rule in role["rules"]
+        for verb in rule["verbs"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames", ["*"])
+    }
+    # A right to all names is used by whichever is asked for.
+    named = {name for _, _, _, name in granted}
+
+    def used() -> bool:
+        asked = shop.cluster.asked_by(shop.name, "operate-web")
+        return {(v, g, r, n if (v, g, r, n) in granted else "*") for v, g, r, n in asked} == granted
+
+    assert "*" in named
+    until(used, 10.0)
 
 
 def test_the_role_of_a_dry_run_reads_everything_and_writes_nothing(shop: Shop, make: Make) -> None:
@@ -286,15 +325,22 @@ def test_a_custom_resource_scales_alike_and_its_pods_are_named_by_a_selector(sho
     assert target.name == f"farm {shop.name}/f"
 
 
-def test_keda_is_seen_where_it_is(shop: Shop, make: Make) -> None:
-    names = {"plural": "scaledobjects", "singular": "scaledobject", "kind": "ScaledObject"}
-    definition: dict[str, Any] = copy.deepcopy(FARM)
-    definition["metadata"]["name"] = "scaledobjects.keda.sh"
-    definition["spec"] |= {"group": "keda.sh", "names": names}
-    definition["spec"]["versions"][0] |= {"name": "v1alpha1", "subresources": {}}
-    shop.cluster.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+def with_keda(shop: Shop) -> str:
+    """Where ScaledObjects are, of a KEDA that knows but their names."""
     path = f"/apis/keda.sh/v1alpha1/namespaces/{shop.name}/scaledobjects"
-    until(lambda: shop.cluster.admin.get(path).is_success)
+    if not shop.cluster.admin.get(path).is_success:
+        names = {"plural": "scaledobjects", "singular": "scaledobject", "kind": "ScaledObject"}
+        definition: dict[str, Any] = copy.deepcopy(FARM)
+        definition["metadata"]["name"] = "scaledobjects.keda.sh"
+        definition["spec"] |= {"group": "keda.sh", "names": names}
+        definition["spec"]["versions"][0] |= {"name": "v1alpha1", "subresources": {}}
+        shop.cluster.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition)
+        until(lambda: shop.cluster.admin.get(path).is_success)
+    return path
+
+
+def test_keda_is_seen_where_it_is(shop: Shop, make: Make) -> None:
+    path = with_keda(shop)
     scaled = {"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "s"}}
     shop.cluster.ask("POST", path, {**scaled, "spec": {"scaleTargetRef": {"name": "web"}}})
     assert make(dry_run=True).read(time.time()).owners == ("ScaledObject s",)
