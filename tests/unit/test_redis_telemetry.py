@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ import numpy as np
 import pytest
 from tests import real_redis, workflow_truth
 
+from scalepilot.cli import main
 from scalepilot.errors import ConfigError, RunError
+from scalepilot.operate.config import load_operate_config, load_service
 from scalepilot.operate.snapshot import PENDING, Reading, Replicas
 from scalepilot.operate.telemetry import Telemetry, TelemetryContext, make_telemetry
 from scalepilot.operate.workflow.connection import RedisDoor, RedisError, RedisSettings
 from scalepilot.operate.workflow.feed import TaskFeed, episode_tasks, task_message
 from scalepilot.operate.workflow.queues import STARTED_KEY
+from scalepilot.policy import Discretiser, PolicySpec, TablePolicy, env_actions, env_fields, save_policy
 from scalepilot_envs.autoscale.description import describe as describe_autoscale
 from scalepilot_envs.function_workflow import FunctionWorkflowBatch, describe
 
@@ -385,3 +389,54 @@ def test_a_feed_that_redis_refuses_says_so(workflow: Workflow) -> None:
         feed.put  # noqa: B018
     with pytest.raises(RedisError):
         workflow.door.ask(("LLEN", "worker_queue"))
+
+
+# `scalepilot operate` with it.
+
+
+@pytest.fixture
+def operated(workflow: Workflow, tmp_path: Path) -> Path:
+    """An operate.yaml of a table that adds a worker whatever it sees, steps of 0.2 s, and 12 workers in a file."""
+    env = describe({"step_seconds": 0.2})
+    grid = Discretiser(env_fields(env), {"qos": [0.5]})
+    spec = PolicySpec(
+        name="more",
+        version="1",
+        kind="table",
+        env_id=env.env_id,
+        env_params=asdict(env.params),
+        observation_fields=env_fields(env),
+        actions=env_actions(env),
+        decision_rule="argmax_q",
+    )
+    save_policy(TablePolicy(spec, np.tile([0.0, 0.0, 1.0], (grid.num_states, 1)), grid), tmp_path / "policy")
+    (tmp_path / "workers.txt").write_text("12\n")
+    workflow.put(3)
+    config = {
+        "policy": "policy",
+        "telemetry": {"kind": "redis", "url": workflow.url},
+        "target": {"kind": "file", "path": "workers.txt"},
+    }
+    (tmp_path / "operate.yaml").write_text(json.dumps(config))
+    return tmp_path / "operate.yaml"
+
+
+def test_a_check_waits_for_what_takes_two_moments(operated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["operate", "--config", str(operated), "--check", "--json"]) == 0
+    out, err = capsys.readouterr()
+    rows = {row["field"]: row for row in json.loads(out)["fields"]}
+    assert (rows["worker_queue"]["value"], rows["arrival_rate_per_second"]["value"]) == (3.0, 0.0)
+    assert err.startswith("scalepilot operate: counting for 0.2 s: arrival_rate_per_second")
+
+
+def test_one_decision_by_the_nine_fields(operated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["operate", "--config", str(operated), "--once"]) == 0
+    assert "12 → 13: +1" in capsys.readouterr().out
+    assert operated.with_name("workers.txt").read_text() == "13\n"
+
+
+def test_fallbacks_that_nobody_chose_are_left_out_where_they_do_not_fit(operated: Path) -> None:
+    config = load_operate_config(operated)
+    assert load_service(config).deciders.fallbacks == []
+    with pytest.raises(ConfigError, match=r"fallback: .*hpa reads ready_replicas"):
+        load_service(replace(config, fallback=("hpa",)))
