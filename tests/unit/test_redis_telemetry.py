@@ -431,7 +431,7 @@ def test_a_check_waits_for_what_takes_two_moments(operated: Path, capsys: pytest
 
 def test_one_decision_by_the_nine_fields(operated: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["operate", "--config", str(operated), "--once"]) == 0
-    assert "12 → 13: +1" in capsys.readouterr().out
+    assert "12 → 13: +1; 0 tasks/s, 3 tasks wait, 100 % in time" in capsys.readouterr().out
     assert operated.with_name("workers.txt").read_text() == "13\n"
 
 

@@ -214,6 +214,13 @@ def _seen(record: Record) -> str:
         share = value(name)
         if share is not None and (share >= 0.005 or text == "CPU"):
             said.append(f"{100 * share:.0f} % {text}")
+    for name, text, scale in (
+        ("arrival_rate_per_second", "tasks/s", 1),
+        ("worker_queue", "tasks wait", 1),
+        ("qos", "% in time", 100),
+    ):
+        if (number := value(name)) is not None:
+            said.append(f"{scale * number:.3g} {text}")
     starting = [value(f"starting_replicas_{i}") or 0.0 for i in range(4)]
     if sum(starting) > 0:
         said.append(f"{sum(starting):.0f} starting")
