@@ -16,12 +16,13 @@ import grpc
 import httpx2
 import pytest
 from tests.keda_client import Keda, Stubs, asking, certificate, made
-from tests.unit.test_operate_controller import Bench
+from tests.unit.test_operate_controller import Bench, Deployment
 
 from scalepilot.errors import ConfigError, InputError
 from scalepilot.operate.config import load_service, operate_config
 from scalepilot.operate.feeds import FeedContext, Offer, Offers, feed_of, make_feed
 from scalepilot.operate.feeds.keda_messages import file_descriptor
+from scalepilot.operate.feeds.offer import told_by
 from scalepilot.operate.ledger import Ledger
 from scalepilot.operate.live.system import live_service
 from scalepilot.operate.replay import replayed
@@ -340,6 +341,41 @@ def test_where_nobody_decides_there_is_no_number(tmp_path: Path, change: Callabl
     assert offer.replicas is None
     assert offer.problem.startswith(problem)
     assert fed.target.writes == []
+
+
+class Shared(Deployment):
+    """A target that carries a line from the leader to the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = ""
+
+    def share(self, text: str) -> None:
+        self.line = text
+
+    def shared(self) -> str:
+        return self.line
+
+
+def test_a_standby_repeats_the_leader_and_nothing_else(tmp_path: Path) -> None:
+    fed = Fed(tmp_path, 10.0)
+    fed.target = fed.controller.target = Shared()
+    fed.step()
+    told = fed.target.line
+    assert told_by(told) == fed.offers.newest() == Offer(10, "", fed.now)
+    fed.target.shown = {"leading": False}
+    fed.step()
+    # It does not speak for the leader; what that one says is what it says, as long as it is young enough.
+    assert fed.target.line == told
+    assert fed.offers.newest() == Offer(10, "", fed.now - 15.0)
+    fed.target.line = Offer(None, "paused: paused here", fed.now).line()
+    assert fed.offers.newest().problem == "paused: paused here"
+    for line in ("", "12", "{}", '{"replicas": true, "problem": "", "decided": 1e9}', told.replace("10", "-1"), told[:-3]):
+        fed.target.line = line
+        assert fed.offers.newest().problem == "standby: another process leads"
+    fed.target.line = told
+    fed.step(31.0)
+    assert fed.offers.newest().problem == "no decision for 46 s (allowed 45 s)"
 
 
 def test_a_rule_that_decides_after_long_is_a_decision(tmp_path: Path) -> None:
