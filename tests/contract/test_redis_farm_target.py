@@ -145,6 +145,20 @@ def test_without_the_drain_tasks_are_lost(farm: Farm) -> None:
 
 
 @pytest.mark.slow
+def test_an_acknowledgement_that_was_not_put_down_is_no_loss(farm: Farm) -> None:
+    """As if this process had ended between the two."""
+    target = farm.grown(2)
+    target.write(1, 2)
+    until(lambda: farm.length(ACKS) == 1)
+    gone = json.loads(farm.door.ask(("LINDEX", ACKS, 0))[0])["pod_name"].rsplit("-", 2)[0]
+    farm.standin.answer("DELETE", "/system/functions", {"functionName": gone})
+    for _ in range(3):
+        found = target.read(time.time())
+        assert (found.spec, found.ready, found.problem) == (1, 1, "")
+    assert farm.length(ACKS) == 0
+
+
+@pytest.mark.slow
 def test_orders_that_nobody_has_taken_are_taken_back(farm: Farm) -> None:
     target = farm.grown(2)
     farm.tasks(4, 3.0)
@@ -283,7 +297,26 @@ def test_an_order_that_was_taken_by_one_that_died_is_given_up(farm: Farm) -> Non
 
 
 @pytest.mark.slow
-def test_orders_without_workers_do_not_end_new_ones(farm: Farm) -> None:
+def test_a_worker_that_vanishes_is_started_again(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalepilot.operate.targets.farm_state._COMES_SECONDS", 0.2)
+    target = farm.grown(3)
+    lost, kept, _ = farm.standin.functions
+    farm.standin.answer("DELETE", "/system/functions", {"functionName": lost})
+    hidden = farm.standin.functions.pop(kept)
+    # It still counts: nobody has asked for fewer.
+    assert target.read(time.time()).spec == 3
+    farm.standin.functions[kept] = hidden
+    found = target.read(time.time())
+    assert (found.spec, found.ready) == (3, 1)
+    assert f"2 workers have vanished, and are started again: {', '.join(sorted((lost, kept)))}" == found.problem
+    settled(target, 3)
+    # One that was merely not shown for a moment is not called again.
+    assert {name: f.invocations for name, f in farm.standin.functions.items()}[kept] == 1
+
+
+@pytest.mark.slow
+def test_orders_without_workers_do_not_end_new_ones(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalepilot.operate.targets.farm_state._COMES_SECONDS", 0.2)
     target = farm.grown(2)
     farm.tasks(4, 3.0)
     until(lambda: farm.length("worker_queue") == 2)
@@ -314,6 +347,8 @@ def test_messages_of_others_are_left_where_they_are(farm: Farm) -> None:
     target = farm.grown(1)
     farm.door.ask(("LPUSH", ACKS, "no JSON", json.dumps({"type": "TERMINATE", "action": "ACK"}), json.dumps([1])))
     farm.door.ask(("LPUSH", "worker_start_queue", json.dumps({"pod_name": "stranger-1"})))
+    farm.door.ask(("LPUSH", ORDERS, "{}"))
+    assert target.read(time.time()).problem in ("", "1 orders to go were not given here")
     assert target.read(time.time()).spec == 1
     assert (farm.length(ACKS), farm.length("worker_start_queue")) == (3, 1)
 

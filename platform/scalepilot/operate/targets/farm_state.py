@@ -19,7 +19,8 @@ class FarmKeys:
 
     Attributes:
         orders: hash of the orders that were given and not acknowledged: id → Unix seconds.
-        workers: hash of the workers that were made: name → "made", "called", "started" or "gone", and Unix seconds.
+        workers: hash of the workers that were made: name → state and Unix seconds. "made", "called" and "started" follow each
+            other, "gone" is one that was acknowledged, "lost" one that vanished without it.
         program: the start of the program.
     """
 
@@ -80,7 +81,7 @@ class Farm:
     def _alive(self) -> list[str]:
         """Workers there are or will be, and that have not gone."""
         gone = {ack.worker for ack in self.acknowledged} | {name for name, (state, _) in self.states.items() if state == "gone"}
-        coming = [name for name, (state, _) in self.states.items() if state == "made" and name not in self.listed]
+        coming = [name for name, (state, _) in self.states.items() if state != "gone" and name not in self.listed]
         return [name for name in (*self.listed, *coming) if name not in gone]
 
     @property
@@ -127,15 +128,22 @@ class Farm:
     def _up(self, name: str) -> bool:
         return name in self.listed and self.listed[name].is_up
 
+    def _absent(self, *states: str) -> list[str]:
+        """Workers in one of some states that are not there, and have not gone."""
+        return [name for name in self._alive if name not in self.listed and self.states[name][0] in states]
+
     def missing(self) -> list[str]:
-        """Workers that were made a while ago, and never came."""
-        return [
-            name for name in self._alive if name not in self.listed and not 0 <= self.now - self.states[name][1] < _COMES_SECONDS
-        ]
+        """Workers that have not been there for a while."""
+        return [n for n in self._absent("made", "lost") if not 0 <= self.now - self.states[n][1] < _COMES_SECONDS]
+
+    def changed(self) -> dict[str, str]:
+        """Name → its new state, of workers that have vanished, or are there again."""
+        again = [name for name, (state, _) in self.states.items() if state == "lost" and name in self.listed]
+        return dict.fromkeys(self._absent("called", "started"), "lost") | dict.fromkeys(again, "started")
 
     def forgotten(self) -> list[str]:
-        """Names of workers that are no longer there."""
-        return [name for name, (state, _) in self.states.items() if name not in self.listed and state != "made"]
+        """Names of workers that have gone, and are no longer there."""
+        return [name for name, (state, _) in self.states.items() if name not in self.listed and state == "gone"]
 
     def given_up(self) -> list[str]:
         """Orders that were taken so long ago that whoever took them is not there any more."""
@@ -146,6 +154,10 @@ class Farm:
     def problems(self) -> list[str]:
         """What people should know of, a line each."""
         lines = []
+        if self.waiting > len(self.open_orders):
+            lines.append(f"{self.waiting - len(self.open_orders)} orders to go were not given here")
+        if vanished := [name for name, (state, _) in self.states.items() if state == "lost"]:
+            lines.append(f"{len(vanished)} workers have vanished, and are started again: {', '.join(sorted(vanished)[:3])}")
         if lost := len(self.given_up()):
             lines.append(f"{lost} orders to go were taken more than {self.drain_seconds:g} s ago and never acknowledged")
         begun = {name for _, name in self.start_signals}

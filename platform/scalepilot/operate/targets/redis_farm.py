@@ -1,8 +1,9 @@
 """A farm of workers on a Redis queue, as the workflow system has it: a worker finishes its task before it goes.
 
 To remove workers, as many orders (SYN) are put into a list. The next workers to be free take one each, say so (ACK) and take no
-further task; only then are they removed. Nothing else ever removes one, so that no task is lost. What was ordered is kept in
-Redis beside the queues, so that a restart knows it. There is no lease: let one process scale a farm.
+further task; only then are they removed. Nothing else ever removes one, so that no task is lost. One that vanishes by itself is
+started again. What was ordered is kept in Redis beside the queues, so that a restart knows it. There is no lease: let one process
+scale a farm.
 """
 
 from __future__ import annotations
@@ -179,11 +180,12 @@ class RedisFarmTarget:
         for name in farm.missing():
             if time.monotonic() > deadline:
                 break
+            self._door.ask(("HSET", self._keys.workers, name, f"made {now}"))
             try:
                 self._workers.start(name, payload(self._queues, farm.program_started, {}))
             except NotDoneError as error:
                 problems.append(str(error))
-        self._forget(farm)
+        self._put_down(farm, now)
         return problems
 
     def _note_started(self, farm: Farm) -> None:
@@ -201,8 +203,8 @@ class RedisFarmTarget:
             done.append(("HSET", self._keys.workers, ack.worker, f"gone {now}"))
         self._door.ask(*done)
 
-    def _forget(self, farm: Farm) -> None:
-        done: list[Command] = []
+    def _put_down(self, farm: Farm, now: float) -> None:
+        done: list[Command] = [("HSET", self._keys.workers, name, f"{state} {now}") for name, state in farm.changed().items()]
         if names := farm.forgotten():
             done.append(("HDEL", self._keys.workers, *names))
         if given_up := farm.given_up():
