@@ -18,6 +18,7 @@ import pytest
 from tests.commands import refused, said
 
 from scalepilot.cli import main
+from scalepilot.cli.workload_load import _Rows
 from scalepilot.errors import InputError
 from scalepilot.load.answer import Answer, BadAnswerError
 from scalepilot.load.locust import locustfile
@@ -234,6 +235,15 @@ def test_a_workload_is_sent_and_summed_up(service: str, capsys: pytest.CaptureFi
     assert "exists already" in refused(capsys, "workload", "replay", *STEADY, "--url", service, "--out", out)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk here")
+def test_a_full_disk_ends_the_intervals_and_not_the_replay(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = _Rows(None)
+    rows._path = Path("/dev/full")
+    rows({"seconds": 0.0})
+    rows({"seconds": 1.0})
+    assert "no more intervals are written (No space left on device)" in capsys.readouterr().err
+
+
 def test_what_is_sent_can_be_said(service: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "body.json").write_text('{"a": 1}')
     (tmp_path / "token").write_text("t0ken\n")
@@ -258,6 +268,7 @@ def test_what_is_sent_can_be_said(service: str, capsys: pytest.CaptureFixture[st
         (("--header", "x"), "--header: 'x' is not allowed; allowed: NAME=VALUE"),
         (("--start-hours", 500), "--start-hours: 500 is not allowed; allowed: below 336"),
         (("--set", "num_stepz=3"), "num_stepz"),
+        (("--out", "no-such-folder/a.csv"), "no-such-folder is not a directory"),
     ],
 )
 def test_what_cannot_be_sent_is_refused_in_a_line(words: tuple, told: str, capsys: pytest.CaptureFixture[str]) -> None:

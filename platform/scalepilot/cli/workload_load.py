@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scalepilot.cli import streams
 from scalepilot.errors import InputError
 
 if TYPE_CHECKING:
@@ -176,22 +177,29 @@ class _Rows:
         path: a new file; it is made with the first row.
 
     Raises:
-        InputError: it is there already.
+        InputError: it is there already, or its folder is not.
     """
 
     def __init__(self, path: Path | None) -> None:
         if path is not None and path.exists():
             raise InputError(f"{path}: exists already; allowed: a new file")
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"{path}: {path.parent} is not a directory; allowed: a new file in one that is there")
         self._path = path
 
     def __call__(self, row: dict[str, Any]) -> None:
         if self._path is None:
             return
-        with self._path.open("a", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if not file.tell():
-                writer.writeheader()
-            writer.writerow(row)
+        try:
+            with self._path.open("a", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, list(row))
+                if not file.tell():
+                    writer.writeheader()
+                writer.writerow(row)
+        except OSError as error:
+            # The summary is worth more than its parts: what is sent goes on.
+            streams.note("workload", f"{self._path}: no more intervals are written ({error.strerror})")
+            self._path = None
 
 
 def _tell(figures: dict[str, Any], arguments: argparse.Namespace) -> None:

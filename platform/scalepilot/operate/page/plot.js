@@ -32,7 +32,7 @@ function steps(rows, column, x, y, floor, longest) {
 
 // Returns what is under a place: (pixels from the left) → row.
 export function drawPlot(host, rows, interval, span) {
-  const width = Math.max(280, host.clientWidth), narrow = width < 600, left = narrow ? 38 : 48;
+  const width = Math.max(280, host.clientWidth), narrow = width < 600, left = narrow ? 46 : 50;
   const end = rows.at(-1).time + interval, begin = Math.max(rows[0].time, span ? end - span : 0);
   const seen = rows.filter((row) => row.time >= begin - interval);
   const x = (time) => Math.round(10 * (left + (Math.max(0, time - begin) / (end - begin || 1)) * (width - left - RIGHT))) / 10;
