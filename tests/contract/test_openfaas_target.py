@@ -6,6 +6,7 @@ import base64
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -254,22 +255,33 @@ def test_a_gateway_that_does_not_answer(shop: Standin, make: Make, monkeypatch: 
     assert "Connect" in make(url="http://127.0.0.1:1").read(time.time()).problem
 
 
-@pytest.mark.parametrize("body", ["null", "[]", '{"name": 3}', "no JSON", '{"name": "resize", "replicas": -1}'])
-def test_an_answer_that_is_no_function_is_unknown(make: Make, body: str) -> None:
-    class Other(BaseHTTPRequestHandler):
+def test_an_answer_that_is_no_function_is_unknown(make: Make) -> None:
+    bodies = ["null", "[]", '{"name": 3}', "no JSON", '{"name": "resize", "replicas": -1}']
+    with page(lambda path: bodies[0]) as url:
+        target = make(url=url)
+        while bodies:
+            found = target.read(time.time())
+            assert (found.spec, bool(found.problem)) == (None, True)
+            bodies.pop(0)
+
+
+@contextmanager
+def page(answer: Callable[[str], str]) -> Iterator[str]:
+    """A server that answers every GET with a text."""
+
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            out = answer(self.path).encode()
             self.send_response(200)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(out)))
             self.end_headers()
-            self.wfile.write(body.encode())
+            self.wfile.write(out)
 
         def log_message(self, *args: Any) -> None:
             pass
 
-    with answering(Other, "127.0.0.1", 0, "other") as url:
-        found = make(url=url).read(time.time())
-        assert found.spec is None
-        assert found.problem
+    with answering(Handler, "127.0.0.1", 0, "page") as url:
+        yield url
 
 
 # Who else scales it.
@@ -282,25 +294,20 @@ def rule(name: str, query: str, labels: dict[str, str] | None = None) -> dict[st
 OWN = rule("APIHighInvocationRate", 'sum by(function_name) (rate(gateway_function_invocation_total{code="200"}[10s])) > 5')
 
 
+RULES: list[dict[str, Any]] = []
+
+
+@pytest.fixture(scope="module")
+def rules_page() -> Iterator[str]:
+    with page(lambda path: json.dumps({"status": "success", "data": {"groups": [{"name": "a", "rules": RULES}]}})) as url:
+        yield url
+
+
 @pytest.fixture
-def prometheus() -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The rules of a Prometheus."""
-    rules: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            assert self.path.startswith("/api/v1/rules")
-            out = json.dumps({"status": "success", "data": {"groups": [{"name": "openfaas", "rules": rules}]}}).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(out)))
-            self.end_headers()
-            self.wfile.write(out)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    with answering(Handler, "127.0.0.1", 0, "prometheus") as url:
-        yield url, rules
+def prometheus(rules_page: str) -> tuple[str, list[dict[str, Any]]]:
+    """Its address, and its rules."""
+    RULES.clear()
+    return rules_page, RULES
 
 
 def test_openfaas_own_alert_scales_it(shop: Standin, make: Make, prometheus: tuple[str, list[dict[str, Any]]]) -> None:

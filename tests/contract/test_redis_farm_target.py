@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tests.real_kubernetes import until
 from scalepilot.errors import ConfigError, InputError
 from scalepilot.operate.snapshot import Replicas
 from scalepilot.operate.targets import WARNING, Target, TargetContext, make_target
+from scalepilot.operate.targets.redis_farm import RedisFarmTarget
 from scalepilot.operate.twin import Clock
 from scalepilot.operate.workflow.connection import RedisDoor, RedisSettings
 from scalepilot.operate.workflow.feed import TaskFeed
@@ -192,6 +194,17 @@ def test_a_write_on_what_is_no_longer_so_changes_nothing(farm: Farm) -> None:
     assert other.write(3, 2).outcome == "written"
     done = target.write(5, 2)
     assert (done.outcome, done.replicas, done.detail) == ("refused", 3, "3 workers are asked for, not 2")
+
+
+@pytest.mark.slow
+def test_of_two_that_have_seen_the_same_one_writes(farm: Farm) -> None:
+    target, other = farm.grown(2), farm.target()
+    assert isinstance(other, RedisFarmTarget)
+    seen = other._look()
+    target.write(1, 2)
+    other._look = lambda: seen  # type: ignore[method-assign]
+    assert other.write(1, 2).detail == "another process wrote at the same time"
+    settled(target, 1)
 
 
 @pytest.mark.slow
@@ -473,7 +486,7 @@ def test_a_password_and_tls(farm: Farm, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_user_who_may_not_write_and_a_replica(farm: Farm, tmp_path: Path) -> None:
+def test_what_a_redis_user_may_and_must(farm: Farm, tmp_path: Path) -> None:
     password = tmp_path / "redis-password"
     password.write_text("sesame")
     password.chmod(0o600)
@@ -482,10 +495,22 @@ def test_a_user_who_may_not_write_and_a_replica(farm: Farm, tmp_path: Path) -> N
     target = farm.target(user="pilot", password_file=str(password))
     assert target.read(time.time()).spec == 2
     done = target.write(1, 2)
-    assert (done.outcome, "no permissions to run the 'hset' command" in done.detail) == ("forbidden", True)
+    assert (done.outcome, "no permissions to run the 'eval' command" in done.detail) == ("forbidden", True)
     assert target.check(dry_run=True) == []
     assert "no permissions to run the 'hdel' command" in target.check(dry_run=False)[0]
     assert farm.length(ORDERS) == 0
+    # The page says what it takes.
+    page = (Path(__file__).parents[2] / "docs" / "operate.md").read_text()
+    rights = re.findall(r"`(\+[a-z+ ]+)`", page)
+    assert len(rights) == 2
+    farm.door.ask(("ACL", "SETUSER", "pilot", "-@all", *" ".join(rights).split()))
+    assert target.check(dry_run=False) == []
+    assert target.write(3, 2).outcome == "written"
+    settled(target, 3)
+    assert target.write(1, 3).outcome == "written"
+    settled(target, 1)
+    assert target.write(2, 1).outcome == "written"
+    until(lambda: target.read(time.time()).ready == 2 and farm.length(ACKS) == 0)
     # A connection is not used before whoever asks is known.
     password.chmod(0o644)
     farm.door.ask(("CLIENT", "KILL", "USER", "pilot"))

@@ -292,6 +292,7 @@ def test_a_list_that_is_none_is_told(workflow: Workflow) -> None:
     assert "WRONGTYPE" in found["worker_queue"].problem
 
 
+@pytest.mark.slow
 def test_a_redis_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
     with real_redis.running(tmp_path) as port:
         url = f"redis://127.0.0.1:{port}"

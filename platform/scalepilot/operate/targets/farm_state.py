@@ -21,17 +21,19 @@ class FarmKeys:
         orders: hash of the orders that were given and not acknowledged: id → Unix seconds.
         workers: hash of the workers that were made: name → state and Unix seconds. "made", "called" and "started" follow each
             other, "gone" is one that was acknowledged, "lost" one that vanished without it.
+        writes: counts them.
         program: the start of the program.
     """
 
     orders: str
     workers: str
+    writes: str
     program: str = STARTED_KEY
 
 
 def keys_of(queues: Queues) -> FarmKeys:
     """Those of the farm on some lists."""
-    return FarmKeys(f"scalepilot:{queues.worker}:orders", f"scalepilot:{queues.worker}:workers")
+    return FarmKeys(*(f"scalepilot:{queues.worker}:{name}" for name in ("orders", "workers", "writes")))
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Farm:
         says_started: whether workers say so.
         drain_seconds: how long one may take for its task.
         now: Unix seconds.
+        writes: that there were.
     """
 
     listed: Mapping[str, Worker]
@@ -76,6 +79,7 @@ class Farm:
     says_started: bool
     drain_seconds: float
     now: float
+    writes: str
 
     @property
     def _alive(self) -> list[str]:
@@ -175,7 +179,7 @@ def farm_of(found: Sequence[Any], workers: Workers, queues: Queues, drain_second
     """What Redis has answered, and the workers there are, put together.
 
     Args:
-        found: orders, workers, length of the orders' list, acknowledgements, start signals, start of the program.
+        found: orders, workers, length of the orders' list, acknowledgements, start signals, start of the program, writes.
         workers: lists them.
         queues: the lists' names.
         drain_seconds: how long a worker may take for its task.
@@ -184,7 +188,7 @@ def farm_of(found: Sequence[Any], workers: Workers, queues: Queues, drain_second
     Raises:
         NotDoneError: the workers cannot be listed.
     """
-    raw_orders, raw_states, waiting, raw_acks, raw_starts, program = found
+    raw_orders, raw_states, waiting, raw_acks, raw_starts, program, writes = found
     listed = {worker.name: worker for worker in workers.all()}
     orders = {name: float(since) for name, since in _texts(raw_orders).items() if _is_time(since)}
     states = {name: _state(text) for name, text in _texts(raw_states).items()}
@@ -199,7 +203,8 @@ def farm_of(found: Sequence[Any], workers: Workers, queues: Queues, drain_second
     starts = [(raw, _named(message(raw).get("pod_name"), states)) for raw in raw_starts]
     signals = [(raw, name) for raw, name in starts if name]
     says = queues.started is not None
-    return Farm(listed, states, left, int(waiting), acks, signals, started_of(program), says, drain_seconds, now)
+    began = started_of(program)
+    return Farm(listed, states, left, int(waiting), acks, signals, began, says, drain_seconds, now, (writes or b"0").decode())
 
 
 def _acknowledged(raw: bytes, known: Iterable[str], left: Mapping[str, float]) -> Acknowledged | None:

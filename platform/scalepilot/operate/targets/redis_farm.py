@@ -28,6 +28,8 @@ from scalepilot.operate.workflow.queues import Queues, message, order, payload
 # For what is done beside reading: the rest waits for the next moment.
 _TEND_SECONDS, _START_SECONDS = 1.5, 3.0
 _MOST_WORKERS = 10_000
+# Of two that have seen the same, one writes.
+_NEXT_WRITE = "if (redis.call('GET', KEYS[1]) or '0') ~= ARGV[1] then return 0 end redis.call('INCR', KEYS[1]) return 1"
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class RedisFarmTarget:
         if farm.spec != expected:
             return Written("refused", farm.spec, f"{farm.spec} workers are asked for, not {expected}")
         try:
+            if self._door.ask(("EVAL", _NEXT_WRITE, 1, self._keys.writes, farm.writes)) == [0]:
+                return Written("refused", detail="another process wrote at the same time")
             if replicas < farm.spec:
                 return self._drain(farm.spec - replicas, replicas)
             return self._grow(farm, replicas)
@@ -149,6 +153,7 @@ class RedisFarmTarget:
             ("LRANGE", q.acknowledged, 0, _MOST_WORKERS),
             ("LRANGE", q.started or keys.workers + ":none", 0, _MOST_WORKERS),
             ("GET", keys.program),
+            ("GET", keys.writes),
         ]
         found = self._door.ask(*asked)
         return farm_of(found, self._workers, self._queues, self._settings.drain_seconds, time.time())
@@ -221,7 +226,7 @@ class RedisFarmTarget:
             farm = self._look()
             if not dry_run:
                 # Changes nothing, and takes the right to.
-                self._door.ask(("HDEL", self._keys.orders, ""), ("LREM", self._queues.order, 0, ""))
+                self._door.ask(("HDEL", self._keys.orders, ""), ("LREM", self._queues.order, 0, ""), ("EVAL", "return 1", 0))
         except (RedisError, TargetError) as error:
             return [str(error)]
         lines = [WARNING + problem for problem in farm.problems()]
