@@ -1,6 +1,6 @@
 """The whole loop through the real HPA: the twin, a real Prometheus, the controller, its feed, and the HPA controller that scales.
 
-By hand: `python -m tests.feed_loop DECISIONS INTERVAL RULE_OR_POLICY`. The HPA looks once an interval, with a tolerance of 0, and
+By hand: `python -m tests.feed_loop DECISIONS INTERVAL RULE_OR_POLICY [TOLERANCE]`. The HPA looks once an interval and
 goes as far at once as it is told: what is measured is the way through it. Prometheus stands still for five intervals midway.
 """
 
@@ -29,6 +29,7 @@ OUTAGE_INTERVALS = 5
 
 def main() -> None:
     decisions, interval, policy = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+    tolerance = sys.argv[4] if len(sys.argv) > 4 else "0"
     service = replace(service_of(policy, interval), feeds=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -37,7 +38,7 @@ def main() -> None:
         certificate(folder, "server", "ca", host="operate-web.shop.svc")
         files = {"cert_file": str(folder / "server.crt"), "key_file": str(folder / "server.key")}
         feed = make_feed({"kind": "external_metrics", "listen": "127.0.0.1:0", **files}, FeedContext("shop/web", interval, None))
-        environment = {"HPA_TOLERANCE": "0", "HPA_SYNC": f"{interval:g}s"}
+        environment = {"HPA_TOLERANCE": tolerance, "HPA_SYNC": f"{interval:g}s"}
         with (
             real_kubernetes.running(folder / "cluster", folder / "cache", **environment) as kubernetes,
             live_loop(kubernetes, folder, service, decisions) as loop,

@@ -72,10 +72,13 @@ class Offers:
         self._controller = controller
         self.max_age_seconds = _MAX_AGE_INTERVALS * controller.interval if max_age_seconds is None else max_age_seconds
 
+        # At 0 from the start, so that an alert sees who is never asked.
+        self._answers = [controller.metrics.feed_answers.labels(name) for name in ("unavailable", "replicas")]
+
     def newest(self) -> Offer:
         """What there is to tell now."""
         offer = self._newest()
-        self._controller.metrics.feed_answers.labels("unavailable" if offer.replicas is None else "replicas").inc()
+        self._answers[offer.replicas is not None].inc()
         return offer
 
     def _newest(self) -> Offer:
