@@ -465,20 +465,19 @@ def test_settings_that_are_not_allowed(settings: dict[str, Any], message: str) -
 
 @pytest.mark.slow
 def test_a_password_and_tls(farm: Farm, tmp_path: Path) -> None:
+    from tests.keda_client import certificate
+
     password = tmp_path / "redis-password"
     password.write_text("sesame\n")
     password.chmod(0o600)
-    certificate, key = tmp_path / "ca.pem", tmp_path / "key.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    made += ["-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    openfaas_standin.subprocess.run(made, check=True, capture_output=True)
+    certificate(tmp_path, "redis", authority=True)
     tls = real_redis.free_port()
-    options = ("--requirepass", "sesame", "--tls-port", str(tls), "--tls-cert-file", str(certificate))
-    with real_redis.running(tmp_path, *options, "--tls-key-file", str(key), "--tls-auth-clients", "no"):
+    options = ("--requirepass", "sesame", "--tls-port", str(tls), "--tls-cert-file", str(tmp_path / "redis.crt"))
+    with real_redis.running(tmp_path, *options, "--tls-key-file", str(tmp_path / "redis.key"), "--tls-auth-clients", "no"):
         url = f"rediss://localhost:{tls}"
-        good = farm.target(url=url, ca_file=str(certificate), password_file=str(password))
+        good = farm.target(url=url, ca_file=str(tmp_path / "redis.crt"), password_file=str(password))
         assert good.read(time.time()).spec == 0
-        assert "uthentication" in farm.target(url=url, ca_file=str(certificate)).read(time.time()).problem
+        assert "uthentication" in farm.target(url=url, ca_file=str(tmp_path / "redis.crt")).read(time.time()).problem
         # Not one of the system's authorities.
         assert "ertificate" in farm.target(url=url, password_file=str(password)).read(time.time()).problem
         password.write_text("another\n")
