@@ -11,7 +11,7 @@ import numpy as np
 from scalepilot_envs.cluster_deployment.measurement import CPU, LATENCY, MEMORY, SWAP, measure
 from scalepilot_envs.cluster_deployment.params import MEMORY_LIMIT_BYTES, POD_LOAD_REQUESTS, SWAP_LIMIT_BYTES
 
-LABELS = 'namespace="shop",app="web"'
+LABELS = 'namespace="training",app="web"'
 _BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -106,14 +106,14 @@ class Pods:
                     f"http_request_duration_seconds_count{{{LABELS}}} {self.requests!r}",
                     "# TYPE container_cpu_usage_seconds_total counter",
                     *(
-                        f'container_cpu_usage_seconds_total{{namespace="shop",pod="{pod}",container="web"}} {seconds!r}'
+                        f'container_cpu_usage_seconds_total{{namespace="training",pod="{pod}",container="web"}} {seconds!r}'
                         for pod, seconds in self._pods
                     ),
                     "# TYPE container_memory_working_set_bytes gauge",
-                    'container_memory_working_set_bytes{namespace="shop",pod="web-0",container="web"}'
+                    'container_memory_working_set_bytes{namespace="training",pod="web-0",container="web"}'
                     f" {float(fields[MEMORY]) * MEMORY_LIMIT_BYTES * ready!r}",
                     "# TYPE container_memory_swap gauge",
-                    'container_memory_swap{namespace="shop",pod="web-0",container="web"}'
+                    'container_memory_swap{namespace="training",pod="web-0",container="web"}'
                     f" {float(fields[SWAP]) * SWAP_LIMIT_BYTES * ready!r}",
                     "",
                 ]

@@ -39,7 +39,7 @@ from scalepilot.policy import load_policy
 from scalepilot.policy.rules.command_line import rule_from_text
 from scalepilot_envs.registration import find_env
 
-SELECTOR, NAMESPACE = 'app="web"', "shop"
+SELECTOR, NAMESPACE = 'app="web"', "training"
 ROLE = Path(__file__).parent.parent / "cluster/operate/rights"
 OPEN = {"reversals_per_hour": 10_000, "harm_ticks": 1000}
 LEARNING: Mapping[str, dict[str, Any]] = {
@@ -101,6 +101,9 @@ def account(kubernetes: Kubernetes) -> str:
     """A kubeconfig with the rights of our manifests."""
     role, binding = (yaml.safe_load((ROLE / f"{name}.yaml").read_text()) for name in ("role", "role-binding"))
     binding["subjects"][0]["namespace"] = NAMESPACE
+    for rule in role["rules"]:
+        if rule.get("resourceNames") == ["scalepilot-shop-web"]:
+            rule["resourceNames"] = [f"scalepilot-{NAMESPACE}-web"]
     found = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "operate-web"}}
     for one in (found, role, binding):
         kubernetes.apply(one, NAMESPACE)
@@ -155,6 +158,31 @@ def cluster(folder: Path, kubernetes: Kubernetes, interval: float, max_pods: int
             finally:
                 ended.set()
                 thread.join()
+
+
+@contextlib.contextmanager
+def page(folder: Path, interval: float) -> Iterator[Place]:
+    """The same service without a cluster: its page is scraped, and its pods are a number in a file."""
+    replicas = folder / "replicas.txt"
+    replicas.write_text("5\n")
+    pods = Pods(interval, lambda: int(replicas.read_text() or 5), time.time)
+    with exporter(pods, time.time) as url:  # type: ignore[arg-type]
+        telemetry = {
+            "kind": "scrape",
+            "url": url,
+            "scrape_seconds": interval / 4,
+            "interval_seconds": interval,
+            "requests": {"selector": SELECTOR},
+            "latency": {"selector": SELECTOR},
+            "cpu": {"selector": "", "cores_per_replica": 1},
+            "memory": {"gauge": "container_memory_working_set_bytes"},
+        }
+        operate = folder / "operate.yaml"
+        # Nothing here swaps; a page answers no expression that says so.
+        config = {"telemetry": telemetry, "target": {"kind": "file", "path": str(replicas)}, "assume": {"swap_share": 0}}
+        operate.write_text(yaml.safe_dump({**config, "limits": OPEN, "records": "records"}))
+        options = {"config": str(operate), "like": "ClusterDeployment-v0", "explore_on": f"file {replicas}"}
+        yield Place(folder, operate, {"id": "LiveScaling-v0", "options": {**options, "episode_steps": 10}})
 
 
 @contextlib.contextmanager

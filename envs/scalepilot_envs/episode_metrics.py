@@ -26,6 +26,7 @@ MEANINGS: dict[str, tuple[str, str, str]] = {
     "on_time_share": ("share", "of the tasks of an episode, those finished by their deadline", "FunctionWorkflow-v0"),
     "in_band_share": ("share", "of the steps of an episode, those with CPU and memory in the band", "ResourceManager-v0"),
     "refused_changes": ("steps", "of an episode whose change a bound refused", "QueueScaling-v0"),
+    "failed_writes": ("steps", "of an episode whose change of replicas failed or was refused", "LiveScaling-v0"),
     "overloaded_steps": ("steps", "of overload at the end of an episode, in a row", "ClusterDeployment-v0"),
 }
 # Columns of the infos that lie between 0 and 1, and so do their means.

@@ -24,6 +24,8 @@ class LiveSteps:
     def __init__(self, loop: TrainingLoop) -> None:
         self._loop = loop
         self.end: Callable[[], None] = lambda: None
+        # Said once.
+        self._failed = False
         self.iterated()
 
     def begin(self) -> None:
@@ -39,6 +41,9 @@ class LiveSteps:
         """A step: its numbers, and the Q-values of the policy that acts."""
         loop = self._loop
         self._since += 1
+        if row.get("decision/failed_write") and not self._failed:
+            self._failed = True
+            loop.progress.note("a change of replicas failed; the episode goes on (logs/training.log says why)")
         # Those of validations and resets are no further than the rollout.
         step = loop.env_steps + min(self._since, loop.learning.rollout_size)
         if loop.spec.decision_rule == "argmax_q":

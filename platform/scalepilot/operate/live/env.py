@@ -36,7 +36,7 @@ from scalepilot.operate.live.system import FAILED, LiveSystem, listed
 from scalepilot.operate.numbers import numbers_of
 from scalepilot.operate.snapshot import Snapshot
 from scalepilot_envs.description import EnvDescription
-from scalepilot_envs.episode_metrics import METADATA_KEY
+from scalepilot_envs.episode_metrics import METADATA_KEY, EpisodeMetric
 from scalepilot_envs.restarting import ENV_FAILURE
 
 # Of environments that do not say how far their fields look back.
@@ -81,13 +81,17 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         self.description, self._judge, self._take, self._leave = description, judge, take, leave
         self.interval_seconds, self.pace = interval_seconds, pace
         self.episode_steps, self._wait_intervals = episode_steps, wait_intervals
-        self.metadata = {**self.metadata, METADATA_KEY: judge.metrics}
+        self._metrics = {**judge.metrics, "failed_writes": EpisodeMetric("failed_write", "sum")}
+        self.metadata = {**self.metadata, METADATA_KEY: self._metrics}
         low, high = (np.array([getattr(f, side) for f in description.fields], np.float32) for side in ("low", "high"))
         self.observation_space = gym.spaces.Box(low, high, dtype=np.float32)
         self.action_space = gym.spaces.Discrete(len(description.actions))
         self.system: LiveSystem | None = None
         self._values: dict[str, float] = {}
-        self._begun, self._return, self._said = 0.0, 0.0, ""
+        # Of fields that count: what they say now, and what they said when the episode began.
+        self._counts: dict[str, float] = {}
+        self._base: dict[str, float] = {}
+        self._begun, self._return, self._said = 0.0, 0.0, False
         # A source that began with us has none of what fields look back on.
         self._history = int(getattr(description.params, "window_steps", _HISTORY_STEPS))
 
@@ -112,6 +116,8 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         if why:
             raise LiveUnknownError(f"reset: {why}, for {waited + 1} moments")
         system.episode_of, self._return = self, 0.0
+        self._base = dict(self._counts)
+        self._values |= {name: self._since(name) for name in self._counts}
         # The nearest moment of the grid: what is decided late in an interval gets the whole next one.
         self._begun = round(snapshot.time / self.interval_seconds) * self.interval_seconds
         self._judge.begin(self._values, snapshot.extra, load)
@@ -131,25 +137,22 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         """
         if not self.action_space.contains(action):
             raise ValueError(f"action: {action!r} is not allowed; allowed: 0 to {len(self.description.actions) - 1}")
-        return self._step(lambda system: int(action))
+        return self._step(int(action), None)
 
     def step_targets(self, target: float) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
-        """Likewise with a target in replicas: the action that leads nearest to it."""
+        """Likewise with a target in replicas, where the environment takes any; else the action that leads nearest to it."""
+        return self._step(None, float(target))
 
-        def nearest(system: LiveSystem) -> int:
-            assert system.newest is not None
-            return system.towards(target, system.spec(system.newest))
-
-        return self._step(nearest)
-
-    def _step(self, choose: Callable[[LiveSystem], int]) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+    def _step(self, action: int | None, target: float | None) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         system = self.system
         if system is None or system.newest is None:
             raise gym.error.ResetNeeded("step() before reset()")
         if system.episode_of is not self:
             return self._no_transition("another episode ran on this deployment in between", {}, waited=0)
-        action, missed, seen = choose(system), system.missed, self._observation()
-        entry = system.act(action)
+        missed, seen = system.missed, self._observation()
+        if target is not None and not self.description.commands_targets:
+            action, target = system.towards(target, system.spec(system.newest)), None
+        entry = system.act(action, target)
         before = system.spec(entry.record.snapshot)
         system.wait()
         snapshot, waited, why = self._known(system, self._wait_intervals, hold=True)
@@ -164,7 +167,12 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         # By the clock: moments that were missed or waited for have passed all the same.
         truncated = round((snapshot.time - self._begun) / self.interval_seconds) >= self.episode_steps
         after = _after(entry, before)
-        outcome = self._judge.outcome(Lived(action, after, after - before, self._values, snapshot.extra, is_last=truncated))
+        counted = {name: count - self._base.get(name, 0.0) for name, count in self._counts.items()}
+        lived = Lived(action, after, after - before, self._values | counted, snapshot.extra, is_last=truncated)
+        try:
+            outcome = self._judge.outcome(lived)
+        except RunError as error:
+            return self._no_transition(str(error), info, waited)
         info |= {**{name: float(value) for name, value in outcome.columns.items()}, "waited": float(waited)}
         self._return += outcome.reward
         row = {**numbers_of(entry), "train/reward": outcome.reward, "train/episode_reward": self._return}
@@ -181,16 +189,24 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
             values, missing, _ = system.known(snapshot)
             rest = system.service.deciders.at_rest
             self._values = {f.name: values.get(f.name, rest.get(f.name, self._last(f.name))) for f in self.description.fields}
+            self._counts = {name: raw for name in self._judge.counted if (raw := _raw(snapshot, name)) is not None}
+            self._values |= {name: self._since(name) for name in self._judge.counted & self._counts.keys()}
             why = listed(missing) or self._judge.unknown(snapshot.extra)
             if not why:
-                self._said = ""
+                self._said = False
                 return snapshot, waited, ""
-            if why != self._said:
+            if not self._said:
+                # Once; why it is so changes from moment to moment.
+                self._said = True
                 _LOG.warning("unknown, nothing is scaled: %s", why)
-                self._said = why
             if hold:
                 system.hold(snapshot)
         return snapshot, most, why
+
+    def _since(self, name: str) -> float:
+        """What a field has counted in this episode, as it is shown."""
+        f = next(f for f in self.description.fields if f.name == name)
+        return min(max(self._counts[name] - self._base.get(name, 0.0), f.low), f.high)
 
     def _last(self, name: str) -> float:
         return self._values.get(name, float("nan"))
@@ -203,7 +219,7 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
 
     def _columns(self) -> list[str]:
         """Of the judge's metrics, for what has no step."""
-        return sorted({name for metric in self._judge.metrics.values() for name in (metric.column, metric.per) if name})
+        return sorted({name for metric in self._metrics.values() for name in (metric.column, metric.per) if name})
 
     def _observation(self) -> NDArray[np.float32]:
         return np.array([self._values[f.name] for f in self.description.fields], np.float32)
@@ -213,6 +229,11 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         if self.system is not None:
             self.system = None
             self._leave(self)
+
+
+def _raw(snapshot: Snapshot, name: str) -> float | None:
+    reading = snapshot.readings.get(name)
+    return None if reading is None else reading.value
 
 
 def _after(entry: Entry, before: int) -> int:

@@ -14,7 +14,7 @@ from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.autoscale.objective import step_cost
 from scalepilot_envs.cluster_deployment import ClusterDeploymentParams
 from scalepilot_envs.cluster_deployment.measurement import NUM_FIELDS
-from scalepilot_envs.cluster_deployment.reward import DeploymentReward
+from scalepilot_envs.cluster_deployment.reward import NOTHING, DeploymentReward
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.episode_metrics import EpisodeMetric, of_moves
 from scalepilot_envs.function_workflow import FunctionWorkflowParams
@@ -26,7 +26,7 @@ class Lived:
     """One step.
 
     Attributes:
-        action: index that was chosen.
+        action: index that was chosen; None where it was a target.
         replicas: asked for after it.
         change: in them.
         values: field → what is known of it.
@@ -34,7 +34,7 @@ class Lived:
         is_last: the episode's time is over.
     """
 
-    action: int
+    action: int | None
     replicas: int
     change: int
     values: Mapping[str, float]
@@ -67,10 +67,12 @@ class Judge(Protocol):
 
     Attributes:
         needs: fields without which there is no reward, whatever stands in for them.
+        counted: fields that count from the beginning of the episode; it is given them uncut.
         metrics: of an episode, from the columns.
     """
 
     needs: frozenset[str]
+    counted: frozenset[str]
     metrics: Mapping[str, EpisodeMetric]
 
     def begin(self, values: Mapping[str, float], extra: Mapping[str, Reading], load: Load | None) -> None:
@@ -106,6 +108,8 @@ def judge_of(env: EnvDescription) -> Judge:
 
 class _Counting:
     """What an objective does that counts requests."""
+
+    counted: frozenset[str] = frozenset()
 
     def begin(self, values: Mapping[str, float], extra: Mapping[str, Reading], load: Load | None) -> None:
         """As `Judge`."""
@@ -170,7 +174,7 @@ class PodsJudge(_Counting):
         # Rows in the order of the observation.
         fields[:, 0] = list(step.values.values())
         reward, terminated, self._overloaded = self._reward(
-            np.array([step.action]), load, self._load, pods, fields, self._overloaded
+            np.array([NOTHING if step.action is None else step.action]), load, self._load, pods, fields, self._overloaded
         )
         self._load = load
         columns = {"load_requests": load[0], "pods": step.replicas, "change_pods": step.change}
@@ -181,6 +185,7 @@ class WorkflowJudge(_Counting):
     """FunctionWorkflow-v0: tasks are followed by how many came in and how many are done since the episode began."""
 
     needs = frozenset({"worker_queue", "output_queue", "qos"})
+    counted = frozenset({"output_queue"})
     metrics: Mapping[str, EpisodeMetric] = {
         "on_time_share": EpisodeMetric("final_qos", "last"),
         "queue_requests": EpisodeMetric("queue"),
@@ -191,17 +196,17 @@ class WorkflowJudge(_Counting):
     def __init__(self, params: FunctionWorkflowParams) -> None:
         self._params = params
         self._load: Load | None = None
-        self._arrived = self._completed = self._on_time = self._before = 0.0
+        self._arrived = self._completed = self._on_time = 0.0
 
     def begin(self, values: Mapping[str, float], extra: Mapping[str, Reading], load: Load | None) -> None:
         """As `Judge`."""
-        self._load, self._before = load, values["output_queue"]
+        self._load = load
         self._arrived, self._completed, self._on_time = values["worker_queue"], 0.0, 0.0
 
     def outcome(self, step: Lived) -> Outcome:
         """As `Judge`."""
         qos, queue, load = step.values["qos"], step.values["worker_queue"], self._load
-        completed = max(step.values["output_queue"] - self._before, self._completed)
+        completed = max(step.values["output_queue"], self._completed)
         done, self._completed = completed - self._completed, completed
         late = round((1.0 - qos) * done)
         self._on_time += done - late

@@ -125,15 +125,15 @@ class LiveSystem:
     ) -> None:
         self.service, self.interval, self.load = service, service.interval_seconds, load
         problems = target.check(dry_run=False)
+        blocking = [line for line in problems if not line.startswith(WARNING)]
+        if blocking and not service.limits.takeover:
+            raise InputError("; ".join(blocking[:3]))
         if explore_on != target.name:
             said = "none given" if explore_on is None else f"{explore_on!r} is another target"
             raise InputError(
                 f"explore_on: {said}; every step would scale {target.name}, which must be allowed by name: "
                 f'explore_on: "{target.name}"'
             )
-        blocking = [line for line in problems if not line.startswith(WARNING)]
-        if blocking and not service.limits.takeover:
-            raise InputError("; ".join(blocking[:3]))
         for line in problems:
             _LOG.warning("%s", line)
         self.controller = Controller(service, telemetry, target, ledger, clock=clock, pace=pace)
@@ -171,20 +171,24 @@ class LiveSystem:
         actions = np.arange(len(self.service.env.actions))
         return int(np.abs(self._table.targets(actions, np.full(len(actions), float(spec))) - target).argmin())
 
-    def act(self, action: int) -> Entry:
-        """Carry an action out, as far as the limits let it.
+    def act(self, action: int | None, target: float | None = None) -> Entry:
+        """Carry an action out, or a target, as far as the limits let it.
 
         Args:
             action: index of the environment's table.
+            target: replicas, in its place.
         """
         snapshot, self._acted = self.newest, self._clock()
         assert snapshot is not None
         if self._acted - snapshot.time > 1.5 * self.interval:
             # Learning took so long; the limits must see what is there now.
             snapshot = self.look()
-        moved = self._table.targets(np.array([action]), np.array([float(self.spec(snapshot))]))
-        wanted = np.clip(moved, *self.service.env.replica_bounds)
-        self._chosen.decision = Decision(wanted.astype(np.float64), np.array([action]))
+        if action is None:
+            self._chosen.decision = Decision(np.rint(np.array([target], np.float64)))
+        else:
+            moved = self._table.targets(np.array([action]), np.array([float(self.spec(snapshot))]))
+            wanted = np.clip(moved, *self.service.env.replica_bounds)
+            self._chosen.decision = Decision(wanted.astype(np.float64), np.array([action]))
         return self._decide(snapshot)
 
     def hold(self, snapshot: Snapshot) -> Entry:
