@@ -15,7 +15,11 @@ from tests.real_kubernetes import Kubernetes, until
 from scalepilot.config import load_config
 from scalepilot.experiments.run import run_experiment
 from scalepilot.policy import load_policy
+from scalepilot.policy.spec import env_of
+from scalepilot.report.replay.env_replay import EnvReplay
+from scalepilot.report.replay.lineup import DemoOptions, make_replay
 from scalepilot.runs.folder import RunFolder
+from scalepilot.verify.policy_checks import observations_of
 from scalepilot_envs.registration import find_env
 
 pytestmark = pytest.mark.slow
@@ -37,6 +41,10 @@ def test_sarsa_on_a_real_queue_that_is_stopped_half_way_leaves_policy_log_and_pl
     assert (run / "plots/live.svg").is_file()
     assert "training ends" in (run / "logs/training.log").read_text()
     assert {entry.record.mode for entry in entries} == {"active"}
+    # Elsewhere nothing of the deployment is there: the policy is one of the simulator's.
+    place.operate.unlink()
+    assert observations_of(policy.spec, env_of(policy.spec)).shape[1] == 9
+    assert isinstance(make_replay(DemoOptions([str(run)], alone=True, steps=2)), EnvReplay)
 
 
 @pytest.mark.ray

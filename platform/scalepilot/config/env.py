@@ -12,7 +12,7 @@ from scalepilot_envs.autoscale import AutoscaleParams, Randomisation
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.flat_env import wrapper_names
 from scalepilot_envs.objective import Objective
-from scalepilot_envs.registration import MODULE_PREFIX, NAMESPACE, find_env, is_own
+from scalepilot_envs.registration import MODULE_PREFIX, NAMESPACE, find_env, is_own, split_id
 from scalepilot_envs.workloads import Workload
 
 AUTOSCALE = "Autoscale-v0"
@@ -164,6 +164,13 @@ def env_tag(value: Any) -> str:
     """Which of the two sections `env` is, told by its id, with or without namespace and module prefix."""
     env_id = value.get("id", AUTOSCALE) if isinstance(value, Mapping) else getattr(value, "id", AUTOSCALE)
     return "autoscale" if str(env_id).removeprefix(MODULE_PREFIX).removeprefix(f"{NAMESPACE}/") == AUTOSCALE else "other"
+
+
+def is_live(stored: Any) -> bool:
+    """Whether a stored experiment's environment is live: not the one that its policy is for, and its files may be elsewhere."""
+    env = stored.get("env") if isinstance(stored, Mapping) else None
+    env_id = env.get("id") if isinstance(env, Mapping) else None
+    return isinstance(env_id, str) and split_id(env_id)[1] in _MODULES
 
 
 ENV_TAGS = {"autoscale": EnvConfig, "other": OtherEnvConfig}

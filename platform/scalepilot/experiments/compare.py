@@ -97,7 +97,7 @@ def scenarios(
         InputError: a workload that does not exist, two of one name or of different environments, or an option that is not used.
     """
     extent = extent or Extent()
-    own = [_overridden(c, overrides) for c in gathered.configs]
+    own = [] if config else [_overridden(c, overrides) for c in gathered.configs]
     named = [load_config(config, overrides)] if config else []
     base = (named or own or [config_from_mapping({}, overrides)])[0]
     chosen: list[tuple[str | None, ExperimentConfig]] = [_named(text, base, overrides, extent.peak_rps) for text in workloads]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.config import config_from_mapping
+from scalepilot.config.env import is_live
 from scalepilot.errors import InputError, ScalepilotError
 from scalepilot.files.env_modules import find_checked
 from scalepilot.policy import Decision, Policy, PolicySpec, env_fields, load_policy, unmasked
@@ -88,7 +89,7 @@ def observations_of(spec: PolicySpec, env: EnvDescription) -> NDArray[Any]:
     """(64, num_fields) or (64, *shape) observations of random play."""
     arguments: dict[str, Any] = {}
     stored = spec.provenance.get("config")
-    if stored:
+    if stored and not is_live(stored):
         arguments = config_from_mapping(stored).env.arguments
     if not arguments:
         arguments = {**({"params": spec.env_params} if spec.env_params else {}), **spec.env_options}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scalepilot.config import PROTOCOL_PEAK_RPS, ExperimentConfig, config_from_mapping
+from scalepilot.config.env import is_live
 from scalepilot.errors import InputError
 from scalepilot.evaluate.evaluation import trained_steps
 from scalepilot.files.env_modules import find_checked
@@ -114,7 +115,7 @@ def _config_of(folders: dict[str, Policy]) -> ExperimentConfig | None:
     """What the first trained policy was trained with."""
     for name, policy in folders.items():
         stored = policy.spec.provenance.get("config")
-        if stored:
+        if stored and not is_live(stored):
             return config_from_mapping(stored, source=f"{name}: provenance.config")
     return None
 
