@@ -52,7 +52,7 @@ def run_twin(config: OperateConfig, service: Service, arguments: argparse.Namesp
     from scalepilot.operate.status import status_server
     from scalepilot.operate.trial import Trial, results, running
 
-    minutes = _number("minutes", arguments.minutes, _MINUTES, 0.1, _MOST_MINUTES)
+    minutes = _number("minutes", arguments.minutes, _MINUTES, 0.02, _MOST_MINUTES)
     pace = _number("pace", arguments.pace, _PACE, 1.0, _MOST_PACE)
     interval = service.interval_seconds
     rates = _rates(arguments.workload, service, max(2, round(minutes * 60 * pace / interval)))
