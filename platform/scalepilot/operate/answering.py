@@ -14,6 +14,7 @@ from typing import Any
 from scalepilot.errors import InputError
 
 Tls = Callable[[], ssl.SSLContext]
+_POLL_SECONDS = 0.1
 
 
 class _Server(ThreadingHTTPServer):
@@ -53,7 +54,8 @@ def answering(handler: type[BaseHTTPRequestHandler], host: str, port: int, name:
     """
     server = _Server((host, port), handler)
     server.tls = tls
-    thread = threading.Thread(target=server.serve_forever, name=name, daemon=True)
+    # Looks so often whether it is to end.
+    thread = threading.Thread(target=server.serve_forever, args=(_POLL_SECONDS,), name=name, daemon=True)
     thread.start()
     try:
         yield f"http{'' if tls is None else 's'}://{host}:{server.server_address[1]}"
