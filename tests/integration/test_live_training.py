@@ -11,9 +11,12 @@ import pytest
 from tests import live_training
 from tests.live_training import Place, train
 from tests.real_kubernetes import Kubernetes, until
+from tests.unit.test_live_env import Deployment
 
 from scalepilot.config import load_config
 from scalepilot.experiments.run import run_experiment
+from scalepilot.operate.config import load_service, operate_config
+from scalepilot.operate.controller import Controller
 from scalepilot.policy import load_policy
 from scalepilot.policy.spec import env_of
 from scalepilot.report.replay.env_replay import EnvReplay
@@ -59,6 +62,13 @@ def test_dqn_trains_and_its_policy_runs_in_the_simulator(tmp_path: Path):
     env = find_env("ClusterDeployment-v0").maker()()
     decision, _ = policy.act(env.reset(seed=0)[0][None])
     assert decision.action is not None
+    # And it can be operated, on what the target says of its pods.
+    service = load_service(operate_config({"policy": str(folder.policy), "telemetry": {"interval_seconds": 0.2}}))
+    deployment = Deployment(replicas=40)
+    entry = Controller(service, deployment, deployment).step()
+    assert entry.record.decider == f"{policy.spec.name}@{policy.spec.version}"
+    assert entry.record.wanted == 40 + {"hold": 0, "+1": 1, "−1": -1}[entry.record.label]
+    assert entry.record.target <= 40
     assert json.loads((folder.path / "run.json").read_text())["status"] == "finished"
 
 

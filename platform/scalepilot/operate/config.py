@@ -17,6 +17,7 @@ from scalepilot.operate.guard import Limits
 from scalepilot.operate.tick import Deciders
 from scalepilot.operate.tracking import OperateTracking
 from scalepilot.policy import Policy, check_same_fields, find_policy_folder, load_policy
+from scalepilot.policy.decoder import moves
 from scalepilot.policy.rules import RULES
 from scalepilot.policy.rules.command_line import rule_from_text
 from scalepilot.policy.spec import PolicySpec, env_of
@@ -160,7 +161,7 @@ def load_service(config: OperateConfig) -> Service:
     if not config.policy:
         raise ConfigError("policy: none given; allowed: a run or policy folder, or a rule such as hpa:target=0.6")
     policy, env = _policy(config.policy, config.service)
-    if "total_replicas" not in env.signals:
+    if "total_replicas" not in env.signals and not moves(env.actions):
         raise InputError(f"{config.policy}: scales nothing ({env.env_id} has no replicas); allowed: policies that do")
     return replace(service_of(config, policy, env), feeds=bool(config.feed))
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scalepilot.operate.guard import GuardState, Limits, Situation, Step, guarded, moved
 from scalepilot.operate.snapshot import Reading, Snapshot
 from scalepilot.policy import FieldEntry, Policy
+from scalepilot.policy.decoder import in_replicas
 from scalepilot.policy.protocol import Decision, State
 from scalepilot_envs.description import is_mask
 
@@ -140,13 +141,13 @@ def tick(snapshot: Snapshot, state: TickState, deciders: Deciders, limits: Limit
     mode, reason, state = _mode(snapshot, state, limits, missing, without)
     record = Record(snapshot, mode, reason)
     observation = _observation(values, deciders)
-    state, shadows = _asked_shadows(observation if not missing else None, state, deciders)
+    state, shadows = _asked_shadows(observation if not missing else None, state, deciders, snapshot.replicas.spec)
     record = replace(record, shadows=shadows)
     spec = snapshot.replicas.spec
     state = _followed(state, spec)
     if spec is None or mode in _SILENT:
         # The memory of a rule goes on, so that it is right when its turn comes.
-        _, state = _ask("policy", deciders.policy, observation if not missing else None, state)
+        _, state = _ask("policy", deciders.policy, observation if not missing else None, state, spec)
         # What is there when its turn comes is taken as it is: others led, or people did what they liked.
         kept = None if mode == "standby" else state.asked if spec is None else spec
         return record, replace(state, asked=kept, also_asked=state.also_asked if spec is None else None)
@@ -274,25 +275,30 @@ def _observation(values: Mapping[str, float], deciders: Deciders) -> NDArray[np.
 
 
 def _asked_shadows(
-    observation: NDArray[np.float32] | None, state: TickState, deciders: Deciders
+    observation: NDArray[np.float32] | None, state: TickState, deciders: Deciders, spec: int | None
 ) -> tuple[TickState, dict[str, int | None]]:
     targets: dict[str, int | None] = {}
     for name, policy in deciders.shadows.items():
-        decision, state = _ask(f"shadow {name}", policy, observation, state)
+        decision, state = _ask(f"shadow {name}", policy, observation, state, spec)
         targets[name] = None if decision is None else _sound(decision)
     return state, targets
 
 
 def _ask(
-    name: str, policy: Policy, observation: NDArray[np.float32] | None, state: TickState
+    name: str, policy: Policy, observation: NDArray[np.float32] | None, state: TickState, spec: int | None
 ) -> tuple[Decision | None, TickState]:
-    """A decider's decision, and its memory put away; without an observation its memory stays."""
+    """A decider's decision, and its memory put away; without an observation its memory stays.
+
+    Of an environment that does not show how many replicas are asked for, an action is applied to `spec`, what the target says.
+    """
     if observation is None:
         return None, state
     try:
         decision, memory = policy.act(observation, state.policies.get(name))
     except Exception:  # noqa: BLE001 - whatever fails in a policy, the loop goes on: the fallback rule decides
         return None, state
+    if spec is not None:
+        decision = in_replicas(decision, policy.spec.actions, spec)
     if memory is None:
         return decision, state
     return decision, replace(state, policies={**state.policies, name: memory})
@@ -316,14 +322,14 @@ def _wanted(
     spec: int,
 ) -> tuple[Record, TickState]:
     if record.mode in DECIDED:
-        decision, state = _ask("policy", deciders.policy, observation, state)
+        decision, state = _ask("policy", deciders.policy, observation, state, spec)
         wanted = None if decision is None else _sound(decision)
         if decision is not None and wanted is not None:
             return _decided(record, deciders.policy, decision, wanted), state
         record = replace(record, reason=f"{deciders.policy.spec.name} gave no number; a rule decides")
     if record.mode in ("active", "degraded", "fallback"):
         for rule in deciders.fallbacks:
-            decision, state = _ask_without(rule, deciders, values, state)
+            decision, state = _ask_without(rule, deciders, values, state, spec)
             wanted = None if decision is None else _sound(decision)
             if decision is not None and wanted is not None:
                 return _decided(record, rule, decision, wanted), state
@@ -333,7 +339,7 @@ def _wanted(
 
 
 def _ask_without(
-    rule: Policy, deciders: Deciders, values: Mapping[str, float], state: TickState
+    rule: Policy, deciders: Deciders, values: Mapping[str, float], state: TickState, spec: int
 ) -> tuple[Decision | None, TickState]:
     """A rule's decision if it needs nothing that is unknown: the same whatever the unknown fields may be."""
     rows = [
@@ -341,7 +347,7 @@ def _ask_without(
     ]
     found, after = None, state
     for row in rows:
-        decision, after = _ask(f"fallback {rule.spec.name}", rule, np.array([row], np.float32), state)
+        decision, after = _ask(f"fallback {rule.spec.name}", rule, np.array([row], np.float32), state, spec)
         if decision is None or (found is not None and _sound(found) != _sound(decision)):
             return None, state
         found = decision

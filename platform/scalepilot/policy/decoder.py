@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from scalepilot.errors import ArtifactError
 from scalepilot.policy.fields import FieldView
 from scalepilot.policy.protocol import Decision
-from scalepilot.policy.spec import PolicySpec, env_of
+from scalepilot.policy.spec import ActionEntry, PolicySpec, env_of
 from scalepilot_envs.autoscale import Move, MoveTable
 from scalepilot_envs.description import Action, EnvDescription
 
@@ -48,6 +49,26 @@ class ActionDecoder:
         """(n,) replicas that actions (n,) mean where total_replicas (n,) run or start, within the environment's bounds."""
         assert self._table is not None
         return np.clip(self._table.targets(action, total_replicas), *self._bounds)
+
+
+def in_replicas(decision: Decision, actions: Sequence[ActionEntry], replicas: int) -> Decision:
+    """What a policy's action means where so many replicas are asked for.
+
+    Args:
+        decision: as it is where it names replicas already, or its actions move none.
+        actions: the policy's table.
+        replicas: asked for now.
+    """
+    chosen = decision.action
+    if decision.desired_replicas is not None or chosen is None or chosen.ndim != 1 or not moves(actions):
+        return decision
+    table = MoveTable(Move(a.kind, a.size) for a in actions)  # type: ignore[arg-type]
+    return replace(decision, desired_replicas=np.asarray(table.targets(chosen, np.full(len(chosen), float(replicas)))))
+
+
+def moves(actions: Sequence[ActionEntry] | Sequence[Action]) -> bool:
+    """Whether every action of a table is a move of replicas."""
+    return bool(actions) and all(a.kind != "plain" for a in actions)
 
 
 class MoveDecoder:

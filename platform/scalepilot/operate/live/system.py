@@ -30,7 +30,6 @@ from scalepilot.operate.tick import known
 from scalepilot.operate.twin import Clock
 from scalepilot.policy import PolicySpec, env_actions, env_fields
 from scalepilot.policy.protocol import Decision, State
-from scalepilot.policy.rules import rules_for
 from scalepilot_envs.autoscale import Move, MoveTable
 from scalepilot_envs.description import EnvDescription
 
@@ -85,11 +84,7 @@ def live_service(config: OperateConfig, env: EnvDescription, needs: frozenset[st
     """
     if config.feed:
         raise ConfigError("feed: a live environment scales by itself; allowed: a configuration without a feed")
-    fitting = rules_for(env)
-    usual = OperateConfig().fallback
-    # Those that nobody chose are left out where they do not fit.
-    fallback = tuple(text for text in usual if text.partition(":")[0] in fitting) if config.fallback == usual else config.fallback
-    service = service_of(replace(config, fallback=fallback, shadows=()), Chosen(env), env)
+    service = service_of(replace(config, shadows=()), Chosen(env), env)
     at_rest = {f: value for f, value in service.deciders.at_rest.items() if f in config.assume or f not in needs}
     return replace(service, deciders=replace(service.deciders, at_rest=at_rest))
 
@@ -183,12 +178,8 @@ class LiveSystem:
         if self._acted - snapshot.time > 1.5 * self.interval:
             # Learning took so long; the limits must see what is there now.
             snapshot = self.look()
-        if action is None:
-            self._chosen.decision = Decision(np.rint(np.array([target], np.float64)))
-        else:
-            moved = self._table.targets(np.array([action]), np.array([float(self.spec(snapshot))]))
-            wanted = np.clip(moved, *self.service.env.replica_bounds)
-            self._chosen.decision = Decision(wanted.astype(np.float64), np.array([action]))
+        targets = None if target is None else np.rint(np.array([target], np.float64))
+        self._chosen.decision = Decision(targets, None if action is None else np.array([action]))
         return self._decide(snapshot)
 
     def hold(self, snapshot: Snapshot) -> Entry:
