@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing import event_accumulator
 from tests import live_training
 from tests.live_training import Place, train
 from tests.real_kubernetes import Kubernetes, until
@@ -44,6 +45,10 @@ def test_sarsa_on_a_real_queue_that_is_stopped_half_way_leaves_policy_log_and_pl
     assert (run / "plots/live.svg").is_file()
     assert "training ends" in (run / "logs/training.log").read_text()
     assert {entry.record.mode for entry in entries} == {"active"}
+    scalars = event_accumulator.EventAccumulator(str(run / "tensorboard")).Reload()
+    steps = {scalar.step for scalar in scalars.Scalars("metrics/pod_count")}
+    assert steps == set(range(1, len(steps) + 1)), "one a decision"
+    assert {"metrics/latency_ms", "train/q_value_mean", "train/reward", "field/qos"} <= set(scalars.Tags()["scalars"])
     # Elsewhere nothing of the deployment is there: the policy is one of the simulator's.
     place.operate.unlink()
     assert observations_of(policy.spec, env_of(policy.spec)).shape[1] == 9
