@@ -241,6 +241,7 @@ def test_the_hpas_api_can_ask_for_the_api_servers_certificate(signed: Path, told
         ({"kind": "keda", "listen": "localhost"}, "feed.listen: 'localhost' is not allowed"),
         ({"kind": "keda", "listen": "[::1]:1"}, "feed.listen: '[::1]:1' is not allowed"),
         ({"kind": "keda", "target": "web"}, "target: 'web' is not allowed; allowed: NAMESPACE/NAME"),
+        ({"kind": "keda", "target": "shop/api"}, "feed.target: shop/api is not the target, shop/web; allowed: that one, or none"),
         ({"kind": "keda", "max_age_seconds": 0}, "max_age_seconds: 0"),
         ({"kind": "keda", "cert_file": "x"}, "key_file: none given; allowed: cert_file and key_file together"),
         ({"kind": "keda", "client_ca_file": "x"}, "client_ca_file: is of TLS"),

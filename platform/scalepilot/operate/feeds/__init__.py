@@ -77,6 +77,17 @@ def check_target(target: str | None) -> None:
         raise ValueError(f"target: {target!r} is not allowed; allowed: NAMESPACE/NAME, such as shop/web")
 
 
+def target_of(given: str | None, context: FeedContext) -> str:
+    """NAMESPACE/NAME of what is scaled; "" where nobody knows.
+
+    Raises:
+        ConfigError: a feed for another target than the one that is read.
+    """
+    if given and context.target not in ("", given):
+        raise ConfigError(f"feed.target: {given} is not the target, {context.target}; allowed: that one, or none")
+    return given or context.target
+
+
 def feed_of(config: OperateConfig, interval_seconds: float) -> Feed | None:
     """The feed of a whole configuration; None where it has none.
 
@@ -109,4 +120,16 @@ def make_feed(settings: Mapping[str, Any], context: FeedContext) -> Feed:
     return found
 
 
-__all__ = ["KINDS", "METRIC", "Feed", "FeedContext", "Newest", "Offer", "Offers", "check_target", "feed_of", "make_feed"]
+__all__ = [
+    "KINDS",
+    "METRIC",
+    "Feed",
+    "FeedContext",
+    "Newest",
+    "Offer",
+    "Offers",
+    "check_target",
+    "feed_of",
+    "make_feed",
+    "target_of",
+]

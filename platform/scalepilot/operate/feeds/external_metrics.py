@@ -16,7 +16,7 @@ from scalepilot.config import checked
 from scalepilot.config.checks import Between, Section
 from scalepilot.errors import ConfigError, InputError
 from scalepilot.operate.answering import answering, host_and_port
-from scalepilot.operate.feeds import METRIC, FeedContext, Newest, check_target
+from scalepilot.operate.feeds import METRIC, FeedContext, Newest, check_target, target_of
 from scalepilot.operate.feeds.certificates import Certificates
 from scalepilot.operate.snapshot import utc
 
@@ -157,7 +157,7 @@ def make(settings: Mapping[str, Any], context: FeedContext) -> ExternalMetricsFe
         InputError: a certificate that is missing, or within reach of others.
     """
     found = checked(ExternalMetricsSettings, _SETTINGS, dict(settings), "feed")
-    target = found.target or context.target
+    target = target_of(found.target, context)
     if not target:
         raise ConfigError("feed.target: none given; allowed: NAMESPACE/NAME of what the HPA scales, such as shop/web")
     return ExternalMetricsFeed(found, target)

@@ -20,7 +20,7 @@ from scalepilot.config import checked
 from scalepilot.config.checks import Between, Section
 from scalepilot.errors import InputError
 from scalepilot.operate.answering import host_and_port
-from scalepilot.operate.feeds import METRIC, FeedContext, Newest, check_target
+from scalepilot.operate.feeds import METRIC, FeedContext, Newest, check_target, target_of
 from scalepilot.operate.feeds.certificates import Certificates, check_pair
 from scalepilot.operate.feeds.keda_messages import MESSAGES, METHODS, SERVICE
 
@@ -85,7 +85,7 @@ class KedaFeed:
     def __init__(self, settings: KedaSettings, target: str, interval_seconds: float) -> None:
         self.max_age_seconds = settings.max_age_seconds
         self._host, self._port = host_and_port(settings.listen, "feed.listen")
-        self._listen, self._target, self._interval = settings.listen, settings.target or target, interval_seconds
+        self._listen, self._target, self._interval = settings.listen, target, interval_seconds
         self._certificates: Certificates | None = None
         if settings.cert_file is not None and settings.key_file is not None:
             self._certificates = Certificates(settings.cert_file, settings.key_file, settings.client_ca_file)
@@ -203,4 +203,4 @@ def make(settings: Mapping[str, Any], context: FeedContext) -> KedaFeed:
         InputError: a certificate that is missing, or within reach of others.
     """
     found = checked(KedaSettings, _SETTINGS, dict(settings), "feed")
-    return KedaFeed(found, context.target, context.interval_seconds)
+    return KedaFeed(found, target_of(found.target, context), context.interval_seconds)
