@@ -219,19 +219,19 @@ def service() -> Iterator[str]:
         yield url
 
 
-STEADY = ("steady", "--peak-rps", 100, "--minutes", 0.01)
+STEADY = ("steady", "--peak-rps", 200, "--minutes", 0.005)
 
 
 def test_a_workload_is_sent_and_summed_up(service: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "intervals.csv"
-    options = ("--slo-seconds", 5, "--out", out, "--interval-seconds", 0.2, "--json")
+    options = ("--slo-seconds", 5, "--out", out, "--interval-seconds", 0.1, "--json")
     figures = json.loads(said(capsys, "workload", "replay", *STEADY, "--url", service, *options))
     assert (figures["intended"], figures["sent"], figures["answered"]) == (60, 60, 60)
     assert (figures["errors"], figures["late_share"], figures["stopped"]) == ({}, 0, False)
     assert 0 < figures["latency_seconds"]["p50"] <= figures["latency_seconds"]["max"] < 5
     rows = list(csv.DictReader(out.open()))
     assert sum(int(row["intended"]) for row in rows) == 60
-    assert {float(row["workload_rps"]) for row in rows[:3]} == {100.0}
+    assert {float(row["workload_rps"]) for row in rows[:3]} == {200.0}
     assert "exists already" in refused(capsys, "workload", "replay", *STEADY, "--url", service, "--out", out)
 
 
@@ -323,7 +323,7 @@ def test_a_locust_file_stands_alone_and_has_the_workloads_rates() -> None:
 
 # Its class runs in a process of its own: importing it changes the standard library (gevent).
 _ASKED = """
-import json, sys, types
+import json, sys, time, types
 try:
     import locust
 except ModuleNotFoundError:
@@ -339,7 +339,11 @@ for now in (0.0, 1.9, 2.0, 4.9, 5.0):
     shape.get_run_time = lambda now=now: now
     told.append(shape.tick())
 user = spec.WorkloadUser(locust.env.Environment())
-told.append(round(user.wait_time(), 2))
+user.due = time.monotonic()
+# A user that was too slow goes on from now.
+told += [round(user.wait_time(), 1), round(user.wait_time(), 1)]
+user.due = 0.0
+told.append(round(user.wait_time(), 1))
 print(json.dumps(told))
 """
 
@@ -352,4 +356,4 @@ def test_locusts_own_class_follows_the_rates(tmp_path: Path) -> None:
     if answer.returncode == 77:
         pytest.skip("locust is not installed")
     assert answer.returncode == 0, answer.stderr
-    assert json.loads(answer.stdout.splitlines()[-1]) == [[20, 17], [20, 17], [600, 597], [40, 37], None, 1.0]
+    assert json.loads(answer.stdout.splitlines()[-1]) == [[20, 17], [20, 17], [600, 597], [40, 37], None, 1.0, 2.0, 0.0]

@@ -22,7 +22,7 @@ _MOST_BODY_BYTES, _MOST_SECRET_BYTES = 16_000_000, 100_000
 # Option → lowest, highest.
 _BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
-    "minutes": (0.01, 1440.0),
+    "minutes": (0.001, 1440.0),
     "pace": (0.001, 1e6),
     "start_hours": (0.0, 1e6),
     "peak_rps": (1e-6, 1e9),

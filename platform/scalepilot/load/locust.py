@@ -20,9 +20,10 @@ Locust's users wait for their answers: a service that is too slow is sent less t
 """
 
 import random
+import time
 
 import gevent
-from locust import HttpUser, LoadTestShape, constant_throughput, task
+from locust import HttpUser, LoadTestShape, task
 
 SECONDS = {seconds!r}
 # Mean requests/s of each {interval:g} s.
@@ -37,11 +38,14 @@ USER_RPS = {user_rps!r}
 class WorkloadUser(HttpUser):
     """Sends USER_RPS requests a second. Write your own requests into `request`."""
 
-    wait_time = constant_throughput(USER_RPS)
-
     def on_start(self):
         # Users that begin together do not send together.
-        gevent.sleep(random.random() / USER_RPS)
+        self.due = time.monotonic() + random.random() / USER_RPS
+        gevent.sleep(max(0.0, self.due - time.monotonic()))
+
+    def wait_time(self):
+        self.due = max(self.due + 1.0 / USER_RPS, time.monotonic())
+        return self.due - time.monotonic()
 
     @task
     def request(self):
