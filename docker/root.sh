@@ -8,7 +8,8 @@ packages="base-files ca-certificates libbz2-1.0 libc6 libexpat1 libffi8 libgcc-s
 libssl3 libstdc++6 libuuid1 media-types python3.11-minimal tini zlib1g"
 root=$1
 work=$(mktemp -d)
-mkdir -p "$root/var/lib/dpkg/status.d" "$root/etc/ssl/certs" "$root/home/scalepilot" "$root/policies" "$root/tmp"
+mkdir -p "$root/var/lib/dpkg/status.d" "$root/etc/ssl/certs" "$root/home/scalepilot" "$root/policies" "$root/tmp" \
+  "$root/var/lib/scalepilot"
 apt-get update
 cd "$work"
 # shellcheck disable=SC2086 # several words
@@ -36,5 +37,5 @@ scalepilot:x:1000:1000::/home/scalepilot:/sbin/nologin" > "$root/etc/passwd"
 echo "root:x:0:
 scalepilot:x:1000:" > "$root/etc/group"
 echo "hosts: files dns" > "$root/etc/nsswitch.conf"
-chown 1000:1000 "$root/home/scalepilot" "$root/policies"
+chown 1000:1000 "$root/home/scalepilot" "$root/policies" "$root/var/lib/scalepilot"
 chmod 1777 "$root/tmp"

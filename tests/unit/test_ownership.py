@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,3 +151,28 @@ def test_a_process_of_another_user_reads_roots_and_its_own_and_refuses_a_thirds(
         ]
         refusal = f"{folder / 'thirds'}: belongs to user {THIRD}, you are user {OTHER}; allowed: your own and root's"
         assert said == ["roots", "own", refusal]
+
+
+@needs_root
+def test_a_pods_volume_takes_data_and_nothing_that_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    # As Kubernetes mounts an emptyDir.
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "mode=2777", "none", str(volume)], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        refused(volume, "others may write there (mode 2777)", lambda path, what: check_own(path, what, volumes=True))
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+        assert private_folder(volume, volumes=True) == volume
+        (volume / "2026-11-30.jsonl").write_text("{}")
+        assert check_own(volume / "2026-11-30.jsonl", volumes=True).name == "2026-11-30.jsonl"
+        refused(volume, "others may write there (mode 2777)")
+        refused(volume / "2026-11-30.jsonl", "others may write there (mode 2777)")
+        # A folder in it that is open to all is none.
+        (volume / "open").mkdir()
+        (volume / "open").chmod(0o777)
+        refused(volume / "open", "others may write there (mode 777)", lambda path, what: check_own(path, what, volumes=True))
+    finally:
+        subprocess.run(["umount", str(volume)], check=True)

@@ -11,6 +11,9 @@ Two things count as writable by nobody else although their mode says otherwise:
 - The group's write bit, where this user is not root, the group is this user's alone (most Linux systems make one for each
   user, with umask 002) and no access control list adds others to it.
 - Whatever lies on a read-only mount, such as a Kubernetes secret or `docker run -v …:ro`: who mounted it answers for it.
+
+Kubernetes leaves a pod's volumes to root, and an emptyDir open to all; the pod's own processes alone are in there. For what is
+only data (records) such a volume is taken as it is, where the caller says so.
 """
 
 from __future__ import annotations
@@ -33,17 +36,20 @@ _MOST_LINKS = 40
 ENV_MODULES = "SCALEPILOT_ENV_MODULES"
 # Under a session's folder; what travels with jobs is there.
 _UNPACKED, _OWN_CODE = "runtime_resources", __file__
+# Set in every container of a pod.
+_IN_A_POD = "KUBERNETES_SERVICE_HOST"
 _ACL = "system.posix_acl_access"
 _OTHERS_MAY_READ = stat.S_IROTH | stat.S_IWOTH | stat.S_IXOTH
 
 
-def check_own(path: Path | str, what: str = "", *, user_id: int | None = None) -> Path:
+def check_own(path: Path | str, what: str = "", *, user_id: int | None = None, volumes: bool = False) -> Path:
     """Refuse a path that another user could change, rename or replace.
 
     Args:
         path: of a file, folder or socket; links are followed, and checked like everything else on the way.
         what: it is, for the message: an option's or a key's name.
         user_id: whose it must be, if not root's; this process's if None.
+        volumes: a volume of the pod that this process runs in is taken as it is; for data alone.
 
     Returns:
         The path without links, for use.
@@ -52,7 +58,7 @@ def check_own(path: Path | str, what: str = "", *, user_id: int | None = None) -
         InputError: it does not exist, or is not this user's alone.
     """
     try:
-        return _check(Path(path), what, os.geteuid() if user_id is None else user_id)
+        return _check(Path(path), what, os.geteuid() if user_id is None else user_id, volumes)
     except OSError as error:
         raise InputError(f"{_begin(what, path)}: cannot be read ({error.strerror})") from None
 
@@ -163,10 +169,14 @@ def check_listed_modules(variable: str = ENV_MODULES) -> None:
         check_module(module, variable)
 
 
-def private_folder(path: Path) -> Path:
+def private_folder(path: Path, *, volumes: bool = False) -> Path:
     """Make a folder that only this user can open, or check that one already there is safe and close it.
 
     Whatever the modes of what lies in it: nobody else comes there.
+
+    Args:
+        path: of it.
+        volumes: as in `check_own`.
 
     Returns:
         The path without links.
@@ -176,8 +186,9 @@ def private_folder(path: Path) -> Path:
     """
     try:
         path.mkdir(mode=0o700, exist_ok=True)
-        found = check_own(path)
-        if found.stat().st_mode & 0o077:
+        found = check_own(path, volumes=volumes)
+        status = found.stat()
+        if status.st_mode & 0o077 and not (volumes and _is_volume(found, status)):
             found.chmod(0o700)
     except OSError as error:
         raise InputError(f"{path}: cannot be made ({error.strerror})") from None
@@ -186,11 +197,11 @@ def private_folder(path: Path) -> Path:
     return found
 
 
-def _check(path: Path, what: str, user: int) -> Path:
+def _check(path: Path, what: str, user: int, volumes: bool = False) -> Path:
     """Check every step of the way and what is at its end."""
     folder: tuple[Path, os.stat_result] | None = None
     for step, status in _steps(path):
-        if folder is not None and status is not folder[1]:
+        if folder is not None and status is not folder[1] and not (volumes and _is_volume(*folder)):
             _check_way(*folder, status, what, user)
         if stat.S_ISLNK(status.st_mode):
             _check_owner(step, status, what, user)
@@ -199,7 +210,8 @@ def _check(path: Path, what: str, user: int) -> Path:
         else:
             folder = step, status
     assert folder is not None
-    _check_one(*folder, what, user)
+    if not (volumes and _is_volume(*folder)):
+        _check_one(*folder, what, user)
     return folder[0]
 
 
@@ -252,6 +264,11 @@ def _check_owner(path: Path, status: os.stat_result, what: str, user: int) -> No
         raise InputError(
             f"{_begin(what, path)}: belongs to user {status.st_uid}, you are user {user}; allowed: your own and root's"
         )
+
+
+def _is_volume(path: Path, status: os.stat_result) -> bool:
+    """Whether a folder is a volume of the pod that this process runs in."""
+    return _IN_A_POD in os.environ and status.st_uid == 0 and os.path.ismount(path)
 
 
 def _others_may_write(path: Path, status: os.stat_result, user: int) -> bool:

@@ -238,7 +238,7 @@ class Ledger:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = private_folder(folder)
+        self.folder = private_folder(folder, volumes=True)
 
     def write(self, entry: Entry) -> None:
         """Append a line, on disk when this returns.
@@ -306,7 +306,7 @@ def read_entries(place: Path) -> Iterator[Entry]:
         InputError: no such place, or somebody else's.
     """
     for path in day_files(place):
-        with check_own(path, "records").open("rb") as lines:
+        with check_own(path, "records", volumes=True).open("rb") as lines:
             yield from _entries(iter(lambda: lines.readline(_MAX_LINE_BYTES), b""), path)
 
 
@@ -317,7 +317,7 @@ def newest_first(place: Path) -> Iterator[Entry]:
         InputError: as `read_entries`.
     """
     for path in reversed(day_files(place)):
-        yield from _entries(_from_the_end(check_own(path, "records")), path)
+        yield from _entries(_from_the_end(check_own(path, "records", volumes=True)), path)
 
 
 def _from_the_end(path: Path) -> Iterator[bytes]:
