@@ -13,7 +13,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from tests import openfaas_standin, real_prometheus
+from tests import dripping, openfaas_standin, real_prometheus
 from tests.openfaas_standin import Standin
 
 from scalepilot.errors import ConfigError, InputError
@@ -21,7 +21,7 @@ from scalepilot.operate.answering import answering
 from scalepilot.operate.config import load_service, operate_config
 from scalepilot.operate.controller import Controller
 from scalepilot.operate.ledger import sentence
-from scalepilot.operate.snapshot import Reading, Snapshot
+from scalepilot.operate.snapshot import Reading, Replicas, Snapshot
 from scalepilot.operate.targets import WARNING, Target, TargetContext, make_target
 
 # What openfaas/faas api-docs/spec.openapi.yml 0.8.12 says of what the target reads and writes.
@@ -248,7 +248,7 @@ def test_a_gateway_that_does_not_answer(shop: Standin, make: Make, monkeypatch: 
     shop.delay_seconds = 0.3
     found = target.read(time.time())
     assert found.spec is None
-    assert "Timeout" in found.problem
+    assert "no answer within 0.1 s" in found.problem
     # Nothing was asked for before it was read again.
     assert target.write(5, 3).outcome == "refused"
     assert shop.functions["resize"].replicas == 3
@@ -256,13 +256,49 @@ def test_a_gateway_that_does_not_answer(shop: Standin, make: Make, monkeypatch: 
 
 
 def test_an_answer_that_is_no_function_is_unknown(make: Make) -> None:
-    bodies = ["null", "[]", '{"name": 3}', "no JSON", '{"name": "resize", "replicas": -1}']
+    bodies = ["null", "[]", '{"name": 3}', "<html>", "[" * 100_000, "", '{"name": "resize", "replicas": -1}', " " * 6_000_000]
     with page(lambda path: bodies[0]) as url:
         target = make(url=url)
         while bodies:
             found = target.read(time.time())
             assert (found.spec, bool(found.problem)) == (None, True)
             bodies.pop(0)
+
+
+@pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"])
+def test_a_gateway_that_sends_a_little_now_and_then_holds_nobody_up(
+    make: Make, begin: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scalepilot.operate.targets.door.SECONDS", 0.2)
+    with dripping.server(begin) as port:
+        target = make(url=f"http://127.0.0.1:{port}")
+        began = time.monotonic()
+        for _ in range(2):
+            assert "no answer within 0.2 s" in target.read(time.time()).problem
+        assert time.monotonic() - began < 1.5
+
+
+def test_what_a_gateway_says_commands_no_terminal(shop: Standin, make: Make) -> None:
+    with page(lambda path: "\x1b[2J\x07 no JSON") as url:
+        assert make(url=url).read(time.time()).problem == "openfaas: HTTP 200: answered no JSON: \\x1b[2J\\x07 no JSON"
+    shop.functions["resize"].body["labels"]["com.openfaas.scale.type"] = "\x1b[31mrps\n"
+    service = load_service(operate_config({"policy": "hpa", "target": {"kind": "none"}}))
+    record = Controller(service, Unread(), make()).step().record
+    assert record.mode == "contested"
+    assert sentence(record).isprintable()
+
+
+class Unread:
+    """Telemetry of nothing."""
+
+    def read(self, now: float, replicas: Replicas) -> Snapshot:
+        return Snapshot(now, {}, replicas)
+
+    def check(self, now: float) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        pass
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests import openfaas_standin, real_redis
+from tests import dripping, openfaas_standin, real_redis
 from tests.openfaas_standin import Standin
 from tests.real_kubernetes import until
 
@@ -204,7 +204,32 @@ def test_of_two_that_have_seen_the_same_one_writes(farm: Farm) -> None:
     target.write(1, 2)
     other._look = lambda: seen  # type: ignore[method-assign]
     assert other.write(1, 2).detail == "another process wrote at the same time"
+    assert other.write(3, 2).detail == "another process wrote at the same time"
+    assert farm.door.ask(("HLEN", "scalepilot:worker_queue:workers")) == [2]
     settled(target, 1)
+
+
+def test_of_two_one_calls_a_worker(farm: Farm) -> None:
+    """Called twice, it would have two tasks at a time."""
+    target, other = farm.target(), farm.target()
+    assert isinstance(other, RedisFarmTarget)
+    target.write(1, 0)
+    seen = other._look()
+    target.read(time.time())
+    other._look = lambda: seen  # type: ignore[method-assign]
+    other.read(time.time())
+    assert [deployed.invocations for deployed in farm.standin.functions.values()] == [1]
+
+
+def test_a_page_in_place_of_functions_is_no_farm_without_workers(farm: Farm) -> None:
+    target = farm.target()
+    target.write(1, 0)
+    # With the text "the reason".
+    farm.standin.fail["/system/functions"] = 200
+    found = target.read(time.time())
+    assert (found.spec, found.problem) == (None, "gateway: HTTP 200: answered no JSON: the reason")
+    farm.standin.fail.clear()
+    assert (target.read(time.time()).spec, len(farm.standin.functions)) == (1, 1)
 
 
 @pytest.mark.slow
@@ -410,6 +435,16 @@ def test_a_redis_that_hangs_holds_nobody_up(farm: Farm, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_redis_that_sends_a_little_now_and_then_holds_nobody_up(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalepilot.operate.workflow.connection._ANSWER_SECONDS", 0.2)
+    with dripping.server(b"+OK\r\n" + b"+QUEUED\r\n" * 7 + b"*7\r\n$1000\r\n") as port:
+        target = farm.target(url=f"redis://127.0.0.1:{port}")
+        began = time.monotonic()
+        for _ in range(2):
+            assert "no answer within 0.2 s" in target.read(time.time()).problem
+        assert time.monotonic() - began < 1.5
+
+
 def test_by_commands_of_ones_own(farm: Farm, tmp_path: Path) -> None:
     script = tmp_path / "worker"
     worker = openfaas_standin.WORKER

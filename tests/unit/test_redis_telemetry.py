@@ -225,6 +225,23 @@ def test_a_counter_that_begins_anew_is_counted_from_there(workflow: Workflow) ->
     assert read(telemetry, 24.0)["arrival_rate_per_second"].value == 0.5
 
 
+@pytest.mark.parametrize("started", [True, False])
+def test_a_clock_that_is_set_back_makes_nothing_wrong(workflow: Workflow, started: bool) -> None:
+    telemetry = workflow.telemetry(started=started)
+    for step in range(1, 6):
+        workflow.put(16)
+        workflow.collect(8.0 * step - 1.0, 20.0, False)
+        read(telemetry, 8.0 * step)
+    workflow.put(16)
+    found = read(telemetry, 16.0)
+    assert found["arrival_rate_per_second"].problem == PENDING
+    assert found["qos"].problem == "the clock was set back: results are counted from now on"
+    workflow.put(8)
+    workflow.collect(20.0, 3.0)
+    found = read(telemetry, 24.0)
+    assert (found["arrival_rate_per_second"].value, found["sojourn_max_seconds"].value, found["qos"].value) == (1.0, 3.0, 1.0)
+
+
 def test_a_moment_that_was_missed_makes_no_rate_wrong(workflow: Workflow) -> None:
     telemetry = workflow.telemetry()
     for now in (8.0, 16.0, 32.0, 33.0, 40.0):

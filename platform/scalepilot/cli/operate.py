@@ -19,7 +19,7 @@ from scalepilot.cli import streams
 from scalepilot.cli.operate_report import PRICES, write
 from scalepilot.cli.operate_show import say
 from scalepilot.cli.times import ALLOWED, moment
-from scalepilot.errors import InputError
+from scalepilot.errors import InputError, printable
 
 if TYPE_CHECKING:
     from scalepilot.operate.config import OperateConfig, Service
@@ -138,7 +138,8 @@ def _operate(config: OperateConfig, service: Service, arguments: argparse.Namesp
     logging.basicConfig(format="scalepilot operate: %(message)s", level=logging.WARNING)
     feed = feed_of(config, service.interval_seconds)
     with _connected(config, service, dry_run=arguments.dry_run or arguments.check) as (telemetry, target):
-        problems = target.check(dry_run=arguments.dry_run)
+        # They quote servers.
+        problems = [printable(line) for line in target.check(dry_run=arguments.dry_run)]
         if arguments.check:
             return _check(service, telemetry, target, problems, as_json=arguments.json)
         blocking = [line for line in problems if not line.startswith(WARNING)]
@@ -230,7 +231,7 @@ def _check(service: Service, telemetry: Telemetry, target: Target, problems: lis
     replicas = snapshot.replicas
     advice = telemetry.check(time.time())
     if replicas.problem and replicas.spec is None:
-        problems = [replicas.problem, *problems]
+        problems = [printable(replicas.problem), *problems]
     advice += [line.removeprefix(WARNING) for line in problems if line.startswith(WARNING)]
     problems = [line for line in problems if not line.startswith(WARNING)]
     title = f"{service.policy} on {target.name}"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from scalepilot.errors import InputError
+from scalepilot.errors import InputError, printable
 from scalepilot.files.ownership import check_own, private_folder
 from scalepilot.files.stored import parse_json
 from scalepilot.operate.guard import Step, state_from_json
@@ -179,7 +179,7 @@ def sentence(record: Record) -> str:
     spec = record.snapshot.replicas.spec
     if record.target is None:
         stays = "replicas unknown" if spec is None else f"{spec} stays"
-        return f"{stays}: {record.mode}{f', {record.reason}' if record.reason else ''}"
+        return printable(f"{stays}: {record.mode}{f', {record.reason}' if record.reason else ''}")
     move = f"{spec} stays" if record.target == spec else f"{spec} → {record.target}"
     parts = [f"{move}: {_why(record)}", _seen(record)]
     if record.steps:
@@ -189,7 +189,8 @@ def sentence(record: Record) -> str:
     elif record.outcome == "written":
         # Less, or more, than was asked for.
         parts.append(record.detail)
-    return "; ".join(part for part in parts if part)
+    # Reasons quote servers.
+    return printable("; ".join(part for part in parts if part))
 
 
 def _why(record: Record) -> str:

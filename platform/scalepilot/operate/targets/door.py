@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,12 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from scalepilot.errors import InputError
+from scalepilot.errors import InputError, printable
 from scalepilot.operate.targets import Written
+from scalepilot.operate.telemetry.asking import Asking, Problem
 
 SECONDS = 2.0
-_LONGEST_TOLD = 240
+_LONGEST_TOLD, _MOST_ANSWER_BYTES = 240, 5_000_000
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Answer:
 
     Attributes:
         status: of HTTP; 0 where nobody answered.
-        body: parsed; None where it is no JSON.
+        body: parsed; None where it is empty, or no JSON.
         problem: "" where it was done, else one line.
         retry_after_seconds: how long the server wants to be left alone.
     """
@@ -49,31 +51,66 @@ class JsonDoor:
 
     def __init__(self, url: str, authorisation: Callable[[], str], verify: Any = True) -> None:
         self._authorisation = authorisation
+        self._url, self._verify, self._asking = url, verify, Asking()
+        self._client = self._made()
+
+    def _made(self) -> httpx2.Client:
         # Neither proxies nor .netrc of whoever started us: what is sent where is what the configuration says.
-        self._client = httpx2.Client(base_url=url, timeout=SECONDS, verify=verify, trust_env=False)
+        return httpx2.Client(base_url=self._url, timeout=SECONDS, verify=self._verify, trust_env=False)
 
     def ask(self, method: str, path: str, body: Any = None, parameters: Mapping[str, str] | None = None) -> Answer:
         """One request."""
+
+        def asked(seconds: float) -> Answer:
+            return self._asked(method, path, body, parameters)
+
+        found = self._asking.ask({"": asked}, SECONDS)[""]
+        if not isinstance(found, Problem):
+            assert isinstance(found, Answer)
+            return found
+        # Whoever sends a little now and then would keep the connection, and us, for ever.
+        self._client.close()
+        self._client, self._asking = self._made(), Asking()
+        return _failed(0, found.reason)
+
+    def _asked(self, method: str, path: str, body: Any, parameters: Mapping[str, str] | None) -> Answer:
         try:
             headers = {"Authorization": header} if (header := self._authorisation()) else {}
-            answer = self._client.request(method, path, json=body, params=parameters, headers=headers)
+            with self._client.stream(method, path, json=body, params=parameters, headers=headers) as answer:
+                content = bytearray()
+                for part in answer.iter_bytes():
+                    content += part
+                    if len(content) > _MOST_ANSWER_BYTES:
+                        return _failed(0, f"answered more than {_MOST_ANSWER_BYTES // 1_000_000} MB")
         except InputError as error:
             return Answer(0, problem=str(error))
-        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            return Answer(0, problem=" ".join(f"{type(error).__name__}: {error}".split())[:_LONGEST_TOLD])
+        except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError) as error:
+            return _failed(0, f"{type(error).__name__}: {error}")
         try:
-            found = answer.json()
-        except ValueError:
-            found = None
+            # Of what is done an answer need not say anything.
+            found, is_json = json.loads(content) if content or method == "GET" else None, True
+        except (ValueError, RecursionError):
+            found, is_json = None, False
+        code = answer.status_code
         if answer.is_success:
-            return Answer(answer.status_code, found)
-        said = found.get("error") if isinstance(found, dict) else answer.text
-        told = " ".join(f"HTTP {answer.status_code}: {said or answer.reason_phrase}".split())[:_LONGEST_TOLD]
-        return Answer(answer.status_code, found, told, _seconds(answer.headers.get("retry-after")))
+            # A page to log in at, or of a proxy, says nothing of what was asked for.
+            return Answer(code, found) if is_json else _failed(0, f"HTTP {code}: answered no JSON: {_text(content)}")
+        said = found.get("error") if isinstance(found, dict) else _text(content)
+        told = f"HTTP {code}: {said or answer.reason_phrase}"
+        return _failed(code, told, _seconds(answer.headers.get("retry-after")))
 
     def close(self) -> None:
         """Let the connection go."""
+        self._asking.close()
         self._client.close()
+
+
+def _failed(status: int, told: str, retry_after_seconds: float = 1.0) -> Answer:
+    return Answer(status, None, printable(" ".join(told.split()))[:_LONGEST_TOLD], retry_after_seconds)
+
+
+def _text(content: bytearray) -> str:
+    return content[: 4 * _LONGEST_TOLD].decode("utf-8", errors="replace")
 
 
 def not_written(answer: Answer) -> Written:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from scalepilot.operate.workflow.queues import STARTED_KEY, Queues, message, sta
 
 # A worker that was made and is not listed may still come; one that was called and says nothing is told of.
 _COMES_SECONDS, _SILENT_SECONDS = 15.0, 60.0
+_STATES = ("made", "called", "started", "gone", "lost")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Farm:
         states: name → state and since when, of those that were started here.
         open_orders: id → when it was given, of orders that are not acknowledged.
         waiting: orders that no worker has taken.
+        untaken: message and id of those of them that were given here.
         acknowledged: workers that have gone, in order.
         start_signals: message and worker of those that say that they have started.
         program_started: Unix seconds of the start of the program; None where nobody has said so.
@@ -73,6 +75,7 @@ class Farm:
     states: Mapping[str, tuple[str, float]]
     open_orders: Mapping[str, float]
     waiting: int
+    untaken: Sequence[tuple[bytes, str]]
     acknowledged: Sequence[Acknowledged]
     start_signals: Sequence[tuple[bytes, str]]
     program_started: float | None
@@ -153,7 +156,7 @@ class Farm:
         """Orders that were taken so long ago that whoever took them is not there any more."""
         taken = len(self.open_orders) - self.waiting
         oldest = sorted(self.open_orders, key=lambda name: self.open_orders[name])
-        return [name for name in oldest[: max(0, taken)] if self.now - self.open_orders[name] > self.drain_seconds]
+        return [name for name in oldest[: max(0, taken)] if abs(self.now - self.open_orders[name]) > self.drain_seconds]
 
     def problems(self) -> list[str]:
         """What people should know of, a line each."""
@@ -179,7 +182,7 @@ def farm_of(found: Sequence[Any], workers: Workers, queues: Queues, drain_second
     """What Redis has answered, and the workers there are, put together.
 
     Args:
-        found: orders, workers, length of the orders' list, acknowledgements, start signals, start of the program, writes.
+        found: orders, workers, the orders' list, acknowledgements, start signals, start of the program, writes.
         workers: lists them.
         queues: the lists' names.
         drain_seconds: how long a worker may take for its task.
@@ -188,11 +191,11 @@ def farm_of(found: Sequence[Any], workers: Workers, queues: Queues, drain_second
     Raises:
         NotDoneError: the workers cannot be listed.
     """
-    raw_orders, raw_states, waiting, raw_acks, raw_starts, program, writes = found
+    raw_orders, raw_states, raw_waiting, raw_acks, raw_starts, program, writes = found
     listed = {worker.name: worker for worker in workers.all()}
     orders = {name: float(since) for name, since in _texts(raw_orders).items() if _is_time(since)}
-    states = {name: _state(text) for name, text in _texts(raw_states).items()}
-    known = {**listed, **states}
+    states = {name: state for name, text in _texts(raw_states).items() if (state := _state(text)) is not None}
+    known = {*listed, *states}
     acks, left = [], dict(sorted(orders.items(), key=lambda entry: entry[1]))
     # The oldest are at the tail.
     for raw in reversed(raw_acks):
@@ -200,14 +203,16 @@ def farm_of(found: Sequence[Any], workers: Workers, queues: Queues, drain_second
         if ack is not None:
             acks.append(ack)
             left.pop(ack.order or "", None)
+    waiting = [(raw, message(raw).get("task_id")) for raw in raw_waiting]
+    untaken = [(raw, name) for raw, name in waiting if isinstance(name, str) and name in left]
     starts = [(raw, _named(message(raw).get("pod_name"), states)) for raw in raw_starts]
     signals = [(raw, name) for raw, name in starts if name]
     says = queues.started is not None
-    began = started_of(program)
-    return Farm(listed, states, left, int(waiting), acks, signals, began, says, drain_seconds, now, (writes or b"0").decode())
+    told = started_of(program), says, drain_seconds, now, (writes or b"0").decode()
+    return Farm(listed, states, left, len(waiting), untaken, acks, signals, *told)
 
 
-def _acknowledged(raw: bytes, known: Iterable[str], left: Mapping[str, float]) -> Acknowledged | None:
+def _acknowledged(raw: bytes, known: Container[str], left: Mapping[str, float]) -> Acknowledged | None:
     body = message(raw)
     if body.get("type") != "SCALE_DOWN" or body.get("action") != "ACK":
         return None
@@ -218,17 +223,17 @@ def _acknowledged(raw: bytes, known: Iterable[str], left: Mapping[str, float]) -
     return Acknowledged(raw, _named(body.get("pod_name"), known), taken)
 
 
-def _named(pod: Any, known: Iterable[str]) -> str:
+def _named(pod: Any, names: Container[str]) -> str:
     """The worker whose pod it is: its name, or that of its Deployment, whose pods are NAME-HASH-HASH; "" of none."""
     if not isinstance(pod, str):
         return ""
-    names = set(known)
     return pod if pod in names else next((name for name in (pod.rsplit("-", 2)[0], pod.rsplit("-", 1)[0]) if name in names), "")
 
 
-def _state(text: str) -> tuple[str, float]:
+def _state(text: str) -> tuple[str, float] | None:
+    """None of what others have put there."""
     state, _, since = text.partition(" ")
-    return state, float(since) if _is_time(since) else 0.0
+    return (state, float(since)) if state in _STATES and _is_time(since) else None
 
 
 def _is_time(text: str) -> bool:

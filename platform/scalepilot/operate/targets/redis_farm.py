@@ -23,13 +23,27 @@ from scalepilot.operate.targets import WARNING, TargetContext, TargetError, Writ
 from scalepilot.operate.targets.farm_state import Acknowledged, Farm, farm_of, keys_of
 from scalepilot.operate.targets.workers import NotDoneError, Workers, make_workers
 from scalepilot.operate.workflow.connection import Command, RedisDoor, RedisError, RedisSettings
-from scalepilot.operate.workflow.queues import Queues, message, order, payload
+from scalepilot.operate.workflow.queues import Queues, order, payload
 
 # For what is done beside reading: the rest waits for the next moment.
 _TEND_SECONDS, _START_SECONDS = 1.5, 3.0
 _MOST_WORKERS = 10_000
-# Of two that have seen the same, one writes.
-_NEXT_WRITE = "if (redis.call('GET', KEYS[1]) or '0') ~= ARGV[1] then return 0 end redis.call('INCR', KEYS[1]) return 1"
+# Of two processes that have seen the same, one does it. Keys: writes, orders, the list of orders, workers.
+_SAME = "if (redis.call('GET', KEYS[1]) or '0') ~= ARGV[1] then return -1 end redis.call('INCR', KEYS[1]) "
+# For each order its id, when it was given, and the message.
+_DRAIN = _SAME + (
+    "for i = 2, #ARGV, 3 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])"
+    " redis.call('LPUSH', KEYS[3], ARGV[i + 2]) end return 0"
+)
+# "made" and since when, how many orders may be taken back, id and message of each, and a name for each worker that is wanted.
+_GROW = _SAME + (
+    "local back, first = 0, 4 + 2 * ARGV[3] for i = 4, first - 1, 2 do if back < #ARGV - first + 1 and"
+    " redis.call('LREM', KEYS[3], 1, ARGV[i + 1]) == 1 then redis.call('HDEL', KEYS[2], ARGV[i]) back = back + 1 end end"
+    " for i = first + back, #ARGV do redis.call('HSET', KEYS[4], ARGV[i], ARGV[2]) end return back"
+)
+_CLAIM = (
+    "if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) return 1"
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,9 @@ class RedisFarmSettings(RedisSettings):
 
 
 _SETTINGS: TypeAdapter[RedisFarmSettings] = TypeAdapter(RedisFarmSettings)
+
+
+_OTHERS = Written("refused", detail="another process wrote at the same time")
 
 
 class RedisFarmTarget:
@@ -93,40 +110,53 @@ class RedisFarmTarget:
         if farm.spec != expected:
             return Written("refused", farm.spec, f"{farm.spec} workers are asked for, not {expected}")
         try:
-            if self._door.ask(("EVAL", _NEXT_WRITE, 1, self._keys.writes, farm.writes)) == [0]:
-                return Written("refused", detail="another process wrote at the same time")
-            if replicas < farm.spec:
-                return self._drain(farm.spec - replicas, replicas)
-            return self._grow(farm, replicas)
+            return self._drain(farm, replicas) if replicas < farm.spec else self._grow(farm, replicas)
         except RedisError as error:
             return Written("forbidden" if error.is_forbidden else "unknown", detail=str(error))
 
-    def _drain(self, count: int, left: int) -> Written:
-        orders = dict(order(time.time()) for _ in range(count))
-        known: list[str | float] = [part for name in orders for part in (name, time.time())]
-        self._door.ask(("HSET", self._keys.orders, *known), ("LPUSH", self._queues.order, *orders.values()))
-        return Written("written", left)
+    def _changed(self, script: str, farm: Farm, *arguments: str | bytes | float) -> int:
+        """What a script answers; -1 where others have written since the farm was looked at."""
+        keys = self._keys
+        (answer,) = self._door.ask(
+            ("EVAL", script, 4, keys.writes, keys.orders, self._queues.order, keys.workers, farm.writes, *arguments)
+        )
+        return int(answer)
+
+    def _drain(self, farm: Farm, left: int) -> Written:
+        now = time.time()
+        told = [part for name, text in (order(now) for _ in range(farm.spec - left)) for part in (name, now, text)]
+        return _OTHERS if self._changed(_DRAIN, farm, *told) < 0 else Written("written", left)
 
     def _grow(self, farm: Farm, replicas: int) -> Written:
-        # Whoever was to go, and has not heard of it yet, stays.
-        have = farm.balance + self._taken_back(replicas - farm.balance)
+        wanted = replicas - farm.balance
+        names = [f"{self._workers.prefix}{secrets.token_hex(4)}" for _ in range(wanted)]
+        # Whoever was to go, and has not heard of it yet, stays. The others are put down first, so that one is never called twice.
+        back = [part for raw, name in farm.untaken for part in (name, raw)]
+        taken_back = self._changed(_GROW, farm, f"made {time.time()}", len(farm.untaken), *back, *names)
+        if taken_back < 0:
+            return _OTHERS
+        new = names[taken_back:]
         deadline, called_with = time.monotonic() + _START_SECONDS, payload(self._queues, farm.program_started, {})
-        while have < replicas and time.monotonic() < deadline:
-            name = f"{self._workers.prefix}{secrets.token_hex(4)}"
-            # First, so that one is never called twice.
-            self._door.ask(("HSET", self._keys.workers, name, f"made {time.time()}"))
-            try:
-                self._workers.start(name, called_with)
-            except NotDoneError as error:
-                if error.answered and not self._is_there(name):
-                    self._door.ask(("HDEL", self._keys.workers, name))
-                    if have <= farm.spec:
-                        # An answer, and it is not there: nothing was done.
-                        outcome = "refused" if error.outcome == "unknown" else error.outcome
-                        return Written(outcome, detail=str(error), retry_after_seconds=1.0)
-                    return Written("written", have, str(error))
-            have += 1
-        return Written("written", have, "" if have == replicas else f"{have} of {replicas} in {_START_SECONDS:g} s")
+        for at, name in enumerate(new):
+            have = max(0, replicas - len(new) + at)
+            failed: NotDoneError | None = None
+            if time.monotonic() < deadline:
+                try:
+                    self._workers.start(name, called_with)
+                    continue
+                except NotDoneError as error:
+                    if not error.answered or self._is_there(name):
+                        continue
+                    failed = error
+            self._door.ask(("HDEL", self._keys.workers, *new[at:]))
+            if failed is None:
+                return Written("written", have, f"{have} of {replicas} in {_START_SECONDS:g} s")
+            if have > farm.spec:
+                return Written("written", have, str(failed))
+            # An answer, and it is not there: nothing was done.
+            outcome = "refused" if failed.outcome == "unknown" else failed.outcome
+            return Written(outcome, detail=str(failed), retry_after_seconds=1.0)
+        return Written("written", replicas)
 
     def _is_there(self, name: str) -> bool:
         try:
@@ -135,21 +165,12 @@ class RedisFarmTarget:
             # It may be: it is asked for again if it does not come.
             return True
 
-    def _taken_back(self, most: int) -> int:
-        """Orders that no worker has taken, up to `most`, are taken back."""
-        found = self._door.ask(*[("LPOP", self._queues.order)] * most)
-        names = [message(raw).get("task_id") for raw in found]
-        known = [name for name in names if isinstance(name, str)]
-        if known:
-            self._door.ask(("HDEL", self._keys.orders, *known))
-        return len(known)
-
     def _look(self) -> Farm:
         q, keys = self._queues, self._keys
         asked: list[Command] = [
             ("HGETALL", keys.orders),
             ("HGETALL", keys.workers),
-            ("LLEN", q.order),
+            ("LRANGE", q.order, 0, _MOST_WORKERS),
             ("LRANGE", q.acknowledged, 0, _MOST_WORKERS),
             ("LRANGE", q.started or keys.workers + ":none", 0, _MOST_WORKERS),
             ("GET", keys.program),
@@ -175,7 +196,8 @@ class RedisFarmTarget:
             if time.monotonic() > deadline:
                 break
             # First: one that is called twice would have two tasks at a time, and one of them when it is removed.
-            self._door.ask(("HSET", self._keys.workers, name, f"called {now}"))
+            if not self._claimed(name, farm, f"called {now}"):
+                continue
             try:
                 self._workers.call(name, payload(self._queues, farm.program_started, {}))
             except NotDoneError as error:
@@ -185,7 +207,8 @@ class RedisFarmTarget:
         for name in farm.missing():
             if time.monotonic() > deadline:
                 break
-            self._door.ask(("HSET", self._keys.workers, name, f"made {now}"))
+            if not self._claimed(name, farm, f"made {now}"):
+                continue
             try:
                 self._workers.start(name, payload(self._queues, farm.program_started, {}))
             except NotDoneError as error:
@@ -193,10 +216,18 @@ class RedisFarmTarget:
         self._put_down(farm, now)
         return problems
 
+    def _claimed(self, name: str, farm: Farm, state: str) -> bool:
+        """Put a worker's new state down, unless others were faster."""
+        seen, since = farm.states[name]
+        return self._door.ask(("EVAL", _CLAIM, 1, self._keys.workers, name, f"{seen} {since}", state)) == [1]
+
     def _note_started(self, farm: Farm) -> None:
+        done: list[Command] = []
         for raw, name in farm.start_signals:
             assert self._queues.started is not None
-            self._door.ask(("HSET", self._keys.workers, name, f"started {time.time()}"), ("LREM", self._queues.started, 1, raw))
+            done += [("HSET", self._keys.workers, name, f"started {time.time()}"), ("LREM", self._queues.started, 1, raw)]
+        if done:
+            self._door.ask(*done)
 
     def _remove(self, ack: Acknowledged, farm: Farm, now: float) -> None:
         if ack.worker in farm.listed:

@@ -138,7 +138,8 @@ class RedisTelemetry:
             seen = _Seen(seen.lengths, 0, seen.started)
         self._take_results(seen, now)
         if seen.enqueued is not None:
-            if self._counts and seen.enqueued < self._counts[-1][1]:
+            # A counter that begins anew, or a clock that was set back.
+            if self._counts and (seen.enqueued < self._counts[-1][1] or now < self._counts[-1][0]):
                 self._counts.clear()
             if not self._counts or abs(now - self._counts[-1][0]) > 4 * self._window / _MOST_COUNTS:
                 self._counts.append((now, seen.enqueued))
@@ -147,7 +148,8 @@ class RedisTelemetry:
     def _take_results(self, seen: _Seen, now: float) -> None:
         """Read results that were not read before. They are found from the tail, which new ones do not move."""
         length, before = seen.lengths[3], self._length
-        follows = self._read_at is not None and length >= before
+        set_back = self._read_at is not None and now < self._read_at
+        follows = self._read_at is not None and length >= before and not set_back
         most = min(length - before if follows else length, _MOST_RESULTS)
         # One more shows whether the newest of last time is where it was.
         overlap = 1 if follows and before and most == length - before else 0
@@ -159,7 +161,9 @@ class RedisTelemetry:
         new = [result_of(one) for one in raw[:most]]
         self._skew = ""
         trouble = ""
-        if not follows and seen.started is None and self._read_at is not None:
+        if set_back:
+            trouble = "the clock was set back: results are counted from now on"
+        elif not follows and seen.started is None and self._read_at is not None:
             trouble = "results were taken out: they are counted from now on"
         elif not follows and seen.started is None and length:
             trouble = PENDING

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,13 @@ from urllib.parse import urlsplit
 from scalepilot.config.checks import Section
 from scalepilot.errors import InputError, RunError, printable
 from scalepilot.operate.credentials import secret_line, trusted
+from scalepilot.operate.telemetry.asking import Asking, Problem
 
 if TYPE_CHECKING:
     import redis
 
-# Of one step: connecting, or one answer.
-_SECONDS = 0.8
+# Of one step: connecting, or a part of an answer; and of all of them.
+_SECONDS, _ANSWER_SECONDS = 0.8, 1.7
 _LONGEST_TOLD = 240
 
 Command = tuple[str | bytes | int | float, ...]
@@ -122,6 +124,7 @@ class RedisDoor:
             driver_info=None,
             **options,
         )
+        self._asking = Asking()
         self._url, self._errors = settings.url, (redis.RedisError, OSError, UnicodeError)
         self._refused: type[Exception] = redis.ResponseError
         self._forbidden = (
@@ -154,13 +157,27 @@ class RedisDoor:
         Raises:
             RedisError: no answer.
         """
-        try:
-            with self._redis.pipeline(transaction=True) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-                return list(pipeline.execute(raise_on_error=False))
-        except self._errors as error:
-            raise self._error(error) from None
+
+        def asked(seconds: float) -> list[Any] | RedisError:
+            try:
+                with self._redis.pipeline(transaction=True) as pipeline:
+                    for command in commands:
+                        pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+                    return list(pipeline.execute(raise_on_error=False))
+            except self._errors as error:
+                return self._error(error)
+
+        # Each thread asks one question at a time.
+        (found,) = self._asking.ask({str(threading.get_ident()): asked}, _ANSWER_SECONDS).values()
+        if isinstance(found, Problem):
+            # Whoever sends a little now and then would keep the connection, and us, for ever.
+            self._redis.connection_pool.disconnect()
+            self._asking = Asking()
+            found = RedisError(printable(f"redis {self._url}: {found.reason}"[:_LONGEST_TOLD]))
+        if isinstance(found, RedisError):
+            raise found
+        answers: list[Any] = found
+        return answers
 
     def _error(self, error: Exception) -> RedisError:
         # The client puts the whole command before it.
@@ -170,5 +187,6 @@ class RedisDoor:
 
     def close(self) -> None:
         """Let connections go."""
+        self._asking.close()
         with contextlib.suppress(*self._errors):
             self._redis.close()
