@@ -54,6 +54,8 @@ class Deployment:
         self.writes.append(replicas)
         if self.answer is not None:
             return self.answer
+        if self.replicas != expected:
+            return Written("refused", self.replicas, f"{self.replicas} are asked for, not {expected}")
         self.replicas = replicas
         return Written("written", replicas)
 
@@ -173,6 +175,21 @@ def test_a_write_that_fails_ends_no_episode_and_is_told(outcome: Any, caplog: py
     deployment.answer = None
     *_, info = env.step(1)
     assert (deployment.replicas, info["failed_write"]) == (6, 0.0)
+
+
+def test_replicas_that_others_have_changed_stay_until_the_next_episode():
+    deployment = Deployment()
+    env = make(deployment)
+    env.reset()
+    env.step(1)
+    deployment.replicas = 9
+    for _ in range(2):
+        *_, info = env.step(1)
+        assert (info["record"]["mode"], info["failed_write"], info["pods"]) in (("active", 1.0, 6.0), ("contested", 1.0, 9.0))
+    assert deployment.replicas == 9
+    env.reset()
+    *_, info = env.step(1)
+    assert (info["record"]["mode"], info["failed_write"], deployment.replicas) == ("active", 0.0, 10)
 
 
 def test_a_step_waits_while_something_is_unknown_and_nothing_is_scaled():

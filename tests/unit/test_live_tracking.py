@@ -101,7 +101,7 @@ class Stuck(Callback):
         self.released, self.told = threading.Event(), list[int]()
 
     def on_decision(self, env_steps: int, row: Any) -> None:
-        self.released.wait(10)
+        self.released.wait(60)
         self.told.append(env_steps)
 
 
@@ -114,7 +114,7 @@ def test_a_service_that_does_not_answer_holds_nothing_up():
     assert notes == ["Stuck is too slow; what it is not told is left out"]
     inner.released.set()
     beside.on_end(True)
-    assert inner.told == list(range(len(inner.told)))
+    assert inner.told == sorted(inner.told)
     assert len(inner.told) >= 990
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from scalepilot.operate.ledger import Entry
 from scalepilot.operate.snapshot import Reading
+from scalepilot.operate.tick import Record
 
 # What the fields of different environments have in common, and what brings it to the unit of its name.
 _SAME: Mapping[str, tuple[tuple[str, float], ...]] = {
@@ -15,6 +16,10 @@ _SAME: Mapping[str, tuple[tuple[str, float], ...]] = {
     "metrics/cpu_usage_percent": (("cpu_utilisation", 100.0), ("cpu_share", 100.0), ("load_share", 100.0)),
     "metrics/queue_length": (("backlog_requests", 1.0), ("worker_queue", 1.0), ("queue_requests", 1.0)),
 }
+
+
+# Outcomes of a write after which the replicas are not what was asked for, as far as is known.
+_FAILED = ("refused", "forbidden", "throttled", "unknown")
 
 
 def numbers_of(entry: Entry) -> dict[str, float]:
@@ -43,12 +48,17 @@ def numbers_of(entry: Entry) -> dict[str, float]:
         "decision/action": record.action,
         "decision/probability": record.probability,
         "decision/limited": bool(record.steps),
-        "decision/failed_write": record.outcome in ("refused", "forbidden", "throttled", "unknown"),
+        "decision/failed_write": not_done(record),
     }
     found |= {name: float(number) for name, number in numbers.items() if number is not None}
     if record.scores is not None and record.probability is None:
         found |= {"decision/q_value_mean": float(np.mean(record.scores)), "decision/q_value_max": float(np.max(record.scores))}
     return {**found, **{f"field/{name}": value for name, value in fields.items()}}
+
+
+def not_done(record: Record) -> bool:
+    """Whether what was decided did not come about: a write failed or was refused, or nothing could be asked for."""
+    return record.wanted is None or record.target is None or record.outcome in _FAILED
 
 
 def _value(reading: Reading | None) -> float | None:

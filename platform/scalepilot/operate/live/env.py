@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from scalepilot.errors import RunError
 from scalepilot.operate.ledger import Entry
 from scalepilot.operate.live.outcome import Judge, Lived
-from scalepilot.operate.live.system import FAILED, LiveSystem, listed
-from scalepilot.operate.numbers import numbers_of
+from scalepilot.operate.live.system import LiveSystem, listed
+from scalepilot.operate.numbers import not_done, numbers_of
 from scalepilot.operate.snapshot import Snapshot
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.episode_metrics import METADATA_KEY, EpisodeMetric
@@ -115,6 +115,8 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         snapshot, waited, why = self._known(system, self._wait_intervals + self._history, hold=False)
         if why:
             raise LiveUnknownError(f"reset: {why}, for {waited + 1} moments")
+        # Whoever has changed the replicas meanwhile: an episode begins with what there is.
+        system.controller.acknowledge()
         system.episode_of, self._return = self, 0.0
         self._base = dict(self._counts)
         self._values |= {name: self._since(name) for name in self._counts}
@@ -159,7 +161,7 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         info = {
             "record": entry.to_json(),
             "limited": float(bool(entry.record.steps)),
-            "failed_write": float(entry.record.outcome in FAILED),
+            "failed_write": float(not_done(entry.record)),
             "missed": float(system.missed - missed),
         }
         if why:

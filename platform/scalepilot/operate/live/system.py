@@ -23,6 +23,7 @@ from scalepilot.operate.controller import Controller
 from scalepilot.operate.ledger import Entry, Ledger
 from scalepilot.operate.live.options import LiveOptions
 from scalepilot.operate.live.tasks import Load, WorkflowLoad
+from scalepilot.operate.numbers import not_done
 from scalepilot.operate.snapshot import Snapshot
 from scalepilot.operate.targets import WARNING, Target, TargetContext, make_target
 from scalepilot.operate.telemetry import Telemetry, TelemetryContext, make_telemetry
@@ -35,8 +36,6 @@ from scalepilot_envs.description import EnvDescription
 
 _LOG = logging.getLogger("scalepilot.operate")
 _LOOK_SECONDS = 0.1
-# Outcomes of a write after which the replicas are not what was asked for, as far as is known.
-FAILED = ("refused", "forbidden", "throttled", "unknown")
 
 
 class Chosen:
@@ -191,7 +190,8 @@ class LiveSystem:
         with in_one_piece():
             entry = self.controller.decide(snapshot)
         record = entry.record
-        kind = record.outcome if record.outcome in FAILED else record.mode if record.target is None else ""
+        # Of a failed write its outcome, and else the mode in which nothing could be asked for.
+        kind = (record.outcome or record.mode) if not_done(record) else ""
         if kind and kind not in self._told:
             self._told.add(kind)
             _LOG.warning("%s: %s; the episode goes on", self.controller.target.name, record.detail or record.reason or kind)
