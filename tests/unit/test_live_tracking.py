@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.real_kubernetes import until
 from tests.unit.test_live_env import INTERVAL, Deployment, make, system_of
 
 from scalepilot.learn.callbacks import Beside, Callback, LivePlots
@@ -59,20 +60,20 @@ def test_every_step_is_told_with_its_reward():
     assert (told[0][1] == first).all()
 
 
-def test_tensorboard_reads_the_decisions_of_a_controller_and_plots_are_drawn(tmp_path: Path):
-    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+def test_tensorboard_gets_the_decisions_of_a_controller_and_plots_are_drawn(tmp_path: Path):
+    pytest.importorskip("tensorboardX")
     with tracked(OperateTracking(tensorboard=True, plot_decisions=2), "demo@1", {}, tmp_path) as follow:
         for entry in entries(3):
             follow(entry)
-    accumulator = accumulators.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    scalars = accumulator.Scalars("metrics/pod_count")
-    assert [(s.step, s.value) for s in scalars] == [(1, 5.0), (2, 5.0), (3, 6.0)]
+    (events,) = tmp_path.glob("tracking/*/tensorboard/*")
+    assert events.read_bytes().count(b"metrics/pod_count") == 3
     picture = (tmp_path / "plots/live.svg").read_text()
     assert all(word in picture for word in ("latency, ms", "replicas", "demo@1"))
     assert "Q-values" not in picture
 
 
-def test_weights_and_biases_keeps_them_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.slow
+def test_weights_and_biases_keeps_them_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     if importlib.util.find_spec("wandb") is None:
         pytest.skip("no wandb (pip install wandb)")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -80,10 +81,13 @@ def test_weights_and_biases_keeps_them_offline(tmp_path: Path, monkeypatch: pyte
     with tracked(OperateTracking(wandb_project="scaling", plot_decisions=0), "demo@1", {"a": 1}, tmp_path) as follow:
         for entry in entries(3):
             follow(entry)
-    (stored,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
-    assert b"metrics/pod_count" in stored.read_bytes()
+    assert not caplog.records
+    (stored,) = tmp_path.glob("tracking/*/wandb/offline-run-*/run-*.wandb")
+    # Its own process writes, and may be a little behind.
+    until(lambda: b"metrics/pod_count" in stored.read_bytes())
 
 
+@pytest.mark.slow
 def test_mlflow_keeps_them_in_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     if importlib.util.find_spec("mlflow") is None:
         pytest.skip("no mlflow (pip install mlflow)")

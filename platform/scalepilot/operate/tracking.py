@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,8 @@ from typing import Any
 
 from scalepilot.config.running import TrackingConfig
 from scalepilot.errors import ConfigError
-from scalepilot.learn.callbacks import Beside, LivePlots, TensorBoard, check_tracking, trackers
+from scalepilot.files.ownership import private_folder
+from scalepilot.learn.callbacks import Beside, Callback, LivePlots, TensorBoard, check_tracking, trackers
 from scalepilot.operate.ledger import Entry
 from scalepilot.operate.numbers import numbers_of
 
@@ -25,7 +27,8 @@ class OperateTracking(TrackingConfig):
     """Keys of `tracking`.
 
     Attributes:
-        tensorboard: whether decisions are written for TensorBoard, in the folder of records (`pip install tensorboardX`).
+        tensorboard: whether decisions are written for TensorBoard (`pip install tensorboardX`), into `tracking` in the folder of
+            records.
     """
 
     tensorboard: bool = False
@@ -51,7 +54,7 @@ def tracked(tracking: OperateTracking, name: str, settings: dict[str, Any], reco
         tracking: where to.
         name: of the policy and what it runs.
         settings: of the configuration.
-        records: folder of the decisions, where TensorBoard's files and the plots go, too.
+        records: folder of the decisions; `tracking` in it gets the files of each start, and `plots` the newest plot.
 
     Yields:
         What is to be told of each decision.
@@ -66,8 +69,11 @@ def tracked(tracking: OperateTracking, name: str, settings: dict[str, Any], reco
     if not wanted:
         yield lambda entry: None
         return
-    found = [*trackers(_Controlled(name, settings), tracking, records)]
-    callbacks: list[Any] = [*found, *([TensorBoard(records / "tensorboard")] if tracking.tensorboard else [])]
+    # A run of its own there for every start: its steps count from 1.
+    folder = private_folder(private_folder(records / "tracking") / time.strftime("%Y%m%d-%H%M%S"))
+    callbacks: list[Callback] = [*trackers(_Controlled(name, settings), tracking, folder)]
+    if tracking.tensorboard:
+        callbacks.append(TensorBoard(folder / "tensorboard"))
     if tracking.plot_decisions:
         # The charts take a moment to import, and are wanted here alone.
         from scalepilot.report.charts.live_chart import live_chart

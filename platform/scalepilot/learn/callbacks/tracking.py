@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -106,8 +107,8 @@ class WandB(Tracker):
 
     def on_begin(self, env_steps: int) -> None:
         """Begin a run there, or go on with it."""
-        # Its ids allow no dots; a resumed folder has the same id.
-        identity = f"{self.config.name}-{self.run.name}".replace(".", "-")
+        # Its ids allow few characters; a resumed folder has the same id.
+        identity = re.sub(r"[^A-Za-z0-9_-]", "-", f"{self.config.name}-{self.run.name}")
         self._run = self.load("wandb").init(
             project=self.project,
             name=self.run.name,
