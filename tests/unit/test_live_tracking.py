@@ -61,7 +61,7 @@ def test_every_step_is_told_with_its_reward():
 
 
 def test_tensorboard_gets_the_decisions_of_a_controller_and_plots_are_drawn(tmp_path: Path):
-    pytest.importorskip("tensorboardX")
+    pytest.importorskip("tensorboard")
     with tracked(OperateTracking(tensorboard=True, plot_decisions=2), "demo@1", {}, tmp_path) as follow:
         for entry in entries(3):
             follow(entry)

@@ -19,6 +19,8 @@ from scalepilot.learn.callbacks import Beside, Callback, LivePlots, TensorBoard,
 from scalepilot.operate.ledger import Entry
 from scalepilot.operate.numbers import numbers_of
 
+# The next leader waits until this one has ended.
+_END_SECONDS = 5.0
 _LOG = logging.getLogger("scalepilot.operate")
 
 
@@ -27,7 +29,7 @@ class OperateTracking(TrackingConfig):
     """Keys of `tracking`.
 
     Attributes:
-        tensorboard: whether decisions are written for TensorBoard (`pip install tensorboardX`), into `tracking` in the folder of
+        tensorboard: whether decisions are written for TensorBoard (`pip install tensorboard`), into `tracking` in the folder of
             records.
     """
 
@@ -63,8 +65,8 @@ def tracked(tracking: OperateTracking, name: str, settings: dict[str, Any], reco
         ConfigError: a tracker is not installed.
     """
     check_tracking(tracking)
-    if tracking.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise ConfigError("tracking.tensorboard: tensorboardX is not installed; pip install tensorboardX, or leave the key out")
+    if tracking.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError("tracking.tensorboard: tensorboard is not installed; pip install tensorboard, or leave the key out")
     wanted = tracking.tensorboard or tracking.wandb_project is not None or tracking.mlflow_experiment is not None
     if not wanted:
         yield lambda entry: None
@@ -79,7 +81,7 @@ def tracked(tracking: OperateTracking, name: str, settings: dict[str, Any], reco
         from scalepilot.report.charts.live_chart import live_chart
 
         callbacks.append(LivePlots(records / "plots" / "live.svg", tracking.plot_decisions, partial(live_chart, title=name)))
-    followers = [Beside(callback, _LOG.warning) for callback in callbacks]
+    followers = [Beside(callback, _LOG.warning, _END_SECONDS) for callback in callbacks]
     decisions = 0
 
     def told(entry: Entry) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 
 from scalepilot.learn.callbacks.base import Callback, Guarded, PolicyNow, Row
 
-# What waits; then the newest is left out. And how long the end waits for it.
-_MOST_WAITING, _END_SECONDS = 1000, 30.0
+# What waits; then the newest is left out.
+_MOST_WAITING = 1000
 
 
 class Beside(Callback):
@@ -20,9 +20,11 @@ class Beside(Callback):
     Args:
         inner: the callback.
         note: tells a person, one line.
+        end_seconds: how long the end waits for what is still to be told.
     """
 
-    def __init__(self, inner: Callback, note: Callable[[str], None]) -> None:
+    def __init__(self, inner: Callback, note: Callable[[str], None], end_seconds: float = 60.0) -> None:
+        self._end_seconds = end_seconds
         self._name, self._note = type(inner).__name__, note
         self._inner = Guarded(inner, note)
         self._calls: queue.Queue[Callable[[], None] | None] = queue.Queue(_MOST_WAITING)
@@ -46,9 +48,9 @@ class Beside(Callback):
         """As the inner one; what does not get through in time is given up."""
         if not self._thread.is_alive():
             return
-        deadline = time.monotonic() + _END_SECONDS
+        deadline = time.monotonic() + self._end_seconds
         with contextlib.suppress(queue.Full):
-            self._calls.put(lambda: self._inner.on_end(finished), timeout=_END_SECONDS)
+            self._calls.put(lambda: self._inner.on_end(finished), timeout=self._end_seconds)
             self._calls.put(None, timeout=max(0.0, deadline - time.monotonic()))
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if self._thread.is_alive():

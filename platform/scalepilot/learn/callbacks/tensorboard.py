@@ -45,7 +45,7 @@ def hyperparameters(config: Mapping[str, Any]) -> dict[str, Any]:
 class TensorBoard(Callback):
     """Writes one event an iteration, env_steps as its step.
 
-    Only TensorBoardX's formats are used: its writers have a thread each, which on a full disk dies with a traceback.
+    Only TensorBoard's formats are used: the packages' writers have a thread each, which on a full disk dies with a traceback.
 
     Args:
         folder: where.
@@ -60,7 +60,7 @@ class TensorBoard(Callback):
 
     def on_begin(self, env_steps: int) -> None:
         """Open a file; what an earlier one holds beyond `env_steps` is hidden, for it is done again."""
-        from tensorboardX.proto.event_pb2 import SessionLog
+        from tensorboard.compat.proto.event_pb2 import SessionLog
 
         self.folder.mkdir(exist_ok=True)
         # A curve that changed its name half way would be two.
@@ -71,14 +71,16 @@ class TensorBoard(Callback):
         if env_steps:
             self._write(step=env_steps + 1, session_log=SessionLog(status=SessionLog.START))
         if self._hyperparameters:
+            # Only who trains: tensorboardX imports torch where it is installed.
+            from tensorboard.compat.proto.summary_pb2 import Summary
             from tensorboardX.summary import hparams
 
             for summary in hparams(self._hyperparameters, {self._tags.get(name, name): 0.0 for name in _RESULTS}):
-                self._write(summary=summary)
+                self._write(summary=Summary.FromString(summary.SerializeToString()))
 
     def on_iteration(self, row: Row, policy: PolicyNow) -> None:
         """One scalar a value."""
-        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = [
             Summary.Value(tag=self._tags.get(name, name), simple_value=value)
@@ -98,8 +100,8 @@ class TensorBoard(Callback):
 
     def _write(self, **event: Any) -> None:
         """One record: length, its checksum, the event, its checksum (TFRecord)."""
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.record_writer import masked_crc32c
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
         assert self._file is not None
         data = Event(wall_time=time.time(), **event).SerializeToString()
