@@ -117,18 +117,30 @@ def test_the_reward_is_the_simulators_where_the_same_is_measured():
     simulated = find_env("ClusterDeployment-v0").maker()(params=params, episode_steps=9)
     simulated.reset(seed=0, options={"loads": np.array([[1500.0, *loads]])})
     deployment = Deployment()
-    env = make(deployment, params=params, episode_steps=9)
+    env = make(deployment, params=params, episode_steps=1000)
     env.reset()
     for load, action in zip(loads, actions, strict=True):
         there = simulated.step(action)
         deployment.load, deployment.shown = load, there[0]
         live = env.step(action)
         assert live[0] == pytest.approx(there[0])
-        assert live[1:4] == pytest.approx(there[1:4])
+        assert live[1:3] == pytest.approx(there[1:3])
         assert {name: live[4][name] for name in ("pods", "change_pods", "overloaded_steps")} == {
             name: float(there[4][name]) for name in ("pods", "change_pods", "overloaded_steps")
         }
-    assert live[2:4] == (True, True)
+    assert live[2]
+
+
+def test_an_episode_is_over_when_its_time_is():
+    env = make(Deployment(), episode_steps=4)
+    env.reset()
+    began, steps, truncated = time.time(), 0, False
+    while not truncated:
+        *_, truncated, _ = env.step(0)
+        steps += 1
+    # However many moments a busy machine misses.
+    assert 1 <= steps <= 4
+    assert time.time() - began > 3 * INTERVAL
 
 
 def test_a_step_takes_an_interval_on_the_grid():
@@ -138,7 +150,7 @@ def test_a_step_takes_an_interval_on_the_grid():
     began = time.time()
     for _ in range(4):
         env.step(0)
-    assert 3.5 * INTERVAL < time.time() - began < 8 * INTERVAL
+    assert 3.5 * INTERVAL < time.time() - began < 40 * INTERVAL
 
 
 @pytest.mark.parametrize("given", [None, "deployment shop/other", ""])
