@@ -43,6 +43,8 @@ class Deployment:
     load: float = 1500.0
     shown: Any = None
     lost: Callable[[], dict[str, str]] = dict
+    silent: Callable[[], bool] = bool
+    leading: Callable[[], bool] = lambda: True
 
     def check(self, *, dry_run: bool) -> list[str]:
         return self.problems
@@ -61,7 +63,7 @@ class Deployment:
 
     def read(self, now: float, replicas: Replicas | None = None) -> Any:
         if replicas is None:
-            return Replicas(self.replicas, self.replicas, ())
+            return Replicas(None if self.silent() else self.replicas, self.replicas, (), leading=self.leading())
         pods = np.array([float(self.replicas)])
         values = measure(np.array([self.load]), pods)[:, 0]
         values[4:6] = node_share(pods)[0], self.load / LOAD_SCALE
@@ -225,6 +227,23 @@ def test_a_step_whose_outcome_stays_unknown_says_so_and_is_no_transition():
     assert (reward, terminated, truncated) == (0.0, False, True)
     assert observation[0] == before[0] > 0
     with pytest.raises(LiveUnknownError, match="reset: cpu_share: no samples, for 14 moments"):
+        env.reset()
+
+
+def test_a_target_that_does_not_answer_or_is_anothers_ends_no_episode_but_begins_none():
+    deployment, led = Deployment(), iter([False, False, True])
+    deployment.leading = lambda: next(led, True)
+    env = make(deployment, wait_intervals=0)
+    assert env.reset()[1]["waited"] == 2
+    deployment.silent = lambda: True
+    _, _, terminated, truncated, info = env.step(1)
+    assert not terminated
+    assert not truncated
+    # What was decided on was known; what followed was not.
+    assert (info["pods"], deployment.writes) == (6.0, [6])
+    *_, info = env.step(1)
+    assert (info["pods"], info["failed_write"], deployment.writes) == (6.0, 1.0, [6])
+    with pytest.raises(LiveUnknownError, match="reset: replicas: unknown, for 13 moments"):
         env.reset()
 
 

@@ -193,7 +193,7 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
             self._values = {f.name: values.get(f.name, rest.get(f.name, self._last(f.name))) for f in self.description.fields}
             self._counts = {name: raw for name in self._judge.counted if (raw := _raw(snapshot, name)) is not None}
             self._values |= {name: self._since(name) for name in self._judge.counted & self._counts.keys()}
-            why = listed(missing) or self._judge.unknown(snapshot.extra)
+            why = listed(missing) or self._judge.unknown(snapshot.extra) or ("" if hold else _not_ready(snapshot))
             if not why:
                 self._said = False
                 return snapshot, waited, ""
@@ -231,6 +231,14 @@ class LiveScalingEnv(gym.Env[NDArray[np.float32], Any]):
         if self.system is not None:
             self.system = None
             self._leave(self)
+
+
+def _not_ready(snapshot: Snapshot) -> str:
+    """Why no episode can begin although everything is measured; "" where one can."""
+    replicas = snapshot.replicas
+    if replicas.spec is None:
+        return f"replicas: {replicas.problem or 'unknown'}"
+    return "" if replicas.leading else f"another process holds the lease{f' ({replicas.problem})' if replicas.problem else ''}"
 
 
 def _raw(snapshot: Snapshot, name: str) -> float | None:

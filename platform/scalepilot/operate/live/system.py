@@ -140,6 +140,7 @@ class LiveSystem:
         self._table = MoveTable(Move(a.kind, a.size) for a in service.env.actions)  # type: ignore[arg-type]
         self._told: set[str] = set()
         self.newest: Snapshot | None = None
+        self._spec = 0
         # Whose episode runs: what another did in between is no step of it.
         self.episode_of: object = None
         self.missed = 0
@@ -149,6 +150,7 @@ class LiveSystem:
     def look(self) -> Snapshot:
         """What is known now."""
         self.newest = self.controller.look()
+        self._spec = self.spec(self.newest)
         return self.newest
 
     def known(self, snapshot: Snapshot) -> tuple[dict[str, float], dict[str, str], dict[str, str]]:
@@ -156,9 +158,8 @@ class LiveSystem:
         return known(snapshot, self.service.deciders, self.controller.limits, self.interval)
 
     def spec(self, snapshot: Snapshot) -> int:
-        """Replicas asked for; the fewest that are allowed where nobody knows."""
-        spec = snapshot.replicas.spec
-        return (self.service.limits.min_replicas or 0) if spec is None else spec
+        """Replicas asked for; what was asked for last where the target does not say."""
+        return self._spec if snapshot.replicas.spec is None else snapshot.replicas.spec
 
     def towards(self, target: float, spec: int) -> int:
         """The action that leads nearest to a target, from so many replicas."""
@@ -190,6 +191,8 @@ class LiveSystem:
         with in_one_piece():
             entry = self.controller.decide(snapshot)
         record = entry.record
+        if record.outcome == "written" and entry.state.asked is not None:
+            self._spec = entry.state.asked
         # Of a failed write its outcome, and else the mode in which nothing could be asked for.
         kind = (record.outcome or record.mode) if not_done(record) else ""
         if kind and kind not in self._told:
