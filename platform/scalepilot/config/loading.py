@@ -73,7 +73,7 @@ _CHANGEABLE = (
     *(f"evaluation.{name}" for name in ("validate_every_share", "max_episode_steps", "videos")),
     *(f"checkpoints.{name}" for name in ("every_share", "num_to_keep")),
     *(f"resources.{name}" for name in ("address", "dashboard", "device", "env_timeout_seconds", "torch_threads")),
-    *(f"tracking.{name}" for name in ("wandb_project", "mlflow_experiment")),
+    *(f"tracking.{name}" for name in ("wandb_project", "mlflow_experiment", "plot_decisions")),
 )
 
 
