@@ -415,6 +415,7 @@ def test_labels_of_openfaas_own_autoscaler(shop: Standin, make: Make, labels: di
     [
         ({"function": None}, "function: is missing"),
         ({"url": "ftp://gateway"}, "url: 'ftp://gateway' is not allowed"),
+        ({"url": "http://:secret@gateway"}, "url: holds a user or a password"),
         ({"user": "admin", "password_file": None}, "user: is not used without password_file"),
         ({"token_file": "t"}, "token_file: is not allowed beside password_file"),
         ({"ca_file": "ca.pem"}, "ca_file: is not used by http://"),

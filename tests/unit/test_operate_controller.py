@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -18,7 +20,7 @@ import pytest
 from tests.unit.test_operate_tick import HEALTHY, SERVICE, Wants, deciders
 
 from scalepilot.operate.controller import RESUME_SECONDS, Controller
-from scalepilot.operate.ledger import Ledger, read_entries
+from scalepilot.operate.ledger import Ledger, read_entries, sentence
 from scalepilot.operate.pausing import paused_by_signal
 from scalepilot.operate.replay import replayed
 from scalepilot.operate.snapshot import Reading, Replicas, Snapshot
@@ -278,7 +280,8 @@ def test_its_door_shows_everything_and_takes_a_pause_from_this_machine_alone(tmp
         assert json.loads(_asked(f"{url}/status")[1])["newest"]["target"] == 10
         assert len(json.loads(_asked(f"{url}/v1/decisions?last=5")[1])) == 1
         assert 'scalepilot_operate_mode{mode="active"} 1.0' in _asked(f"{url}/metrics")[1]
-        assert _asked(f"{url}/v1/decisions?last=0")[0] == 422
+        for last in ("0", "1001", "000001" + "9" * 5000):
+            assert _asked(f"{url}/v1/decisions?last={last}")[0] == 422
         assert _asked(f"{url}/nothing")[0] == 404
         assert _asked(f"{url}/status", Host="evil.example")[0] == 421
         assert _asked(f"{url}/v1/pause", "POST", Origin="http://evil.example")[0] == 403
@@ -287,6 +290,26 @@ def test_its_door_shows_everything_and_takes_a_pause_from_this_machine_alone(tmp
         assert bench.step().mode == "paused"
         assert _asked(f"{url}/v1/resume", "POST")[0] == 200
         assert bench.step().mode == "active"
+
+
+def test_clients_that_say_nothing_keep_nobody_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("scalepilot.operate.answering._MOST_CONNECTIONS", 4)
+    bench = Bench(tmp_path, 10.0)
+    with status_server(bench.controller, "127.0.0.1:0") as url, contextlib.ExitStack() as silent:
+        host, _, port = url.removeprefix("http://").partition(":")
+        first, *_ = [silent.enter_context(socket.create_connection((host, int(port)), timeout=5)) for _ in range(6)]
+        assert _asked(f"{url}/healthz") == (200, "ok\n")
+        # Ended long before its time is up, as the oldest.
+        began = time.monotonic()
+        assert first.recv(1) == b""
+        assert time.monotonic() - began < 2.0
+
+
+def test_what_a_target_says_of_itself_is_in_the_line(tmp_path: Path):
+    bench = Bench(tmp_path, 10.0)
+    record = bench.step()
+    told = replace(record.snapshot, replicas=replace(record.snapshot.replicas, problem="2 workers have vanished"))
+    assert sentence(replace(record, snapshot=told)) == f"{sentence(record)}; target: 2 workers have vanished"
 
 
 def test_its_page_needs_nothing_but_the_controller_and_asks_only_for_what_is_new(tmp_path: Path):

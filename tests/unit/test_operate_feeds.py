@@ -16,6 +16,7 @@ import grpc
 import httpx2
 import pytest
 from tests.keda_client import Keda, Stubs, asking, certificate, made
+from tests.real_kubernetes import until
 from tests.unit.test_operate_controller import Bench, Deployment
 
 from scalepilot.errors import ConfigError, InputError
@@ -118,6 +119,28 @@ def test_streams_that_stay_open_keep_nobody_from_being_answered(stubs: Stubs, ur
             stream.cancel()
 
 
+def test_more_streams_than_keda_opens_are_refused(stubs: Stubs, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalepilot.operate.feeds.keda._MOST_STREAMS", 3)
+    with asking(stubs, url) as many:
+        streams = [many.scaler.StreamIsActive(many.reference) for _ in range(3)]
+        assert all(next(stream).result for stream in streams)
+        with pytest.raises(grpc.RpcError, match="RESOURCE_EXHAUSTED"):
+            next(many.scaler.StreamMetricSpec(many.reference))
+        for stream in streams:
+            stream.cancel()
+        until(lambda: _streamed(many))
+
+
+def _streamed(keda: Keda) -> bool:
+    stream = keda.scaler.StreamIsActive(keda.reference)
+    try:
+        return bool(next(stream).result)
+    except grpc.RpcError:
+        return False
+    finally:
+        stream.cancel()
+
+
 def test_another_metric_or_target_gets_no_number(stubs: Stubs, url: str, keda: Keda) -> None:
     assert keda.refused("cpu") == ("INVALID_ARGUMENT", "metricName: 'cpu' is not known; allowed: desired-replicas")
     for wrong, words in (
@@ -136,13 +159,14 @@ def test_another_metric_or_target_gets_no_number(stubs: Stubs, url: str, keda: K
         assert unnamed.value() == (12, 12.0)
 
 
-def test_what_is_no_message_is_an_error_of_that_call_alone(keda: Keda, url: str) -> None:
+def test_what_is_no_message_is_an_error_of_that_call_alone(keda: Keda, url: str, caplog: pytest.LogCaptureFixture) -> None:
     with grpc.insecure_channel(url.removeprefix("grpc://")) as channel:
-        with pytest.raises(grpc.RpcError):
+        with pytest.raises(grpc.RpcError, match="INVALID_ARGUMENT"):
             channel.unary_unary("/externalscaler.ExternalScaler/GetMetrics")(b"\xff\xff\xff", timeout=5)
         with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
             channel.unary_unary("/externalscaler.ExternalScaler/Scale")(b"", timeout=5)
     assert keda.value() == (12, 12.0)
+    assert caplog.records == []
 
 
 def test_a_port_of_another_is_refused_and_not_shared(url: str, told: Told) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import socket
 import ssl
 import sys
 import threading
@@ -17,9 +18,36 @@ Tls = Callable[[], ssl.SSLContext]
 _POLL_SECONDS = 0.1
 
 
+# A connection has a thread, and one of the files that a process may have open. Beyond, the oldest one is ended.
+_MOST_CONNECTIONS = 64
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = _MOST_CONNECTIONS
     tls: Tls | None = None
+
+    def __init__(self, *arguments: Any) -> None:
+        self._open: dict[Any, None] = {}
+        self._open_lock = threading.Lock()
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Let a thread answer. Whoever is slow, or opens many, keeps no other away."""
+        with self._open_lock:
+            if len(self._open) >= _MOST_CONNECTIONS:
+                oldest = next(iter(self._open))
+                del self._open[oldest]
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(oldest, socket.SHUT_RDWR)
+            self._open[request] = None
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """At the end of a request."""
+        with self._open_lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
 
     def get_request(self) -> tuple[Any, Any]:
         """A connection, with TLS around it where that is asked for."""

@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(200, status(self.shown))
         elif parts.path == "/v1/decisions":
             last = parse_qs(parts.query).get("last", ["20"])[0]
-            if not last.isdecimal() or not 1 <= int(last[:6]) <= _MOST_DECISIONS:
+            if not last.isdecimal() or len(last) > 6 or not 1 <= int(last) <= _MOST_DECISIONS:
                 self._json(422, {"error": f"last: {last[:20]!r} is not allowed; allowed: 1 to {_MOST_DECISIONS}"})
                 return
             self._json(200, [entry.to_json() for entry in list(self.shown.entries)[-int(last) :]])

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
+from google.protobuf.message import DecodeError
 from pydantic import TypeAdapter
 
 from scalepilot.config import checked
@@ -29,6 +31,8 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 
 _START_SECONDS, _STOP_SECONDS = 30.0, 0.2
+# KEDA has two for each ScaledObject.
+_MOST_STREAMS = 100
 _OPTIONS = [
     # A port that another process has is an error, and not shared with it.
     ("grpc.so_reuseport", 0),
@@ -139,13 +143,14 @@ class _Scaler:
 
     def __init__(self, newest: Newest, target: str, interval: float) -> None:
         self._newest, self._target, self._interval = newest, target, interval
+        self._streams = 0
 
     def handlers(self) -> Any:
         """For the server."""
         found = {}
         for name, (request, response, streamed) in METHODS.items():
             make = grpc.unary_stream_rpc_method_handler if streamed else grpc.unary_unary_rpc_method_handler
-            read, write = MESSAGES[request].FromString, MESSAGES[response].SerializeToString
+            read, write = functools.partial(_read, MESSAGES[request]), MESSAGES[response].SerializeToString
             found[name] = make(getattr(self, name), request_deserializer=read, response_serializer=write)
         return grpc.method_handlers_generic_handler(SERVICE, found)
 
@@ -156,9 +161,10 @@ class _Scaler:
 
     async def StreamIsActive(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """The same at once, and again every interval."""
-        while True:
-            yield await self.IsActive(request, context)
-            await asyncio.sleep(self._interval)
+        with await self._streaming(context):
+            while True:
+                yield await self.IsActive(request, context)
+                await asyncio.sleep(self._interval)
 
     async def GetMetricSpec(self, request: Any, context: Any) -> Any:
         """One a replica. Whoever asks, and whatever is known: without an answer KEDA makes an HPA on 80 % CPU."""
@@ -167,12 +173,28 @@ class _Scaler:
 
     async def StreamMetricSpec(self, request: Any, context: Any) -> AsyncIterator[Any]:
         """The same at once; it never changes."""
-        yield await self.GetMetricSpec(request, context)
-        await asyncio.Event().wait()
+        with await self._streaming(context):
+            yield await self.GetMetricSpec(request, context)
+            await asyncio.Event().wait()
+
+    async def _streaming(self, context: Any) -> contextlib.AbstractContextManager[None]:
+        """One more stream, for the length of a `with` block. They last as long as their clients like."""
+        if self._streams >= _MOST_STREAMS:
+            await _refuse(context, f"more than {_MOST_STREAMS} streams", grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+        @contextlib.contextmanager
+        def counted() -> Iterator[None]:
+            self._streams += 1
+            try:
+                yield
+            finally:
+                self._streams -= 1
+
+        return counted()
 
     async def GetMetrics(self, request: Any, context: Any) -> Any:
         """The newest target, in both fields: KEDA reads the second, and the first where the second is 0."""
-        await self._check(request.scaledObjectRef, context)
+        await self._check(None if request is None else request.scaledObjectRef, context)
         if request.metricName != METRIC:
             await _refuse(context, f"metricName: {request.metricName[:80]!r} is not known; allowed: {METRIC}")
         offer = self._newest()
@@ -183,11 +205,21 @@ class _Scaler:
 
     async def _check(self, reference: Any, context: Any) -> None:
         """Whoever scales something else must not get our number."""
+        if reference is None:
+            await _refuse(context, "the request is no message of KEDA's interface")
         said, namespace = reference.scalerMetadata.get("target", ""), self._target.partition("/")[0]
         if self._target and said not in ("", self._target):
             await _refuse(context, f"target: {said[:80]!r} is not scaled here; allowed: {self._target}")
         if self._target and reference.namespace not in ("", namespace):
             await _refuse(context, f"namespace: {reference.namespace[:80]!r} is not scaled here; allowed: {namespace}")
+
+
+def _read(kind: Any, data: bytes) -> Any:
+    """A message; None of what is none: gRPC would put a traceback into the log."""
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        return None
 
 
 async def _refuse(context: Any, why: str, code: Any = grpc.StatusCode.INVALID_ARGUMENT) -> NoReturn:

@@ -56,7 +56,7 @@ def told_by(line: str) -> Offer | None:
         replicas, decided = values["replicas"], float(values["decided"])
         sound = replicas is None or (type(replicas) is int and replicas >= 0)
         return Offer(replicas, str(values["problem"]), decided) if sound and math.isfinite(decided) else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

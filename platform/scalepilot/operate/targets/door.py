@@ -126,13 +126,21 @@ def not_written(answer: Answer) -> Written:
             return Written("unknown", detail=answer.problem)
 
 
-def is_address(url: str) -> bool:
-    """Whether a text is http://HOST:PORT or https://…, without a user in it."""
+def check_address(url: str) -> None:
+    """Refuse what is no http://HOST:PORT or https://…, or holds a user or a password.
+
+    Raises:
+        ValueError: for a `Section`.
+    """
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.username and parts.port != 0
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        return False
+        known = False
+    if "@" in url:
+        raise ValueError("url: holds a user or a password; allowed: http://HOST:PORT or https://…")
+    if not known:
+        raise ValueError(f"url: {printable(url)!r} is not allowed; allowed: http://HOST:PORT or https://…")
 
 
 def whole(value: Any) -> int | None:

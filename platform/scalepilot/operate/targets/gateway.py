@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from scalepilot.config.checks import Section
 from scalepilot.operate.credentials import secret_line, trusted
-from scalepilot.operate.targets.door import Answer, JsonDoor, is_address, whole
+from scalepilot.operate.targets.door import Answer, JsonDoor, check_address, whole
 
 _MIN, _MAX, _FACTOR = (f"com.openfaas.scale.{name}" for name in ("min", "max", "factor"))
 # Of OpenFaaS Pro's own autoscaler and idler; the community edition looks at none of them.
@@ -44,8 +44,7 @@ class GatewaySettings(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_address(self.url):
-            raise ValueError(f"url: {self.url!r} is not allowed; allowed: http://HOST:PORT or https://…")
+        check_address(self.url)
         if not self.namespace:
             raise ValueError("namespace: is empty; allowed: its name, such as openfaas-fn")
         if self.user is not None and self.password_file is None:

@@ -21,7 +21,7 @@ from scalepilot.config.checks import Section
 from scalepilot.files.ownership import read_own
 from scalepilot.operate.snapshot import Replicas
 from scalepilot.operate.targets import TargetContext, Written
-from scalepilot.operate.targets.door import JsonDoor, is_address, not_written
+from scalepilot.operate.targets.door import JsonDoor, check_address, not_written
 
 _MAX_TOKEN_BYTES = 4096
 _STARTING = ("STARTING", "RECOVERING")
@@ -46,8 +46,7 @@ class RayServeSettings(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not is_address(self.url):
-            raise ValueError(f"url: {self.url!r} is not allowed; allowed: http://HOST:PORT or https://…")
+        check_address(self.url)
         for key in ("application", "deployment"):
             if not getattr(self, key):
                 raise ValueError(f"{key}: is empty; allowed: its name")
