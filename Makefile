@@ -31,9 +31,9 @@ demo-seeds: $(STAMP)
 	for seed in 0 1 2; do $(BIN)/scalepilot train tune_configs/demo.yaml --set seed=$$seed || exit 1; done
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not learning and not slow'
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not learning and not slow'
 
-# These wait for processes and clocks more than the others do.
+# Three: some of each wait for processes and clocks.
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'slow and not learning'
 
