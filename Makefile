@@ -30,10 +30,10 @@ demo: $(STAMP)
 demo-seeds: $(STAMP)
 	for seed in 0 1 2; do $(BIN)/scalepilot train tune_configs/demo.yaml --set seed=$$seed || exit 1; done
 
+# Three processes on two cores: some tests of each wait for processes and clocks.
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not learning and not slow'
 
-# Three: some of each wait for processes and clocks.
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'slow and not learning'
 
