@@ -334,6 +334,16 @@ def test_an_order_that_was_taken_by_one_that_died_is_given_up(farm: Farm) -> Non
     assert len(farm.standin.functions) == 2
 
 
+def test_a_clock_that_was_set_back_and_what_is_none_of_ours(farm: Farm) -> None:
+    target, keys = farm.target(drain_seconds=5), "scalepilot:worker_queue"
+    farm.door.ask(("HSET", f"{keys}:orders", "a", time.time() + 3600, "b", "soon"))
+    farm.door.ask(("HSET", f"{keys}:workers", "worker-x", "x y", "worker-\x1b", "made soon"))
+    found = target.read(time.time())
+    assert (found.spec, found.starting_ages_seconds) == (0, ())
+    assert found.problem == "1 orders to go were taken more than 5 s ago and never acknowledged"
+    assert target.read(time.time()).problem == ""
+
+
 @pytest.mark.slow
 def test_a_worker_that_vanishes_is_started_again(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scalepilot.operate.targets.farm_state._COMES_SECONDS", 0.2)
@@ -486,6 +496,8 @@ esac
         ({"ca_file": "ca.pem"}, "ca_file: is not used by redis://"),
         ({"user": "pilot"}, "user: is not used without password_file"),
         ({"queues": {"order": "worker_queue"}}, "one is empty or twice there"),
+        ({"queues": {"input": "worker_queue:enqueued_total"}}, "one is empty or twice there"),
+        ({"queues": {"order": "scalepilot:worker_queue:orders"}}, "one begins with scalepilot:"),
         ({"workers": {"kind": "pods"}}, "target.workers.kind: 'pods' is not allowed; allowed: openfaas, command"),
         ({"workers": {"image": ""}}, "image: is missing"),
         ({"workers": {"deployment": {"image": "x"}}}, "deployment.image: is not allowed"),

@@ -200,7 +200,7 @@ def _run(
         if feed is not None and offers is not None:
             where += f"; feed: {stack.enter_context(feed.answering(offers.newest))}"
         print(
-            f"{controller.service.policy} runs {controller.target.name}{how} every {controller.interval:g} s;"
+            f"{controller.service.policy} runs {printable(controller.target.name)}{how} every {controller.interval:g} s;"
             f" records: {records}{where}",
             file=sys.stderr,
             flush=True,
@@ -234,7 +234,7 @@ def _check(service: Service, telemetry: Telemetry, target: Target, problems: lis
         problems = [printable(replicas.problem), *problems]
     advice += [line.removeprefix(WARNING) for line in problems if line.startswith(WARNING)]
     problems = [line for line in problems if not line.startswith(WARNING)]
-    title = f"{service.policy} on {target.name}"
+    title = f"{service.policy} on {printable(target.name)}"
     ready = show_check(title, rows_of(service, snapshot), replicas, problems, advice, as_json=as_json)
     return 0 if ready else _NOT_READY
 

@@ -38,7 +38,7 @@ class Certificates:
 
     def __init__(self, cert_file: str, key_file: str, client_ca_file: str | None) -> None:
         self._files = (cert_file, key_file, client_ca_file)
-        self._seen = self._state()
+        self._seen, self._told = self._state(), ""
         self.pem, self._context = self._loaded()
 
     def context(self) -> ssl.SSLContext:
@@ -54,9 +54,12 @@ class Certificates:
         try:
             self.pem, self._context = self._loaded()
         except InputError as error:
-            _LOG.warning("%s; the certificate of before stays", error)
+            # It is tried with each connection; said once.
+            if str(error) != self._told:
+                _LOG.warning("%s; the certificate of before stays", error)
+            self._told = str(error)
             return False
-        self._seen = state
+        self._seen, self._told = state, ""
         return True
 
     def _state(self) -> tuple[tuple[int, int] | None, ...]:

@@ -135,6 +135,8 @@ def check_address(url: str) -> None:
     try:
         parts = urlsplit(url)
         known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        # The client would leave the last two out.
+        known = known and url.isprintable() and " " not in url and not parts.query and not parts.fragment
     except ValueError:
         known = False
     if "@" in url:

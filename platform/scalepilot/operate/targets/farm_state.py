@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scalepilot.operate.targets.workers import Worker, Workers
-from scalepilot.operate.workflow.queues import STARTED_KEY, Queues, message, started_of
+from scalepilot.operate.workflow.queues import OWN_KEYS, STARTED_KEY, Queues, message, started_of
 
 # A worker that was made and is not listed may still come; one that was called and says nothing is told of.
 _COMES_SECONDS, _SILENT_SECONDS = 15.0, 60.0
@@ -34,7 +34,7 @@ class FarmKeys:
 
 def keys_of(queues: Queues) -> FarmKeys:
     """Those of the farm on some lists."""
-    return FarmKeys(*(f"scalepilot:{queues.worker}:{name}" for name in ("orders", "workers", "writes")))
+    return FarmKeys(*(f"{OWN_KEYS}{queues.worker}:{name}" for name in ("orders", "workers", "writes")))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from scalepilot.config.checks import Section
 
 # Unix seconds from which the times in tasks are counted; ISO 8601 is understood, too.
 STARTED_KEY = "workflow:program_start_time"
+# What keys of our own begin with.
+OWN_KEYS = "scalepilot:"
 _LONGEST_MESSAGE = 100_000
 
 
@@ -42,8 +44,10 @@ class Queues(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         names = [name for name in vars(self).values() if name is not None]
-        if not all(names) or len(set(names)) < len(names):
+        if not all(names) or len({*names, self.enqueued, STARTED_KEY}) < len(names) + 2:
             raise ValueError("names: one is empty or twice there; allowed: a list of its own for each")
+        if any(name.startswith(OWN_KEYS) for name in names):
+            raise ValueError(f"names: one begins with {OWN_KEYS}; allowed: others, as those keys are the controller's")
 
     @property
     def enqueued(self) -> str:
@@ -151,4 +155,4 @@ def _number(value: Any) -> float | None:
     return float(value)
 
 
-__all__ = ["STARTED_KEY", "Queues", "Result", "message", "order", "payload", "result_of", "started_of"]
+__all__ = ["OWN_KEYS", "STARTED_KEY", "Queues", "Result", "message", "order", "payload", "result_of", "started_of"]
