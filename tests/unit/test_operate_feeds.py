@@ -257,6 +257,22 @@ def test_the_hpas_api_can_ask_for_the_api_servers_certificate(signed: Path, told
                 hpa(url, signed, stranger)
 
 
+def test_a_renewal_within_reach_of_others_is_not_taken_up_and_said_once(
+    signed: Path, told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    told.offer = Offer(12, "", 1e9)
+    with make_feed({"kind": "external_metrics", "listen": "127.0.0.1:0", **tls(signed)}, SHOP).answering(told) as url:
+        certificate(signed, "server", "ca")
+        (signed / "server.key").chmod(0o666)
+        assert [hpa(url, signed, "client").status_code for _ in range(3)] == [200] * 3
+        (line,) = caplog.messages
+        assert "others may write there (mode 666)" in line
+        assert "the certificate of before stays" in line
+        (signed / "server.key").chmod(0o600)
+        assert hpa(url, signed, "client").status_code == 200
+        assert len(caplog.messages) == 1
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
