@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -277,6 +279,28 @@ def test_a_gateway_that_sends_a_little_now_and_then_holds_nobody_up(
         for _ in range(2):
             assert "no answer within 0.2 s" in target.read(time.time()).problem
         assert time.monotonic() - began < 1.5
+
+
+def test_a_name_that_resolves_late_sends_no_decision_of_long_ago(
+    shop: Standin, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scalepilot.operate.targets.door.SECONDS", 0.2)
+    resolve = socket.getaddrinfo
+    resolved = threading.Event()
+
+    def slowly(*arguments: Any, **named: Any) -> Any:
+        time.sleep(0.5)
+        try:
+            return resolve(*arguments, **named)
+        finally:
+            resolved.set()
+
+    target = make(url=shop.url.replace("127.0.0.1", "localhost"))
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    assert "no answer within 0.2 s" in target.read(time.time()).problem
+    assert resolved.wait(5)
+    time.sleep(0.1)
+    assert shop.asked == []
 
 
 def test_what_a_gateway_says_commands_no_terminal(shop: Standin, make: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,7 @@ class JsonDoor:
         """One request."""
 
         def asked(seconds: float) -> Answer:
-            return self._asked(method, path, body, parameters)
+            return self._asked(time.monotonic() + seconds, method, path, body, parameters)
 
         found = self._asking.ask({"": asked}, SECONDS)[""]
         if not isinstance(found, Problem):
@@ -73,10 +74,16 @@ class JsonDoor:
         self._client, self._asking = self._made(), Asking()
         return _failed(0, found.reason)
 
-    def _asked(self, method: str, path: str, body: Any, parameters: Mapping[str, str] | None) -> Answer:
+    def _asked(self, deadline: float, method: str, path: str, body: Any, parameters: Mapping[str, str] | None) -> Answer:
+        def not_late(event: str, info: Any) -> None:
+            # A name that resolves at last must not send a decision of long ago.
+            if event.endswith(("send_request_headers.started", "send_request_body.started")) and time.monotonic() >= deadline:
+                raise httpx2.PoolTimeout("the time was up before anything was sent")
+
+        client, sent = self._client, {"json": body, "params": parameters, "extensions": {"trace": not_late}}
         try:
             headers = {"Authorization": header} if (header := self._authorisation()) else {}
-            with self._client.stream(method, path, json=body, params=parameters, headers=headers) as answer:
+            with client.stream(method, path, headers=headers, **sent) as answer:
                 content = bytearray()
                 for part in answer.iter_bytes():
                     content += part
