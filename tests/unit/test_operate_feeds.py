@@ -362,6 +362,17 @@ def test_a_decision_that_is_too_old_is_no_number(tmp_path: Path) -> None:
     assert fed.offers.newest().problem == "no decision for 956 s (allowed 45 s)"
 
 
+def test_a_clock_that_is_set_back_makes_no_old_decision_new(tmp_path: Path) -> None:
+    """The loop hangs for a minute, and meanwhile the clock is set back by one."""
+    fed = Fed(tmp_path, 10.0)
+    fed.step()
+    assert fed.offers.newest().replicas == 10
+    fed.controller.decided_at -= 60.0
+    assert fed.offers.newest() == Offer(None, "no decision for 60 s (allowed 45 s)", fed.now)
+    fed.step()
+    assert fed.offers.newest().replicas == 10
+
+
 @pytest.mark.parametrize(
     ("change", "problem"),
     [

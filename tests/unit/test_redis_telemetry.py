@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -325,6 +327,27 @@ def test_a_redis_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
             os.kill(process, signal.SIGCONT)
         assert read(telemetry, 24.0)["qos"].value == 1.0
         telemetry.close()
+
+
+def test_a_name_that_resolves_late_sends_nothing_of_long_ago(workflow: Workflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scalepilot.operate.workflow.connection._ANSWER_SECONDS", 0.2)
+    resolve, resolved = socket.getaddrinfo, threading.Event()
+
+    def slowly(*arguments: Any, **named: Any) -> Any:
+        time.sleep(0.5)
+        resolved.set()
+        return resolve(*arguments, **named)
+
+    door = RedisDoor(RedisSettings(workflow.url.replace("127.0.0.1", "localhost")), "test")
+    with monkeypatch.context() as slow:
+        slow.setattr(socket, "getaddrinfo", slowly)
+        with pytest.raises(RedisError, match=r"no answer within 0\.2 s"):
+            door.ask(("SET", "late", "yes"))
+        assert resolved.wait(5)
+    time.sleep(0.2)
+    assert workflow.door.ask(("GET", "late")) == [None]
+    assert door.ask(("GET", "late")) == [None]
+    door.close()
 
 
 def test_other_names_of_the_lists(workflow: Workflow) -> None:

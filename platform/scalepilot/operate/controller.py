@@ -65,6 +65,8 @@ class Controller:
         self.limits = self.service.limits_of(dry_run=self.dry_run)
         self._asked_state = threading.Lock()
         self._not_before = 0.0
+        # Of the newest decision, by a clock that nobody sets.
+        self.decided_at = time.monotonic()
         if self.ledger is not None and not self.dry_run:
             self._resume(self.ledger)
 
@@ -172,6 +174,7 @@ class Controller:
                 _LOG.warning("note %s: %s", reason, _said(error))
 
     def _put_down(self, entry: Entry) -> None:
+        self.decided_at = time.monotonic()
         self.entries.append(entry)
         self.metrics.tell(entry)
         if self.ledger is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -91,12 +92,13 @@ class Offers:
         ours = offer_of(record)
         if record.mode == "standby" and isinstance(controller.target, Shares) and self._fresh(ours) is ours:
             return self._fresh(told_by(controller.target.shared()) or ours)
-        return self._fresh(ours)
+        return self._fresh(ours, (time.monotonic() - controller.decided_at) * controller.pace)
 
-    def _fresh(self, offer: Offer) -> Offer:
+    def _fresh(self, offer: Offer, least_age: float = 0.0) -> Offer:
         assert offer.decided is not None
         age = self._controller.clock() - offer.decided
         # A clock that was set back makes no decision newer.
+        age = age if abs(age) > self.max_age_seconds else max(age, least_age)
         if abs(age) <= self.max_age_seconds:
             return offer
         return Offer(None, f"no decision for {age:.0f} s (allowed {self.max_age_seconds:.0f} s)", offer.decided)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -159,7 +160,12 @@ class RedisDoor:
         """
 
         def asked(seconds: float) -> list[Any] | RedisError:
+            deadline, pool = time.monotonic() + seconds, self._redis.connection_pool
             try:
+                # A name that resolves at last must not send a decision of long ago.
+                pool.release(pool.get_connection())
+                if time.monotonic() >= deadline:
+                    return RedisError(f"redis {self._url}: the time was up before anything was sent")
                 with self._redis.pipeline(transaction=True) as pipeline:
                     for command in commands:
                         pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
