@@ -102,9 +102,10 @@ def test_an_answer_is_read_however_it_is_cut(name: str, step: int) -> None:
     ],
 )
 def test_what_is_not_http_is_said(data: bytes) -> None:
+    answer = Answer()
     with pytest.raises(BadAnswerError):
-        Answer().feed(data)
-    assert not Answer().closed()
+        answer.feed(data)
+    assert not answer.closed()
 
 
 def test_the_answer_to_head_has_no_body() -> None:
@@ -202,7 +203,7 @@ class Service(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.seen.append((self.command, self.path, body, self.headers.get("authorization")))
-        self.send_response(500 if self.path == "/broken" else 200)
+        self.send_response({"/broken": 500, "/moved": 302}.get(self.path, 200))
         self.send_header("content-length", "2")
         self.end_headers()
         self.wfile.write(b"ok")
@@ -255,6 +256,7 @@ def test_what_is_sent_can_be_said(service: str, capsys: pytest.CaptureFixture[st
     text = said(capsys, "workload", "replay", *STEADY, "--url", f"{service}/broken", code=0)
     assert "60 answered" in text
     assert "errors: status 500 60" in text
+    assert "errors: status 302 60" in said(capsys, "workload", "replay", *STEADY, "--url", f"{service}/moved", code=0)
 
 
 @pytest.mark.parametrize(
@@ -290,6 +292,28 @@ def test_connections_that_the_service_has_closed_cost_no_request(capsys: pytest.
     with answering(Closing, "127.0.0.1", 0, "closing") as url:
         figures = json.loads(said(capsys, "workload", "replay", *STEADY, "--url", url, "--json"))
     assert (figures["answered"], figures["errors"]) == (60, {})
+
+
+@pytest.mark.parametrize(
+    ("after", "kind"), [(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok?", "not HTTP"), (b"HTTP/1.0 200 OK\r\n\r\n", "timeout")]
+)
+def test_what_is_given_up_is_gone(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, after: bytes, kind: str
+) -> None:
+    class Odd(Service):
+        def do_GET(self) -> None:
+            self.wfile.write(after)
+            # Without an end, until we close it.
+            self.rfile.read(1)
+            self.close_connection = True
+
+    with answering(Odd, "127.0.0.1", 0, "odd") as url:
+        options = ("--timeout-seconds", 0.2, "--max-open", 30, "--json")
+        assert main([str(word) for word in ("workload", "replay", *STEADY, "--url", url, *options)]) == 1
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["errors"].pop(kind) == figures["sent"] > 25
+    assert figures["answered"] == 0
+    assert not caplog.records
 
 
 def test_more_than_may_be_open_waits_and_its_wait_counts(capsys: pytest.CaptureFixture[str]) -> None:

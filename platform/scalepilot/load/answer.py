@@ -62,7 +62,8 @@ class Answer:
                 if self._http.trailing_data[0]:
                     raise BadAnswerError
                 return True
-            elif isinstance(event, h11.ConnectionClosed):
+            elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
+                # Nothing is read behind the end of an answer.
                 return False
         return False
 

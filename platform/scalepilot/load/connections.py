@@ -224,7 +224,8 @@ class Connection(asyncio.Protocol):
 
     def give_up(self, kind: str) -> None:
         """Its request will not be answered."""
-        waiting, self._waiting = self._waiting, None
+        # What is still read, or how it ends, is no answer any more.
+        waiting, self._waiting, self._answer = self._waiting, None, None
         if waiting is not None:
             del self._owner.busy[waiting]
             self._owner.failed(waiting, kind)

@@ -16,6 +16,7 @@ _FEWEST = 100
 # Sent later than this after its moment, a request is one that was sent late.
 LATE_SENT_SECONDS = 0.1
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+NOT_MODIFIED = 304
 NO_TIME = "not sent in time"
 
 
@@ -124,7 +125,8 @@ class Tally:
             counts.answered += 1
             counts.latencies.add(now - moment)
             counts.late += self.slo_seconds is not None and now - moment > self.slo_seconds
-            if status >= 400:
+            # A redirect is not followed, so what was asked for has not come.
+            if status >= 300 and status != NOT_MODIFIED:
                 counts.errors[f"status {status}"] += 1
 
     def fail(self, moment: float, kind: str, waited: float | None = None) -> None:
