@@ -185,6 +185,22 @@ def test_another_limit_is_not_said_to_be_the_community_editions(shop: Standin, m
     assert make().write(12, 3).detail == "another limit, or another owner"
 
 
+def test_what_is_kept_counts_and_not_what_is_said(shop: Standin, make: Make, monkeypatch: Any) -> None:
+    answer, status, target = shop.answer, shop.status, make()
+
+    def told(method: str, path: str, body: Any) -> tuple[int, Any]:
+        code, found = answer(method, path, body)
+        return (200, "scaled") if method == "POST" else (code, found)
+
+    monkeypatch.setattr(shop, "answer", told)
+    assert target.write(5, 3).outcome == "written"
+    monkeypatch.setattr(
+        shop, "status", lambda name: {**status(name), "replicas": None if shop.functions[name].replicas == 7 else 5}
+    )
+    done = target.write(7, 5)
+    assert (done.outcome, "does not say how many" in done.detail) == ("unknown", True)
+
+
 def test_the_controller_goes_on_from_what_the_gateway_keeps(shop: Standin, make: Make) -> None:
     shop.community = True
     service = load_service(operate_config({"policy": "tracking:utilisation=0.7", "service": {"replica_capacity_rps": 20}}))

@@ -338,6 +338,8 @@ def test_a_clock_that_was_set_back_and_what_is_none_of_ours(farm: Farm) -> None:
     target, keys = farm.target(drain_seconds=5), "scalepilot:worker_queue"
     farm.door.ask(("HSET", f"{keys}:orders", "a", time.time() + 3600, "b", "soon"))
     farm.door.ask(("HSET", f"{keys}:workers", "worker-x", "x y", "worker-\x1b", "made soon"))
+    # Milliseconds.
+    farm.door.ask(("SET", "workflow:program_start_time", 1000 * time.time()))
     found = target.read(time.time())
     assert (found.spec, found.starting_ages_seconds) == (0, ())
     assert found.problem == "1 orders to go were taken more than 5 s ago and never acknowledged"

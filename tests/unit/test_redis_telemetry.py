@@ -25,7 +25,7 @@ from scalepilot.operate.snapshot import PENDING, Reading, Replicas
 from scalepilot.operate.telemetry import Telemetry, TelemetryContext, make_telemetry
 from scalepilot.operate.workflow.connection import RedisDoor, RedisError, RedisSettings
 from scalepilot.operate.workflow.feed import TaskFeed, episode_tasks, task_message
-from scalepilot.operate.workflow.queues import STARTED_KEY
+from scalepilot.operate.workflow.queues import STARTED_KEY, started_of
 from scalepilot.policy import Discretiser, PolicySpec, TablePolicy, env_actions, env_fields, save_policy
 from scalepilot_envs.autoscale.description import describe as describe_autoscale
 from scalepilot_envs.function_workflow import FunctionWorkflowBatch, describe
@@ -225,6 +225,14 @@ def test_a_counter_that_begins_anew_is_counted_from_there(workflow: Workflow) ->
     assert read(telemetry, 16.0)["arrival_rate_per_second"].problem == PENDING
     workflow.put(4)
     assert read(telemetry, 24.0)["arrival_rate_per_second"].value == 0.5
+
+
+@pytest.mark.parametrize("text", ["1790000000000", "nan", "1e400", "-5", "yesterday", "0001-01-01T00:00:00+00:00"])
+def test_a_start_of_the_program_that_is_no_time_is_told(workflow: Workflow, text: str) -> None:
+    assert started_of(text) is None
+    workflow.door.ask(("SET", STARTED_KEY, text))
+    (line,) = [line for line in workflow.telemetry(started=False).check(START) if line.startswith(STARTED_KEY)]
+    assert "or is no time: results count when they are seen; set it to the Unix seconds" in line
 
 
 @pytest.mark.parametrize("started", [True, False])

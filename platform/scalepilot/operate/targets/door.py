@@ -37,8 +37,8 @@ class Answer:
 
     @property
     def done(self) -> bool:
-        """Whether it was."""
-        return 200 <= self.status < 300
+        """Whether it was, as far as the answer tells."""
+        return 200 <= self.status < 300 and not self.problem
 
 
 class JsonDoor:
@@ -101,7 +101,7 @@ class JsonDoor:
         code = answer.status_code
         if answer.is_success:
             # A page to log in at, or of a proxy, says nothing of what was asked for.
-            return Answer(code, found) if is_json else _failed(0, f"HTTP {code}: answered no JSON: {_text(content)}")
+            return Answer(code, found) if is_json else _failed(code, f"HTTP {code}: answered no JSON: {_text(content)}")
         said = found.get("error") if isinstance(found, dict) else _text(content)
         told = f"HTTP {code}: {said or answer.reason_phrase}"
         return _failed(code, told, _seconds(answer.headers.get("retry-after")))

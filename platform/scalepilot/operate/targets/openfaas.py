@@ -25,6 +25,7 @@ from scalepilot.operate.telemetry.client import Connection, PrometheusClient, Pr
 # A provider may take a moment to show what it was told.
 _SHOWN_SECONDS = 0.3
 _OWNERS_SECONDS, _ASKED_SECONDS = 60.0, 1.0
+_NO_REPLICAS = "the gateway does not say how many replicas it has"
 # OpenFaaS's own alert, and the label by which its Alertmanager picks what goes to /system/alert.
 _OWN_ALERT, _OWN_LABEL = "APIHighInvocationRate", ("service", "gateway")
 _ABOUT_FUNCTIONS = re.compile(r"gateway_function_|gateway_service_count|function_name")
@@ -87,7 +88,7 @@ class OpenFaaSTarget:
         spec, ready = found.replicas, found.available
         # The gateway does not say when a replica was made.
         ages = None if spec is None or ready is None or ready < spec else ()
-        problem = "the gateway does not say how many replicas it has" if spec is None else self._told_kept()
+        problem = _NO_REPLICAS if spec is None else self._told_kept()
         return Replicas(spec, ready, ages, owners=(*owners_of(found.labels), *self._scaling_alerts()), problem=problem)
 
     def write(self, replicas: int, expected: int) -> Written:
@@ -103,17 +104,18 @@ class OpenFaaSTarget:
         s = self._settings
         body = {"serviceName": s.function, "namespace": s.namespace, "replicas": replicas}
         answer = self._gateway.ask("POST", f"scale-function/{quote(s.function, safe='')}", body)
-        return self._read_back(replicas, expected) if answer.done else not_written(answer)
+        # Whatever it says beside it: what counts is what it keeps.
+        return self._read_back(replicas, expected) if 200 <= answer.status < 300 else not_written(answer)
 
     def _read_back(self, replicas: int, expected: int) -> Written:
         after = self._gateway.function(self._settings.function)
         if (isinstance(after, Answer) and after.status) or (isinstance(after, Function) and after.replicas != replicas):
             time.sleep(_SHOWN_SECONDS)
             after = self._gateway.function(self._settings.function)
-        if isinstance(after, Answer):
-            told = self._not_there(after)
+        if isinstance(after, Answer) or after.replicas is None:
+            told = self._not_there(after) if isinstance(after, Answer) else _NO_REPLICAS
             return Written("unknown", detail=f"the gateway has accepted it; what it keeps is unknown: {told}")
-        if after.replicas == replicas or after.replicas is None:
+        if after.replicas == replicas:
             self._kept = None
             return Written("written", replicas)
         self._kept = replicas, after.replicas

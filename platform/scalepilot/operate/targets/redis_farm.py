@@ -192,27 +192,21 @@ class RedisFarmTarget:
                 self._remove(ack, farm, now)
             except NotDoneError as error:
                 problems.append(str(error))
-        for name in farm.uncalled() if self._workers.are_called else ():
+        called_with = payload(self._queues, farm.program_started, {})
+        due = [(name, "called", self._workers.call) for name in (farm.uncalled() if self._workers.are_called else ())]
+        due += [(name, "made", self._workers.start) for name in farm.missing()]
+        for name, state, begin in due:
             if time.monotonic() > deadline:
                 break
             # First: one that is called twice would have two tasks at a time, and one of them when it is removed.
-            if not self._claimed(name, farm, f"called {now}"):
+            if not self._claimed(name, farm, f"{state} {now}"):
                 continue
             try:
-                self._workers.call(name, payload(self._queues, farm.program_started, {}))
+                begin(name, called_with)
             except NotDoneError as error:
                 problems.append(str(error))
-                if error.outcome != "unknown":
+                if state == "called" and error.outcome != "unknown":
                     self._door.ask(("HSET", self._keys.workers, name, f"made {now}"))
-        for name in farm.missing():
-            if time.monotonic() > deadline:
-                break
-            if not self._claimed(name, farm, f"made {now}"):
-                continue
-            try:
-                self._workers.start(name, payload(self._queues, farm.program_started, {}))
-            except NotDoneError as error:
-                problems.append(str(error))
         self._put_down(farm, now)
         return problems
 

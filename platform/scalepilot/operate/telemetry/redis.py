@@ -263,7 +263,8 @@ class RedisTelemetry:
             )
         if seen.started is None:
             lines.append(
-                f"{STARTED_KEY} is not there: results count when they are seen; set it to the Unix time that their times begin at"
+                f"{STARTED_KEY} is not there, or is no time: results count when they are seen;"
+                " set it to the Unix seconds that their times begin at"
             )
         return lines
 

@@ -16,7 +16,7 @@ from scalepilot.config.checks import Section
 STARTED_KEY = "workflow:program_start_time"
 # What keys of our own begin with.
 OWN_KEYS = "scalepilot:"
-_LONGEST_MESSAGE = 100_000
+_LONGEST_MESSAGE, _LATEST_SECONDS = 100_000, 1e11
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,14 @@ def started_of(raw: Any) -> float | None:
         return None
     text = raw.decode("utf-8", errors="replace") if isinstance(raw, bytes) else raw
     try:
-        return _number(float(text))
+        moment = float(text)
     except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
-        return None
+        try:
+            moment = datetime.fromisoformat(text).timestamp()
+        except (ValueError, OverflowError):
+            return None
+    # Milliseconds would be a year that no calendar has.
+    return moment if 0 <= moment < _LATEST_SECONDS else None
 
 
 def _number(value: Any) -> float | None:
