@@ -20,7 +20,7 @@ import pytest
 from tests.unit.test_operate_tick import HEALTHY, SERVICE, Wants, deciders
 
 from scalepilot.operate.controller import RESUME_SECONDS, Controller
-from scalepilot.operate.ledger import Ledger, read_entries, sentence
+from scalepilot.operate.ledger import Ledger, read_entries
 from scalepilot.operate.pausing import paused_by_signal
 from scalepilot.operate.replay import replayed
 from scalepilot.operate.snapshot import Reading, Replicas, Snapshot
@@ -305,11 +305,12 @@ def test_clients_that_say_nothing_keep_nobody_away(tmp_path: Path, monkeypatch: 
         assert time.monotonic() - began < 2.0
 
 
-def test_what_a_target_says_of_itself_is_in_the_line(tmp_path: Path):
+def test_what_a_target_says_of_itself_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     bench = Bench(tmp_path, 10.0)
-    record = bench.step()
-    told = replace(record.snapshot, replicas=replace(record.snapshot.replicas, problem="2 workers have vanished"))
-    assert sentence(replace(record, snapshot=told)) == f"{sentence(record)}; target: 2 workers have vanished"
+    for problem in ("", "2 workers have\x1b vanished", "2 workers have\x1b vanished", "1 worker has vanished", ""):
+        bench.target.shown = {"problem": problem}
+        assert bench.step().mode == "active"
+    assert [line.partition(": ")[2] for line in caplog.messages] == ["2 workers have\\x1b vanished", "1 worker has vanished"]
 
 
 def test_its_page_needs_nothing_but_the_controller_and_asks_only_for_what_is_new(tmp_path: Path):

@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from scalepilot.errors import printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -131,6 +133,8 @@ def show_decision(entry: Entry) -> None:
     out = console()
     out.print(f"{utc(record.snapshot.time)}  {entry.policy}{'  (dry run)' if entry.dry_run else ''}", highlight=False)
     out.print(sentence(record), markup=False, highlight=False)
+    if record.snapshot.replicas.problem:
+        out.print(f"target: {printable(record.snapshot.replicas.problem)}", markup=False, highlight=False)
     rows = []
     for name, reading in record.snapshot.readings.items():
         verdict = "missing" if reading.value is None else "assumed" if reading.assumed else "ok"

@@ -160,7 +160,15 @@ class Controller:
         return record, state
 
     def _note(self, record: Record) -> None:
-        before = self.entries[-1].record.mode if self.entries else "starting"
+        last = self.entries[-1].record if self.entries else None
+        before, replicas = last.mode if last else "starting", record.snapshot.replicas
+        if (
+            replicas.problem
+            and replicas.spec is not None
+            and (last is None or last.snapshot.replicas.problem != replicas.problem)
+        ):
+            # What does not stand in the way has no other line.
+            _LOG.warning("%s: %s", printable(self.target.name), printable(replicas.problem))
         reason = ""
         if record.outcome == "written":
             spec = record.snapshot.replicas.spec or 0

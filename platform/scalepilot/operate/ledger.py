@@ -189,9 +189,6 @@ def sentence(record: Record) -> str:
     elif record.outcome == "written":
         # Less, or more, than was asked for.
         parts.append(record.detail)
-    problem = record.snapshot.replicas.problem
-    if problem and problem != record.detail:
-        parts.append(f"target: {problem}")
     # Reasons quote servers.
     return printable("; ".join(part for part in parts if part))
 

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
-from google.protobuf.message import DecodeError
 from pydantic import TypeAdapter
 
 from scalepilot.config import checked
@@ -24,7 +23,7 @@ from scalepilot.errors import InputError
 from scalepilot.operate.answering import host_and_port
 from scalepilot.operate.feeds import METRIC, FeedContext, Newest, check_target, target_of
 from scalepilot.operate.feeds.certificates import Certificates, check_pair
-from scalepilot.operate.feeds.keda_messages import MESSAGES, METHODS, SERVICE
+from scalepilot.operate.feeds.keda_messages import MESSAGES, METHODS, SERVICE, read_message
 
 # What goes wrong is said in a line of our own; gRPC would put one of its source code before it.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -150,7 +149,7 @@ class _Scaler:
         found = {}
         for name, (request, response, streamed) in METHODS.items():
             make = grpc.unary_stream_rpc_method_handler if streamed else grpc.unary_unary_rpc_method_handler
-            read, write = functools.partial(_read, MESSAGES[request]), MESSAGES[response].SerializeToString
+            read, write = functools.partial(read_message, request), MESSAGES[response].SerializeToString
             found[name] = make(getattr(self, name), request_deserializer=read, response_serializer=write)
         return grpc.method_handlers_generic_handler(SERVICE, found)
 
@@ -212,14 +211,6 @@ class _Scaler:
             await _refuse(context, f"target: {said[:80]!r} is not scaled here; allowed: {self._target}")
         if self._target and reference.namespace not in ("", namespace):
             await _refuse(context, f"namespace: {reference.namespace[:80]!r} is not scaled here; allowed: {namespace}")
-
-
-def _read(kind: Any, data: bytes) -> Any:
-    """A message; None of what is none: gRPC would put a traceback into the log."""
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        return None
 
 
 async def _refuse(context: Any, why: str, code: Any = grpc.StatusCode.INVALID_ARGUMENT) -> NoReturn:

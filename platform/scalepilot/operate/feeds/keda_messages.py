@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
 PACKAGE, SERVICE = "externalscaler", "externalscaler.ExternalScaler"
 # message → (field, number, type); `map` is from text to text, `[X]` any number of X.
@@ -77,3 +78,11 @@ def _made() -> dict[str, Any]:
 
 
 MESSAGES: dict[str, Any] = _made()
+
+
+def read_message(name: str, data: bytes) -> Any:
+    """A message; None of what is none: gRPC would put a traceback into the log."""
+    try:
+        return MESSAGES[name].FromString(data)
+    except DecodeError:
+        return None
