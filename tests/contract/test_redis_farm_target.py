@@ -9,6 +9,7 @@ import re
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +220,18 @@ def test_of_two_one_calls_a_worker(farm: Farm) -> None:
     other._look = lambda: seen  # type: ignore[method-assign]
     other.read(time.time())
     assert [deployed.invocations for deployed in farm.standin.functions.values()] == [1]
+
+
+def test_of_two_none_starts_again_what_the_other_has_removed(farm: Farm) -> None:
+    target, other = farm.grown(1), farm.target()
+    assert isinstance(other, RedisFarmTarget)
+    seen = other._look()
+    target.write(0, 1)
+    until(lambda: target.read(time.time()) and not farm.standin.functions)
+    # What the other knows is older.
+    other._look = lambda: replace(seen, listed={})  # type: ignore[method-assign]
+    other.read(time.time())
+    assert target.read(time.time()).spec == 0
 
 
 def test_a_page_in_place_of_functions_is_no_farm_without_workers(farm: Farm) -> None:

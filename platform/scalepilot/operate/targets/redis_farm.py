@@ -199,7 +199,7 @@ class RedisFarmTarget:
             if time.monotonic() > deadline:
                 break
             # First: one that is called twice would have two tasks at a time, and one of them when it is removed.
-            if not self._claimed(name, farm, f"{state} {now}"):
+            if self._door.ask(self._claim(name, farm, f"{state} {now}")) != [1]:
                 continue
             try:
                 begin(name, called_with)
@@ -210,16 +210,16 @@ class RedisFarmTarget:
         self._put_down(farm, now)
         return problems
 
-    def _claimed(self, name: str, farm: Farm, state: str) -> bool:
-        """Put a worker's new state down, unless others were faster."""
+    def _claim(self, name: str, farm: Farm, state: str) -> Command:
+        """Puts a worker's new state down, unless others were faster; answers 1 where it has."""
         seen, since = farm.states[name]
-        return self._door.ask(("EVAL", _CLAIM, 1, self._keys.workers, name, f"{seen} {since}", state)) == [1]
+        return "EVAL", _CLAIM, 1, self._keys.workers, name, f"{seen} {since}", state
 
     def _note_started(self, farm: Farm) -> None:
         done: list[Command] = []
         for raw, name in farm.start_signals:
             assert self._queues.started is not None
-            done += [("HSET", self._keys.workers, name, f"started {time.time()}"), ("LREM", self._queues.started, 1, raw)]
+            done += [self._claim(name, farm, f"started {time.time()}"), ("LREM", self._queues.started, 1, raw)]
         if done:
             self._door.ask(*done)
 
@@ -234,7 +234,7 @@ class RedisFarmTarget:
         self._door.ask(*done)
 
     def _put_down(self, farm: Farm, now: float) -> None:
-        done: list[Command] = [("HSET", self._keys.workers, name, f"{state} {now}") for name, state in farm.changed().items()]
+        done = [self._claim(name, farm, f"{state} {now}") for name, state in farm.changed().items()]
         if names := farm.forgotten():
             done.append(("HDEL", self._keys.workers, *names))
         if given_up := farm.given_up():
