@@ -22,6 +22,7 @@ from tests.unit.test_operate_controller import Bench, Deployment
 from scalepilot.errors import ConfigError, InputError
 from scalepilot.operate.config import load_service, operate_config
 from scalepilot.operate.feeds import FeedContext, Offer, Offers, feed_of, make_feed
+from scalepilot.operate.feeds import keda as feeds_keda
 from scalepilot.operate.feeds.keda_messages import file_descriptor
 from scalepilot.operate.feeds.offer import told_by
 from scalepilot.operate.ledger import Ledger
@@ -117,6 +118,17 @@ def test_streams_that_stay_open_keep_nobody_from_being_answered(stubs: Stubs, ur
         assert many.value()[0] == told.offer.replicas
         for stream in streams:
             stream.cancel()
+
+
+def test_a_connection_that_says_nothing_is_ended(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {**dict(feeds_keda._OPTIONS), "grpc.server_handshake_timeout_ms": 100}
+    monkeypatch.setattr(feeds_keda, "_OPTIONS", list(options.items()))
+    with make_feed({"kind": "keda", "listen": "127.0.0.1:0"}, SHOP).answering(told) as url:
+        host, port = url.removeprefix("grpc://").split(":")
+        with socket.create_connection((host, int(port)), timeout=5) as silent:
+            # What the server says first.
+            while silent.recv(1000):
+                pass
 
 
 def test_more_streams_than_keda_opens_are_refused(stubs: Stubs, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,9 @@ _OPTIONS = [
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", 65_536),
     ("grpc.max_concurrent_streams", 100),
+    # Each connection is one of the files that a process may have open: those that say nothing are ended.
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.max_connection_idle_ms", 300_000),
     # Streams of a client that has gone without a word are ended.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
