@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import csv
 import json
 import re
@@ -29,6 +30,15 @@ from scalepilot.operate.answering import answering
 from scalepilot_envs.workloads import RateSeries
 
 RATES = np.array([10.0, 0.0, 333.3, 40.5])
+
+
+@pytest.fixture(autouse=True)
+def no_other_loop() -> Iterator[None]:
+    """A browser that an earlier module of this process has opened keeps its event loop running, so to say."""
+    running = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    yield
+    asyncio._set_running_loop(running)
 
 
 def moments(schedule: Schedule, arrivals: str, seed: int = 0) -> np.ndarray:

@@ -115,8 +115,7 @@ def test_cartpole_can_be_filmed(tmp_path: Path):
 
 def test_an_environment_that_cannot_be_drawn_is_trained_without_videos(tmp_path: Path):
     class Task:
-        class description:  # noqa: N801
-            env_id = "CartPole-v1"
+        env_id, is_live = "CartPole-v1", False
 
         def training_arguments(self) -> dict[str, Any]:
             return {"no_such_argument": 1}
