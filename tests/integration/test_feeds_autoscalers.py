@@ -183,7 +183,7 @@ def test_of_two_processes_both_tell_what_the_leader_has_decided(kubernetes: Kube
             leader.controller.pause(True)
             leader.controller.step()
             until(alike)
-            assert first.refused() == second.refused() == ("UNAVAILABLE", "paused: paused here")
+            assert first.refused() == second.refused() == ("UNAVAILABLE", "paused: at the controller")
             leader.controller.target.close()
 
             def leads() -> bool:

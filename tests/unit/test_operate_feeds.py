@@ -390,7 +390,7 @@ def test_a_clock_that_is_set_back_makes_no_old_decision_new(tmp_path: Path) -> N
     [
         (lambda fed: setattr(fed.telemetry, "error", RuntimeError("away")), "holding: "),
         (lambda fed: setattr(fed.target, "error", RuntimeError("away")), "holding: RuntimeError: away"),
-        (lambda fed: fed.controller.pause(True), "paused: paused here"),
+        (lambda fed: fed.controller.pause(True), "paused: at the controller"),
         (lambda fed: setattr(fed.target, "spec", 0), "paused: scaled to zero"),
         (lambda fed: fed.target.shown.update(leading=False, problem="another leads"), "standby: another leads"),
         (lambda fed: setattr(fed.controller, "dry_run", True), "dry run: nothing is offered"),
@@ -432,8 +432,8 @@ def test_a_standby_repeats_the_leader_and_nothing_else(tmp_path: Path) -> None:
     # It does not speak for the leader; what that one says is what it says, as long as it is young enough.
     assert fed.target.line == told
     assert fed.offers.newest() == Offer(10, "", fed.now - 15.0)
-    fed.target.line = Offer(None, "paused: paused here", fed.now).line()
-    assert fed.offers.newest().problem == "paused: paused here"
+    fed.target.line = Offer(None, "paused: at the controller", fed.now).line()
+    assert fed.offers.newest().problem == "paused: at the controller"
     for line in ("", "12", "{}", '{"replicas": true, "problem": "", "decided": 1e9}', told.replace("10", "-1"), told[:-3]):
         fed.target.line = line
         assert fed.offers.newest().problem == "standby: another process leads"

@@ -223,7 +223,7 @@ def test_what_others_changed_is_left_alone_until_acknowledged():
     assert (record.mode, record.target, record.reason) == (
         "contested",
         None,
-        "others changed the replicas from 8 to 5 (POST /v1/acknowledge accepts that)",
+        "others changed the replicas from 8 to 5 (POST /v1/acknowledge accepts that, or limits.takeover: true)",
     )
     record, state = decide(Wants(9.0), snapshot(spec=5), state)
     assert record.mode == "contested"

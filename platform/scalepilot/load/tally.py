@@ -11,7 +11,7 @@ from typing import Any
 # A latency's place in the histogram is known to one part in a hundred; from 10 µs to a day.
 _LOWEST_SECONDS, _RATIO, _PLACES = 1e-5, 1.01, 2300
 _LOG_RATIO = math.log(_RATIO)
-# Shares of an interval with fewer requests say little.
+# Shares of fewer requests say little.
 _FEWEST = 100
 # Sent later than this after its moment, a request is one that was sent late.
 LATE_SENT_SECONDS = 0.1
@@ -177,7 +177,7 @@ class Tally:
             "late_share": self._share(counts),
             "slo_seconds": self.slo_seconds,
             "latency_seconds": counts.latencies.figures(),
-            "sent_error": round(abs(counts.sent - asked) / asked, 5) if asked else None,
+            "sent_error": round(abs(counts.sent - asked) / asked, 5) if asked >= _FEWEST else None,
             "worst_interval_sent_error": None if self._worst is None else round(self._worst, 5),
             "interval_seconds": self.interval_seconds,
         }

@@ -28,7 +28,7 @@ Mode = Literal["starting", "active", "degraded", "holding", "fallback", "safe", 
 MODES: tuple[Mode, ...] = ("starting", "active", "degraded", "holding", "fallback", "safe", "paused", "contested", "standby")
 # Modes in which the policy decides.
 DECIDED: tuple[Mode, ...] = ("active", "degraded")
-_ACCEPT = " (POST /v1/acknowledge accepts that)"
+_ACCEPT = " (POST /v1/acknowledge accepts that, or limits.takeover: true)"
 # No target: nothing may be asked for.
 _SILENT = ("paused", "contested", "standby")
 
@@ -239,7 +239,7 @@ def _mode(
     if state.contested_by:
         return "contested", state.contested_by, state
     if state.pause or replicas.paused >= {"in", "out"}:
-        return "paused", "paused here" if state.pause else "paused at the target", state
+        return "paused", "at the controller" if state.pause else "at the target", state
     if replicas.spec == 0 and not limits.from_zero:
         return "paused", "scaled to zero; limits.from_zero: true raises it", state
     if missing:
