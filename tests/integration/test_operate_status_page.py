@@ -115,3 +115,15 @@ def test_it_follows_what_is_decided_and_says_when_nothing_is(shown: Any, live: S
     live.clock["now"] += 1000.0
     page.locator("#alert", has_text="No decision for 1,004 s.").wait_for(timeout=5000)
     live.clock["now"] -= 1000.0
+    # A clock that is set back leaves nothing old on the page.
+    live.go_on(
+        replace(
+            newest,
+            record=replace(newest.record, snapshot=replace(newest.record.snapshot, time=newest.record.snapshot.time - 3000.0)),
+        )
+    )
+    page.locator("#mode", has_text="Active").wait_for(timeout=5000)
+    assert (
+        page.locator("#decisions tr").nth(1).inner_text().split()[0]
+        < page.locator("#decisions tr").nth(0).inner_text().split()[0]
+    )

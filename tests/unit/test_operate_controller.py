@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tests.unit.test_operate_tick import HEALTHY, SERVICE, Wants, deciders
 
 from scalepilot.operate.controller import RESUME_SECONDS, Controller
 from scalepilot.operate.ledger import Ledger, read_entries
+from scalepilot.operate.page import _in_order
 from scalepilot.operate.pausing import paused_by_signal
 from scalepilot.operate.replay import replayed
 from scalepilot.operate.snapshot import Reading, Replicas, Snapshot
@@ -369,3 +371,8 @@ def test_a_number_in_a_file_is_a_target(tmp_path: Path):
         make_target({"kind": "kubernets"}, TargetContext("me", False, 15.0))
     with pytest.raises(Exception, match="target: pth: unknown key"):
         make_target({"kind": "file", "path": "y", "pth": "x"}, TargetContext("me", False, 15.0))
+
+
+def test_what_was_decided_before_the_clock_was_set_back_is_not_newer():
+    entries = [SimpleNamespace(record=SimpleNamespace(snapshot=SimpleNamespace(time=time))) for time in (10, 20, 30, 15, 25)]
+    assert [entry.record.snapshot.time for entry in _in_order(entries)] == [10, 15, 25]

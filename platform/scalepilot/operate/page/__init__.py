@@ -57,10 +57,19 @@ def history(controller: Controller, since: float) -> dict[str, Any]:
         "paused": controller.state.pause,
         "now": controller.clock(),
         "columns": COLUMNS,
-        "rows": [_row(entry) for entry in entries if entry.record.snapshot.time > since],
+        "rows": [_row(entry) for entry in _in_order(entries) if entry.record.snapshot.time > since],
         "reason": "" if newest is None else newest["reason"],
         "fields": {} if newest is None else newest["fields"],
     }
+
+
+def _in_order(entries: list[Entry]) -> list[Entry]:
+    """Without those that a later decision comes before: the clock was set back."""
+    kept: list[Entry] = []
+    for entry in reversed(entries):
+        if not kept or entry.record.snapshot.time < kept[-1].record.snapshot.time:
+            kept.append(entry)
+    return kept[::-1]
 
 
 def _row(entry: Entry) -> list[Any]:

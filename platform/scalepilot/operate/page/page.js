@@ -22,9 +22,11 @@ async function poll() {
     if (!answer.ok) throw new Error(`it answers ${answer.status}`);
     const info = await answer.json();
     const rows = info.rows.map((row) => Object.fromEntries(info.columns.map((name, i) => [name, row[i]])));
-    state.rows = [...state.rows, ...rows].slice(-MOST_ROWS);
+    // What is ahead of the controller's clock was decided before the clock was set back.
+    const kept = state.rows.filter((row) => row.time <= info.now + info.interval_seconds), isNew = rows.length > 0 || kept.length < state.rows.length;
+    state.rows = [...kept, ...rows].slice(-MOST_ROWS);
     Object.assign(state, { info, heard: Date.now(), problem: "" });
-    show(rows.length > 0);
+    show(isNew);
   } catch (error) {
     state.problem = error.name === "TimeoutError" || error instanceof TypeError ? "" : `: ${error.message}`;
     say(`No answer from the controller since ${state.heard ? clockText(state.heard / 1000, true) : "this page was opened"}${state.problem}. What follows is old.`);
