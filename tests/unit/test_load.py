@@ -21,12 +21,12 @@ from tests.commands import refused, said
 from scalepilot.cli import main
 from scalepilot.cli.workload_load import _Rows
 from scalepilot.errors import InputError
-from scalepilot.load.answer import Answer, BadAnswerError
-from scalepilot.load.locust import locustfile
-from scalepilot.load.schedule import Schedule, schedule_of
-from scalepilot.load.tally import NO_TIME, Latencies, Tally
-from scalepilot.load.target import Request
 from scalepilot.operate.answering import answering
+from scalepilot.operate.load.answer import Answer, BadAnswerError
+from scalepilot.operate.load.locust import locustfile
+from scalepilot.operate.load.schedule import Schedule, schedule_of
+from scalepilot.operate.load.tally import NO_TIME, Latencies, Tally
+from scalepilot.operate.load.target import Request
 from scalepilot_envs.workloads import RateSeries
 
 RATES = np.array([10.0, 0.0, 333.3, 40.5])

@@ -14,8 +14,8 @@ from scalepilot.cli import streams
 from scalepilot.errors import InputError
 
 if TYPE_CHECKING:
-    from scalepilot.load.schedule import Schedule
-    from scalepilot.load.target import Request
+    from scalepilot.operate.load.schedule import Schedule
+    from scalepilot.operate.load.target import Request
 
 _NOTHING_ANSWERED = 1
 _MOST_BODY_BYTES, _MOST_SECRET_BYTES = 16_000_000, 100_000
@@ -87,7 +87,7 @@ def _schedule(arguments: argparse.Namespace) -> Schedule:
         InputError, ValueError: what is asked for is not there.
     """
     from scalepilot.cli.workload_source import described
-    from scalepilot.load.schedule import schedule_of
+    from scalepilot.operate.load.schedule import schedule_of
     from scalepilot_envs.workloads import Said, import_trace
 
     for name, (low, high) in _BOUNDS.items():
@@ -109,8 +109,8 @@ def _replay(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from scalepilot.files.stop import StopFlag
-    from scalepilot.load.replay import Limits, Plan, replay
-    from scalepilot.load.tally import Tally
+    from scalepilot.operate.load.replay import Limits, Plan, replay
+    from scalepilot.operate.load.tally import Tally
     from scalepilot.progress import Progress, duration
 
     request = _request(arguments)
@@ -146,7 +146,7 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 def _request(arguments: argparse.Namespace) -> Request:
     from scalepilot.files.ownership import read_own
-    from scalepilot.load.target import METHODS, Request
+    from scalepilot.operate.load.target import METHODS, Request
 
     method = arguments.method.upper()
     if method not in METHODS:
@@ -243,7 +243,7 @@ def _seconds(value: float) -> str:
 
 def _locust(arguments: argparse.Namespace) -> int:
     """Write the file."""
-    from scalepilot.load.locust import locustfile
+    from scalepilot.operate.load.locust import locustfile
 
     text = locustfile(_schedule(arguments), arguments.source)
     try:

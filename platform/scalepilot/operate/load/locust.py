@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scalepilot.load.schedule import Schedule
+from scalepilot.operate.load.schedule import Schedule
 
 # Numbers in the file: one a second of a day would be too many to look at.
 _MOST_POINTS, _SHORTEST_SECONDS = 5000, 1.0

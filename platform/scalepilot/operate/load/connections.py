@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable
 from itertools import islice
 
-from scalepilot.load.answer import Answer, BadAnswerError
-from scalepilot.load.tally import NO_TIME
-from scalepilot.load.target import Request
+from scalepilot.operate.load.answer import Answer, BadAnswerError
+from scalepilot.operate.load.tally import NO_TIME
+from scalepilot.operate.load.target import Request
 
 # Made at the same time. A service that stands still takes a few; the other requests wait here, for whichever is free first.
 _MOST_CONNECTING = 64

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from scalepilot.errors import InputError, RunError
-from scalepilot.load.connections import Connections, Waiting
-from scalepilot.load.schedule import Arrivals, Schedule
-from scalepilot.load.tally import NO_TIME, Tally
-from scalepilot.load.target import Request
+from scalepilot.operate.load.connections import Connections, Waiting
+from scalepilot.operate.load.schedule import Arrivals, Schedule
+from scalepilot.operate.load.tally import NO_TIME, Tally
+from scalepilot.operate.load.target import Request
 
 _LOOK_SECONDS = 0.05
 # Open requests are waited for so long after a person stops it.
