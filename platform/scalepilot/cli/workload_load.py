@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from scalepilot.operate.load.target import Request
 
 _NOTHING_ANSWERED = 1
-_MOST_BODY_BYTES, _MOST_SECRET_BYTES = 16_000_000, 100_000
+_MOST_BODY_BYTES = 16_000_000
 # Option → lowest, highest.
 _BOUNDS: dict[str, tuple[float, float]] = {
     "seed": (0, 2**31 - 1),
@@ -145,7 +145,7 @@ def _replay(arguments: argparse.Namespace) -> int:
 
 
 def _request(arguments: argparse.Namespace) -> Request:
-    from scalepilot.files.ownership import read_own
+    from scalepilot.operate.credentials import secret_line
     from scalepilot.operate.load.target import METHODS, Request
 
     method = arguments.method.upper()
@@ -158,8 +158,7 @@ def _request(arguments: argparse.Namespace) -> Request:
             raise InputError(f"--header: {text[:80]!r} is not allowed; allowed: NAME=VALUE")
         headers[name.strip()] = value.strip()
     if arguments.token_file is not None:
-        token = read_own(arguments.token_file, "--token-file", most_bytes=_MOST_SECRET_BYTES, secret=True).decode().strip()
-        headers["Authorization"] = f"Bearer {token}"
+        headers["Authorization"] = f"Bearer {secret_line(str(arguments.token_file), '--token-file')}"
     body = b""
     if arguments.body is not None:
         if method in ("GET", "HEAD"):

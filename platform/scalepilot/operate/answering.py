@@ -8,7 +8,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,6 +20,34 @@ _POLL_SECONDS = 0.1
 
 # A connection has a thread, and one of the files that a process may have open. Beyond, the oldest one is ended.
 _MOST_CONNECTIONS = 64
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request. Slow clients are left after some seconds, and nothing is logged."""
+
+    timeout = 5
+    server_version = "scalepilot"
+    sys_version = ""
+
+    def answer(self, code: int, body: bytes, kind: str, headers: Mapping[str, str] | None = None) -> None:
+        """Answer with a body.
+
+        Args:
+            code: status.
+            body: of the answer.
+            kind: its content type.
+            headers: further ones.
+        """
+        self.send_response(code)
+        for name, value in {"content-type": kind, "content-length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        # Whoever asked may have given up.
+        with contextlib.suppress(OSError):
+            self.end_headers()
+            self.wfile.write(body)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Say nothing: what matters has its line already."""
 
 
 class _Server(ThreadingHTTPServer):

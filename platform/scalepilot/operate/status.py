@@ -7,12 +7,11 @@ import ipaddress
 import json
 import math
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from scalepilot.errors import InputError
-from scalepilot.operate.answering import answering, host_and_port
+from scalepilot.operate.answering import Handler, answering, host_and_port
 from scalepilot.operate.controller import Controller
 from scalepilot.operate.feeds import Offers
 from scalepilot.operate.page import history, page
@@ -21,7 +20,7 @@ from scalepilot.operate.snapshot import utc
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _MOST_DECISIONS = 1000
 _ALLOWED = "/, /status, /v1/decisions, /v1/history, /metrics, /healthz"
-_REQUEST_SECONDS = 5
+_HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
 
 
 @contextlib.contextmanager
@@ -44,7 +43,7 @@ def status_server(controller: Controller, listen: str | None, offers: Offers | N
         return
     host, port = host_and_port(listen, "listen")
 
-    class Handler(_Handler):
+    class Door(_Handler):
         """With the controller it speaks for."""
 
         shown = controller
@@ -52,21 +51,18 @@ def status_server(controller: Controller, listen: str | None, offers: Offers | N
 
     with contextlib.ExitStack() as stack:
         try:
-            url = stack.enter_context(answering(Handler, host, port, "status"))
+            url = stack.enter_context(answering(Door, host, port, "status"))
         except OSError as error:
             told = f"is not available ({error.strerror}); allowed: a free port, or 0 for any"
             raise InputError(f"listen: {listen} {told}") from None
         yield url
 
 
-class _Handler(BaseHTTPRequestHandler):
-    """One request; slow clients are left after some seconds."""
+class _Handler(Handler):
+    """With what this door answers."""
 
     shown: Controller
     offered: Offers | None
-    timeout = _REQUEST_SECONDS
-    server_version = "scalepilot"
-    sys_version = ""
 
     def do_GET(self) -> None:
         """Read-only."""
@@ -133,19 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(code, json.dumps(value, ensure_ascii=False).encode() + b"\n", "application/json")
 
     def _answer(self, code: int, body: bytes, kind: str, policy: str = "default-src 'none'; frame-ancestors 'none'") -> None:
-        self.send_response(code)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(body)))
-        self.send_header("x-content-type-options", "nosniff")
-        self.send_header("content-security-policy", policy)
-        self.send_header("referrer-policy", "no-referrer")
-        self.send_header("cache-control", "no-store")
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            self.wfile.write(body)
-
-    def log_message(self, *arguments: Any) -> None:
-        """Say nothing: every decision has its line already."""
+        self.answer(code, body, kind, {**_HEADERS, "content-security-policy": policy})
 
 
 def _moment(text: str) -> float | None:

@@ -29,6 +29,8 @@ MODES: tuple[Mode, ...] = ("starting", "active", "degraded", "holding", "fallbac
 # Modes in which the policy decides.
 DECIDED: tuple[Mode, ...] = ("active", "degraded")
 _ACCEPT = " (POST /v1/acknowledge accepts that, or limits.takeover: true)"
+# Of a mode: the first few.
+_MOST_REASONS = 3
 # No target: nothing may be asked for.
 _SILENT = ("paused", "contested", "standby")
 
@@ -227,7 +229,7 @@ def _mode(
     snapshot: Snapshot, state: TickState, limits: Limits, missing: Mapping[str, str], without: Mapping[str, str]
 ) -> tuple[Mode, str, TickState]:
     replicas = snapshot.replicas
-    lost = _listed(missing)
+    lost = listed(missing, _MOST_REASONS)
     if not replicas.leading:
         # Whoever leads writes: what it leaves is nobody else's doing.
         return "standby", replicas.problem or "another process leads", replace(state, asked=None, contested_by="")
@@ -250,16 +252,21 @@ def _mode(
         if lasted >= limits.hold_seconds:
             return "fallback", lost, state
         return "holding" if state.decided else "starting", lost, state
-    return ("degraded", _listed(without), state) if without else ("active", "", state)
+    return ("degraded", listed(without, _MOST_REASONS), state) if without else ("active", "", state)
 
 
-def _listed(problems: Mapping[str, str]) -> str:
-    """The first few, those of one reason together."""
+def listed(problems: Mapping[str, str], most: int | None = None) -> str:
+    """Unknown fields in one line, those of one reason together: "cpu_share and 2 more: no samples".
+
+    Args:
+        problems: field → why it is unknown.
+        most: reasons that are told; None for all.
+    """
     by_reason: dict[str, list[str]] = {}
     for name, reason in problems.items():
         by_reason.setdefault(reason, []).append(name)
     told = [f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {why}" for why, names in by_reason.items()]
-    return "; ".join(told[:3])
+    return "; ".join(told[:most])
 
 
 def _contested(state: TickState, spec: int, limits: Limits) -> TickState:

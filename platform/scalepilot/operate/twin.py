@@ -11,13 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.operate.answering import answering
+from scalepilot.operate.answering import Handler, answering
 from scalepilot.operate.snapshot import Replicas
 from scalepilot.operate.targets import Written
 from scalepilot_envs.autoscale import AutoscaleParams
@@ -298,28 +297,16 @@ def exporter(twin: Twin, clock: Callable[[], float], port: int = 0, broken: Call
         The page's address.
     """
 
-    class Handler(BaseHTTPRequestHandler):
+    class Scrape(Handler):
         """One scrape."""
-
-        timeout = 5
 
         def do_GET(self) -> None:
             if broken():
                 self.send_error(503)
                 return
-            body = twin.page(clock()).encode()
-            self.send_response(200)
-            self.send_header("content-type", "text/plain; version=0.0.4; charset=utf-8")
-            self.send_header("content-length", str(len(body)))
-            # Whoever scrapes may have given up.
-            with contextlib.suppress(OSError):
-                self.end_headers()
-                self.wfile.write(body)
+            self.answer(200, twin.page(clock()).encode(), "text/plain; version=0.0.4; charset=utf-8")
 
-        def log_message(self, *arguments: Any) -> None:
-            """Say nothing."""
-
-    with answering(Handler, "127.0.0.1", port, "twin exporter") as url:
+    with answering(Scrape, "127.0.0.1", port, "twin exporter") as url:
         yield f"{url}/metrics"
 
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,7 +14,7 @@ from pydantic import TypeAdapter
 from scalepilot.config import checked
 from scalepilot.config.checks import Between, Section
 from scalepilot.errors import ConfigError, InputError
-from scalepilot.operate.answering import answering, host_and_port
+from scalepilot.operate.answering import Handler, answering, host_and_port
 from scalepilot.operate.feeds import METRIC, FeedContext, Newest, check_target, target_of
 from scalepilot.operate.feeds.certificates import Certificates
 from scalepilot.operate.snapshot import utc
@@ -23,7 +22,6 @@ from scalepilot.operate.snapshot import utc
 _GROUP_VERSION = "external.metrics.k8s.io/v1beta1"
 _ROOT = f"/apis/{_GROUP_VERSION}"
 _REASONS = {400: "BadRequest", 404: "NotFound", 405: "MethodNotAllowed", 503: "ServiceUnavailable"}
-_REQUEST_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class ExternalMetricsFeed:
     def answering(self, newest: Newest) -> Iterator[str]:
         """See `Feed`."""
 
-        class Handler(_Handler):
+        class Telling(_Handler):
             """With what it tells."""
 
             namespace = self._namespace
@@ -84,7 +82,7 @@ class ExternalMetricsFeed:
 
         with contextlib.ExitStack() as stack:
             try:
-                server = answering(Handler, self._host, self._port, "external metrics", self._certificates.context)
+                server = answering(Telling, self._host, self._port, "external metrics", self._certificates.context)
                 url = stack.enter_context(server)
             except OSError as error:
                 told = f"is not available ({error.strerror}); allowed: a free port, or 0 for any"
@@ -92,14 +90,11 @@ class ExternalMetricsFeed:
             yield f"{url}{_ROOT}/namespaces/{self._namespace}/{METRIC}"
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     """One request of the API server, or of its aggregator for an HPA."""
 
     namespace: str
     tells: Newest
-    timeout = _REQUEST_SECONDS
-    server_version = "scalepilot"
-    sys_version = ""
 
     def do_GET(self) -> None:
         """What there is, or its value."""
@@ -129,16 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(code, {**status, "code": code, "reason": _REASONS[code], "message": message})
 
     def _json(self, code: int, value: Any) -> None:
-        body = json.dumps(value, ensure_ascii=False).encode()
-        self.send_response(code)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        with contextlib.suppress(OSError):
-            self.wfile.write(body)
-
-    def log_message(self, *arguments: Any) -> None:
-        """Say nothing: the API server asks every few seconds."""
+        self.answer(code, json.dumps(value, ensure_ascii=False).encode(), "application/json")
 
 
 _RESOURCES = {

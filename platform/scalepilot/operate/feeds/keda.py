@@ -25,7 +25,7 @@ from scalepilot.operate.feeds import METRIC, FeedContext, Newest, check_target, 
 from scalepilot.operate.feeds.certificates import Certificates, check_pair
 from scalepilot.operate.feeds.keda_messages import MESSAGES, METHODS, SERVICE, read_message
 
-# What goes wrong is said in a line of our own; gRPC would put one of its source code before it.
+# Errors are reported in a line of our own; gRPC would log one before it.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 
@@ -36,7 +36,7 @@ _OPTIONS = [
     # A port that another process has is an error, and not shared with it.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", 65_536),
-    ("grpc.max_concurrent_streams", 100),
+    ("grpc.max_concurrent_streams", _MOST_STREAMS),
     # Each connection is one of the files that a process may have open: those that say nothing are ended.
     ("grpc.server_handshake_timeout_ms", 5_000),
     ("grpc.max_connection_idle_ms", 300_000),

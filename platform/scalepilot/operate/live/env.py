@@ -32,9 +32,10 @@ from numpy.typing import NDArray
 from scalepilot.errors import RunError
 from scalepilot.operate.ledger import Entry
 from scalepilot.operate.live.outcome import Judge, Lived
-from scalepilot.operate.live.system import LiveSystem, listed
+from scalepilot.operate.live.system import LiveSystem
 from scalepilot.operate.numbers import not_done, numbers_of
 from scalepilot.operate.snapshot import Snapshot
+from scalepilot.operate.tick import listed
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.episode_metrics import METADATA_KEY, EpisodeMetric
 from scalepilot_envs.restarting import ENV_FAILURE

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -302,11 +302,3 @@ class Opening:
 
 
 SYSTEMS = Systems()
-
-
-def listed(problems: Mapping[str, str]) -> str:
-    """Unknown fields in one line: "cpu_share and 2 more: no samples"."""
-    by_reason: dict[str, list[str]] = {}
-    for name, reason in problems.items():
-        by_reason.setdefault(reason, []).append(name)
-    return "; ".join(f"{n[0]}{f' and {len(n) - 1} more' if len(n) > 1 else ''}: {why}" for why, n in by_reason.items())
