@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from http import HTTPStatus
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -17,6 +18,35 @@ _MAX_URL_BYTES, _MAX_HEADER_BYTES = 8192, 16_384
 _MAX_UNPARSED_BYTES = 65_536
 _MAX_CONNECTIONS = 4096
 _VERSIONS = ("1.0", "1.1")
+
+
+class _WholeAnswers:
+    """A transport that sends what is written in one turn of the loop in one piece.
+
+    uvicorn writes the head of an answer and its body apart. HAProxy hands on each as it comes, so that a server that ends in
+    between would leave a client with half an answer; and two pieces cost more than one.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._held:
+            self._loop.call_soon(self._send)
+        self._held.append(data)
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        held, self._held = self._held, []
+        if held and not self._transport.is_closing():
+            self._transport.write(b"".join(held))
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -36,7 +66,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
-        super().connection_made(transport)
+        super().connection_made(_WholeAnswers(transport, self.loop))  # type: ignore[arg-type]
         if len(self.connections) > _MAX_CONNECTIONS:
             transport.close()
             return
