@@ -14,6 +14,8 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter
 
 from scalepilot.config import (
+    ALGORITHMS,
+    EnvConfig,
     ExperimentConfig,
     checked,
     config_from_mapping,
@@ -22,10 +24,11 @@ from scalepilot.config import (
     short_value,
     slug,
 )
-from scalepilot.config.checks import OneOf, Section
+from scalepilot.config.checks import Between, OneOf, Section
 from scalepilot.config.schema import Described
 from scalepilot.config.used import unused_key
 from scalepilot.errors import ConfigError
+from scalepilot.evaluate.baselines import BASELINES, HPA_TUNED, is_rule_name
 from scalepilot.files.env_modules import find_in_current_folder
 
 AXES = ("env_steps", "time_seconds")
@@ -59,24 +62,50 @@ class TaskConfig(Section):
     """One environment and who learns on it.
 
     Attributes:
-        arms: name → contender; all on the same environment and test episodes.
+        arms: name → contender, beside those of the whole study; all on the same environment and test episodes.
         success_return: a test episode that collects this much is a success; null for none.
         map_fields: the two observation fields of the state → action picture; empty for the first two.
         set: dotted key → value, in every arm.
     """
 
-    arms: dict[str, ArmConfig]
+    arms: dict[str, ArmConfig] = field(default_factory=dict)
     success_return: float | None = None
     map_fields: tuple[str, ...] = ()
     set: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_names("arms", self.arms)
         if self.success_return is not None and not math.isfinite(self.success_return):
             raise ValueError(f"success_return: {self.success_return} is not allowed; allowed: a finite number")
         if len(self.map_fields) not in (0, 2):
             raise ValueError(f"map_fields: {list(self.map_fields)} is not allowed; allowed: two observation fields")
+
+
+@dataclass(frozen=True)
+class TransferConfig(Section):
+    """Every policy of a study run on all of its tasks, beside rules. Only for tasks of Autoscale-v0 with the same service.
+
+    Attributes:
+        calibrated: rules found on each task's own training traffic, each then run on all tasks; the first counts as 1.
+        fixed: rules that are the same everywhere.
+        tuning_evaluations: points a search for a rule's parameters draws.
+    """
+
+    calibrated: tuple[str, ...] = ("hpa-tuned",)
+    fixed: tuple[str, ...] = ("hpa-default",)
+    tuning_evaluations: Annotated[int, Between(2, 1_000_000)] = 600
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.calibrated:
+            raise ValueError("calibrated: is empty; allowed: at least one rule, such as hpa-tuned")
+        for key in ("calibrated", "fixed"):
+            for name in getattr(self, key):
+                if not is_rule_name(name):
+                    raise ValueError(f"{key}: {name!r} is not allowed; allowed: {', '.join((HPA_TUNED, *BASELINES))}")
+        names = (*self.calibrated, *self.fixed)
+        if len({*names}) < len(names):
+            raise ValueError(f"calibrated, fixed: {list(names)} is not allowed; allowed: each rule once")
 
 
 @dataclass(frozen=True)
@@ -85,24 +114,33 @@ class StudyConfig(Section):
 
     Attributes:
         tasks: name → environment with its arms.
+        arms: name → contender on every task.
         name: of the study's folder.
         seeds: training seeds, the same for every arm.
         axis: of the learning curves: env_steps or time_seconds (of training).
         set: dotted key → value, in every arm of every task.
+        transfer: run every policy on all tasks, beside rules; null for its own task alone.
         output: folder that collects studies.
     """
 
     tasks: dict[str, TaskConfig]
+    arms: dict[str, ArmConfig] = field(default_factory=dict)
     name: str = "study"
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     axis: Annotated[str, OneOf(AXES)] = "env_steps"
     set: dict[str, Any] = field(default_factory=dict)
+    transfer: TransferConfig | None = None
     output: str = "runs"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_names("name", [self.name])
         _check_names("tasks", self.tasks)
+        for name, task in self.tasks.items():
+            twice = [arm for arm in task.arms if arm in self.arms]
+            if twice:
+                raise ValueError(f"tasks.{name}.arms: {twice[0]!r} is one of the whole study's; allowed: other names")
+            _check_names(f"tasks.{name}.arms", [*self.arms, *task.arms])
         check_seeds("seeds", self.seeds)
 
 
@@ -152,12 +190,30 @@ def load_study(path: Path) -> tuple[StudyConfig, tuple[PlannedTask, ...]]:
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path}: holds a {type(values).__name__}; allowed: keys and values, such as name: study")
     study = checked(StudyConfig, _ADAPTER, dict(values), str(path))
-    return study, tuple(_planned(study, name, task, path) for name, task in study.tasks.items())
+    tasks = tuple(_planned(study, name, task, path) for name, task in study.tasks.items())
+    if study.transfer is not None:
+        _check_transfer(tasks, path)
+    return study, tasks
+
+
+def _check_transfer(tasks: Sequence[PlannedTask], path: Path) -> None:
+    """A policy can be run on another task only where that is the same service under other traffic."""
+    services = []
+    for task in tasks:
+        env = task.config.env
+        if not isinstance(env, EnvConfig):
+            raise ConfigError(f"{path}: transfer: is not used, tasks.{task.name} is {env.id}; allowed: tasks of Autoscale-v0")
+        services.append((env.params, env.moves))
+        if services[-1] != services[0]:
+            raise ConfigError(
+                f"{path}: transfer: tasks.{task.name} has another service than tasks.{tasks[0].name}; allowed: the same"
+                " env.params and env.moves in every task"
+            )
 
 
 def _planned(study: StudyConfig, name: str, task: TaskConfig, path: Path) -> PlannedTask:
     arms: dict[str, ExperimentConfig] = {}
-    for arm_name, arm in task.arms.items():
+    for arm_name, arm in {**study.arms, **task.arms}.items():
         for suffix, choice in _combinations(arm.grid):
             source = f"{path}: tasks.{name}.arms.{arm_name}"
             where = path.parent / arm.config if isinstance(arm.config, str) else None
@@ -213,6 +269,24 @@ def _check_alike(task: PlannedTask, path: Path) -> None:
     for name in task.map_fields:
         if name not in fields:
             raise ConfigError(f"{path}: tasks.{task.name}.map_fields: {name!r} is not allowed; allowed: {', '.join(fields)}")
+
+
+def with_budget(tasks: Sequence[PlannedTask], share: float) -> tuple[PlannedTask, ...]:
+    """The same tasks, each arm with a share of its training budget: a quick look before the whole.
+
+    Raises:
+        ConfigError: a share that is not allowed.
+    """
+    if not 0 < share <= 1:
+        raise ConfigError(f"--budget: {share:g} is not allowed; allowed: above 0, up to 1")
+
+    def less(config: ExperimentConfig) -> ExperimentConfig:
+        values = config.to_mapping()
+        section = values[ALGORITHMS[config.algorithm].section]
+        section["total_env_steps"] = max(1, round(section["total_env_steps"] * share))
+        return config_from_mapping(values)
+
+    return tuple(replace(task, arms={name: less(arm) for name, arm in task.arms.items()}) for task in tasks)
 
 
 def with_seeds(study: StudyConfig, seeds: Sequence[int]) -> StudyConfig:
