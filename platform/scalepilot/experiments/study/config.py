@@ -203,11 +203,11 @@ def _check_transfer(tasks: Sequence[PlannedTask], path: Path) -> None:
         env = task.config.env
         if not isinstance(env, EnvConfig):
             raise ConfigError(f"{path}: transfer: is not used, tasks.{task.name} is {env.id}; allowed: tasks of Autoscale-v0")
-        services.append((env.params, env.moves))
+        services.append(env.params)
         if services[-1] != services[0]:
             raise ConfigError(
                 f"{path}: transfer: tasks.{task.name} has another service than tasks.{tasks[0].name}; allowed: the same"
-                " env.params and env.moves in every task"
+                " env.params in every task"
             )
 
 
