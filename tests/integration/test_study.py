@@ -182,3 +182,46 @@ def _children_of(pid: int) -> list[str]:
     """Processes whose parent is, or was, this one: workers are ended with their study."""
     listed = subprocess.run(["ps", "-eo", "ppid=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
     return [line for line in listed if line.strip().startswith(f"{pid} ")]
+
+
+TRANSFER = """
+name: two
+seeds: [0]
+set: {evaluation.window_steps: 40, evaluation.drawn_windows: 2, evaluation.test_seeds: [0], evaluation.videos: 0}
+arms:
+  PPO:
+    config:
+      algorithm: sb3_ppo
+      env: {episode_steps: 40}
+      ppo: {total_env_steps: 1024, num_envs: 8, rollout_steps: 32, minibatch_size: 64}
+transfer: {calibrated: [hpa-tuned], tuning_evaluations: 4}
+tasks:
+  calm: {set: {workload: {kind: steady, num_steps: 1500, interval_seconds: 60}}}
+  spiky: {set: {workload: {kind: spike, num_steps: 1500, interval_seconds: 60}}}
+"""
+
+
+@pytest.mark.slow
+def test_a_study_with_transfer_runs_every_policy_on_every_task_and_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "study.yaml").write_text(TRANSFER)
+    monkeypatch.chdir(tmp_path)
+    summary = json.loads(said(capsys, "study", "study.yaml", "--budget", 0.5, "--out", "out", "--json"))
+    rows = {(row["label"], row["learnt_on"]): row["on"] for row in summary["transfer"]["rows"]}
+    assert set(rows) == {("PPO", "calm"), ("PPO", "spiky"), ("hpa-tuned", "calm"), ("hpa-tuned", "spiky"), ("hpa-default", None)}
+    # On the task it was trained on a policy does what its own run says.
+    assert rows["PPO", "calm"]["calm"]["J"]["mean"] == pytest.approx(
+        -summary["tasks"]["calm"]["arms"]["PPO"]["return_mean"]["mean"]
+    )
+    assert summary["tasks"]["calm"]["arms"]["PPO"]["env_steps"] == 512
+    out = tmp_path / "out"
+    ET.fromstring((out / "plots" / "transfer.svg").read_text())
+    assert "Transfer" in (out / "study.html").read_text()
+    assert "--budget 0.5" in (out / "analysis.md").read_text()
+    cells = {path: path.stat().st_mtime_ns for path in (out / "cache").rglob("*.npz")}
+    assert len(cells) >= 10
+    again = said(capsys, "study", "study.yaml", "--budget", 0.5, "--out", "out", "--resume")
+    assert "In replicas alone" in again
+    assert {path: path.stat().st_mtime_ns for path in cells} == cells
+    assert json.loads((out / "summary.json").read_text())["transfer"] == summary["transfer"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from scalepilot.evaluate.study_metrics import TaskResult
+    from scalepilot.evaluate.transfer import Transfer
 
 HELP = "compare several algorithms on several seeds; or, of an experiment, RLlib with Stable-Baselines3"
 
@@ -33,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of an experiment; repeatable"
     )
+    parser.add_argument(
+        "--budget", type=float, metavar="SHARE", help="of a study: train each arm for this share of its steps, for a first look"
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at once (default: 1)")
     parser.add_argument(
         "--resume", action="store_true", help="resume in --out, or in the newest folder: finished runs are not repeated"
@@ -56,18 +60,22 @@ def run(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.jobs <= 1000:
         raise InputError(f"--jobs: {arguments.jobs} is not allowed; allowed: 1 to 1000")
     if is_experiment(arguments.study):
+        if arguments.budget is not None:
+            raise InputError("--budget: is of a study; of an experiment set its steps, such as --set ppo.total_env_steps=10000")
         from scalepilot.cli.crosscheck import check
 
         return check(arguments)
     if arguments.set:
         raise InputError("--set: a study has its own `set`; allowed with an experiment's YAML")
-    from scalepilot.experiments.study.config import load_study, with_seeds
+    from scalepilot.experiments.study.config import load_study, with_budget, with_seeds
     from scalepilot.files.lock import locked
     from scalepilot.files.stored import read_text
 
     study, tasks = load_study(arguments.study)
     if arguments.seeds is not None:
         study = with_seeds(study, arguments.seeds)
+    budget = 1.0 if arguments.budget is None else arguments.budget
+    tasks = with_budget(tasks, budget) if budget != 1 else tasks
     from scalepilot.experiments.study import run_study, study_folder, write_study
 
     folder = study_folder(study, arguments.out, reuse=arguments.resume)
@@ -77,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print(f"\nStopped. Resume: scalepilot study {arguments.study} --resume --out {folder}")
             raise
-        write_study(study, runs, arguments.study)
+        write_study(study, runs, arguments.study, budget)
     if arguments.json:
         print(read_text(folder / "summary.json"))
         return 0
@@ -86,6 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.cli.output import console
     from scalepilot.report.words.study_text import conclusion
 
+    if runs.transfer is not None:
+        _print_transfer(runs.transfer)
     closing = conclusion(runs.tasks)
     if closing:
         console().print(closing)
@@ -100,6 +110,28 @@ def is_experiment(path: Path) -> bool:
 
     values = read_yaml(path)
     return isinstance(values, dict) and "tasks" not in values and bool({"algorithm", "env", "ppo", "dqn"} & {*values})
+
+
+def _print_transfer(transfer: Transfer) -> None:
+    from rich.text import Text
+
+    from scalepilot.cli.output import console
+    from scalepilot.report.words.tables import plain_table
+    from scalepilot.report.words.transfer_text import HOW, claims, tables
+
+    out = console()
+    for told in tables(transfer):
+        out.print(told.title)
+        table = plain_table("", "")
+        table.add_column("", overflow="fold")
+        for heading in told.headings[1:]:
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in told.rows:
+            table.add_row(*map(Text, row))
+        out.print(table)
+    out.print(HOW)
+    out.print("\n".join(claims(transfer)))
+    out.print()
 
 
 def _print(task: TaskResult) -> None:

@@ -103,6 +103,9 @@ class TransferConfig(Section):
             for name in getattr(self, key):
                 if not is_rule_name(name):
                     raise ValueError(f"{key}: {name!r} is not allowed; allowed: {', '.join((HPA_TUNED, *BASELINES))}")
+        for name in self.fixed:
+            if "-tuned" in name or name.startswith("forecast_mpc"):
+                raise ValueError(f"fixed: {name!r} is found on traffic; allowed here: rules as they come; or under calibrated")
         names = (*self.calibrated, *self.fixed)
         if len({*names}) < len(names):
             raise ValueError(f"calibrated, fixed: {list(names)} is not allowed; allowed: each rule once")

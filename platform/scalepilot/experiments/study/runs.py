@@ -15,8 +15,10 @@ from scalepilot.evaluate.curve import Curve
 from scalepilot.evaluate.store import read_evaluation, read_summary
 from scalepilot.evaluate.study_metrics import Arm, SeedRun, TaskResult, compare_arms, measure_arm
 from scalepilot.evaluate.suite import SuiteComparison
+from scalepilot.evaluate.transfer import Transfer
 from scalepilot.experiments.study.config import PlannedTask, StudyConfig
 from scalepilot.experiments.study.jobs import RUNS, train_all
+from scalepilot.experiments.study.transfer import run_transfer
 from scalepilot.policy import Policy, load_policy
 from scalepilot.report.charts.policy_map import (
     observed_ranges,
@@ -46,11 +48,13 @@ class StudyRuns:
         folder: of the study.
         tasks: measured.
         maps: task → arm → state → action picture (SVG) of its median seed.
+        transfer: every policy on every task; None where the study does not ask for it.
     """
 
     folder: Path
     tasks: tuple[TaskResult, ...]
     maps: dict[str, dict[str, str]]
+    transfer: Transfer | None = None
 
 
 def study_folder(study: StudyConfig, out: Path | None, *, reuse: bool) -> Path:
@@ -103,7 +107,10 @@ def run_study(study: StudyConfig, tasks: Sequence[PlannedTask], folder: Path, *,
         result, pictures = _measured(study, task, runs, folder, samples)
         measured.append(result)
         maps[task.name] = pictures
-    return StudyRuns(folder, tuple(measured), maps)
+    transfer = None
+    if study.transfer is not None:
+        transfer = run_transfer(study, study.transfer, tasks, runs, folder, jobs=jobs, samples=samples)
+    return StudyRuns(folder, tuple(measured), maps, transfer)
 
 
 def _test_return(run: RunFolder) -> str:

@@ -8,25 +8,29 @@ from typing import Any
 
 from scalepilot.evaluate.store import interval_json, json_number
 from scalepilot.evaluate.study_metrics import Arm, TaskResult
+from scalepilot.evaluate.transfer import transfer_json
 from scalepilot.experiments.study.config import StudyConfig
 from scalepilot.experiments.study.runs import PLOTS, StudyRuns
 from scalepilot.files.atomic import write_bytes, write_json
 from scalepilot.files.stored import read_text
 from scalepilot.report.charts.study_charts import action_shares, dot_plots, learning_curves
+from scalepilot.report.charts.transfer_map import transfer_map
 from scalepilot.report.html.study_page import StudyPage, render_markdown, render_page
 from scalepilot.report.words.study_text import analysis, conclusion, verdict
+from scalepilot.report.words.transfer_text import claims
 from scalepilot.runs.folder import git_sha, hardware, library_versions
 
 PAGE, ANALYSIS, SUMMARY = "study.html", "analysis.md", "summary.json"
 
 
-def write_study(study: StudyConfig, runs: StudyRuns, study_file: Path) -> None:
+def write_study(study: StudyConfig, runs: StudyRuns, study_file: Path, budget: float = 1.0) -> None:
     """Write everything, each file in one step.
 
     Args:
         study: what was studied.
         runs: its measurements.
         study_file: the YAML, shown on the page.
+        budget: share of each arm's steps that was trained for.
     """
     folder = runs.folder
     (folder / PLOTS).mkdir(exist_ok=True)
@@ -35,9 +39,12 @@ def write_study(study: StudyConfig, runs: StudyRuns, study_file: Path) -> None:
         task: {f"{task}: {arm}, state → action": (_file(task, f"map-{arm}"), svg) for arm, svg in pictures.items()}
         for task, pictures in runs.maps.items()
     }
+    picture = (f"{PLOTS}/transfer.svg", transfer_map(runs.transfer)) if runs.transfer else None
     for pictures in (*plots.values(), *maps.values()):
         for file, svg in pictures.values():
             write_bytes(folder / file, svg.encode())
+    if picture:
+        write_bytes(folder / picture[0], picture[1].encode())
     seeds = " ".join(map(str, study.seeds))
     page = StudyPage(
         title=study.name,
@@ -45,8 +52,10 @@ def write_study(study: StudyConfig, runs: StudyRuns, study_file: Path) -> None:
         tasks=runs.tasks,
         plots=plots,
         maps=maps,
+        transfer=runs.transfer,
+        transfer_picture=picture,
         study_yaml=read_text(study_file),
-        reproduce=f"scalepilot study {study_file} --seeds {seeds}",
+        reproduce=f"scalepilot study {study_file} --seeds {seeds}" + (f" --budget {budget:g}" if budget < 1 else ""),
         provenance=[
             ("git sha", str(git_sha())),
             *((f"version of {name}", version) for name, version in library_versions().items()),
@@ -65,6 +74,7 @@ def summary(study: StudyConfig, runs: StudyRuns) -> dict[str, Any]:
         "seeds": list(study.seeds),
         "conclusion": conclusion(runs.tasks),
         "tasks": {task.name: _task(task) for task in runs.tasks},
+        "transfer": None if runs.transfer is None else transfer_json(runs.transfer) | {"claims": claims(runs.transfer)},
         "versions": library_versions(),
         "hardware": hardware(),
         "git_sha": git_sha(),

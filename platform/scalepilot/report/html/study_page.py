@@ -12,8 +12,10 @@ from typing import Any
 
 from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.evaluate.study_metrics import Arm, TaskResult
+from scalepilot.evaluate.transfer import Transfer
 from scalepilot.report.html.page import image_address, render
 from scalepilot.report.words.study_text import analysis, conclusion, verdict
+from scalepilot.report.words.transfer_text import HOW, claims, tables, transfer_markdown
 
 HEADINGS = (
     "",
@@ -47,6 +49,8 @@ class StudyPage:
         study_yaml: the study's file.
         reproduce: the command.
         provenance: git sha, versions, hardware, as (name, value).
+        transfer: every policy on every task; None where the study does not ask for it.
+        transfer_picture: (file, SVG text) of its heat map.
     """
 
     title: str
@@ -57,6 +61,8 @@ class StudyPage:
     study_yaml: str
     reproduce: str
     provenance: Sequence[tuple[str, str]]
+    transfer: Transfer | None = None
+    transfer_picture: tuple[str, str] | None = None
 
     @property
     def scope(self) -> str:
@@ -88,6 +94,13 @@ def render_page(page: StudyPage) -> str:
                 }
                 for task in page.tasks
             ],
+            "transfer": page.transfer
+            and {
+                "claims": claims(page.transfer),
+                "how": HOW,
+                "tables": tables(page.transfer),
+                "pictures": _images({"Every origin on every workload": page.transfer_picture} if page.transfer_picture else {}),
+            },
             "study_yaml": page.study_yaml,
             "reproduce": page.reproduce,
             "provenance": list(page.provenance),
@@ -101,6 +114,9 @@ def render_markdown(page: StudyPage) -> str:
     closing = conclusion(page.tasks)
     lines += [f"**{closing}**", ""] if closing else []
     lines += [f"{page.scope} {METHOD}", ""]
+    if page.transfer:
+        picture = page.transfer_picture
+        lines += [*transfer_markdown(page.transfer), "", *([f"![transfer]({picture[0]})", ""] if picture else [])]
     for task in page.tasks:
         lines += [f"## {task.name}", "", verdict(task), "", *_markdown_table(task), ""]
         lines += [f"![{title}]({file})\n" for title, (file, _) in page.plots.get(task.name, {}).items()]
