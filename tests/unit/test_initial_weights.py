@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from scalepilot.experiments.run import run_experiment
 from scalepilot.learn.algorithms import policy_spec
 from scalepilot.learn.encoder import ScoresNetwork, make_encoder, make_normaliser, mlp
 from scalepilot.learn.export import exported_policy
-from scalepilot.learn.initial_weights import check_fits, completed, weights_of
+from scalepilot.learn.initial_weights import check_fits, completed, taken_over, weights_of
 from scalepilot.learn.task import Task
 from scalepilot.policy import load_policy
 from scalepilot.runs.folder import RunFolder
+from scalepilot_envs.autoscale import AutoscaleParams
 
 
 def grid_world(tmp_path: Path, **tabular: Any) -> Any:
@@ -115,3 +117,30 @@ def test_only_what_may_change_in_the_middle_of_a_run_does(tmp_path: Path):
     assert resumed_with(config, []) is config
     with pytest.raises(ConfigError, match=r"did you mean tabular\.total_env_steps"):
         resumed_with(config, ["tabular.total_env_step=99999"])
+
+
+def test_a_run_takes_over_what_a_policy_sees_and_its_networks_shape(tiny_network: Any):
+    seen = AutoscaleParams(observe_clock=True, window_steps=80, startup_seconds=300.0)
+    network = {"ppo": {"hidden": [8, 8]}}
+    parent = replace(tiny_network().spec, env_params=asdict(seen), provenance={"config": network})
+    config, changed = taken_over(config_from_mapping({}), parent)
+    assert changed == {"env.params.observe_clock": True, "env.params.window_steps": 80, "ppo.hidden": [8, 8]}
+    assert config.autoscale.params == AutoscaleParams(observe_clock=True, window_steps=80)
+    assert taken_over(config, parent) == (config, {})
+
+
+def test_a_run_is_never_worse_on_validation_than_where_it_began(tmp_path: Path):
+    config = grid_world(tmp_path, total_env_steps=4800)
+    first = RunFolder.create(config)
+    run_experiment(config, first, evaluate=False)
+    # A discount of 0 unlearns that the goal is worth a way.
+    worse = grid_world(tmp_path, total_env_steps=4800, gamma=0.0, alpha=1.0)
+    second = RunFolder.create(worse)
+    run_experiment(worse, second, evaluate=False, init=first.path)
+
+    parent, kept, last = (load_policy(path) for path in (first.policy, second.policy, second.policy_final))
+    assert np.array_equal(kept.q, parent.q)
+    assert not np.array_equal(last.q, parent.q)
+    assert kept.spec.provenance["init"]["unchanged"] is True
+    assert last.spec.provenance["init"]["unchanged"] is False
+    assert load_policy(second.init).spec == parent.spec

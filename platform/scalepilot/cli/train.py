@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scalepilot.cli.checks import is_kind
+
+if TYPE_CHECKING:
+    from scalepilot.config import ExperimentConfig
 
 HELP = "train a policy from a YAML config, evaluate it against tuned rules, write the report"
 
@@ -83,6 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
         config = configuration.load_config(arguments.config, overrides)
         if arguments.workload is not None and not kind:
             config = configuration.with_trace(config, Path(arguments.workload), arguments.peak_rps)
+        if arguments.init is not None:
+            config = _as_parent(config, arguments.init)
         # What cannot be trained on should not leave an empty run behind.
         from scalepilot.learn.callbacks import check_tracking
         from scalepilot.learn.devices import choose_device
@@ -92,10 +98,6 @@ def run(arguments: argparse.Namespace) -> int:
         check_tracking(config.tracking)
         if config.resources.address is None:
             choose_device(config.resources)
-        if arguments.init is not None:
-            from scalepilot.learn.initial_weights import load_parent
-
-            load_parent(arguments.init, config.algorithm)
         folder = RunFolder.create(config)
     evaluate, resume = not arguments.no_evaluation, arguments.resume is not None
     result = run_experiment(config, folder, resume=resume, evaluate=evaluate, init=arguments.init)
@@ -112,9 +114,26 @@ def run(arguments: argparse.Namespace) -> int:
     if result.comparison is not None:
         print_comparison(result.comparison)
         print(f"report:  {folder.report}")
+    deploy = folder.read_status().get("deploy")
+    if deploy and config.env.takes_workload:
+        print(deploy["reason"])
+        print(f"deploy:  {folder.deploy}")
     print(f"policy:  {folder.policy}")
     if stored:
         print(f"stored:  {stored}")
     if config.env.takes_workload:
-        print(f"serve:   scalepilot serve {folder.path}")
+        print(f"serve:   scalepilot serve {folder.deploy if deploy else folder.path}")
     return 0
+
+
+def _as_parent(config: ExperimentConfig, init: Path) -> ExperimentConfig:
+    """The experiment with what the policy that it starts from brings, which is said."""
+    from scalepilot.learn.initial_weights import load_parent, taken_over
+    from scalepilot.progress import Progress
+
+    parent = load_parent(init, config.algorithm).spec
+    config, changed = taken_over(config, parent)
+    if changed:
+        told = ", ".join(f"{key}: {json.dumps(value)}" for key, value in changed.items())
+        Progress("").note(f"--init: taken over from {parent.name}: {told}")
+    return config

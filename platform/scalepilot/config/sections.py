@@ -27,8 +27,9 @@ class LearningConfig(Section):
         num_envs: environments stepped together.
     """
 
-    # Keys that several learners must be able to share equally.
+    # Keys that several learners must be able to share equally, and those that give the network its shape.
     shared_by_learners: ClassVar[tuple[str, ...]] = ()
+    shapes_network: ClassVar[tuple[str, ...]] = ()
 
     total_env_steps: Count = 100_000
     num_envs: NumEnvs = 8
@@ -84,6 +85,8 @@ class NetworkConfig(LearningConfig):
         hidden: units of the hidden layers.
         cnn: convolutions over images: nature (Mnih et al. 2015) or small (2013).
     """
+
+    shapes_network: ClassVar[tuple[str, ...]] = ("hidden", "cnn")
 
     rollout_steps: Annotated[int, Between(1, 100_000)] = 64
     lr: PositiveShare = 1e-3
@@ -187,6 +190,7 @@ class DQNConfig(NetworkConfig):
     """
 
     shared_by_learners: ClassVar[tuple[str, ...]] = ("batch_size", "buffer_size")
+    shapes_network: ClassVar[tuple[str, ...]] = (*NetworkConfig.shapes_network, "dueling")
 
     rollout_steps: Annotated[int, Between(1, 100_000)] = 4
     updates_per_step: Annotated[float, Between(0, 1000, above=True)] = 0.25

@@ -172,6 +172,11 @@ class Comparison:
         found = [c for c in self.contenders if c.role == role]
         return tuple(sorted(found, key=lambda c: self.objective.sign * self.figure(c.name).mean))
 
+    @property
+    def own(self) -> Contender | None:
+        """The first policy given: of a run's evaluation its own; what it began with and what is shipped come behind."""
+        return next((c for c in self.contenders if c.role == "policy"), None)
+
     def best(self, role: Role) -> Contender | None:
         """The best one of a role; chosen on the test set itself, which for a baseline is to its favour."""
         found = self.of_role(role)

@@ -75,12 +75,13 @@ class Summary:
 _SUMMARY: TypeAdapter[Summary] = TypeAdapter(Summary)
 
 
-def write_evaluation(comparison: Comparison | SuiteComparison, folder: Path) -> None:
+def write_evaluation(comparison: Comparison | SuiteComparison, folder: Path, also: Mapping[str, Any] | None = None) -> None:
     """Write a comparison for people's scripts and for `read_evaluation`.
 
     Args:
         comparison: what to store.
         folder: made if missing; files of an earlier evaluation are replaced, each in one step.
+        also: further keys of summary.json, which `read_evaluation` leaves alone.
     """
     comparisons = comparison.comparisons if isinstance(comparison, SuiteComparison) else (comparison,)
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +93,7 @@ def write_evaluation(comparison: Comparison | SuiteComparison, folder: Path) -> 
         write_bytes(folder / PLAYBACK_FILE, _parquet(playbacks))
     else:
         (folder / PLAYBACK_FILE).unlink(missing_ok=True)
-    text = json.dumps(summary(comparison), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps({**summary(comparison), **(also or {})}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_bytes(folder / SUMMARY_FILE, text.encode())
 
 

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from scalepilot.config import ExperimentConfig
 from scalepilot.evaluate.baselines import HPA_DEFAULT
 from scalepilot.evaluate.compare import Comparison, write_evaluation
 from scalepilot.evaluate.evaluation import OptimumOptions, evaluate
-from scalepilot.evaluate.missing_fields import worse_without
 from scalepilot.evaluate.store import summary
 from scalepilot.experiments.beside import prepared, tuned_baselines
+from scalepilot.experiments.deploy import beside_trained, candidates, evaluation_of, recommendation, write_deploy
 from scalepilot.experiments.training import run_training
 from scalepilot.files.lock import locked
 from scalepilot.files.stop import StopFlag, Stopped, at_once
@@ -26,7 +26,7 @@ from scalepilot.learn.callbacks import check_tracking
 from scalepilot.learn.initial_weights import check_fits, load_parent, parent_of
 from scalepilot.learn.preflight import check_environment
 from scalepilot.learn.task import Task
-from scalepilot.policy import load_policy, read_packed
+from scalepilot.policy import Policy, find_policy_folder, load_policy, read_packed
 from scalepilot.policy.rules import Rule
 from scalepilot.report.run_plots import draw_run
 from scalepilot.report.run_report import write_run_report
@@ -65,7 +65,7 @@ def run_experiment(
         config: the experiment; of a resumed run it may be a changed one (see `resumed_with`), which is stored then.
         folder: its run folder.
         resume: continue from the newest checkpoint.
-        init: folder of a policy whose weights training starts from.
+        init: folder of a policy whose weights training starts from; of a resumed run what it began with is known.
         evaluate: evaluate the policy on the test episodes and write the report.
         alone: without baselines: what it is compared with comes later.
 
@@ -84,10 +84,7 @@ def _run(
     task = Task(config)
     check_environment(task.env_id, task.training_arguments())
     check_tracking(config.tracking)
-    parent = None if init is None else load_parent(init, config.algorithm)
-    if parent is not None and init is not None:
-        check_fits(parent.spec, policy_spec(config, folder, task))
-        folder.write_status("running", init=parent_of(parent, init))
+    parent = _parent(config, folder, task, init)
     folder.start_logging()
     folder.write_status("running")
     stop = StopFlag()
@@ -133,6 +130,21 @@ def _run(
         folder.close()
 
 
+def _parent(config: ExperimentConfig, folder: RunFolder, task: Task, init: Path | None) -> Policy | None:
+    """The policy that training starts from, or began with: the run keeps a copy, untouched.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    if init is None:
+        return load_parent(folder.init, config.algorithm) if folder.init.exists() else None
+    parent = load_parent(init, config.algorithm)
+    check_fits(parent.spec, policy_spec(config, folder, task))
+    read_packed(find_policy_folder(init)).save(folder.init)
+    folder.write_status("running", init=parent_of(parent, init))
+    return parent
+
+
 def _check_stored(folder: RunFolder, config: ExperimentConfig) -> None:
     """Read what a run is resumed from, before anything is started or written.
 
@@ -161,25 +173,34 @@ def evaluate_run(
         optima: folder of plans of the optimum made before.
     """
     policy, evaluation, scenario = load_policy(folder.policy), task.config.evaluation, task.scenario
+    choices = candidates(policy, [] if alone else beside_trained(task, folder), baselines)
     here = alone or task.is_live or _test_steps(scenario.test, folder) < _WORTH_PROCESSES
     with contextlib.nullcontext(SerialExecutor()) if here else ProcessExecutor(usable_cores()) as executor:
         comparison = evaluate(
             scenario,
-            [(policy.spec.name, policy)],
+            [(choice.name, choice.policy) for choice in choices if choice.origin != "rule"],
             baselines,
             bootstrap_samples=evaluation.bootstrap_samples,
             optimum=OptimumOptions(optima) if evaluation.optimum else None,
             references=not alone,
             executor=executor,
         )
+        found = None if alone else recommendation(task, choices, executor)
     for contender in comparison.contenders:
         for line in contender.notes:
             logger.warning("test: %s: %s", contender.name, line)
-    write_evaluation(comparison, folder.evaluation)
-    keep_summary(folder, {**summary(comparison), "worse_without": worse_without(policy, scenario)})
+    told = summary(comparison)
+    own = evaluation_of(told, choices[0], task)
+    packed = read_packed(folder.policy)
+    replace(packed, spec=packed.spec.with_evaluation(own)).save(folder.policy)
+    deploy = None if alone else write_deploy(task, folder, found, choices, told, own)
+    write_evaluation(comparison, folder.evaluation, None if deploy is None else {"deploy": deploy})
+    details: dict[str, Any] = {} if deploy is None else {"deploy": deploy}
     default = next((rule for rule in baselines if rule.spec.name == HPA_DEFAULT), None)
     if default is not None:
-        folder.write_status("evaluating", validation_J_per_hour={HPA_DEFAULT: task.measure(default).value})
+        details["validation_J_per_hour"] = {HPA_DEFAULT: task.measure(default).value}
+    if details:
+        folder.write_status("evaluating", **details)
     return comparison
 
 
@@ -187,18 +208,3 @@ def _test_steps(episodes: Episodes, folder: RunFolder) -> float:
     """About how many steps they have; where they end as they like, as many as the newest of training."""
     lengths = [float(length) for row in folder.read_metrics() if (length := row.get("episode_length_mean")) is not None]
     return len(episodes) * (episodes.num_steps or (lengths[-1] if lengths else math.inf))
-
-
-def keep_summary(folder: RunFolder, found: Mapping[str, Any]) -> None:
-    """Write into the policy's own description how it was evaluated: who serves it has nothing else of the run.
-
-    Args:
-        folder: the run.
-        found: what summary.json holds, and what the policy costs without fields.
-    """
-    packed = read_packed(folder.policy)
-    evaluation = {key: found[key] for key in ("workloads", "episodes", "policies", "roles")}
-    if found.get("worse_without"):
-        evaluation["worse_without"] = found["worse_without"]
-    evaluation["gap_closed"] = found.get("gap_closed", {}).get(packed.spec.name, {})
-    replace(packed, spec=packed.spec.with_evaluation(evaluation)).save(folder.policy)

@@ -49,7 +49,7 @@ def run_training(
         task: what it trains on.
         stop: asked after each iteration; true ends training early.
         resume: continue from the newest checkpoint.
-        parent: a policy whose weights training starts from; not where it is resumed.
+        parent: a policy whose weights training starts from, or began with.
     """
     with connected(config.resources) if ALGORITHMS[config.algorithm].needs_ray else contextlib.nullcontext():
         progress = Progress(f"training {config.algorithm}", value_label=task.value_label)
@@ -81,7 +81,7 @@ def open_loop(
         task: what it trains on.
         progress: the line a person watches.
         resume: continue from the newest checkpoint, or from the one given.
-        parent: a policy whose weights training starts from.
+        parent: a policy whose weights training starts from, or began with: a resumed run may have no checkpoint yet.
     """
     # Only who trains imports torch.
     from scalepilot.learn.loop import TrainingLoop
@@ -92,14 +92,14 @@ def open_loop(
     try:
         spec, callbacks = policy_spec(config, folder, task), make_callbacks(config, folder, task)
         loop = TrainingLoop(config, trainer, folder, task, spec, progress, callbacks, remake)
+        if parent is not None:
+            # Reading a network's weights needs the onnx package, which training has.
+            loop.start_from(weights_of(parent))
+            logger.info("starts from %s %s", parent.spec.name, parent.spec.version)
         if isinstance(resume, Path):
             loop.resume_from(resume)
         elif resume:
             loop.resume()
-        elif parent is not None:
-            # Reading a network's weights needs the onnx package, which training has.
-            trainer.start_from(weights_of(parent))
-            logger.info("starts from %s %s", parent.spec.name, parent.spec.version)
     except BaseException:
         (trainer if loop is None else loop.trainer).close()
         raise

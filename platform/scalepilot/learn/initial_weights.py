@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.config.algorithms import ALGORITHMS, names
 from scalepilot.errors import InputError
 from scalepilot.files.ownership import check_own_tree
 from scalepilot.policy import NetworkPolicy, Policy, PolicySpec, TablePolicy, load_policy
+from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.registration import same_id
 
 Arrays = dict[str, NDArray[Any]]
 _VARIANCE_FLOOR = 1e-6
@@ -36,6 +40,47 @@ def load_parent(path: Path, algorithm: str) -> Policy:
         given = f"a {policy.spec.kind} with decision rule {policy.spec.decision_rule}"
         raise InputError(f"--init {path}: {given} cannot start {algorithm}; allowed: a {kind} with {' or '.join(rules)}")
     return policy
+
+
+def seen_as(params: AutoscaleParams, other: AutoscaleParams) -> AutoscaleParams:
+    """A service, shown as `other` shows its own: the same fields, history and window, none of its constants."""
+    view = [f.name for f in fields(params) if f.name.startswith("observe_")] + ["history_steps", "window_steps"]
+    return replace(params, **{name: getattr(other, name) for name in view})
+
+
+def taken_over(config: ExperimentConfig, parent: PolicySpec) -> tuple[ExperimentConfig, dict[str, Any]]:
+    """The experiment as a policy can go on in it: its service shown as the policy sees one, its network in the policy's shape.
+
+    What a policy sees is a view of the service (fields, history, window); the service itself stays the experiment's.
+
+    Args:
+        config: the experiment.
+        parent: what it is to start from.
+
+    Returns:
+        The experiment, and dotted key → value of what has changed.
+
+    Raises:
+        ConfigError: what the policy says of itself is not allowed here.
+    """
+    given, section = config.to_mapping(), ALGORITHMS[config.algorithm].section
+    wanted: dict[tuple[str, ...], Any] = {}
+    if config.env.takes_workload and same_id(parent.env_id, config.env.description.env_id):
+        params = config.autoscale.params
+        shown = asdict(seen_as(params, AutoscaleParams.from_mapping(parent.env_params)))
+        wanted = {("env", "params", key): value for key, value in shown.items()}
+    stored = parent.provenance.get("config")
+    network = stored.get(section) if isinstance(stored, Mapping) else None
+    if isinstance(network, Mapping):
+        wanted |= {(section, key): network[key] for key in config.learning.shapes_network if key in network}
+    changed: dict[str, Any] = {}
+    for path, value in wanted.items():
+        inner = given
+        for key in path[:-1]:
+            inner = inner[key]
+        if inner[path[-1]] != value:
+            inner[path[-1]] = changed[".".join(path)] = value
+    return (config_from_mapping(given, source="--init"), changed) if changed else (config, {})
 
 
 def check_fits(parent: PolicySpec, spec: PolicySpec) -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ class TrainingLoop:
         self.last_score: float | None = None
         self.validations = 0
         self.notes = EnvNotes()
+        self._initial: Mapping[str, Any] | None = None
         self._live = LiveSteps(self)
         # Kinds of oddities that were said already.
         self._said: set[str] = set()
@@ -91,6 +92,11 @@ class TrainingLoop:
     def env_steps(self) -> int:
         """Transitions sampled so far."""
         return self.iteration * self.learning.rollout_size
+
+    def start_from(self, weights: Mapping[str, Any]) -> None:
+        """Begin with a policy's weights; validated before the first step, they are kept until late ones are better."""
+        self._initial = weights
+        self.trainer.start_from(weights)
 
     def run(self, stop: Callable[[], bool]) -> TrainingOutcome:
         """Train; checkpoint and export in the end, however it ends.
@@ -122,6 +128,8 @@ class TrainingLoop:
         """
         while not self.finished and not stop():
             try:
+                if self._initial is not None and not self.iteration and self.best is None and not self.task.is_live:
+                    self._validate()
                 self._iterate()
             except LearnerLostError as error:
                 self._rebuild(error)
@@ -222,7 +230,7 @@ class TrainingLoop:
         }
 
     def _late(self, iteration: float) -> bool:
-        return iteration > _CANDIDATES_FROM * self.learning.num_iterations
+        return not iteration or iteration > _CANDIDATES_FROM * self.learning.num_iterations
 
     def _note(self, noted: EnvNotes, where: str = "training") -> None:
         """Count what was odd; each kind is said once, in the log and to the person who watches."""
@@ -321,6 +329,8 @@ class TrainingLoop:
         checkpoint = self.checkpoints.newest()
         if checkpoint is None:
             self.folder.truncate_metrics(0)
+            if self._initial is not None:
+                self.trainer.start_from(self._initial)
             return
         try:
             self.resume_from(checkpoint)
@@ -378,6 +388,8 @@ class TrainingLoop:
         ):
             spec = widened(self.spec, self.notes)
             provenance = {**spec.provenance, "env_steps": env_steps, self.task.value_metric: value}
+            if "init" in provenance:
+                provenance["init"] = {**provenance["init"], "unchanged": not env_steps}
             if (scale := getattr(self.trainer, "reward_scale", 1.0)) != 1.0:
                 provenance["reward_scale"] = scale
             spec = replace(spec, provenance=provenance)

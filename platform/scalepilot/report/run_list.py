@@ -44,6 +44,7 @@ class RunEntry:
         rival_figure: its figure.
         advantage: (mean, low, high) of figure − rival's with its 95 % interval, NaN where unknown.
         sameness: equal for runs that differ by training seed only.
+        deploy: what the run recommends to deploy, "policy" where that is its own; empty where it does not say.
         trials: (over, all known) of a sweep; None for a run.
         problem: which file is damaged, and how; empty where none is.
     """
@@ -63,6 +64,7 @@ class RunEntry:
     rival_figure: float | None
     advantage: tuple[float, float, float]
     sameness: str
+    deploy: str = ""
     trials: tuple[int, int] | None = None
     problem: str = ""
 
@@ -153,6 +155,8 @@ def _entry(path: Path, config: _Head, sameness: str) -> RunEntry:
         if status is not None:
             training = status.training or TrainingStatus()
             entry = replace(entry, status=status.status, env_steps=training.env_steps, train_seconds=training.train_seconds)
+            if status.deploy is not None:
+                entry = replace(entry, deploy="policy" if status.deploy.origin == "trained" else status.deploy.name)
         if not os.path.lexists(path / "evaluation" / SUMMARY_FILE):
             return entry
         summary = read_summary(path / "evaluation")

@@ -243,5 +243,5 @@ def draw_run(config: ExperimentConfig, folder: RunFolder, task: Task, comparison
 
 def _test_interval(comparison: Comparison | None) -> Interval | None:
     """What the test episodes say of the kept policy."""
-    policy = None if comparison is None else comparison.best("policy")
+    policy = None if comparison is None else comparison.own
     return None if comparison is None or policy is None else comparison.figure(policy.name)

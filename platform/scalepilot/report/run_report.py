@@ -65,8 +65,9 @@ def write_run_report(folder: RunFolder, config: ExperimentConfig, path: Path | N
         **{f"sha256 of {name}": digest for name, digest in spec.get("files", {}).items()},
     }
     reproduce = [f"scalepilot train {folder.config_file}", f"scalepilot report {folder.path}"]
+    deploy = status.get("deploy", {}).get("reason", "") if config.env.takes_workload else ""
     if config.env.takes_workload:
-        reproduce.append(f"scalepilot serve {folder.path}")
+        reproduce.append(f"scalepilot serve {folder.deploy if deploy else folder.path}")
     write_report(
         ReportData(
             title=f"{config.name} · {config.algorithm} on {workload.rpartition('/')[2]}",
@@ -78,6 +79,7 @@ def write_run_report(folder: RunFolder, config: ExperimentConfig, path: Path | N
             config_yaml=config.to_yaml(),
             provenance=provenance,
             reproduce=reproduce,
+            deploy=deploy,
         ),
         path,
     )

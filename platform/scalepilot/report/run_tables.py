@@ -24,6 +24,7 @@ def runs_table(runs: Sequence[RunEntry]) -> Table:
         table.add_column(heading, overflow="fold")
     for heading in ("steps", "steps/s", "result", "best baseline"):
         table.add_column(heading, justify="right")
+    table.add_column("deploy", overflow="fold")
     for run in runs:
         mark = {True: "*", False: "!", None: " "}[run.is_better]
         table.add_row(
@@ -35,6 +36,7 @@ def runs_table(runs: Sequence[RunEntry]) -> Table:
             _rate(run),
             "-" if run.figure is None else f"{figure_text(run.figure)} {unit(run)}{mark}",
             Text("-" if run.rival_figure is None else f"{figure_text(run.rival_figure)} {run.rival}"),
+            Text(run.deploy or "-"),
         )
     return table
 
@@ -62,6 +64,7 @@ def runs_page(runs: Sequence[RunEntry], page: Path) -> str:
                 "figure": "–" if run.figure is None else f"{figure_text(run.figure)} {unit(run)}",
                 "rival": "" if run.rival_figure is None else f"{figure_text(run.rival_figure)} {run.rival}",
                 "interval": f"{figure_text(low)} to {figure_text(high)}" if math.isfinite(mean) and math.isfinite(low) else "",
+                "deploy": run.deploy,
                 "verdict": {True: "better", False: "worse", None: ""}[run.is_better],
             }
         )

@@ -147,6 +147,7 @@ class RunFolder:
         self.config_file = path / "config.yaml"
         self.checkpoints = path / "checkpoints"
         self.policy, self.policy_final = path / "policy", path / "policy-final"
+        self.init, self.deploy = path / "init", path / "deploy"
         self.plots, self.videos = path / "plots", path / "videos"
         self.baselines, self.evaluation = path / "baselines", path / "evaluation"
         self.report = path / "report.html"

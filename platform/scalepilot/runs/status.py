@@ -73,6 +73,17 @@ class TrialChange:
 
 
 @dataclass(frozen=True)
+class DeployStatus:
+    """What the run recommends to deploy."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _TYPED
+
+    name: str
+    origin: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class RunStatus:
     """Everything that is read of a run.json."""
 
@@ -87,6 +98,7 @@ class RunStatus:
     modules: dict[str, str] = field(default_factory=dict)
     error: str = ""
     resumed: list[dict[str, Any]] = field(default_factory=list)
+    deploy: DeployStatus | None = None
     validation_J_per_hour: dict[str, StrictFloat] = field(default_factory=dict)
     sweep: TrialStatus | None = None
     result: TrialResult | None = None

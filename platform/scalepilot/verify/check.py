@@ -50,7 +50,7 @@ def _run_findings(folder: RunFolder, thorough: bool) -> Iterator[Finding]:
     yield from missing_files(folder, status)
     yield from metric_findings(folder, finished=status.get("status") == FINISHED)
     policy: Policy | None = None
-    for place in (folder.policy_final, folder.policy):
+    for place in (folder.init, folder.deploy, folder.policy_final, folder.policy):
         if place.exists():
             policy, found = load_findings(place, place.name)
             yield from found

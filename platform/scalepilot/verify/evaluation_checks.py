@@ -61,7 +61,7 @@ def evaluation_findings(
             return
         stored = stored.comparisons[0]
     yield from _figure_findings(stored, best_value)
-    if policy is None or stored.best("policy") is None:
+    if policy is None or stored.own is None:
         return
     try:
         yield from _run_again(scenario_of(config), stored, policy, thorough)
@@ -88,7 +88,7 @@ def _figure_findings(stored: Comparison, best_value: float | None) -> Iterator[F
             )
     if stored.gap_reference is not None and stored.gap_reference.is_bound and stored.gap_reference_values is not None:
         yield from _bound_findings(stored, stored.gap_reference_values)
-    policy = stored.best("policy")
+    policy = stored.own
     if policy is None:
         yield error("evaluation", "holds no policy", _DISTRUST)
         return
@@ -129,7 +129,7 @@ def _bound_findings(stored: Comparison, bound: NDArray[np.float64]) -> Iterator[
 
 
 def _run_again(scenario: Scenario, stored: Comparison, policy: Policy, thorough: bool) -> Iterator[Finding]:
-    kept, test, column = stored.best("policy"), scenario.test, stored.objective.column
+    kept, test, column = stored.own, scenario.test, stored.objective.column
     assert kept is not None
     if test.num_steps is not None and len(test) != len(stored.episodes):
         what = f"{len(stored.episodes)} test episodes are stored, the workload now has {len(test)}"

@@ -179,7 +179,7 @@ def tested(folder: RunFolder) -> Judged | None:
         judged = read_evaluation(folder.evaluation)
     except ScalepilotError:
         return None
-    policy = None if isinstance(judged, SuiteComparison) else judged.best("policy")
+    policy = None if isinstance(judged, SuiteComparison) else judged.own
     if policy is None or isinstance(judged, SuiteComparison):
         return None
     return Judged(np.asarray(policy.results[judged.objective.column], np.float64), judged.episodes.blocks)

@@ -72,6 +72,7 @@ class ReportData:
         config_yaml: the whole configuration; empty if there is none.
         provenance: git sha, versions, hardware, …; mappings may be nested.
         reproduce: commands.
+        deploy: what the run recommends to deploy, and why; empty where it does not say.
     """
 
     title: str
@@ -83,6 +84,7 @@ class ReportData:
     config_yaml: str = ""
     provenance: Mapping[str, Any] = field(default_factory=dict)
     reproduce: Sequence[str] = ()
+    deploy: str = ""
 
 
 def write_report(data: ReportData, path: Path) -> None:
@@ -128,6 +130,7 @@ def render_report(data: ReportData) -> str:
         config_yaml=data.config_yaml,
         provenance=list(_flat(data.provenance)),
         reproduce=data.reproduce,
+        deploy=data.deploy,
     )
 
 

@@ -1,0 +1,101 @@
+"""What to deploy: chosen by validation alone, written as an artifact, and never worse on validation than where it began."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scalepilot.cli import main
+from scalepilot.config import ExperimentConfig, config_from_mapping
+from scalepilot.errors import InputError
+from scalepilot.evaluate.lineup import gather
+from scalepilot.evaluate.recommendation import Candidate, recommend
+from scalepilot.experiments.run import evaluate_run
+from scalepilot.learn.task import Task
+from scalepilot.policy import load_policy, save_policy
+from scalepilot.policy.rules import make_rule
+from scalepilot.report.words.recommendation import reason
+from scalepilot.runs.folder import RunFolder
+from scalepilot.simulate import SerialExecutor
+from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.autoscale.description import describe
+
+
+def config_of(folder: Path, **more: Any) -> ExperimentConfig:
+    small = {"window_steps": 120, "drawn_windows": 3, "test_seeds": [0], "tuning_evaluations": 4, "optimum": False, "videos": 0}
+    workload = {"kind": "diurnal", "days": 3, "flash_crowd_every_hours": 0}
+    return config_from_mapping({"name": "tiny", "workload": workload, "output": str(folder), "evaluation": small, **more})
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    return Task(config_of(tmp_path))
+
+
+def rules(task: Task) -> list[Candidate]:
+    given = {"tracking": {"utilisation": 0.7}, "static": {"replicas": 60}, "never": {}}
+    return [Candidate(name, "rule", make_rule(name, task.description, p)) for name, p in given.items()]
+
+
+def test_the_cheapest_on_validation_is_chosen_and_test_is_not_touched(task: Task, tiny_network: Any) -> None:
+    class Untouched:
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(f"test.{name}")
+
+    scenario = replace(task.scenario, test=Untouched())
+    found = recommend(scenario, [Candidate("tiny", "trained", tiny_network()), *rules(task)], SerialExecutor())
+    assert found.name == "tracking" == next(iter(found.validation))
+    assert found.versus == "tiny"
+    for other, difference in found.differences.items():
+        assert difference.mean == pytest.approx(found.validation["tracking"] - found.validation[other])
+    assert reason(found).startswith("Deploy: tracking. It costs ")
+    assert "less than the trained policy" in reason(found)
+    assert "NaN" not in json.dumps(found.to_mapping())
+
+
+def test_a_candidate_that_does_not_fit_is_left_out_and_named(task: Task) -> None:
+    other = describe(AutoscaleParams(history_steps=4))
+    misfit = make_rule("tracking", replace(other, env_id="scalepilot/QueueScaling-v0"))
+    found = recommend(task.scenario, [Candidate("other", "init", misfit), *rules(task)], SerialExecutor())
+    assert set(found.left_out) == {"other"}
+    with pytest.raises(InputError, match="no policy could be evaluated"):
+        recommend(task.scenario, [Candidate("other", "init", misfit)], SerialExecutor())
+
+
+def test_a_run_ends_with_an_artifact_that_works_everywhere(task: Task, tiny_network: Any, capsys: Any) -> None:
+    folder = RunFolder.create(task.config)
+    save_policy(tiny_network(), folder.policy)
+    folder.write_status("finished")
+    evaluate_run(task, folder, [c.policy for c in rules(task)])
+
+    stored = json.loads((folder.evaluation / "summary.json").read_text())["deploy"]
+    assert stored == folder.read_status()["deploy"]
+    assert (stored["name"], stored["origin"]) == ("tracking", "rule")
+    deployed = load_policy(folder.deploy).spec
+    assert deployed.name == "tracking"
+    assert deployed.provenance["deploy"]["reason"] == stored["reason"]
+    assert deployed.evaluation["policies"]["tracking"]["J"]["mean"] > 0
+    assert load_policy(folder.path).spec.name == "tiny"
+
+    assert main(["runs", str(folder.path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["deploy"] == "tracking"
+    gathered = gather([str(folder.deploy), str(folder.path)])
+    assert [row.name for row in gathered.rows] == ["tracking", "tiny"]
+    assert gathered.configs == [task.config]
+
+
+def test_what_training_began_with_is_a_candidate_for_this_service(tmp_path: Path, tiny_network: Any) -> None:
+    task = Task(config_of(tmp_path, env={"params": {"max_replicas": 12}}))
+    folder = RunFolder.create(task.config)
+    save_policy(tiny_network(3), folder.policy)
+    save_policy(tiny_network(1, name="older"), folder.init)
+    comparison = evaluate_run(task, folder, [])
+    assert [c.name for c in comparison.contenders if c.role == "policy"] == ["tiny", "older"]
+    found = folder.read_status()["deploy"]
+    assert (found["name"], found["origin"]) == ("older", "init")
+    # Made for sixty replicas, it is described as what serves this service.
+    assert load_policy(folder.deploy).spec.env_params["max_replicas"] == 12
