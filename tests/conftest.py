@@ -121,8 +121,8 @@ def tiny_model_bytes(weights: np.ndarray, bias: np.ndarray) -> bytes:
 def tiny_network() -> Callable[..., NetworkPolicy]:
     """Makes a network policy for Autoscale-v0 whose scores are one matrix product; keywords replace parts of its spec."""
 
-    def make(seed: int = 0, **changes: Any) -> NetworkPolicy:
-        params, rng = AutoscaleParams(), np.random.default_rng(seed)
+    def make(seed: int = 0, params: AutoscaleParams | None = None, **changes: Any) -> NetworkPolicy:
+        params, rng = params or AutoscaleParams(), np.random.default_rng(seed)
         fields = autoscale_fields(params)
         spec = PolicySpec(
             name="tiny",

@@ -236,8 +236,16 @@ def test_a_silent_service_has_no_late_share_and_costs_its_replicas():
 
 
 def test_a_network_made_for_another_observation_space_is_refused(small, tiny_network):
-    with pytest.raises(ArtifactError, match=r"tiny: made for another observation space .*it does not know clock_day_sin"):
-        run_episodes(tiny_network(), small, AutoscaleParams(observe_clock=True))
+    made = tiny_network()
+    made.spec = replace(made.spec, observation_fields=made.spec.observation_fields[:-1])
+    with pytest.raises(ArtifactError, match=r"tiny: made for another observation space .*it does not know replica_capacity_rps"):
+        run_episodes(made, small, PARAMS)
+
+
+def test_a_network_is_shown_what_it_was_made_to_see_whatever_the_service_shows_by_default(small, tiny_network):
+    here, _ = run_episodes(tiny_network(), small, PARAMS)
+    there, _ = run_episodes(tiny_network(), small, replace(PARAMS, observe_clock=True, observe_service=True, history_steps=3))
+    np.testing.assert_array_equal(here["J_per_hour"], there["J_per_hour"])
 
 
 def test_a_network_flies_greedily_and_repeatably(small, tiny_network):

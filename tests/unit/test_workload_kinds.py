@@ -49,9 +49,9 @@ def requests(workload):
 
 
 def test_the_library_holds_every_kind_it_promises():
-    promised = "steady sine_curve sinusoidal spike poisson random random_walk phases diurnal trace mixture"
+    promised = "steady sine_curve sinusoidal spike poisson random random_walk phases diurnal trace drawn mixture pool"
     assert list(WORKLOADS) == promised.split()
-    assert DRAWN == ["poisson", "random", "random_walk", "diurnal", "mixture"]
+    assert DRAWN == ["poisson", "random", "random_walk", "diurnal", "drawn", "mixture"]
 
 
 @pytest.mark.parametrize("kind", FIRST_REQUESTS)
@@ -78,7 +78,7 @@ def test_a_kind_says_the_same_twice_and_nobody_can_change_its_rates(kind):
     assert workload_from_mapping(asdict(workload)) == workload
 
 
-@pytest.mark.parametrize("kind", SYNTHETIC)
+@pytest.mark.parametrize("kind", [kind for kind in SYNTHETIC if kind != "pool"])
 def test_every_kind_scales_to_a_peak(kind):
     assert np.quantile(WORKLOADS[kind](peak_rps=500.0).series().rates_rps, 0.995) == pytest.approx(500)
 
@@ -87,7 +87,8 @@ def test_every_kind_scales_to_a_peak(kind):
 def test_another_seed_is_another_episode(kind):
     workload = WORKLOADS[kind]()
     first, second = (reseeded(workload, seed).series().rates_rps for seed in (5, 6))
-    assert (first != second).mean() > 0.9
+    shorter = min(len(first), len(second))
+    assert (first[:shorter] != second[:shorter]).mean() > 0.9
     np.testing.assert_array_equal(first, replace(workload, seed=5).series().rates_rps)
 
 

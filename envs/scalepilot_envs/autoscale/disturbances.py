@@ -16,6 +16,7 @@ from scalepilot_envs.streams import Streams
 
 Array = NDArray[np.float64]
 _LIVE_KINDS = ("actuation_lag", "measurement_phase", "field_dropout", "rate_dropout", "stuck")
+ALL_STREAM_KINDS = ("measurement", *_LIVE_KINDS)
 
 
 class Interval(NamedTuple):
@@ -68,7 +69,7 @@ class Disturbances:
     def stream_kinds(self) -> tuple[str, ...]:
         """What streams the draws need; a kind keeps its place, and with it its draws, when others are asked for."""
         live = self.phase, self.stuck_share, self._missing, self._repeated, self._randomisation.actuation_lag_steps
-        return ("measurement",) if all(x is None for x in live) else ("measurement", *_LIVE_KINDS)
+        return ("measurement",) if all(x is None for x in live) else ALL_STREAM_KINDS
 
     def draw(self, index: int, streams: Streams) -> None:
         """Draw those of a new episode of one service."""

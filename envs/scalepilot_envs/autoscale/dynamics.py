@@ -16,8 +16,9 @@ from scalepilot_envs.autoscale.disturbances import UNDISTURBED, Disturbances, In
 from scalepilot_envs.autoscale.latency import waiting_for
 from scalepilot_envs.autoscale.measurement import Measurements, Record
 from scalepilot_envs.autoscale.objective import StepCost, step_cost
-from scalepilot_envs.autoscale.observation import NUM_STARTING_QUARTERS, clock_columns, clock_fields
+from scalepilot_envs.autoscale.observation import NUM_STARTING_QUARTERS, clock_columns, clock_fields, service_columns
 from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
+from scalepilot_envs.autoscale.services import Services
 
 Array = NDArray[np.float64]
 _INITIAL_UTILISATION = 0.7
@@ -44,6 +45,7 @@ class AutoscaleState:
         stuck: (the same) how many of them never serve; None where every one does.
         backlog: (num_envs,) requests waiting.
         cpu, late_share, error_share, latency_p95_seconds: (num_envs,) of the newest interval, as they are.
+        services: constants in which they may differ.
         measurements: the same and the rates as monitoring shows them: late, noisy or with gaps, if asked for.
         capacity_rps: (num_envs,) requests/s of one replica.
         startup_steps: (num_envs,) integers.
@@ -56,8 +58,10 @@ class AutoscaleState:
         num_envs: int,
         longest_startup_steps: int | None = None,
         disturbances: Disturbances | None = None,
+        services: Services | None = None,
     ) -> None:
         self.params = params
+        self.services = params if services is None else services
         self.num_envs = num_envs
         longest = longest_startup_steps or params.startup_steps
         self.ready = np.zeros(num_envs)
@@ -90,6 +94,7 @@ class AutoscaleState:
         capacity_rps: Array | None = None,
         startup_steps: NDArray[np.int64] | None = None,
         first: Interval = UNDISTURBED,
+        past_rps: Array | None = None,
     ) -> None:
         """Start episodes where `mask` is true: idle pipeline, no backlog, replicas for 70 % utilisation.
 
@@ -99,8 +104,9 @@ class AutoscaleState:
             capacity_rps: (num_envs,) drawn capacities; unchanged if None.
             startup_steps: (num_envs,) drawn start-up times, at most the pipeline's length; unchanged if None.
             first: what disturbs the interval before the first step.
+            past_rps: (num_past, num_envs) rates before the first interval that were measured, the newest last.
         """
-        p = self.params
+        p = self.services
         if capacity_rps is not None:
             self.capacity_rps = np.where(mask, capacity_rps, self.capacity_rps)
         if startup_steps is not None:
@@ -114,7 +120,7 @@ class AutoscaleState:
         self.late_share = np.where(mask, 0.0, self.late_share)
         self.error_share = np.where(mask, 0.0, self.error_share)
         self.latency_p95_seconds = np.where(mask, p.service_time_seconds, self.latency_p95_seconds)
-        self.measurements.fill(mask, first_rate_rps, self._record(), first.blur)
+        self.measurements.fill(mask, first_rate_rps, self._record(), first.blur, past_rps)
         if self.delayed is not None:
             self.delayed.fill(mask, ready)
         if self.stuck is not None:
@@ -142,8 +148,8 @@ class AutoscaleState:
         Source:
             shared specification `golden/autoscale.py`, replayed by the tests to 1e-9.
         """
-        p = self.params
-        billed = np.clip(target, float(p.min_replicas), float(p.max_replicas))
+        p = self.services
+        billed = np.clip(target, p.min_replicas, p.max_replicas)
         before = self.total
         if self.delayed is not None:
             billed = self.delayed.at_once(billed, before)
@@ -177,13 +183,13 @@ class AutoscaleState:
 
     def _utilisation(self, work: Array, capacity: Array) -> Array:
         """Share of the capacity in use; without any, 1 where there is work and 0 where there is none."""
-        if self.params.min_replicas > 0:
+        if not self.params.may_be_empty:
             return np.minimum(work / capacity, 1.0)
         return np.where(capacity > 0, np.minimum(work / np.where(capacity > 0, capacity, 1.0), 1.0), work > 0)
 
     def _draining(self, backlog: Array, served_rps: Array, arrived: Array) -> Array:
         """Seconds until the backlog is served; the longest wait there is where requests come and nothing serves."""
-        if self.params.min_replicas > 0:
+        if not self.params.may_be_empty:
             return backlog / served_rps
         longest = np.where(arrived > 0, self.params.max_wait_seconds, 0.0)
         return np.where(served_rps > 0, backlog / np.where(served_rps > 0, served_rps, 1.0), longest)
@@ -244,8 +250,11 @@ class AutoscaleState:
         """
         p, n = self.params, self.num_envs
         num_fields = p.history_steps + 9 + NUM_STARTING_QUARTERS
-        clock = clock_fields(p)
-        out = np.empty((num_fields + len(clock), n))
+        clock, long_windows = clock_fields(p), self.measurements.long_windows
+        service = service_columns(self.services, n) if p.observe_service else []
+        before_long = num_fields + len(clock)
+        before_service = before_long + len(long_windows)
+        out = np.empty((before_service + len(service), n))
         at = p.history_steps
         self.measurements.write(out[: at + 7])
         out[at + 7] = self.ready
@@ -261,7 +270,10 @@ class AutoscaleState:
         if clock:
             if unix_seconds is None:
                 raise ValueError("observe_clock: the episode has no clock; give unix_seconds")
-            out[num_fields:] = clock_columns(p, unix_seconds)
+            out[num_fields:before_long] = clock_columns(p, unix_seconds)
+        out[before_long:before_service] = long_windows
+        for at, values in enumerate(service, start=before_service):
+            out[at] = values
         return out
 
 

@@ -35,12 +35,13 @@ from numpy.typing import NDArray
 
 from scalepilot_envs.autoscale.action import DEFAULT_MOVES, Move, MoveTable
 from scalepilot_envs.autoscale.description import ENV_ID as ENV_ID
-from scalepilot_envs.autoscale.disturbances import Disturbances
+from scalepilot_envs.autoscale.disturbances import ALL_STREAM_KINDS, Disturbances
 from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
 from scalepilot_envs.autoscale.levels import at_drawn_level
 from scalepilot_envs.autoscale.observation import clock_fields, observation_fields
-from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
+from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation, ServiceRanges
 from scalepilot_envs.autoscale.render import as_picture, as_text, drawn_columns
+from scalepilot_envs.autoscale.services import Services
 from scalepilot_envs.autoscale.surges import with_surges
 from scalepilot_envs.batch_env import BatchStep, BoolArray, entry_points
 from scalepilot_envs.description import params_from_mapping
@@ -48,10 +49,11 @@ from scalepilot_envs.drawing import History
 from scalepilot_envs.episode_metrics import METADATA_KEY, EpisodeMetric, of_moves
 from scalepilot_envs.scaling import ScalingBatch, ScalingEnv, ScalingVectorEnv, check_actions
 from scalepilot_envs.streams import Streams
-from scalepilot_envs.workloads import Part, RateSeries, Workload, part_of, workload_from_mapping
+from scalepilot_envs.workloads import Part, RateSeries, Workload, pool_of, workload_from_mapping
 
 # One stream an environment and kind: a draw of one never shifts another's.
 _STREAMS = ("window", "arrivals", "randomisation")
+_MORE_STREAMS = ("service", "past")
 EPISODE_STEPS = 1920
 _EPISODE_METRICS = {
     "late_share": EpisodeMetric("late_requests", per="arrived_requests"),
@@ -105,15 +107,18 @@ class AutoscaleBatch(ScalingBatch):
         self.arrivals_kind = arrivals
         self.episode_steps = episode_steps
         if not isinstance(workload, RateSeries):
-            description = workload_from_mapping({"kind": "diurnal"} if workload is None else workload)
-            workload = part_of(description, part, self.params.interval_seconds)
-        self.series = workload
-        if len(self.series.rates_rps) < episode_steps:
-            raise ValueError(
+            workload = workload_from_mapping({"kind": "diurnal"} if workload is None else workload)
+        self.pool = pool_of(workload, part, self.params.interval_seconds)
+        r = self.randomisation
+        longest_multiple = (r.services.interval_multiples or (1, 1))[1]
+        self.pool.check_length(
+            longest_multiple * (episode_steps - 1) + 1,
+            lambda steps: (
                 f"episode_steps: {episode_steps} is longer than the {part} part of the workload"
-                f" ({len(self.series.rates_rps)} steps of {self.params.interval_seconds:g} s)"
-            )
-        self.fields = observation_fields(self.params, self.randomisation.capacity_scale)
+                f" ({steps // longest_multiple} steps of {longest_multiple * self.params.interval_seconds:g} s)"
+            ),
+        )
+        self.fields = observation_fields(self.params, self._capacity_scale())
         self.single_observation_space = gym.spaces.Box(
             np.array([f.low for f in self.fields], dtype=np.float32),
             np.array([f.high for f in self.fields], dtype=np.float32),
@@ -122,17 +127,35 @@ class AutoscaleBatch(ScalingBatch):
         self.single_action_space: gym.spaces.Discrete[np.int64] = gym.spaces.Discrete(len(self.move_table))
         self._low = np.array([f.low for f in self.fields])[:, None]
         self._high = np.array([f.high for f in self.fields])[:, None]
-        longest = int(np.ceil(self.params.startup_seconds * self.randomisation.startup_scale[1] / self.params.interval_seconds))
-        self.disturbances = Disturbances(self.params, self.randomisation, num_envs, episode_steps)
-        self.state = AutoscaleState(self.params, num_envs, longest, self.disturbances)
+        r.services.check(self.params)
+        longest = int(np.ceil(self.params.startup_seconds * r.startup_scale[1] / self.params.interval_seconds))
+        self.disturbances = Disturbances(self.params, r, num_envs, episode_steps)
+        self.services = Services(self.params, num_envs) if r.services != ServiceRanges() else None
+        if self.services is not None:
+            longest = int(np.ceil(r.services.longest_startup_steps(self.params) * r.startup_scale[1]))
+        self.state = AutoscaleState(self.params, num_envs, longest, self.disturbances, self.services)
+        self._past_rps = np.zeros((r.past_steps[1], num_envs)) if r.past_steps[1] else None
         self._rates = np.zeros((episode_steps, num_envs))
         self._arrived = np.zeros((episode_steps, num_envs))
         self._start_seconds = np.zeros(num_envs)
         self._step_index = np.zeros(num_envs, dtype=np.int64)
         self._columns = np.arange(num_envs)
-        self._streams = Streams((*_STREAMS, *self.disturbances.stream_kinds))
+        self._streams = Streams(self._stream_kinds())
         self._history = History(num_envs)
         self._cost_per_hour = np.zeros(num_envs)
+        self._reward_divisor = np.ones(num_envs)
+
+    def _capacity_scale(self) -> tuple[float, float]:
+        """(low, high) over the parameters' capacity."""
+        r = self.randomisation
+        (low, high), (least, most) = r.capacity_scale, r.services.capacity_scale(self.params)
+        return low * least, high * most
+
+    def _stream_kinds(self) -> tuple[str, ...]:
+        """A kind keeps its place, and with it its draws, when others are asked for."""
+        if self.services is None and self._past_rps is None:
+            return (*_STREAMS, *self.disturbances.stream_kinds)
+        return (*_STREAMS, *ALL_STREAM_KINDS, *_MORE_STREAMS)
 
     def seed_streams(self, seeds: Sequence[int | None]) -> None:
         """One generator an environment and kind of randomness; None keeps an environment's own."""
@@ -148,15 +171,16 @@ class AutoscaleBatch(ScalingBatch):
                 training's measurements, targets and orders is left out.
         """
         mask = np.ones(self.num_envs, dtype=np.bool_) if mask is None else mask
+        past = self._past_rps
         if options and "rates_rps" in options:
             self._load(mask, options)
-            capacity, startup = None, None
+            capacity, startup, past = None, None, None
         else:
             capacity, startup = self._draw(np.flatnonzero(mask))
         self._step_index[mask] = 0
         self._history.clear(mask)
         self._cost_per_hour[mask] = 0.0
-        self.state.reset(mask, self._rates[0], capacity, startup, self.disturbances.first())
+        self.state.reset(mask, self._rates[0], capacity, startup, self.disturbances.first(), past)
         return self.observe()
 
     def _load(self, mask: BoolArray, options: dict[str, Any]) -> None:
@@ -173,35 +197,60 @@ class AutoscaleBatch(ScalingBatch):
                 scale = 1.0 if "arrived" in options else self.params.interval_seconds
                 self._arrived[:, mask] = values.T[:, mask] * scale
         self.disturbances.clear(mask)
-        begin = np.asarray(options.get("start_unix_seconds", self.series.start_unix_seconds), dtype=np.float64)
+        self._reward_divisor[mask] = 1.0
+        if self.services is not None:
+            self.services.restore(mask)
+        begin = np.asarray(options.get("start_unix_seconds", self.pool.members[0].start_unix_seconds), dtype=np.float64)
         self._start_seconds[mask] = np.broadcast_to(begin, (self.num_envs,))[mask]
 
     def _draw(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        p, series, steps = self.params, self.series, self.episode_steps
+        p, steps = self.params, self.episode_steps
         capacity, startup = self.state.capacity_rps.copy(), self.state.startup_steps.copy()
-        last_start = len(series.rates_rps) - steps
         for i in rows:
-            start = int(self._streams.of("window", i).integers(0, last_start + 1))
+            rng = self._streams.of("window", i)
+            stride = 1
+            if self.services is not None:
+                self.services.draw(i, self.randomisation.services, self._streams.of("service", i))
+                stride = int(self.services.multiple[i])
+            series = self.pool.draw(rng)
+            interval_seconds = p.interval_seconds * stride
+            start = int(rng.integers(0, len(series) - stride * (steps - 1)))
+            past = 0
+            if self._past_rps is not None:
+                low, high = self.randomisation.past_steps
+                past = min(int(self._streams.of("past", i).integers(low, high + 1)), start // stride)
+            window = series.rates_rps[start - stride * past : start + stride * (steps - 1) + 1 : stride]
             rng = self._streams.of("randomisation", i)
-            rates = at_drawn_level(series.rates_rps[start : start + steps], self.randomisation, p.interval_seconds, rng)
+            rates = at_drawn_level(window, self.randomisation, interval_seconds, rng)
             capacity_scale, startup_scale = (
                 rng.uniform(low, high) for low, high in (self.randomisation.capacity_scale, self.randomisation.startup_scale)
             )
-            rates = with_surges(rates, self.randomisation, p.interval_seconds, rng)
-            requests = rates * p.interval_seconds
+            rates = with_surges(rates, self.randomisation, interval_seconds, rng)
+            if self._past_rps is not None:
+                before, rates = rates[:past], rates[past:]
+                # As measured: what came, not the mean.
+                came = self._streams.of("past", i).poisson(before * interval_seconds) / interval_seconds
+                self._past_rps[:, i] = rates[0]
+                self._past_rps[len(self._past_rps) - past :, i] = came
+                self._past_rps[: len(self._past_rps) - past, i] = came[0] if past else rates[0]
+            requests = rates * interval_seconds
             self._rates[:, i] = rates
             self._arrived[:, i] = (
                 self._streams.of("arrivals", i).poisson(requests) if self.arrivals_kind == "poisson" else requests
             )
             self.disturbances.draw(i, self._streams)
             self._start_seconds[i] = series.start_unix_seconds + start * p.interval_seconds
-            capacity[i] = p.replica_capacity_rps * capacity_scale
-            startup[i] = int(np.ceil(p.startup_seconds * startup_scale / p.interval_seconds))
+            s = p if self.services is None else self.services.one(i)
+            capacity[i] = s.replica_capacity_rps * capacity_scale
+            if self.randomisation.relative_reward:
+                self._reward_divisor[i] = stride * _usual_reserve(rates, s, startup_scale)
+            startup[i] = int(np.ceil(s.startup_seconds * startup_scale / interval_seconds))
         return capacity, startup
 
     def observe(self) -> NDArray[np.float32]:
         """(num_envs, num_fields) float32, clipped to the fields' bounds."""
-        clock = self._start_seconds + self._step_index * self.params.interval_seconds if clock_fields(self.params) else None
+        interval = self.state.services.interval_seconds
+        clock = self._start_seconds + self._step_index * interval if clock_fields(self.params) else None
         columns = self.state.observe(clock)
         np.clip(columns, self._low, self._high, out=columns)
         return np.ascontiguousarray(columns.T, dtype=np.float32)
@@ -245,9 +294,10 @@ class AutoscaleBatch(ScalingBatch):
             "billed_replicas": outcome.billed_replicas,
             "change_replicas": outcome.change,
         }
-        return BatchStep(
-            self.observe(), -total * self.params.reward_per_currency, np.zeros(self.num_envs, dtype=np.bool_), truncated, info
-        )
+        reward = -total * self.params.reward_per_currency
+        if self.randomisation.relative_reward:
+            reward /= self._reward_divisor
+        return BatchStep(self.observe(), reward, np.zeros(self.num_envs, dtype=np.bool_), truncated, info)
 
     def advance(self, desired_replicas: NDArray[np.float64]) -> StepOutcome:
         """The transition alone, without building an observation; targets are whole numbers."""
@@ -266,6 +316,13 @@ class AutoscaleBatch(ScalingBatch):
             return as_text(self.state, index, step)
         past = self._history.of(index, *drawn_columns(self.state))
         return as_picture(past, step, self.params.interval_seconds, float(self._cost_per_hour[index]))
+
+
+def _usual_reserve(rates_rps: NDArray[np.float64], service: AutoscaleParams, startup_scale: float) -> float:
+    """1 + the replicas that carry the root mean square of the rate's change from an order until it serves."""
+    steps = min(len(rates_rps) - 1, 1 + int(np.ceil(service.startup_seconds * startup_scale / service.interval_seconds)))
+    change = rates_rps[steps:] - rates_rps[:-steps] if steps else np.zeros(1)
+    return 1.0 + float(np.sqrt(np.mean(change**2))) / service.replica_capacity_rps
 
 
 class AutoscaleVectorEnv(ScalingVectorEnv[AutoscaleBatch]):

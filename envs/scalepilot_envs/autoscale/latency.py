@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from scalepilot_envs.autoscale import erlang
 from scalepilot_envs.autoscale.params import AutoscaleParams, LoadBalancing, WaitingProbability
+from scalepilot_envs.autoscale.services import Services
 
 Array = NDArray[np.float64]
 
@@ -33,7 +34,7 @@ def longest_wait_p95_seconds(slowest_served_rps: float) -> float:
     return -_LOG_TAIL / (_MIN_DRAIN_SHARE * slowest_served_rps)
 
 
-def fluid_late_share(slope_rps: Array, room_requests: Array, interval_seconds: float) -> Array:
+def fluid_late_share(slope_rps: Array, room_requests: Array, interval_seconds: float | Array) -> Array:
     """Share of the interval's arrivals that find more than the allowed wait in front of them.
 
     The backlog moves by `slope_rps` for the whole interval; a request is late while the backlog exceeds the room.
@@ -56,8 +57,8 @@ def waiting(
     ready_replicas: Array,
     backlog_requests: Array,
     *,
-    wait_slo_seconds: float,
-    interval_seconds: float,
+    wait_slo_seconds: float | Array,
+    interval_seconds: float | Array,
     load_balancing: LoadBalancing = "central",
     waiting_probability: WaitingProbability = "sakasegawa",
 ) -> Waiting:
@@ -102,13 +103,13 @@ def waiting(
 
 
 def waiting_for(
-    params: AutoscaleParams, arrival_rps: Array, served_rps: Array, ready_replicas: Array, backlog_requests: Array
+    params: AutoscaleParams | Services, arrival_rps: Array, served_rps: Array, ready_replicas: Array, backlog_requests: Array
 ) -> Waiting:
     """`waiting` with all that `params` say: what the environment and every planner that predicts it call.
 
     Where nothing serves, whatever arrives is late, and nobody is seen waiting.
     """
-    none_serves = served_rps <= 0.0 if params.min_replicas == 0 else None
+    none_serves = served_rps <= 0.0 if params.may_be_empty else None
     found = waiting(
         arrival_rps,
         served_rps if none_serves is None else np.where(none_serves, 1.0, served_rps),

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scalepilot_envs.autoscale.long_windows import LongWindows
 from scalepilot_envs.autoscale.params import AutoscaleParams
 
 Array = NDArray[np.float64]
@@ -63,26 +64,36 @@ class Measurements:
         # pairwise and several row by row, and a batch of one must round like any other.
         self._rates = np.zeros((params.window_steps + lag, max(num_envs, 2)))
         self._newest = 0
+        self._long = LongWindows(params.long_window_steps, num_envs) if params.long_window_steps else None
         # Records are never written to again: they hold the arrays of their step.
         empty = Record(*(np.zeros(num_envs) for _ in Record._fields))
         self._records: deque[Record] = deque([empty] * (lag + 1), maxlen=lag + 1)
         # The newest interval as it was, of which the next window may show a part.
         self._before = np.zeros(num_envs), empty
 
-    def fill(self, mask: NDArray[np.bool_], rate_rps: Array, record: Record, blur: Blur | None = None) -> None:
-        """Forget what was before, where `mask` is true: everything is as at the first interval.
+    def fill(
+        self, mask: NDArray[np.bool_], rate_rps: Array, record: Record, blur: Blur | None = None, past_rps: Array | None = None
+    ) -> None:
+        """Forget what was before, where `mask` is true: everything is as at the first interval, but for rates that are known.
 
         Args:
             mask: (num_envs,).
             rate_rps: (num_envs,).
             record: of the first interval.
             blur: of the same.
+            past_rps: (num_past, num_envs) rates before it, the newest last.
         """
         if self._phase is not None:
             rate_before, record_before = self._before
             self._before = np.where(mask, rate_rps, rate_before), _where(mask, record, record_before)
         rate_rps, record = self._blurred(rate_rps, record, blur)
         self._rates[:, : self._num_envs][:, mask] = rate_rps[mask]
+        if past_rps is not None:
+            for back, rates in enumerate(past_rps[: -len(self._rates) : -1], start=1):
+                self._rates[self._newest - back, : self._num_envs][mask] = rates[mask]
+        if self._long is not None:
+            known = rate_rps[None] if past_rps is None else np.concatenate([past_rps, rate_rps[None]])
+            self._long.fill(mask, known[: len(known) - min(self._params.metric_lag_steps, len(known) - 1), mask])
         for i, old in enumerate(self._records):
             self._records[i] = _where(mask, record, old)
 
@@ -95,6 +106,8 @@ class Measurements:
         self._newest = (self._newest + 1) % len(self._rates)
         self._rates[self._newest, : self._num_envs] = rate_rps
         self._records.append(record)
+        if self._long is not None:
+            self._long.add(self._rates[self._newest - self._params.metric_lag_steps, : self._num_envs])
 
     def _blurred(self, rate_rps: Array, record: Record, blur: Blur | None) -> tuple[Array, Record]:
         if blur is None:
@@ -116,6 +129,11 @@ class Measurements:
     def newest_rate_rps(self) -> Array:
         """(num_envs,) measured rate of the newest interval, whether it is seen yet or not."""
         return self._rates[self._newest, : self._num_envs]
+
+    @property
+    def long_windows(self) -> Array:
+        """(fields, num_envs) of the long windows; none without."""
+        return np.empty((0, self._num_envs)) if self._long is None else self._long.values
 
     def write(self, out: Array) -> None:
         """Write the measured fields: rates, their mean and deviation, and the record.

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot_envs.autoscale.params import AutoscaleParams
+from scalepilot_envs.autoscale.services import Services
 
 Array = NDArray[np.float64]
 
@@ -25,7 +26,7 @@ class StepCost(NamedTuple):
         return self.replica_cost + self.late_cost + self.move_cost
 
 
-def step_cost(params: AutoscaleParams, billed_replicas: Array, late_requests: Array, change: Array) -> StepCost:
+def step_cost(params: AutoscaleParams | Services, billed_replicas: Array, late_requests: Array, change: Array) -> StepCost:
     """Price one interval.
 
     Args:

@@ -6,13 +6,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot_envs.autoscale.latency import longest_wait_p95_seconds
-from scalepilot_envs.autoscale.params import AutoscaleParams
+from scalepilot_envs.autoscale.long_windows import CHANGE_STEPS
+from scalepilot_envs.autoscale.params import MAX_REPLICAS, AutoscaleParams
+from scalepilot_envs.autoscale.services import Services
 from scalepilot_envs.description import ObservationField
 
 NUM_STARTING_QUARTERS = 4
 MAX_RATE_RPS = 1e6
 CLOCK_FIELDS = ("clock_day_sin", "clock_day_cos", "clock_week_sin", "clock_week_cos")
 HOUR_FIELDS = ("clock_hour_sin", "clock_hour_cos")
+SERVICE_FIELDS = (
+    "startup_seconds",
+    "wait_slo_seconds",
+    "interval_seconds",
+    "late_request_replica_hours",
+    "min_replicas",
+    "max_replicas",
+)
+MAX_LATE_REQUEST_REPLICA_HOURS = 1000.0
+_MAX_SECONDS = 86_400.0
 _HOUR_SECONDS, _DAY_SECONDS, _WEEK_SECONDS = 3600.0, 86_400.0, 604_800.0
 # 1970-01-01 was a Thursday: weeks are counted from the Monday before it.
 _MONDAY_OFFSET_SECONDS = 3 * _DAY_SECONDS
@@ -37,7 +49,8 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
         capacity_scale: (low, high) factor on the capacity of a replica that may be shown (randomised training).
 
     Returns:
-        history_steps + 13 fields, 4 more with a clock, 2 more with the time within the hour.
+        history_steps + 13 fields, 4 more with a clock, 2 more with the time within the hour, 8 more with long windows, 6 more
+        with the service's constants.
     """
     p = params
     slowest_rps, fastest_rps = (p.replica_capacity_rps * scale for scale in capacity_scale)
@@ -146,7 +159,59 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
         ObservationField(name, "1", -1.0, 1.0, f"{name[-3:]} of the time of {name[6:-4]} (UTC, weeks begin on Monday)")
         for name in clock_fields(p)
     ]
+    fields += _long_window_fields(p, rate, step)
+    if p.observe_service:
+        fields += _service_fields(p)
     return tuple(fields)
+
+
+def _long_window_fields(p: AutoscaleParams, rate: str, step: str) -> list[ObservationField]:
+    if not p.long_window_steps:
+        return []
+    change = f"({rate} - {rate.removesuffix('))')} offset {_duration(CHANGE_STEPS * p.interval_seconds)})))"
+    fields = []
+    for steps in (p.long_window_steps // 4, p.long_window_steps):
+        span = _duration(p.interval_seconds * steps)
+        for statistic, told, promql in (
+            ("mean", "mean arrival rate", f"avg_over_time({rate}[{span}:{step}])"),
+            ("max", "highest arrival rate", f"max_over_time({rate}[{span}:{step}])"),
+            (
+                "change",
+                f"root mean square of the rate's change within {CHANGE_STEPS} intervals, over",
+                f"sqrt(avg_over_time(({change}^2)[{span}:{step}]))",
+            ),
+            (
+                "rise",
+                f"steepest rise of the rate within {CHANGE_STEPS} intervals, over",
+                f"clamp_min(max_over_time({change}[{span}:{step}]), 0)",
+            ),
+        ):
+            over = " " if told.endswith("over") else " of "
+            name = f"request_rate_{statistic}_rps_{steps}"
+            told = f"{told}{over}the last {steps} intervals"
+            fields.append(ObservationField(name, "requests/s", 0.0, MAX_RATE_RPS, told, promql))
+    return fields
+
+
+def _service_fields(p: AutoscaleParams) -> list[ObservationField]:
+    """Constants of the service: no query, whoever runs it knows them."""
+    told = (
+        ("s", _MAX_SECONDS, "time from ordering a replica until it serves"),
+        ("s", _MAX_SECONDS, "a request that waits longer is late"),
+        ("s", _MAX_SECONDS, "time between two decisions"),
+        ("replica-hours", MAX_LATE_REQUEST_REPLICA_HOURS, "price of a late request: higher is safer, lower is cheaper"),
+        ("replicas", float(MAX_REPLICAS), "fewest replicas that may be asked for"),
+        ("replicas", float(MAX_REPLICAS), "most replicas that may be asked for"),
+    )
+    return [ObservationField(name, unit, 0.0, high, text) for name, (unit, high, text) in zip(SERVICE_FIELDS, told, strict=True)]
+
+
+def service_columns(services: AutoscaleParams | Services, num_envs: int) -> list[NDArray[np.float64]]:
+    """The fields of `SERVICE_FIELDS`, each (num_envs,)."""
+    s, hour = services, max(services.price_per_replica_hour, 1e-9)
+    price = np.minimum(np.asarray(s.price_per_late_request) / hour, MAX_LATE_REQUEST_REPLICA_HOURS)
+    values = (s.startup_seconds, s.wait_slo_seconds, s.interval_seconds, price, s.min_replicas, s.max_replicas)
+    return [np.broadcast_to(np.asarray(value, dtype=np.float64), (num_envs,)) for value in values]
 
 
 def _starting(startup_seconds: float, quarter: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from scalepilot_envs.checks import Between, check_declared
@@ -13,6 +13,9 @@ from scalepilot_envs.description import params_from_mapping
 # An artifact or a config may come from anywhere: what is allocated by them has a bound.
 MAX_REPLICAS, MAX_STEPS = 1_000_000, 10_000
 _FORBID_UNKNOWN_KEYS = {"extra": "forbid"}
+_LONG_WINDOW_BLOCKS = 16
+# What a policy is shown, and nothing of the service: it may differ between policies that run the same one.
+VIEW_PARAMS = ("history_steps", "window_steps", "observe_clock", "observe_hour", "observe_service", "long_window_steps")
 
 # Of what is drawn for an episode: a longer pipeline, or more crowds, would be allocated.
 Factor = Annotated[float, Between(0, 1e6, above=True)]
@@ -22,10 +25,18 @@ SurgeMinutes = Annotated[float, Between(0, 10_080, above=True)]
 Minutes = Annotated[float, Between(0, 10_080)]
 Share = Annotated[float, Between(0, 1)]
 Lag = Annotated[int, Between(0, MAX_STEPS)]
+Replicas = Annotated[int, Between(1, MAX_REPLICAS)]
+Startup = Annotated[float, Between(0, 86_400, above=True)]
+Multiple = Annotated[int, Between(1, 1000)]
 
 LoadBalancing = Literal["central", "random"]
 WaitingProbability = Literal["sakasegawa", "erlang_c"]
 
+# What the fields of `observe_service`, and the capacity, tell.
+SERVICE_PARAMS = (
+    *("interval_seconds", "replica_capacity_rps", "startup_seconds", "wait_slo_seconds"),
+    *("price_per_replica_hour", "price_per_late_request", "min_replicas", "max_replicas"),
+)
 
 Positive = Annotated[float, Between(0, above=True)]
 NotNegative = Annotated[float, Between(0)]
@@ -51,6 +62,10 @@ class AutoscaleParams:
         window_steps: steps behind the shown mean and standard deviation of the rate.
         observe_clock: append sin and cos of the time of day and of the week.
         observe_hour: append sin and cos of the time within the hour: what is scheduled by the minute can be seen coming.
+        observe_service: append what differs between services, so that one policy can serve all of them: start-up time, SLO,
+            interval, price of a late request in replica-hours, and bounds.
+        long_window_steps: steps of a long window and of a quarter of it over which mean, highest rate, usual change and steepest
+            rise are appended: whether traffic is calm or restless; a multiple of 16, 0 for none.
         reward_per_currency: reward = −J of the step × this constant; with 24, ten replicas for 15 s at 1.0 an hour are −1.
         load_balancing: "central": one queue, a free replica takes its head; "random": each request goes to a ready replica
             drawn uniformly and queues there.
@@ -76,6 +91,8 @@ class AutoscaleParams:
     window_steps: Annotated[int, Between(1, MAX_STEPS)] = 40
     observe_clock: bool = False
     observe_hour: bool = False
+    observe_service: bool = False
+    long_window_steps: Annotated[int, Between(0, MAX_STEPS)] = 0
     reward_per_currency: Positive = 24.0
     load_balancing: LoadBalancing = "central"
     waiting_probability: WaitingProbability = "sakasegawa"
@@ -98,10 +115,19 @@ class AutoscaleParams:
                 f"startup_seconds: {self.startup_seconds!r} is not allowed; allowed: up to {MAX_STEPS} intervals of"
                 f" {self.interval_seconds:g} s"
             )
+        if self.long_window_steps % _LONG_WINDOW_BLOCKS:
+            raise ValueError(
+                f"long_window_steps: {self.long_window_steps} is not allowed; allowed: multiples of {_LONG_WINDOW_BLOCKS}"
+            )
         if self.history_steps > self.window_steps:
             raise ValueError(
                 f"history_steps: {self.history_steps} is not allowed; allowed: 1 to window_steps ({self.window_steps})"
             )
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether a target of 0 is allowed, so that nothing may serve."""
+        return self.min_replicas == 0
 
     @property
     def startup_steps(self) -> int:
@@ -118,6 +144,16 @@ class AutoscaleParams:
         """Decision steps in an hour."""
         return 3600.0 / self.interval_seconds
 
+    def seen_as(self, other: AutoscaleParams | Mapping[str, Any]) -> AutoscaleParams:
+        """The same service, shown as `other` says: what a policy made with other options needs to see.
+
+        Args:
+            other: parameters, or their mapping as stored in an artifact; what it does not say is as by default.
+        """
+        given = asdict(other) if isinstance(other, AutoscaleParams) else other
+        shown: dict[str, Any] = {f.name: given.get(f.name, f.default) for f in fields(AutoscaleParams) if f.name in VIEW_PARAMS}
+        return replace(self, **shown)
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> AutoscaleParams:
         """Build from a plain mapping, as stored in an artifact.
@@ -127,6 +163,63 @@ class AutoscaleParams:
         """
         params: AutoscaleParams = params_from_mapping(cls, values)
         return params
+
+
+@dataclass(frozen=True)
+class ServiceRanges:
+    """Other services, one drawn for each training episode, log-uniformly; None keeps what the parameters say.
+
+    Attributes:
+        replica_capacity_rps: (low, high) requests/s one replica serves.
+        startup_seconds: (low, high) from an order until it serves.
+        wait_slo_seconds: (low, high) a request that waits longer is late.
+        price_per_late_request: (low, high) currency.
+        interval_multiples: (low, high) whole numbers: the decision interval is so many of the parameters' intervals.
+        min_replicas: (low, high) fewest replicas; the parameters' bound is the least allowed here.
+        max_replicas: (low, high) most replicas; the parameters' bound is the most allowed here.
+    """
+
+    replica_capacity_rps: tuple[Positive, Positive] | None = None
+    startup_seconds: tuple[Startup, Startup] | None = None
+    wait_slo_seconds: tuple[Positive, Positive] | None = None
+    price_per_late_request: tuple[Positive, Positive] | None = None
+    interval_multiples: tuple[Multiple, Multiple] | None = None
+    min_replicas: tuple[Replicas, Replicas] | None = None
+    max_replicas: tuple[Replicas, Replicas] | None = None
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
+
+    def __post_init__(self) -> None:
+        check_declared(self)
+
+    def check(self, params: AutoscaleParams) -> None:
+        """Refuse bounds that the environment's own do not hold.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        most = self.max_replicas or (params.max_replicas,) * 2
+        if most[1] > params.max_replicas:
+            raise ValueError(
+                f"services.max_replicas: {list(most)} is not allowed; allowed: up to params.max_replicas ({params.max_replicas})"
+            )
+        least = self.min_replicas
+        if least is not None and not params.min_replicas <= least[0] <= least[1] <= most[0]:
+            raise ValueError(
+                f"services.min_replicas: {list(least)} is not allowed; allowed: from params.min_replicas ({params.min_replicas})"
+                f" to the least max_replicas ({most[0]})"
+            )
+
+    def longest_startup_steps(self, params: AutoscaleParams) -> int:
+        """Decision steps from an order until it serves, at most."""
+        longest = params.startup_seconds if self.startup_seconds is None else self.startup_seconds[1]
+        multiple = 1 if self.interval_multiples is None else self.interval_multiples[0]
+        return math.ceil(longest / (params.interval_seconds * multiple))
+
+    def capacity_scale(self, params: AutoscaleParams) -> tuple[float, float]:
+        """(low, high) drawn capacity of a replica over the parameters'."""
+        low, high = self.replica_capacity_rps or (params.replica_capacity_rps,) * 2
+        return low / params.replica_capacity_rps, high / params.replica_capacity_rps
 
 
 @dataclass(frozen=True)
@@ -157,6 +250,12 @@ class Randomisation:
         rate_dropout: (low, high) probability, uniform, that the newest rate is missing in a step; the one before is shown again.
         stuck_share: (low, high) probability, uniform, that a replica ordered never serves: it is billed and shown as starting
             until a scale-down removes it, before any other.
+        services: constants of other services, drawn in place of the parameters'.
+        past_steps: (low, high) whole steps, uniform, of the workload before the episode that its windows show already; where the
+            workload has fewer, those.
+        relative_reward: divide the rewards of each episode by a constant of its own: 1 + the replicas that carry the rate's usual
+            change within a start-up time. In one batch a calm service then counts as much as a restless one, whose mistakes cost
+            more; which policy is best for a service does not change. `train_J_per_hour` then is no money.
     """
 
     workload_scale: tuple[Factor, Factor] = (1.0, 1.0)
@@ -174,8 +273,12 @@ class Randomisation:
     field_dropout: tuple[Share, Share] = (0.0, 0.0)
     rate_dropout: tuple[Share, Share] = (0.0, 0.0)
     stuck_share: tuple[Share, Share] = (0.0, 0.0)
+    services: ServiceRanges = field(default_factory=ServiceRanges)
+    past_steps: tuple[Lag, Lag] = (0, 0)
+    relative_reward: bool = False
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
 
     def __post_init__(self) -> None:
         check_declared(self)
+        object.__setattr__(self, "services", params_from_mapping(ServiceRanges, self.services))

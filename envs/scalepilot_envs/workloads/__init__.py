@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
 from scalepilot_envs.workloads.diurnal import DiurnalWorkload, LoadEvent
+from scalepilot_envs.workloads.drawn import DrawnWorkload
 from scalepilot_envs.workloads.draws import PoissonWorkload, RandomWalkWorkload, RandomWorkload
 from scalepilot_envs.workloads.mixture import Component, MixtureWorkload, SimpleWorkload, kinds_of, reseeded, workload_of
 from scalepilot_envs.workloads.patterns import Cycle, SineCurveWorkload, SinusoidalWorkload, SpikeWorkload, SteadyWorkload
 from scalepilot_envs.workloads.phases import Phase, PhasesWorkload
+from scalepilot_envs.workloads.pool import Member, PoolWorkload, RatePool
 from scalepilot_envs.workloads.series import PARTS, Part, RateSeries
 from scalepilot_envs.workloads.trace import TraceWorkload
 from scalepilot_envs.workloads.traces import (
@@ -30,15 +32,19 @@ __all__ = [
     "Component",
     "Cycle",
     "DiurnalWorkload",
+    "DrawnWorkload",
     "Imported",
     "LoadEvent",
+    "Member",
     "MixtureWorkload",
     "Part",
     "Phase",
     "PhasesWorkload",
     "PoissonWorkload",
+    "PoolWorkload",
     "RandomWalkWorkload",
     "RandomWorkload",
+    "RatePool",
     "RateSeries",
     "Said",
     "SineCurveWorkload",
@@ -50,6 +56,7 @@ __all__ = [
     "Workload",
     "import_trace",
     "part_of",
+    "pool_of",
     "read_csv",
     "read_trace",
     "reseeded",
@@ -73,7 +80,7 @@ class Workload(Protocol):
         ...
 
 
-AnyWorkload = SimpleWorkload | MixtureWorkload
+AnyWorkload = SimpleWorkload | MixtureWorkload | PoolWorkload
 WORKLOADS: dict[str, type[AnyWorkload]] = kinds_of(AnyWorkload)
 
 
@@ -87,6 +94,24 @@ def workload_from_mapping(description: Workload | Mapping[str, Any]) -> Workload
         return description
     workload: Workload = workload_of(description, WORKLOADS)
     return workload
+
+
+def pool_of(workload: Workload | RateSeries, part: Part, interval_seconds: float) -> RatePool:
+    """The part of every member of a pool; of any other workload, of itself alone.
+
+    Args:
+        workload: a description, or a series that is taken as it is.
+        part: of the time.
+        interval_seconds: the environment's grid.
+
+    Raises:
+        ValueError: a member that cannot be read, by its place.
+    """
+    if isinstance(workload, RateSeries):
+        return RatePool.of(workload)
+    if isinstance(workload, PoolWorkload):
+        return workload.pool(interval_seconds).part(part)
+    return RatePool.of(part_of(workload, part, interval_seconds))
 
 
 def part_of(workload: Workload, part: Part, interval_seconds: float) -> RateSeries:

@@ -11,6 +11,7 @@ import numpy as np
 from scalepilot_envs.checks import did_you_mean
 from scalepilot_envs.workloads.checks import Peak, Seed, build, check_declared, parts_of
 from scalepilot_envs.workloads.diurnal import DiurnalWorkload
+from scalepilot_envs.workloads.drawn import DrawnWorkload
 from scalepilot_envs.workloads.draws import PoissonWorkload, RandomWalkWorkload, RandomWorkload
 from scalepilot_envs.workloads.patterns import SineCurveWorkload, SinusoidalWorkload, SpikeWorkload, SteadyWorkload, Weight
 from scalepilot_envs.workloads.phases import PhasesWorkload
@@ -28,6 +29,7 @@ SimpleWorkload = (
     | PhasesWorkload
     | DiurnalWorkload
     | TraceWorkload
+    | DrawnWorkload
 )
 
 

@@ -17,6 +17,7 @@ from scalepilot.policy import Policy, find_policy_folder, load_policy
 from scalepilot.policy.rules import RULES, LookAhead
 from scalepilot.runs.folder import find_modules
 from scalepilot.simulate import Scenario
+from scalepilot_envs.autoscale.params import SERVICE_PARAMS, VIEW_PARAMS
 from scalepilot_envs.description import params_from_mapping
 from scalepilot_envs.registration import find_env, same_id
 
@@ -124,7 +125,9 @@ def other_parameters(policies: Sequence[tuple[str, Policy]], scenarios: Sequence
             if not is_dataclass(params) or isinstance(params, type):
                 continue
             here, own = asdict(params), asdict(params_from_mapping(type(params), policy.spec.env_params))
-            differ = [key for key in own if own[key] != here[key] and key not in _OF_TRAINING_ALONE]
+            # What is shown to it, a policy is made for.
+            told_of_it = SERVICE_PARAMS if own.get("observe_service") else ()
+            differ = [k for k in own if own[k] != here[k] and k not in (*_OF_TRAINING_ALONE, *VIEW_PARAMS, *told_of_it)]
             if differ:
                 told = "; ".join(f"{key} {_value(own[key])}, here {_value(here[key])}" for key in differ)
                 told_of.setdefault(told, []).append(scenario.name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ MAX_NORMALISED = 8.0
 _MIN_CAPACITY_RPS = 1e-6
 # Doublings of the hour's angle: what is scheduled begins and ends within minutes, which one wave an hour cannot tell apart.
 _HOUR_DOUBLINGS = 3
+_LONG_WINDOW = re.compile(r"request_rate_(mean|max|change|rise)_rps_\d+")
+# Those of the parameters as they come: where a service's constants are 1, or 0 on a logarithmic scale.
+_SERVICE_FEATURES, _USUAL_STAKE, _USUAL_ROOM = 5, 72.0, 4.0
 
 
 class ScaleFreeEncoder(nn.Module):
@@ -46,6 +50,10 @@ class ScaleFreeEncoder(nn.Module):
         self.knows_hour = "clock_hour_sin" in self.at
         self.num_features = 2 * len(self.rates) + len(self.starting) + len(self.clock) + 13
         self.num_features += 2 * _HOUR_DOUBLINGS if self.knows_hour else 0
+        # Long windows: relative to the capacity as all rates are.
+        self.long = [i for i, n in enumerate(names) if _LONG_WINDOW.fullmatch(n)]
+        self.knows_service = "startup_seconds" in self.at
+        self.num_features += len(self.long) + (_SERVICE_FEATURES if self.knows_service else 0)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """(n, num_fields) float32 physical values → (n, num_features)."""
@@ -59,14 +67,15 @@ class ScaleFreeEncoder(nn.Module):
         total = (ready + starting.sum(dim=1, keepdim=True)).clamp_min(1.0)
         capacity = (total * column("replica_capacity_rps")).clamp_min(_MIN_CAPACITY_RPS)
         ready_capacity = (ready * column("replica_capacity_rps")).clamp_min(_MIN_CAPACITY_RPS)
-        requests = column("request_rate_mean_rps") * self.interval_seconds
+        interval = column("interval_seconds") if self.knows_service else self.interval_seconds
+        requests = column("request_rate_mean_rps") * interval
         relative = [
             rates / capacity,
             rates[:, :1] / ready_capacity,
             rates.amax(dim=1, keepdim=True) / capacity,
             column("request_rate_mean_rps") / capacity,
             column("request_rate_std_rps") / capacity,
-            column("backlog_requests") / (capacity * self.interval_seconds),
+            column("backlog_requests") / (capacity * interval),
         ]
         # Beside levels that vary by hours, what changed within the last intervals would drown in normalisation.
         newest = rates[:, :1]
@@ -86,7 +95,7 @@ class ScaleFreeEncoder(nn.Module):
             column("error_share"),
             torch.log1p(column("latency_p95_seconds").clamp_min(0.0)),
             torch.log(total) / 4.0,
-            (self.max_replicas / total - 1.0).clamp(0.0, _MAX_RATIO),
+            ((column("max_replicas") if self.knows_service else self.max_replicas) / total - 1.0).clamp(0.0, _MAX_RATIO),
             1.0 / torch.sqrt(requests.clamp_min(1.0)),
         ]
         if self.clock:
@@ -96,7 +105,26 @@ class ScaleFreeEncoder(nn.Module):
             for _ in range(_HOUR_DOUBLINGS):
                 sine, cosine = 2.0 * sine * cosine, cosine.square() - sine.square()
                 features += [sine, cosine]
+        if self.long:
+            features.append((observation[:, self.long[0] : self.long[-1] + 1] / capacity).clamp(0.0, _MAX_RATIO))
+        if self.knows_service:
+            features += self._service_features(column, total)
         return torch.cat(features, dim=1)
+
+    def _service_features(self, column: Callable[[str], torch.Tensor], total: torch.Tensor) -> list[torch.Tensor]:
+        """What differs between services, without their size: logarithms of ratios, of the order of 1."""
+        capacity = column("replica_capacity_rps").clamp_min(_MIN_CAPACITY_RPS)
+        interval = column("interval_seconds").clamp_min(1e-3)
+        # A replica's requests of an hour, all late, in hours of a replica.
+        stake = column("late_request_replica_hours") * capacity * 3600.0
+        return [
+            torch.log(column("startup_seconds").clamp_min(1e-3) / interval),
+            torch.log(interval / 15.0),
+            torch.log(stake.clamp_min(1e-3) / _USUAL_STAKE),
+            # Requests that a replica serves while the next may wait.
+            torch.log((column("wait_slo_seconds") * capacity).clamp_min(1e-3) / _USUAL_ROOM),
+            (column("min_replicas") / total).clamp(0.0, 1.0),
+        ]
 
 
 class FlatEncoder(nn.Module):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import ArtifactError
-from scalepilot.policy.fields import FieldView
+from scalepilot.policy.fields import BOUNDS, FieldView
 from scalepilot.policy.protocol import Decision
 from scalepilot.policy.spec import ActionEntry, PolicySpec, env_of
 from scalepilot_envs.autoscale import Move, MoveTable
@@ -38,7 +38,10 @@ class ActionDecoder:
         """The decision of actions (n,) or (n, k); without replicas where the environment has none or does not show them."""
         if self._table is None:
             return Decision(action=action)
-        return Decision(self.targets(action, self._view.total(observation)), action)
+        desired = self.targets(action, self._view.total(observation))
+        if self._view.shows_bounds:
+            desired = np.clip(desired, *(self._view.column(observation, name) for name in BOUNDS))
+        return Decision(desired, action)
 
     @property
     def moves_replicas(self) -> bool:

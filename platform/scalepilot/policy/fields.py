@@ -16,12 +16,19 @@ from scalepilot_envs.description import MASK_KEY, Signal, is_mask
 _SHOWN_PROBLEMS = 3
 
 
+# Fields in which a service says how many replicas may be asked for.
+BOUNDS = ("min_replicas", "max_replicas")
+
+
 class FieldView:
     """Columns of observations (n, num_fields) by field name, and the physical quantities computed from them.
 
     Args:
         fields: of the observation, in order.
         signals: quantity → how the environment computes it from its fields.
+
+    Attributes:
+        shows_bounds: whether an observation says how many replicas may be asked for.
 
     Raises:
         ArtifactError: a rule asks for a field or quantity the observation does not have.
@@ -30,6 +37,7 @@ class FieldView:
     def __init__(self, fields: Sequence[FieldEntry], signals: Mapping[str, Signal] | None = None) -> None:
         self._index = {f.name: i for i, f in enumerate(fields)}
         self._signals = signals or {}
+        self.shows_bounds = all(name in self._index for name in BOUNDS)
 
     def column(self, observation: NDArray[Any], name: str) -> NDArray[np.float64]:
         """(n,) float64 values of one field."""
@@ -46,6 +54,13 @@ class FieldView:
     def total_of_row(self, row: Sequence[float]) -> float:
         """`total` of one observation as plain numbers: what the signal computes, without arrays."""
         return float(self._signals["total_replicas"](lambda field: row[self._index[field]]))  # type: ignore[arg-type, return-value]
+
+    def bounds_of_row(self, row: Sequence[float]) -> tuple[float, float]:
+        """Fewest and most replicas that one observation allows; infinite where it says nothing."""
+        if not self.shows_bounds:
+            return -math.inf, math.inf
+        low, high = (row[self._index[name]] for name in BOUNDS)
+        return low, high
 
     def ready(self, observation: NDArray[Any]) -> NDArray[np.float64]:
         """(n,) replicas that serve."""

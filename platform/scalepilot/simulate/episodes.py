@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.policy import Planner, Policy, check_shown_fields
-from scalepilot.policy.spec import FieldEntry
+from scalepilot.policy.spec import FieldEntry, PolicySpec
 from scalepilot.simulate.env_notes import EnvNotes
 from scalepilot_envs.autoscale import AutoscaleBatch, AutoscaleParams
-from scalepilot_envs.autoscale.description import COST
+from scalepilot_envs.autoscale.description import COST, ENV_ID
 from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
 from scalepilot_envs.objective import Objective
+from scalepilot_envs.registration import same_id
 from scalepilot_envs.workloads import RateSeries
 
 Array = NDArray[np.float64]
@@ -188,25 +189,31 @@ class Playback:
 def poisson_episodes(
     workload: str, series: RateSeries, starts: NDArray[np.int64], num_steps: int, seeds: Sequence[int]
 ) -> EpisodeSet:
+    """Windows of one series that begin at its steps `starts`; see `poisson_windows`."""
+    begin = np.asarray(series.start_unix_seconds + starts * series.interval_seconds, dtype=np.float64)
+    return poisson_windows(workload, series.windows(starts, num_steps), begin, series.interval_seconds, seeds)
+
+
+def poisson_windows(
+    workload: str, windows: Array, start_unix_seconds: Array, interval_seconds: float, seeds: Sequence[int]
+) -> EpisodeSet:
     """Windows × seeds with Poisson arrivals, one stream a seed over all windows (protocol v1).
 
     Args:
         workload: name for tables.
-        series: the part of the workload to judge on.
-        starts: first steps of the windows.
-        num_steps: steps of a window.
+        windows: (num_windows, num_steps) mean rates, requests/s.
+        start_unix_seconds: (num_windows,) beginning of each.
+        interval_seconds: of a step.
         seeds: arrival seeds.
     """
-    windows = series.windows(starts, num_steps)
-    arrived = [np.random.default_rng(s).poisson(windows * series.interval_seconds).astype(np.float64) for s in seeds]
-    begin = series.start_unix_seconds + starts * series.interval_seconds
+    arrived = [np.random.default_rng(s).poisson(windows * interval_seconds).astype(np.float64) for s in seeds]
     return EpisodeSet(
         workload,
         np.tile(windows, (len(seeds), 1)),
         np.concatenate(arrived),
-        np.tile(np.arange(len(starts)), len(seeds)),
-        np.repeat(np.asarray(seeds, dtype=np.int64), len(starts)),
-        np.tile(begin, len(seeds)),
+        np.tile(np.arange(len(windows)), len(seeds)),
+        np.repeat(np.asarray(seeds, dtype=np.int64), len(windows)),
+        np.tile(start_unix_seconds, len(seeds)),
     )
 
 
@@ -217,6 +224,11 @@ def planned_targets(planner: Planner, rates_rps: Array, params: AutoscaleParams)
         return targets
     last = targets.shape[1] - 1
     return targets[:, np.minimum(np.arange(last + 1) + params.actuation_lag_steps, last)]
+
+
+def shown_to(spec: PolicySpec, params: AutoscaleParams) -> AutoscaleParams:
+    """The service, shown as a policy was made to see it: clock, windows and constants are a matter of the policy."""
+    return params.seen_as(spec.env_params) if same_id(spec.env_id, ENV_ID) else params
 
 
 def run_episodes(
@@ -240,9 +252,11 @@ def run_episodes(
         The episodes' results, and the playback asked for.
 
     Raises:
-        ArtifactError: the policy was made for other observation fields.
+        ArtifactError: the policy was made for other observation fields than the service can show.
     """
     n, steps = len(episodes), episodes.num_steps
+    if isinstance(policy, Policy):
+        params = shown_to(policy.spec, params)
     env = AutoscaleBatch(
         n, workload=RateSeries(episodes.rates_rps[0], params.interval_seconds), params=params, episode_steps=steps
     )

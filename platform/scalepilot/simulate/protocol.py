@@ -13,20 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalepilot.errors import InputError
-from scalepilot.simulate.episodes import EpisodeSet, poisson_episodes
+from scalepilot.simulate.episodes import EpisodeSet, poisson_windows
 from scalepilot_envs.autoscale import AutoscaleParams
-from scalepilot_envs.workloads import RateSeries, Workload
+from scalepilot_envs.workloads import Part, RatePool, RateSeries, Workload, pool_of
 
 WINDOW_STEPS = 1920
 DRAWN_WINDOWS = 24
 TEST_SEEDS = (0, 1, 2)
 SEARCH_SEEDS = (0,)
 _FEWEST_TO_SPLIT = 4
+_SPLIT: tuple[Part, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class ProtocolData:
-    """The three sets of episodes, and the training part to train on."""
+    """The three sets of episodes, and the training part to fit forecasts to: of a pool, its members one after the other."""
 
     train_series: RateSeries
     train: EpisodeSet
@@ -57,29 +58,37 @@ def protocol_v1(
         InputError: a trace that cannot be used, or a workload too short for a window in each part.
     """
     try:
-        series = workload.series()
+        whole = pool_of(workload, "all", params.interval_seconds)
     except ValueError as error:
         # A trace names its file and line, the value and what is allowed.
         raise InputError(str(error)) from None
-    if series.interval_seconds != params.interval_seconds:
-        series = series.resampled(params.interval_seconds)
-    if len(series) < _FEWEST_TO_SPLIT:
-        raise InputError(f"workload: {name} has {len(series)} steps; allowed: at least {_FEWEST_TO_SPLIT}, to be split")
-    parts = {part: series.part(part) for part in ("train", "validation", "test")}
-    for part, cut in parts.items():
-        if len(cut) <= window_steps:
-            tenths_of_days = math.ceil((window_steps + 2) * params.interval_seconds / 0.15 / 8640)
-            raise InputError(
-                f"workload: the {part} part of {name} has {len(cut)} steps of {params.interval_seconds:g} s, a window has"
-                f" {window_steps}; allowed: at least {tenths_of_days / 10:.1f} days, or a smaller evaluation.window_steps"
-            )
+    parts = {part: _part(name, whole, part, params.interval_seconds, window_steps) for part in _SPLIT}
     # One generator draws the training windows first, then the validation windows: the reference's order.
     rng = np.random.default_rng(0)
-    train_starts = parts["train"].drawn_starts(window_steps, drawn_windows, rng)
-    validation_starts = parts["validation"].drawn_starts(window_steps, drawn_windows, rng)
+    train, validation = (parts[part].drawn_windows(window_steps, drawn_windows, rng) for part in ("train", "validation"))
     return ProtocolData(
-        parts["train"],
-        poisson_episodes(name, parts["train"], train_starts, window_steps, SEARCH_SEEDS),
-        poisson_episodes(name, parts["validation"], validation_starts, window_steps, SEARCH_SEEDS),
-        poisson_episodes(name, parts["test"], parts["test"].window_starts(window_steps), window_steps, test_seeds),
+        parts["train"].joined(),
+        poisson_windows(name, *train, params.interval_seconds, SEARCH_SEEDS),
+        poisson_windows(name, *validation, params.interval_seconds, SEARCH_SEEDS),
+        poisson_windows(name, *parts["test"].all_windows(window_steps), params.interval_seconds, test_seeds),
     )
+
+
+def _part(name: str, whole: RatePool, part: Part, interval_seconds: float, window_steps: int) -> RatePool:
+    """A part of the time that holds a window.
+
+    Raises:
+        InputError: naming the workload, or the member of a pool, that is too short.
+    """
+    for member, series in zip(whole.names, whole.members, strict=True):
+        told = name if len(whole.members) == 1 else f"{name}, {member},"
+        if len(series) < _FEWEST_TO_SPLIT:
+            raise InputError(f"workload: {told} has {len(series)} steps; allowed: at least {_FEWEST_TO_SPLIT}, to be split")
+        steps = len(series.part(part))
+        if steps <= window_steps:
+            tenths_of_days = math.ceil((window_steps + 2) * interval_seconds / 0.15 / 8640)
+            raise InputError(
+                f"workload: the {part} part of {told} has {steps} steps of {interval_seconds:g} s, a window has"
+                f" {window_steps}; allowed: at least {tenths_of_days / 10:.1f} days, or a smaller evaluation.window_steps"
+            )
+    return whole.part(part)

@@ -48,6 +48,7 @@ class QuickDecider:
             raise ArtifactError(f"{spec.name}: moves no replicas by an action table")
         self._scores: Callable[[NDArray[Any]], NDArray[np.float32]] = policy.scores
         self._labels, self._total = tuple(labels), view.total_of_row
+        self._bounds = view.bounds_of_row if view.shows_bounds else None
         self._q = spec.decision_rule == "argmax_q"
         self._name, self._version = spec.name, spec.version
         self._answer, self._shown = _answer_types(self._labels, "q_values" if self._q else "probabilities")
@@ -89,6 +90,9 @@ class QuickDecider:
             whole = sum(odds)
             shown = [round(odd / whole * _SCALE) / _SCALE for odd in odds]
         desired = self._targets[action][int(total)]
+        if self._bounds is not None:
+            low, high = self._bounds(row)
+            desired = int(min(max(desired, low), high))
         return self._answer(self._name, self._version, action, self._labels[action], desired, self._shown(*shown))
 
     def answers(self, outcome: Outcome) -> list[Any] | None:

@@ -15,6 +15,7 @@ from scalepilot.files.atomic import replaced_file
 from scalepilot.files.stored import read_arrays
 from scalepilot.simulate.optimum.ready_replicas import BACKLOG_POINTS, ReadyPlan
 from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.autoscale.params import VIEW_PARAMS
 
 Array = NDArray[np.float64]
 
@@ -22,7 +23,7 @@ Array = NDArray[np.float64]
 ALGORITHM_VERSION = 1
 # What is shown to a policy and how it is rewarded costs a service nothing; what is stored is planned without an actuation lag.
 _WITHOUT_A_PRICE = (
-    *("history_steps", "window_steps", "observe_clock", "observe_hour"),
+    *VIEW_PARAMS,
     *("metric_lag_steps", "actuation_lag_steps", "reward_per_currency"),
 )
 
