@@ -153,12 +153,14 @@ def _not_installed(error: ModuleNotFoundError) -> InputError:
 
 def _absolute(config: ServeConfig) -> ServeConfig:
     """The same for a process in another folder."""
+    from scalepilot.policy import located
+
     paths = {
         name: str(Path(value).resolve())
         for name in ("watch", "api_key_file", "require_signature", "log_file")
         if (value := getattr(config, name)) is not None
     }
-    return replace(config, policies=tuple(str(Path(path).resolve()) for path in config.policies), **paths)  # type: ignore[arg-type]
+    return replace(config, policies=tuple(str(located(path).resolve()) for path in config.policies), **paths)  # type: ignore[arg-type]
 
 
 @contextmanager

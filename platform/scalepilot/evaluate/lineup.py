@@ -13,7 +13,7 @@ from scalepilot.errors import ArtifactError, InputError, did_you_mean
 from scalepilot.evaluate.baselines import BASELINES, is_rule_name
 from scalepilot.evaluate.evaluation import OPTIMUM, LineupRow, Trained, trained_steps
 from scalepilot.files.env_modules import find_checked
-from scalepilot.policy import Policy, find_policy_folder, load_policy
+from scalepilot.policy import Policy, find_policy_folder, load_policy, located
 from scalepilot.policy.rules import RULES, LookAhead
 from scalepilot.runs.folder import find_modules
 from scalepilot.simulate import Scenario
@@ -148,7 +148,7 @@ def _found(text: str) -> list[Path]:
             raise InputError(f"POLICY: {text} matches nothing; allowed: folders of policies or runs, or a rule's name")
         # Beside runs there may be files and folders of other kinds; a run without its policy is worth a word.
         return [path for path in paths if path.is_dir()]
-    path = Path(text)
+    path = located(text)
     if not path.exists():
         hint = did_you_mean(text.partition(":")[0], (*RULES, *BASELINES))
         raise InputError(f"POLICY: {text}: no such folder; allowed: policy and run folders, or a rule's name{hint}")

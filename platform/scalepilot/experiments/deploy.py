@@ -8,9 +8,8 @@ from typing import Any
 
 from scalepilot.evaluate.missing_fields import worse_without
 from scalepilot.evaluate.recommendation import Candidate, Recommendation, recommend
-from scalepilot.learn.initial_weights import seen_as
 from scalepilot.learn.task import Task
-from scalepilot.policy import NetworkPolicy, Policy, env_fields, load_policy, pack_policy
+from scalepilot.policy import NetworkPolicy, Policy, env_fields, load_policy, pack_policy, shipped_policies
 from scalepilot.policy.rules import Rule
 from scalepilot.report.words.recommendation import reason
 from scalepilot.runs.folder import RunFolder
@@ -19,8 +18,6 @@ from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.autoscale.description import describe
 from scalepilot_envs.registration import same_id
 
-# Policies that are there before any training, candidates of every run on Autoscale: label → what `load_policy` takes.
-SHIPPED: dict[str, str] = {}
 _ONLY_TRAINED = "Deploy: the trained policy. Rules are candidates on Autoscale-v0 alone."
 
 
@@ -37,7 +34,7 @@ def beside_trained(task: Task, folder: RunFolder) -> list[Candidate]:
         found.append(Candidate(_label(parent.spec.name, task), "init", for_service(parent, task)))
     if task.scenario.traffic is not None:
         begun_with = {tuple(sorted(c.policy.spec.files.items())) for c in found}
-        for name, where in SHIPPED.items():
+        for name, where in shipped_policies().items():
             shipped = load_policy(where)
             if tuple(sorted(shipped.spec.files.items())) not in begun_with:
                 found.append(Candidate(name, "shipped", for_service(shipped, task)))
@@ -61,7 +58,7 @@ def for_service(policy: Policy, task: Task) -> Policy:
         return policy
     if not same_id(policy.spec.env_id, task.description.env_id):
         return policy
-    own = describe(seen_as(params, AutoscaleParams.from_mapping(policy.spec.env_params)))
+    own = describe(params.seen_as(policy.spec.env_params))
     spec = replace(policy.spec, env_params=asdict(own.params), observation_fields=env_fields(own), signature=None)
     return NetworkPolicy(spec, policy.model)
 

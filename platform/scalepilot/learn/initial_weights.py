@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.config.algorithms import ALGORITHMS, names
 from scalepilot.errors import InputError
 from scalepilot.files.ownership import check_own_tree
-from scalepilot.policy import NetworkPolicy, Policy, PolicySpec, TablePolicy, load_policy
-from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot.policy import NetworkPolicy, Policy, PolicySpec, TablePolicy, find_policy_folder, load_policy
 from scalepilot_envs.registration import same_id
 
 Arrays = dict[str, NDArray[Any]]
@@ -33,19 +32,13 @@ def load_parent(path: Path, algorithm: str) -> Policy:
     if not record.starts_from_policy:
         allowed = ", ".join(names(starts_from_policy=True))
         raise InputError(f"--init: algorithm {algorithm} cannot start from a policy; allowed: {allowed}")
-    folder = path / "policy" if (path / "policy" / "policy.json").is_file() else path
+    folder = find_policy_folder(path)
     policy = load_policy(check_own_tree(folder, "init"))
     kind, rules = record.policy_kind, record.starting_rules
     if policy.spec.kind != kind or policy.spec.decision_rule not in rules:
         given = f"a {policy.spec.kind} with decision rule {policy.spec.decision_rule}"
         raise InputError(f"--init {path}: {given} cannot start {algorithm}; allowed: a {kind} with {' or '.join(rules)}")
     return policy
-
-
-def seen_as(params: AutoscaleParams, other: AutoscaleParams) -> AutoscaleParams:
-    """A service, shown as `other` shows its own: the same fields, history and window, none of its constants."""
-    view = [f.name for f in fields(params) if f.name.startswith("observe_")] + ["history_steps", "window_steps"]
-    return replace(params, **{name: getattr(other, name) for name in view})
 
 
 def taken_over(config: ExperimentConfig, parent: PolicySpec) -> tuple[ExperimentConfig, dict[str, Any]]:
@@ -67,7 +60,7 @@ def taken_over(config: ExperimentConfig, parent: PolicySpec) -> tuple[Experiment
     wanted: dict[tuple[str, ...], Any] = {}
     if config.env.takes_workload and same_id(parent.env_id, config.env.description.env_id):
         params = config.autoscale.params
-        shown = asdict(seen_as(params, AutoscaleParams.from_mapping(parent.env_params)))
+        shown = asdict(params.seen_as(parent.env_params))
         wanted = {("env", "params", key): value for key, value in shown.items()}
     stored = parent.provenance.get("config")
     network = stored.get(section) if isinstance(stored, Mapping) else None

@@ -14,6 +14,7 @@ from scalepilot.policy.discretiser import Discretiser
 from scalepilot.policy.fields import FieldView, check_same_fields, check_shown_fields, observation_row
 from scalepilot.policy.network import NetworkPolicy
 from scalepilot.policy.protocol import Decision, Planner, Policy, State, state_from_json, state_to_json
+from scalepilot.policy.shipped import located, shipped_policies
 from scalepilot.policy.shown import Shown
 from scalepilot.policy.spec import (
     ActionEntry,
@@ -54,11 +55,13 @@ __all__ = [
     "env_fields",
     "find_policy_folder",
     "load_policy",
+    "located",
     "observation_row",
     "pack_policy",
     "read_packed",
     "read_spec",
     "save_policy",
+    "shipped_policies",
     "state_from_json",
     "state_to_json",
     "unmasked",

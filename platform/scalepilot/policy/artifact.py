@@ -21,6 +21,7 @@ from scalepilot.policy.network import MODEL_FILE, NetworkPolicy
 from scalepilot.policy.onnx_metadata import model_metadata, with_metadata
 from scalepilot.policy.protocol import Policy
 from scalepilot.policy.rules import Rule, make_rule
+from scalepilot.policy.shipped import located
 from scalepilot.policy.spec import PolicySpec, env_of, unmasked
 from scalepilot.policy.table import TABLE_FILE, TablePolicy
 from scalepilot_envs.description import EnvDescription
@@ -166,11 +167,13 @@ def pack_policy(policy: Policy) -> PackedPolicy:
 
 
 def find_policy_folder(path: Path) -> Path:
-    """The artifact's folder: `path` itself, or the `policy` folder of a run.
+    """The artifact's folder: `path` itself, the `policy` folder of a run, or that of a shipped policy's address.
 
     Raises:
         ArtifactError: neither is one.
+        InputError: no such policy is shipped.
     """
+    path = located(path)
     try:
         for candidate in (path, path / "policy"):
             if (candidate / SPEC_FILE).is_file():

@@ -14,7 +14,7 @@ from scalepilot.config.env import is_live
 from scalepilot.errors import InputError
 from scalepilot.evaluate.evaluation import trained_steps
 from scalepilot.files.env_modules import find_checked
-from scalepilot.policy import Policy, load_policy
+from scalepilot.policy import Policy, load_policy, located
 from scalepilot.policy.rules import RULES, Hpa, HpaParameters, make_rule, rules_for
 from scalepilot.policy.rules.command_line import has_settings, rule_from_text
 from scalepilot.report.replay.autoscale_replay import AutoscaleReplay, Entry
@@ -75,7 +75,7 @@ def make_replay(options: DemoOptions) -> AutoscaleReplay | EnvReplay:
         raise InputError(f"--steps: {options.steps} is not allowed; allowed: whole numbers from 1")
     for name in options.policies:
         find_modules(Path(name))
-    folders = {name: load_policy(name) for name in options.policies if Path(name).exists()}
+    folders = {name: load_policy(name) for name in options.policies if located(name).exists()}
     env_id = _env_id(options.env, folders)
     if env_id == AUTOSCALE_ID:
         return _autoscale(options, folders)
