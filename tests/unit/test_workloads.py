@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from scalepilot_envs.workloads import (
     WORKLOADS,
     DiurnalWorkload,
+    MarkovWorkload,
     RateSeries,
     TraceError,
     TraceWorkload,
@@ -187,6 +189,23 @@ def test_a_workload_is_its_description(tmp_path, kind):
         ({"kind": "diurnal", "flash_crowd_factor": 0}, "workload.flash_crowd_factor: 0 is not allowed"),
         ({"kind": "diurnal", "seed": -1}, "workload.seed: -1 is not allowed"),
         ({"kind": "diurnal", "peak_rps": 0}, "workload.peak_rps: 0 is not allowed"),
+        ({"kind": "markov", "levels_rps": [3]}, "workload.levels_rps: 1 levels are not allowed; allowed: 2 to 32"),
+        ({"kind": "markov", "levels_rps": 3}, "workload.levels_rps: 3 is not allowed; allowed: finite numbers from 0"),
+        ({"kind": "markov", "levels_rps": [3, -1]}, "workload.levels_rps: [3, -1] is not allowed"),
+        (
+            {"kind": "markov", "mean_sojourn_seconds": [3, 60]},
+            "workload.mean_sojourn_seconds: [3, 60] is not allowed; allowed: 2 times from the interval of 15 s",
+        ),
+        ({"kind": "markov", "transitions": [[0.5, 0.5]]}, "workload.transitions: [[0.5, 0.5]] is not allowed; allowed: 2 rows"),
+        ({"kind": "markov", "transitions": [[0.5, 0.6], [0, 1]]}, "workload.transitions.0: [0.5, 0.6] sums to 1.1; allowed: 2"),
+        (
+            {"kind": "markov", "transitions": [[1, 0], [0.5, 0.5]]},
+            "workload.transitions: some phase is never reached",
+        ),
+        (
+            {"kind": "markov", "transitions": [[0.5, 0.5]] * 2, "mean_sojourn_seconds": [60, 60]},
+            "workload.transitions: is given beside mean_sojourn_seconds; allowed: one of both",
+        ),
     ],
 )
 def test_an_unfit_description_is_refused_by_key(description, message):
@@ -213,6 +232,27 @@ def test_noise_keeps_the_mean_and_flash_crowds_multiply():
     factor = crowded / calm
     assert set(np.round(factor, 6)) == {1.0, 3.0}
     assert (factor > 2).mean() == pytest.approx(10 / 360, rel=0.25)
+
+
+def test_a_markov_chain_moves_as_its_probabilities_say():
+    matrix = np.array([[0.9, 0.1, 0.0], [0.2, 0.5, 0.3], [0.4, 0.0, 0.6]])
+    workload = MarkovWorkload(levels_rps=(10, 50, 30), transitions=tuple(map(tuple, matrix.tolist())), num_steps=300_000)
+    phases = workload.phases()
+    for phase in range(3):
+        after = phases[1:][phases[:-1] == phase]
+        np.testing.assert_allclose(np.bincount(after, minlength=3) / len(after), matrix[phase], atol=0.01)
+    np.testing.assert_allclose(workload.stationary @ matrix, workload.stationary, atol=1e-12)
+    np.testing.assert_allclose(np.bincount(phases) / len(phases), workload.stationary, atol=0.01)
+    np.testing.assert_array_equal(workload.series().rates_rps, np.array([10.0, 50.0, 30.0])[phases])
+    scaled = replace(workload, peak_rps=500.0)
+    np.testing.assert_array_equal(scaled.series().rates_rps, scaled.scaled_levels_rps()[phases])
+    assert np.quantile(scaled.series().rates_rps, 0.995) == pytest.approx(500)
+
+
+def test_sojourns_of_a_markov_chain_have_their_mean():
+    workload = MarkovWorkload(levels_rps=(10, 50, 90), mean_sojourn_seconds=(600, 60, 15))
+    np.testing.assert_allclose(workload.transition_matrix, [[0.975, 0.0125, 0.0125], [0.125, 0.75, 0.125], [0.5, 0.5, 0]])
+    assert (workload.phases() != replace(workload, seed=1).phases()).any()
 
 
 def test_another_seed_is_another_series():

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from scalepilot_envs.workloads.diurnal import DiurnalWorkload, LoadEvent
 from scalepilot_envs.workloads.drawn import DrawnWorkload
 from scalepilot_envs.workloads.draws import PoissonWorkload, RandomWalkWorkload, RandomWorkload
+from scalepilot_envs.workloads.markov import MarkovWorkload
 from scalepilot_envs.workloads.mixture import Component, MixtureWorkload, SimpleWorkload, kinds_of, reseeded, workload_of
 from scalepilot_envs.workloads.patterns import Cycle, SineCurveWorkload, SinusoidalWorkload, SpikeWorkload, SteadyWorkload
 from scalepilot_envs.workloads.phases import Phase, PhasesWorkload
@@ -35,6 +36,7 @@ __all__ = [
     "DrawnWorkload",
     "Imported",
     "LoadEvent",
+    "MarkovWorkload",
     "Member",
     "MixtureWorkload",
     "Part",

@@ -13,6 +13,7 @@ from scalepilot_envs.workloads.checks import Peak, Seed, build, check_declared, 
 from scalepilot_envs.workloads.diurnal import DiurnalWorkload
 from scalepilot_envs.workloads.drawn import DrawnWorkload
 from scalepilot_envs.workloads.draws import PoissonWorkload, RandomWalkWorkload, RandomWorkload
+from scalepilot_envs.workloads.markov import MarkovWorkload
 from scalepilot_envs.workloads.patterns import SineCurveWorkload, SinusoidalWorkload, SpikeWorkload, SteadyWorkload, Weight
 from scalepilot_envs.workloads.phases import PhasesWorkload
 from scalepilot_envs.workloads.series import RateSeries
@@ -26,6 +27,7 @@ SimpleWorkload = (
     | PoissonWorkload
     | RandomWorkload
     | RandomWalkWorkload
+    | MarkovWorkload
     | PhasesWorkload
     | DiurnalWorkload
     | TraceWorkload

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +32,13 @@ from scalepilot.simulate import (
     autoscale_optimum,
     run_cells,
 )
+from scalepilot.simulate.optimum import causal_optimum
 from scalepilot.simulate.optimum.known import known_optimum
 from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.workloads import MarkovWorkload
 
-OPTIMUM = "optimum"
+logger = logging.getLogger("scalepilot.evaluation")
+OPTIMUM, CAUSAL_OPTIMUM = "optimum", "optimum (causal)"
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,23 @@ def with_references(
         look_ahead = tune_look_ahead(scenario.traffic, params)
         knows = f"knows the coming mean rates, utilisation {look_ahead.utilisation:.2f}"
         all_rows.append(LineupRow.single(look_ahead.name, "reference", look_ahead, knows))
+        causal = causal_row(scenario.traffic, params) if optimum is not None else None
+        all_rows += [] if causal is None else [causal]
     return Lineup(scenario, tuple(all_rows), bound)
+
+
+def causal_row(data: ProtocolData, params: AutoscaleParams) -> LineupRow | None:
+    """The best policy that does not know what comes, where traffic's law is known and few enough states can be told apart."""
+    if not isinstance(data.workload, MarkovWorkload):
+        return None
+    try:
+        best = causal_optimum(data.workload, params, data.test.num_steps)
+    except InputError as error:
+        logger.warning("%s: left out: %s", CAUSAL_OPTIMUM, error)
+        return None
+    lower = best.by_episode(best.lower_J_per_hour, data.test.rates_rps[:, 0]).mean()
+    detail = f"knows the law of the traffic, not what comes; no such policy is expected to cost less than {lower:.3f}"
+    return LineupRow.single(CAUSAL_OPTIMUM, "reference", best.policy, detail)
 
 
 def optimum_of(data: ProtocolData, params: AutoscaleParams, options: OptimumOptions, executor: Executor) -> Optimum:

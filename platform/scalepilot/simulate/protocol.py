@@ -27,12 +27,19 @@ _SPLIT: tuple[Part, ...] = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class ProtocolData:
-    """The three sets of episodes, and the training part to fit forecasts to: of a pool, its members one after the other."""
+    """The three sets of episodes, and the training part to fit forecasts to: of a pool, its members one after the other.
+
+    Attributes:
+        train_series: the training part.
+        train, validation, test: windows of the parts.
+        workload: what they were cut from; None where that is not known.
+    """
 
     train_series: RateSeries
     train: EpisodeSet
     validation: EpisodeSet
     test: EpisodeSet
+    workload: Workload | None = None
 
 
 def protocol_v1(
@@ -71,6 +78,7 @@ def protocol_v1(
         poisson_windows(name, *train, params.interval_seconds, SEARCH_SEEDS),
         poisson_windows(name, *validation, params.interval_seconds, SEARCH_SEEDS),
         poisson_windows(name, *parts["test"].all_windows(window_steps), params.interval_seconds, test_seeds),
+        workload,
     )
 
 

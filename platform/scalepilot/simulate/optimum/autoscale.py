@@ -116,7 +116,7 @@ def autoscale_optimum(
     count = len(episodes)
     services = _services(params, count, replica_capacity_rps)
     arrived, first_rates = episodes.arrived, episodes.rates_rps[:, 0]
-    at_start = np.array([_ready_at_start(p, rate) for p, rate in zip(services, first_rates, strict=True)])
+    at_start = np.array([ready_at_start(p, rate) for p, rate in zip(services, first_rates, strict=True)])
     keys = [cache_key(p, a, rate) for p, a, rate in zip(services, arrived, first_rates, strict=True)] if cache else []
     plans: dict[int, ReadyPlan] = {}
     for i, key in enumerate(keys):
@@ -173,7 +173,8 @@ def _services(params: AutoscaleParams, count: int, capacities: Array | None) -> 
         raise InputError(str(error)) from None
 
 
-def _ready_at_start(params: AutoscaleParams, first_rate_rps: float) -> float:
+def ready_at_start(params: AutoscaleParams, first_rate_rps: float) -> float:
+    """Replicas after a reset, by the first interval's rate."""
     state = AutoscaleState(params, 1)
     state.reset(np.ones(1, dtype=np.bool_), np.array([first_rate_rps]))
     return float(state.ready[0])

@@ -67,7 +67,7 @@ def _action_cost(p: ResourceManagerParams) -> Array:
 
 
 @dataclass(frozen=True)
-class CausalOptimum:
+class ResourceManagerCausalOptimum:
     """What a policy can hope for: the rate ahead is unknown, but its law is not.
 
     Attributes:
@@ -105,7 +105,7 @@ class CausalOptimum:
         return best
 
 
-def resource_manager_causal_optimum(num_steps: int = 100) -> CausalOptimum:
+def resource_manager_causal_optimum(num_steps: int = 100) -> ResourceManagerCausalOptimum:
     """Finite-horizon dynamic programming over rate and instances, the rate's factor uniform in 0.8 … 1.2.
 
     The value is taken at the middle of cells of 1/8 request and integrated over the rates that may follow; rates beyond
@@ -136,7 +136,7 @@ def resource_manager_causal_optimum(num_steps: int = 100) -> CausalOptimum:
             continuation[k, i] = (mass + below * at_lowest[i] + above * at_highest[i]) / (high - low)
     first = np.array([np.interp(p.start_rate, _EDGES, curve) for curve in continuation[-1]])
     start = _best(_rewards(np.array([p.start_rate]), instances[:, None]) + first[:, None])
-    return CausalOptimum(float(start[p.start_instances - p.min_instances, 0]), continuation)
+    return ResourceManagerCausalOptimum(float(start[p.start_instances - p.min_instances, 0]), continuation)
 
 
 def _best(there: Array) -> Array:
