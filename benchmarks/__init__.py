@@ -7,6 +7,7 @@ BENCHMARKS = {
     "env_step": "benchmarks.env_step",
     "latency_model": "benchmarks.latency_model",
     "optimum": "benchmarks.optimum",
+    "causal_optimum": "benchmarks.causal_optimum",
     "compare": "benchmarks.compare",
     "live_effects": "benchmarks.live_effects",
     "coverage": "benchmarks.coverage",

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot.errors import InputError
+from scalepilot.evaluate.causal import CAUSAL_OPTIMUM
 from scalepilot.evaluate.compare import Comparison, Contender, compare
 from scalepilot.evaluate.comparison import Member, Role
 from scalepilot.evaluate.rule_search import describe_parameters, tune_look_ahead
@@ -38,7 +39,7 @@ from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.workloads import MarkovWorkload
 
 logger = logging.getLogger("scalepilot.evaluation")
-OPTIMUM, CAUSAL_OPTIMUM = "optimum", "optimum (causal)"
+OPTIMUM = "optimum"
 
 
 @dataclass(frozen=True)

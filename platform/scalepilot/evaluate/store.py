@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, StrictFloat, TypeAdapter, ValidationError
 
 from scalepilot.errors import InputError
+from scalepilot.evaluate.causal import above_causal
 from scalepilot.evaluate.comparison import ROLES, Comparison, Contender, GapReference, Member, PlayedBack, Role, Scope
 from scalepilot.evaluate.statistics.intervals import GapClosed, Interval, PairedDifference
 from scalepilot.evaluate.suite import Standing, SuiteComparison
@@ -134,6 +135,12 @@ def _suite_summary(suite: SuiteComparison) -> dict[str, Any]:
     }
 
 
+def _above_causal(comparison: Comparison) -> dict[str, Any]:
+    """Only where the best causal policy takes part."""
+    above = above_causal(comparison)
+    return {"above_causal_optimum": {name: interval_json(share) for name, share in above.items()}} if above else {}
+
+
 def _workload_summary(comparison: Comparison) -> dict[str, Any]:
     return {
         "workloads": [comparison.workload],
@@ -152,6 +159,7 @@ def _workload_summary(comparison: Comparison) -> dict[str, Any]:
             }
             for name, against in comparison.versus.items()
         },
+        **_above_causal(comparison),
         "roles": {c.name: c.role for c in comparison.contenders},
         "details": {c.name: c.detail for c in comparison.contenders},
         "members": {

@@ -7,6 +7,7 @@ import math
 from rich.table import Table
 from rich.text import Text
 
+from scalepilot.evaluate.causal import CAUSAL_OPTIMUM, above_causal
 from scalepilot.evaluate.comparison import ROLES, Comparison, Contender
 from scalepilot.evaluate.statistics.intervals import GapClosed, Interval, PairedDifference
 from scalepilot.evaluate.suite import Standing, SuiteComparison
@@ -61,8 +62,15 @@ def figures_of(comparison: Comparison) -> dict[str, Shown]:
 
 
 def comparison_notes(comparison: Comparison) -> list[str]:
-    """What was odd about the environment in the test, a line a row and kind."""
-    return [f"{c.name}: {line}" for c in comparison.contenders for line in c.notes]
+    """How far above the best causal policy the others are, where it is known; what was odd about the environment in the test."""
+    above = [_above_text(name, share) for name, share in above_causal(comparison).items()]
+    known = [f"Cost above {CAUSAL_OPTIMUM}: {', '.join(above)}."] if above else []
+    return known + [f"{c.name}: {line}" for c in comparison.contenders for line in c.notes]
+
+
+def _above_text(name: str, share: Interval) -> str:
+    mean, low, high = (f"{100 * x:.1f}" for x in (share.mean, share.low, share.high))
+    return f"{name} {mean} % ({low} to {high})" if share.is_known else f"{name} {mean} %"
 
 
 def verdict(comparison: Comparison) -> str:
