@@ -67,7 +67,10 @@ def compared(workload: str, algorithms: Sequence[str], seeds: Sequence[int], run
     with connected(config.resources):
         for algorithm in algorithms:
             found = [trained(experiment(workload, algorithm, seed), runs) for seed in seeds]
-            members = [Trained(f"{algorithm}-{seed}", seed, load_policy(run / "policy")) for seed, (run, _) in zip(seeds, found)]
+            members = [
+                Trained(f"{algorithm}-{seed}", seed, load_policy(run / "policy"))
+                for seed, (run, _) in zip(seeds, found, strict=True)
+            ]
             rows.append(LineupRow(algorithm, "policy", f"{len(seeds)} seeds", tuple(members)))
             spent[algorithm] = max(seconds for _, seconds in found)
     scenario, executor = scenario_of(config), SerialExecutor()

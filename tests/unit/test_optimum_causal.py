@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from scalepilot.errors import InputError
-from scalepilot.evaluate.evaluation import CAUSAL_OPTIMUM, causal_row
+from scalepilot.evaluate.causal import CAUSAL_OPTIMUM, above_causal
+from scalepilot.evaluate.evaluation import OptimumOptions, causal_row, evaluate
+from scalepilot.evaluate.store import summary
 from scalepilot.policy import Policy
 from scalepilot.policy.rules import Hpa, HpaParameters, Static, StaticParameters
-from scalepilot.simulate import EpisodeSet, protocol_v1, run_episodes
+from scalepilot.report.words.tables import comparison_notes
+from scalepilot.simulate import EpisodeSet, protocol_v1, run_episodes, traffic_scenario
 from scalepilot.simulate.optimum import autoscale_optimum, causal_optimum
 from scalepilot.simulate.optimum.causal_interval import interval_model, poisson
 from scalepilot.simulate.optimum.ready_replicas import BacklogGrid, late_and_left
@@ -183,3 +186,25 @@ def test_a_comparison_on_such_traffic_has_the_causal_optimum_among_its_reference
     with caplog.at_level(logging.WARNING):
         assert causal_row(data, replace(SERVICE, metric_lag_steps=1)) is None
     assert "optimum (causal): left out: env.params.metric_lag_steps" in caplog.text
+
+
+def test_a_comparison_says_how_far_the_others_are_above_it():
+    data = protocol_v1("markov", replace(CHAIN, num_steps=40_000), SERVICE, window_steps=480, drawn_windows=2, test_seeds=(0,))
+    found = evaluate(
+        traffic_scenario(data, SERVICE),
+        [("static", Static(StaticParameters(5), SERVICE))],
+        [Hpa(HpaParameters("rps", 0.8), SERVICE, name="hpa")],
+        bootstrap_samples=50,
+        optimum=OptimumOptions(),
+    )
+    above = above_causal(found)
+    cost, best = found.figure("hpa").mean, found.figure(CAUSAL_OPTIMUM).mean
+    assert above["hpa"].mean == pytest.approx(cost / best - 1)
+    assert above["static"].mean > 0
+    assert "Cost above optimum (causal): static " in comparison_notes(found)[0]
+    assert summary(found)["above_causal_optimum"]["hpa"]["mean"] == pytest.approx(cost / best - 1)
+    # The gap is closed towards what no policy reaches, as on any other traffic.
+    assert found.gap_reference.name == "optimum"
+    without = replace(found, contenders=tuple(c for c in found.contenders if c.name != CAUSAL_OPTIMUM))
+    assert above_causal(without) == {}
+    assert "above_causal_optimum" not in summary(without)
