@@ -21,6 +21,7 @@ MAX_NORMALISED = 8.0
 _MIN_CAPACITY_RPS = 1e-6
 # Doublings of the hour's angle: what is scheduled begins and ends within minutes, which one wave an hour cannot tell apart.
 _HOUR_DOUBLINGS = 3
+_LEAST_UNREST = 0.003
 _LONG_WINDOW = re.compile(r"request_rate_(mean|max|change|rise)_rps_\d+")
 # Those of the parameters as they come: where a service's constants are 1, or 0 on a logarithmic scale.
 _SERVICE_FEATURES, _USUAL_STAKE, _USUAL_ROOM = 5, 72.0, 4.0
@@ -53,7 +54,7 @@ class ScaleFreeEncoder(nn.Module):
         # Long windows: relative to the capacity as all rates are.
         self.long = [i for i, n in enumerate(names) if _LONG_WINDOW.fullmatch(n)]
         self.knows_service = "startup_seconds" in self.at
-        self.num_features += len(self.long) + (_SERVICE_FEATURES if self.knows_service else 0)
+        self.num_features += (2 * len(self.long) + 1 if self.long else 0) + (_SERVICE_FEATURES if self.knows_service else 0)
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """(n, num_fields) float32 physical values → (n, num_features)."""
@@ -106,7 +107,10 @@ class ScaleFreeEncoder(nn.Module):
                 sine, cosine = 2.0 * sine * cosine, cosine.square() - sine.square()
                 features += [sine, cosine]
         if self.long:
-            features.append((observation[:, self.long[0] : self.long[-1] + 1] / capacity).clamp(0.0, _MAX_RATIO))
+            relative_long = (observation[:, self.long[0] : self.long[-1] + 1] / capacity).clamp(0.0, _MAX_RATIO)
+            # How restless traffic is spans orders of magnitude, of which a linear scale shows the upper one alone.
+            unrest = torch.cat([relative_long, column("request_rate_std_rps") / capacity], dim=1)
+            features += [relative_long, torch.log(unrest.clamp(0.0, _MAX_RATIO) + _LEAST_UNREST)]
         if self.knows_service:
             features += self._service_features(column, total)
         return torch.cat(features, dim=1)
