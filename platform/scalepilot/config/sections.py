@@ -126,6 +126,8 @@ class PPOConfig(NetworkConfig):
         entropy_coefficient: weight of the entropy bonus, decayed linearly to 0.
         value_coefficient: weight of the value loss.
         value_clip: the squared value error is cut here.
+        policy_waits_share: share of the budget in which only values are learnt: those of a fresh network would spoil a policy
+            that training starts from (--init makes it 0.1 where it is 0).
         envs_per_input: environments that meet the same traffic, so that luck with it cancels in their advantages; 1 is plain PPO.
         hidden: units of the hidden layers, policy and value apart; on images shared, behind the convolutions.
     """
@@ -145,6 +147,7 @@ class PPOConfig(NetworkConfig):
     entropy_coefficient: Annotated[float, Between(0, 10)] = 0.005
     value_coefficient: Annotated[float, Between(0, 1000)] = 0.5
     value_clip: Positive = 1e6
+    policy_waits_share: Share = 0.0
     envs_per_input: Annotated[int, Between(1, 65_536)] = 8
 
     def __post_init__(self) -> None:

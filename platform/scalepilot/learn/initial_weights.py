@@ -20,6 +20,8 @@ from scalepilot_envs.registration import same_id
 Arrays = dict[str, NDArray[Any]]
 _VARIANCE_FLOOR = 1e-6
 REWARD_SCALE = "reward_scale"
+# Of the budget, until a fresh value network knows what a given policy is worth.
+_WAITS_SHARE = 0.1
 
 
 def load_parent(path: Path, algorithm: str) -> Policy:
@@ -66,6 +68,8 @@ def taken_over(config: ExperimentConfig, parent: PolicySpec) -> tuple[Experiment
     network = stored.get(section) if isinstance(stored, Mapping) else None
     if isinstance(network, Mapping):
         wanted |= {(section, key): network[key] for key in config.learning.shapes_network if key in network}
+    if given[section].get("policy_waits_share") == 0:
+        wanted[section, "policy_waits_share"] = _WAITS_SHARE
     changed: dict[str, Any] = {}
     for path, value in wanted.items():
         inner = given

@@ -16,8 +16,10 @@ from scalepilot.policy import Policy
 from scalepilot.policy.spec import image_scale
 from scalepilot.simulate import Scenario, as_rows, scenario_of
 from scalepilot.simulate.env_notes import EnvNotes
+from scalepilot.simulate.scenario import TrafficEpisodes
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.registration import find_env
+from scalepilot_envs.workloads import PoolWorkload
 
 # Of the observations on which an export is held to its network; 3,000,000 is the videos'.
 EXPORT_SEED = 4_000_000
@@ -111,10 +113,19 @@ class Task:
     def measure(self, policy: Policy) -> Measured:
         """Validate; test episodes are not touched. Of Autoscale the training windows, with other arrivals, count as much."""
         results = self.scenario.validation.run(policy).results
-        values, shown = results[self.objective.column], self.scenario.num_validation
+        values, shown = results[self.objective.column] * self._weights, self.scenario.num_validation
         value = float(values[:shown].mean())
         chosen_by = value if shown == len(values) else (value + float(values[shown:].mean())) / 2
         return Measured(value, self.objective.sign * chosen_by, results.notes)
+
+    @cached_property
+    def _weights(self) -> NDArray[np.float64]:
+        """(n,) of the validation episodes, mean 1: in a pool a small service counts as much as a large one."""
+        episodes = self.scenario.validation
+        if not (isinstance(self.config.workload, PoolWorkload) and isinstance(episodes, TrafficEpisodes)):
+            return np.ones(1)
+        shares = 1.0 / np.maximum(episodes.episodes.rates_rps.mean(axis=1), 1e-9)
+        return np.asarray(shares / shares.mean(), dtype=np.float64)
 
     def train_metrics(self, episode_return: float) -> dict[str, float]:
         """What decides, from the mean return of training episodes; nothing where that is the return itself."""

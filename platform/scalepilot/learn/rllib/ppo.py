@@ -61,7 +61,7 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         self._reward_scale = RewardScale(ppo.reward_scale)
         schedule = [[0, ppo.clip], [ppo.env_steps, ppo.clip * ppo.clip_final_share]]
         self._clip_schedule = Scheduler(schedule, framework="torch")
-        self._clip = ppo.clip
+        self._clip, self._policy_waits = ppo.clip, False
         self._distribution = distribution_of(self._module_of_learner().action_space)
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -167,6 +167,9 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         mask, surrogate = loss.mask, loss.surrogate
         counted = surrogate.new_tensor(len(surrogate)) if mask is None else mask.sum()
         joint.weighted_mean([head.gradient for head in self._heads], counted)
+        if self._policy_waits:
+            # Adam leaves a vector as it is whose gradients have all been zero.
+            self._heads[0].gradient.zero_()
         norms = [torch.linalg.vector_norm(head.gradient) for head in self._heads]
         if not all(bool(torch.isfinite(norm)) for norm in norms):
             self._skipped_minibatches += 1
@@ -182,6 +185,7 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
     def _follow_schedules(self, env_steps: int, num_rows: int) -> None:
         """Set clip and entropy weight to where they stood before this rollout: RLlib sets them after, and forgets on resuming."""
         before = max(0, env_steps - num_rows * max(1, self.config.num_learners))
+        self._policy_waits = before < self._ppo.policy_waits_share * self._ppo.env_steps and len(self._heads) > 1
         self._clip = float(self._clip_schedule.update(timestep=before))
         self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].update(timestep=before)
 

@@ -83,6 +83,9 @@ def _episodes_of(runners: Mapping[str, Any]) -> dict[str, float]:
         return {}
     return {episode_column(name): float(total) / count for name, total in sums.items() if name != EPISODE_COUNT}
 
+# Of the normaliser; so many transitions that those to come hardly count.
+_COUNT, _KNOWN_WELL = "normaliser.count", 10**12
+
 
 class RLlibTrainer:
     """One RLlib algorithm in training. Ray must be up.
@@ -155,6 +158,9 @@ class RLlibTrainer:
         module, weights = self._module(), dict(weights)
         scale = float(weights.pop(REWARD_SCALE_OF_POLICY, 1.0))
         given = completed(weights, own, learnt)
+        if _COUNT in given:
+            # What its features are relative to is part of the policy: other traffic must not shift it.
+            given[_COUNT] = np.array(_KNOWN_WELL, dtype=given[_COUNT].dtype)
         if isinstance(module, QModule):
             network.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in given.items()})
             network.scale_scores(1.0 / scale)
