@@ -124,7 +124,12 @@ def test_a_run_takes_over_what_a_policy_sees_and_its_networks_shape(tiny_network
     network = {"ppo": {"hidden": [8, 8]}}
     parent = replace(tiny_network().spec, env_params=asdict(seen), provenance={"config": network})
     config, changed = taken_over(config_from_mapping({}), parent)
-    assert changed == {"env.params.observe_clock": True, "env.params.window_steps": 80, "ppo.hidden": [8, 8]}
+    assert changed == {
+        "env.params.observe_clock": True,
+        "env.params.window_steps": 80,
+        "ppo.hidden": [8, 8],
+        "ppo.policy_waits_share": 0.1,
+    }
     assert config.autoscale.params == AutoscaleParams(observe_clock=True, window_steps=80)
     assert taken_over(config, parent) == (config, {})
 

@@ -83,6 +83,7 @@ def _episodes_of(runners: Mapping[str, Any]) -> dict[str, float]:
         return {}
     return {episode_column(name): float(total) / count for name, total in sums.items() if name != EPISODE_COUNT}
 
+
 # Of the normaliser; so many transitions that those to come hardly count.
 _COUNT, _KNOWN_WELL = "normaliser.count", 10**12
 
