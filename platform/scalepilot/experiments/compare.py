@@ -13,10 +13,12 @@ from scalepilot.evaluate.baselines import USUAL, baseline_names, find_rules, rul
 from scalepilot.evaluate.evaluation import LineupRow, OptimumOptions, evaluate_lineups, with_references
 from scalepilot.evaluate.lineup import Gathered
 from scalepilot.evaluate.suite import SuiteComparison, compare_suite
+from scalepilot.policy import load_policy, shipped_names
+from scalepilot.policy.shipped import SCHEME
 from scalepilot.simulate import CellStore, Executor, Scenario, SerialExecutor, scenario_name, scenario_of
 from scalepilot.simulate.workload_data import workload_name
 from scalepilot_envs.registration import find_env, same_id
-from scalepilot_envs.workloads import WORKLOADS
+from scalepilot_envs.workloads import WORKLOADS, PoolWorkload
 
 _CONFIGS = (".yaml", ".yml")
 
@@ -98,6 +100,9 @@ def scenarios(
     """
     extent = extent or Extent()
     own = [] if config else [_overridden(c, overrides) for c in gathered.configs]
+    # A policy for any service was made on a pool, which is no place to compare others on.
+    of_one = [c for c in own if not isinstance(c.workload, PoolWorkload)]
+    own = of_one if of_one or workloads else own
     named = [load_config(config, overrides)] if config else []
     base = (named or own or [config_from_mapping({}, overrides)])[0]
     chosen: list[tuple[str | None, ExperimentConfig]] = [_named(text, base, overrides, extent.peak_rps) for text in workloads]
@@ -146,6 +151,16 @@ def _named(
     )
 
 
+def _shipped(gathered: Gathered, scenario: Scenario, asked: Sequence[str] | None) -> list[LineupRow]:
+    """Policies that come with Scalepilot, as baselines: all of them if nothing is asked for, those that are not given anyway."""
+    if scenario.traffic is None:
+        return []
+    given = [policy.spec.files for policy in gathered.policies]
+    wanted = shipped_names() if asked is None or "all" in asked else [name for name in shipped_names() if name in asked]
+    policies = {name: load_policy(f"{SCHEME}{name}") for name in wanted}
+    return [LineupRow.single(name, "baseline", policy) for name, policy in policies.items() if policy.spec.files not in given]
+
+
 def run_comparison(
     gathered: Gathered,
     on: Sequence[Scenario],
@@ -173,7 +188,9 @@ def run_comparison(
         # There is one deployment.
         executor = SerialExecutor()
     usual = USUAL if on[0].traffic is not None else ("all",)
-    names = baseline_names(usual if baselines is None else baselines, on[0])
+    shipped = _shipped(gathered, on[0], baselines)
+    asked = usual if baselines is None else [name for name in baselines if name not in shipped_names()]
+    names = baseline_names(asked, on[0])
     others = [name for name in names if name not in gathered.rules]
     folders = [rules_folder(scenario, effort.evaluations, cache) for scenario in on]
     rules = find_rules([*gathered.rules, *others], on, effort.evaluations, executor, folders)
@@ -182,7 +199,7 @@ def run_comparison(
     for scenario, found in zip(on, rules, strict=True):
         rows = [LineupRow.single(name, "policy", rule) for name, rule in zip(gathered.rules, found, strict=False)]
         rows += [LineupRow.single(name, "baseline", rule) for name, rule in zip(others, found[len(rows) :], strict=True)]
-        lineups.append(with_references(scenario, [*gathered.rows, *rows], optimum=optimum, executor=executor))
+        lineups.append(with_references(scenario, [*gathered.rows, *rows, *shipped], optimum=optimum, executor=executor))
     comparisons, failed = evaluate_lineups(
         lineups, executor, bootstrap_samples=bootstrap_samples, store=store, step_log=effort.step_log
     )

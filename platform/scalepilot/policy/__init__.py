@@ -14,7 +14,7 @@ from scalepilot.policy.discretiser import Discretiser
 from scalepilot.policy.fields import FieldView, check_same_fields, check_shown_fields, observation_row
 from scalepilot.policy.network import NetworkPolicy
 from scalepilot.policy.protocol import Decision, Planner, Policy, State, state_from_json, state_to_json
-from scalepilot.policy.shipped import located, shipped_policies
+from scalepilot.policy.shipped import located, shipped_names, shipped_policies
 from scalepilot.policy.shown import Shown
 from scalepilot.policy.spec import (
     ActionEntry,
@@ -61,6 +61,7 @@ __all__ = [
     "read_packed",
     "read_spec",
     "save_policy",
+    "shipped_names",
     "shipped_policies",
     "state_from_json",
     "state_to_json",

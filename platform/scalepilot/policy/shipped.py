@@ -18,6 +18,11 @@ def shipped_policies() -> dict[str, Path]:
     return {f"{SCHEME}{folder.name}": folder for folder in folders}
 
 
+def shipped_names() -> list[str]:
+    """Names behind the addresses."""
+    return [address.removeprefix(SCHEME) for address in shipped_policies()]
+
+
 def located(path: Path | str) -> Path:
     """The folder behind an address; any other path as it is.
 
