@@ -85,6 +85,19 @@ class BatchEnv(abc.ABC):
             actions: (num_envs, *action_shape).
         """
 
+    def fork(self, of: NDArray[np.intp]) -> BatchEnv:
+        """Copies of environments as they are now, to try actions on: what comes to them from outside is the same for all.
+
+        They go on until their episodes end; a fork is never reset, and neither side notices the other.
+
+        Args:
+            of: (n,) which environment each copy is of; any may be asked for several times.
+
+        Returns:
+            A batch of n environments.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot fork")
+
     def close(self) -> None:  # noqa: B027 - optional
         """Release what the batch holds; nothing by default."""
 

@@ -23,6 +23,8 @@ class EnvEntry:
         vector_entry_point: "module:function" for a native `gymnasium.vector.VectorEnv`.
         summary: one line for a list.
         description: "module:function" for its `EnvDescription`, called with the parameters (a mapping, or None for defaults).
+        can_fork: environments can be copied in the middle of an episode (`BatchEnv.fork`), and what comes to them does not
+            depend on what is done.
         is_live: there is one of it, in wall time, and every step acts on something real: nothing is tried out on it, no two of it
             are stepped side by side, and none can be drawn. Its description is that of the environment it stands in for.
     """
@@ -34,6 +36,7 @@ class EnvEntry:
     vector_entry_point: str
     summary: str
     description: str = ""
+    can_fork: bool = False
 
     def vector_maker(self) -> Callable[..., gym.vector.VectorEnv[Any, Any, Any]]:
         """The native vector constructor."""

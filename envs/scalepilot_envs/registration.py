@@ -176,10 +176,10 @@ __all__ = [
 ]
 
 
-def _add(name: str, module: str, summary: str, described_in: str | None = None) -> None:
+def _add(name: str, module: str, summary: str, described_in: str | None = None, *, can_fork: bool = False) -> None:
     path = f"scalepilot_envs.{module}"
     description = f"scalepilot_envs.{described_in or module}:describe"
-    add_env(EnvEntry(f"{NAMESPACE}/{name}", f"{path}:make_env", f"{path}:make_vector_env", summary, description))
+    add_env(EnvEntry(f"{NAMESPACE}/{name}", f"{path}:make_env", f"{path}:make_vector_env", summary, description, can_fork))
 
 
 _add(
@@ -187,6 +187,7 @@ _add(
     "autoscale.env",
     "a replicated HTTP service behind a load balancer: replicas, late requests and moves priced in money",
     "autoscale.description",
+    can_fork=True,
 )
 _add("QueueScaling-v0", "queue_scaling", "instances that work off a queue, five minutes a step (gym-scaling's dynamics)")
 _add("ResourceManager-v0", "resource_manager", "one to five instances whose CPU and memory are to be kept in a band")

@@ -24,6 +24,12 @@ class DelayedTargets:
         self._columns = np.arange(num_envs)
         self._lag_steps = lag_steps
 
+    def of(self, columns: NDArray[np.intp], lag_steps: NDArray[np.int64]) -> DelayedTargets:
+        """Copies of services `columns` (n,), with their lags (n,)."""
+        copies = DelayedTargets(len(columns), len(self._targets), lag_steps)
+        copies._targets, copies._newest = self._targets[:, columns], self._newest
+        return copies
+
     def fill(self, mask: NDArray[np.bool_], total: Array) -> None:
         """Begin episodes where `mask` is true: nothing is on its way.
 

@@ -5,6 +5,7 @@ Everything is drawn when an episode begins, each kind from a stream of its own, 
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,6 +72,14 @@ class Disturbances:
         live = self.phase, self.stuck_share, self._missing, self._repeated, self._randomisation.actuation_lag_steps
         return ("measurement",) if all(x is None for x in live) else ALL_STREAM_KINDS
 
+    def of(self, columns: NDArray[np.intp]) -> Disturbances:
+        """Those of copies of services `columns` (n,), in the middle of their episodes; tables are shared."""
+        copies = copy.copy(self)
+        copies._columns = self._columns[columns]
+        copies.lag_steps = self.lag_steps[columns]
+        copies.phase, copies.stuck_share = (None if x is None else x[columns] for x in (self.phase, self.stuck_share))
+        return copies
+
     def draw(self, index: int, streams: Streams) -> None:
         """Draw those of a new episode of one service."""
         r = self._randomisation
@@ -121,5 +130,5 @@ class Disturbances:
     def _of(self, values: NDArray[Any], step: NDArray[np.int64]) -> NDArray[Any]:
         """(…, num_envs) of (num_steps, …, num_envs), each service at a step of its own."""
         if (step == step[0]).all():
-            return np.asarray(values[step[0]])
+            return np.asarray(values[step[0]].take(self._columns, axis=-1))
         return np.asarray(values[step, ..., self._columns].T)

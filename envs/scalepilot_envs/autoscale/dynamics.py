@@ -22,6 +22,8 @@ from scalepilot_envs.autoscale.services import Services
 
 Array = NDArray[np.float64]
 _INITIAL_UTILISATION = 0.7
+# Of a state, one number a service.
+_COLUMNS = ("ready", "backlog", "cpu", "late_share", "error_share", "latency_p95_seconds", "capacity_rps", "startup_steps")
 
 
 class StepOutcome(NamedTuple):
@@ -80,6 +82,27 @@ class AutoscaleState:
         self.stuck = None if d.stuck_share is None else np.zeros((longest, num_envs))
         self._columns = np.arange(num_envs)
         self._share_startup()
+
+    def of(self, columns: NDArray[np.intp], disturbances: Disturbances, services: Services | None) -> AutoscaleState:
+        """Copies of services `columns` (n,) as they are, with what disturbs them and their constants."""
+        copies = AutoscaleState(self.params, len(columns), len(self.starting), disturbances, services)
+        for name in (
+            "ready",
+            "backlog",
+            "cpu",
+            "late_share",
+            "error_share",
+            "latency_p95_seconds",
+            "capacity_rps",
+            "startup_steps",
+        ):
+            setattr(copies, name, getattr(self, name)[columns])
+        copies.starting = self.starting[:, columns]
+        copies.stuck = None if self.stuck is None else self.stuck[:, columns]
+        copies.measurements = self.measurements.of(columns, disturbances.phase)
+        copies.delayed = None if self.delayed is None else self.delayed.of(columns, disturbances.lag_steps)
+        copies._share_startup()
+        return copies
 
     def _share_startup(self) -> None:
         steps = np.arange(len(self.starting))[:, None]

@@ -26,6 +26,7 @@ History: v0, the first version.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -143,6 +144,7 @@ class AutoscaleBatch(ScalingBatch):
         self._streams = Streams(self._stream_kinds())
         self._history = History(num_envs)
         self._cost_per_hour = np.zeros(num_envs)
+        self._is_fork = False
         self._reward_divisor = np.ones(num_envs)
 
     def _capacity_scale(self) -> tuple[float, float]:
@@ -170,6 +172,8 @@ class AutoscaleBatch(ScalingBatch):
                 replaces the draw; `arrived` alone may be left out. Given episodes are undisturbed: what is drawn for
                 training's measurements, targets and orders is left out.
         """
+        if self._is_fork:
+            raise RuntimeError("a fork is never reset: its tables are those of its original")
         mask = np.ones(self.num_envs, dtype=np.bool_) if mask is None else mask
         past = self._past_rps
         if options and "rates_rps" in options:
@@ -182,6 +186,20 @@ class AutoscaleBatch(ScalingBatch):
         self._cost_per_hour[mask] = 0.0
         self.state.reset(mask, self._rates[0], capacity, startup, self.disturbances.first(), past)
         return self.observe()
+
+    def fork(self, of: NDArray[np.intp]) -> AutoscaleBatch:
+        """Copies of services as they are now, before the same traffic and disturbances; see `BatchEnv.fork`."""
+        fork = copy.copy(self)
+        fork.num_envs, fork._is_fork = len(of), True
+        # Columns of the tables, which are shared: nothing is written to them before a reset.
+        fork._columns = self._columns[of]
+        fork._start_seconds, fork._step_index = self._start_seconds[of], self._step_index[of]
+        fork._reward_divisor, fork._cost_per_hour = self._reward_divisor[of], self._cost_per_hour[of]
+        fork.disturbances = self.disturbances.of(of)
+        fork.services = None if self.services is None else self.services.of(of)
+        fork.state = self.state.of(of, fork.disturbances, fork.services)
+        fork._history = History(fork.num_envs)
+        return fork
 
     def _load(self, mask: BoolArray, options: dict[str, Any]) -> None:
         shape = (self.num_envs, self.episode_steps)
@@ -304,7 +322,7 @@ class AutoscaleBatch(ScalingBatch):
         # An ended episode may be stepped once more before its reset (NEXT_STEP): it sees its last interval again.
         at = np.minimum(self._step_index, self.episode_steps - 1)
         # A copy either way: the caller may keep it past the reset that overwrites these rows.
-        arrived = self._arrived[at[0]].copy() if (at == at[0]).all() else self._arrived[at, self._columns]
+        arrived = self._arrived[at[0]].take(self._columns) if (at == at[0]).all() else self._arrived[at, self._columns]
         outcome = self.state.step(desired_replicas, arrived, self.disturbances.at(at))
         self._step_index += 1
         return outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,12 @@ class _Sliding:
         self._left = np.zeros((self._size + 1, num_envs))
         self._block, self._at = 0, 0
         self._nothing = 0.0 if operation is np.add else -np.inf
+
+    def of(self, columns: NDArray[np.intp]) -> _Sliding:
+        """Those of copies of services `columns`, (n,)."""
+        copies = copy.copy(self)
+        copies._values, copies._of_block, copies._left = (x[..., columns] for x in (self._values, self._of_block, self._left))
+        return copies
 
     def fill(self, mask: NDArray[np.bool_], newest_last: Array) -> None:
         """(num_steps, num) values of the services where `mask` is true, the oldest first."""
@@ -92,6 +99,13 @@ class LongWindows:
         ]
         self._recent = np.zeros((CHANGE_STEPS, num_envs))
         self.values = np.zeros((2 * len(STATISTICS), num_envs))
+
+    def of(self, columns: NDArray[np.intp]) -> LongWindows:
+        """Those of copies of services `columns`, (n,)."""
+        copies = copy.copy(self)
+        copies._sliding = [{name: one.of(columns) for name, one in sliding.items()} for sliding in self._sliding]
+        copies._recent, copies.values = self._recent[:, columns], self.values[:, columns]
+        return copies
 
     def fill(self, mask: NDArray[np.bool_], past_rps: Array) -> None:
         """Begin anew where `mask` is true.

@@ -71,6 +71,16 @@ class Measurements:
         # The newest interval as it was, of which the next window may show a part.
         self._before = np.zeros(num_envs), empty
 
+    def of(self, columns: NDArray[np.intp], phase: Array | None) -> Measurements:
+        """Copies of those of services `columns` (n,), with their phases (n,)."""
+        copies = Measurements(self._params, len(columns), phase)
+        copies._rates[:, : len(columns)], copies._newest = self._rates[:, columns], self._newest
+        copies._records.extend(_of(record, columns) for record in self._records)
+        copies._long = None if self._long is None else self._long.of(columns)
+        rate, record = self._before
+        copies._before = rate[columns], _of(record, columns)
+        return copies
+
     def fill(
         self, mask: NDArray[np.bool_], rate_rps: Array, record: Record, blur: Blur | None = None, past_rps: Array | None = None
     ) -> None:
@@ -159,6 +169,10 @@ class Measurements:
 
 def _where(mask: NDArray[np.bool_], record: Record, other: Record) -> Record:
     return Record(*(np.where(mask, new, kept) for new, kept in zip(record, other, strict=True)))
+
+
+def _of(record: Record, columns: NDArray[np.intp]) -> Record:
+    return Record(*(values[columns] for values in record))
 
 
 def _straddling(phase: Array, before: tuple[Array, Record], newest: tuple[Array, Record]) -> tuple[Array, Record]:

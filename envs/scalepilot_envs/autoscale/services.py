@@ -40,6 +40,13 @@ class Services:
         values = self.__dict__.get("_values", {})
         return values[name] if name in values else getattr(self.__dict__["_params"], name)
 
+    def of(self, columns: NDArray[np.intp]) -> Services:
+        """The constants of copies of services `columns`, (n,)."""
+        copies = Services(self._params, len(columns))
+        copies._values = {name: values[columns] for name, values in self._values.items()}
+        copies.multiple = self.multiple[columns]
+        return copies
+
     def draw(self, index: int, ranges: ServiceRanges, rng: np.random.Generator) -> None:
         """Draw the constants of one service; the number of draws does not depend on what is asked for."""
         for name in self._DRAWN:

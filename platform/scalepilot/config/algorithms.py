@@ -20,6 +20,7 @@ _ON_RAY = ("env_runner_restarts", "lost_rollouts", *_TIMES, "transfer_seconds", 
 _PPO = ("policy_loss", "value_loss", "explained_variance", "entropy", "kl", "reward_scale", "learning_rate")
 _CUT = ("value_clipped_share", "grad_clipped_share", "features_clamped_share")
 _DQN = ("q_loss", "epsilon", "reward_scale", "gradient_updates", "learning_rate")
+_COUNTERFACTUAL = ("counterfactual_every", "counterfactual_steps", "counterfactual_temperature")
 _TABLE = ("q_loss", "q_mean", "epsilon", *_TIMES)
 
 # One line an algorithm.
@@ -86,6 +87,7 @@ _BUILT_IN = (
         "network",
         "argmax_p",
         extra="sb3",
+        ignored=_COUNTERFACTUAL,
         counterpart="ppo",
         metrics=_PPO,
     ),

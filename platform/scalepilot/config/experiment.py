@@ -91,9 +91,19 @@ class ExperimentConfig(Section):
             raise ValueError(f"engine: {self.engine} is not allowed for algorithm {self.algorithm}; allowed: {allowed}")
         if not self.env.takes_workload:
             check_trainable(self.algorithm, self.engine, self.env.description, getattr(self.learning, "cnn", None))
+        if getattr(self.learning, "counterfactual_every", None) is not None:
+            self._check_counterfactual()
         self._check_shares()
         if not self.env.takes_workload and find_env(self.env.id).is_live:
             self._check_live()
+
+    def _check_counterfactual(self) -> None:
+        """Refuse to try actions where nothing does."""
+        key, allowed = f"{ALGORITHMS[self.algorithm].section}.counterfactual_every", "allowed: null"
+        if self.engine != "rllib":
+            raise ValueError(f"{key}: is not used by engine {self.engine}; {allowed}")
+        if not find_env(self.env.id).can_fork:
+            raise ValueError(f"{key}: {self.env.id} cannot be copied in the middle of an episode; {allowed}, or Autoscale-v0")
 
     def _check_live(self) -> None:
         """Refuse what would step one deployment side by side, or for days on end."""

@@ -129,6 +129,11 @@ class PPOConfig(NetworkConfig):
         policy_waits_share: share of the budget in which only values are learnt: those of a fresh network would spoil a policy
             that training starts from (--init makes it 0.1 where it is 0).
         envs_per_input: environments that meet the same traffic, so that luck with it cancels in their advantages; 1 is plain PPO.
+        counterfactual_every: steps of a rollout after which every action is tried again in copies of all environments, before the
+            same traffic: the policy then learns from what all of them would have cost, not from the one taken, and only the value
+            network from the rest; null: plain PPO. Only on Autoscale-v0, whose traffic does not depend on what is done.
+        counterfactual_steps: steps that each copy goes on with the current policy.
+        counterfactual_temperature: size of a step of the policy, in deviations of the advantages; smaller is bolder.
         hidden: units of the hidden layers, policy and value apart; on images shared, behind the convolutions.
     """
 
@@ -149,6 +154,9 @@ class PPOConfig(NetworkConfig):
     value_clip: Positive = 1e6
     policy_waits_share: Share = 0.0
     envs_per_input: Annotated[int, Between(1, 65_536)] = 8
+    counterfactual_every: Annotated[int, Between(1, 100_000)] | None = None
+    counterfactual_steps: Annotated[int, Between(1, 10_000)] = 8
+    counterfactual_temperature: Annotated[float, Between(0, 1000, above=True)] = 0.3
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -166,6 +174,15 @@ class PPOConfig(NetworkConfig):
     def batch_size(self) -> int:
         """Transitions of one iteration, all of which are learnt from."""
         return self.rollout_size
+
+    def unused(self) -> Iterator[tuple[str, str]]:
+        """(key, why it decides nothing) of keys that others of this section leave without a say."""
+        if self.counterfactual_every is None:
+            for name in ("counterfactual_steps", "counterfactual_temperature"):
+                yield name, "is not used with counterfactual_every: null"
+        else:
+            for name in ("clip", "clip_final_share"):
+                yield name, "is not used with counterfactual_every, where there is no probability ratio"
 
 
 @dataclass(frozen=True)

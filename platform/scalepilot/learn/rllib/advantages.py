@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from scalepilot.learn.rllib import joint
+
 _MIN_ADVANTAGE_STD = 1e-4
 _SCALE_DECAY = 0.99
 
@@ -108,9 +110,22 @@ class AdvantageScale(nn.Module):
             torch.distributed.all_reduce(moments)
         count, total, squares = moments
         mean = total / count
-        batch_variance = (squares / count - mean.square()).clamp_min(0.0)
-        self.variance.mul_(_SCALE_DECAY).add_(batch_variance * (1.0 - _SCALE_DECAY))
-        self.weight.mul_(_SCALE_DECAY).add_(1.0 - _SCALE_DECAY)
-        deviation = (self.variance / self.weight).sqrt().clamp_min(_MIN_ADVANTAGE_STD)
+        deviation = self._deviation((squares / count - mean.square()).clamp_min(0.0))
         scaled: torch.Tensor = (advantage - mean) / deviation * counted
         return scaled
+
+    @torch.no_grad()
+    def follow(self, mean_square: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+        """Scalar deviation over the last hundred batches or so, of all learners, where all actions' advantages are known.
+
+        Args:
+            mean_square: (n,) of a state's advantages.
+            counts: (n,) bool.
+        """
+        count, squares = joint.summed(torch.stack([counts.sum().to(mean_square.dtype), (mean_square * counts).sum()]))
+        return self._deviation(squares / count.clamp_min(1.0))
+
+    def _deviation(self, batch_variance: torch.Tensor) -> torch.Tensor:
+        self.variance.mul_(_SCALE_DECAY).add_(batch_variance * (1.0 - _SCALE_DECAY))
+        self.weight.mul_(_SCALE_DECAY).add_(1.0 - _SCALE_DECAY)
+        return (self.variance / self.weight).sqrt().clamp_min(_MIN_ADVANTAGE_STD)

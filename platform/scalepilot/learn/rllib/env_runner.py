@@ -19,6 +19,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 from scalepilot.config import PPOConfig
 from scalepilot.errors import ConfigError, EnvironmentFailedError
 from scalepilot.files.stop import check_stop
+from scalepilot.learn.rllib.counterfactuals import Tried, try_every_action
 from scalepilot.learn.rllib.distributions import distribution_of
 from scalepilot.learn.rllib.rollout import Rollout
 from scalepilot.learn.rllib.settings import learning_of
@@ -199,6 +200,28 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         inputs, action = torch.from_numpy(rollout.action_dist_inputs), torch.from_numpy(rollout.action)
         rollout.action_logp[:] = self._distribution.judge(inputs, action)[0].numpy()
 
+    def _outputs(self, observation: NDArray[Any]) -> torch.Tensor:
+        outputs: torch.Tensor = self.module._forward({Columns.OBS: torch.from_numpy(observation)})[Columns.ACTION_DIST_INPUTS]
+        return outputs
+
+    @property
+    def _every(self) -> int | None:
+        """Steps between two moments at which every action is tried; None for never."""
+        return learning_of(self.config, PPOConfig).counterfactual_every
+
+    def _try_every_action(self) -> Tried:
+        """What would come of every action now; copies of one environment meet the same traffic and draw with the same noise."""
+        ppo, num_actions = learning_of(self.config, PPOConfig), self._distribution.num_inputs
+        noise = self._distribution.noise(ppo.counterfactual_steps, self.num_envs, self._generator)
+
+        def follow(observation: NDArray[Any], step: int) -> NDArray[Any]:
+            shared = noise[step].repeat_interleave(num_actions, dim=0)
+            return self._distribution.draw(self._outputs(observation), shared).numpy()
+
+        clip = np.inf if ppo.reward_clip is None else ppo.reward_clip
+        batch = self.env.unwrapped.batch
+        return try_every_action(batch, num_actions, follow, num_steps=ppo.counterfactual_steps, gamma=ppo.gamma, reward_clip=clip)
+
     def sample(self, **kwargs: Any) -> Rollout:
         """Step every environment `rollout_fragment_length` times with the exploring policy.
 
@@ -212,13 +235,15 @@ class VectorEnvRunner(SingleAgentEnvRunner):
         ended_returns: list[np.ndarray] = []
         ended_lengths: list[np.ndarray] = []
         finals: list[tuple[int, NDArray[np.intp], NDArray[Any]]] = []
+        tried: dict[int, Tried] = {}
         with torch.inference_mode():
             for t in range(num_steps):
                 check_stop()
                 rollout.observation[t] = self._observation
                 rollout.valid[t] = ~self._resets
-                batch = {Columns.OBS: torch.from_numpy(rollout.observation[t])}
-                self._choose_actions(rollout, t, self.module._forward(batch)[Columns.ACTION_DIST_INPUTS])
+                self._choose_actions(rollout, t, self._outputs(rollout.observation[t]))
+                if self._every and t % self._every == 0:
+                    tried[t] = self._try_every_action()
                 info = self._step(rollout, t)
                 self._returns += rollout.reward[t] * rollout.valid[t]
                 self._lengths += rollout.valid[t]
@@ -235,6 +260,8 @@ class VectorEnvRunner(SingleAgentEnvRunner):
             self._describe_actions(rollout)
         if finals:
             rollout.add_finals(finals)
+        if tried:
+            rollout.add_tried(tried)
         rollout.observation[num_steps] = self._observation
         self._look_at(rollout)
         self._log(rollout, ended_returns, ended_lengths)

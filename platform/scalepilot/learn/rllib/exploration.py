@@ -43,6 +43,7 @@ class EpsilonGreedyRunner(VectorEnvRunner):
     """Samples with ε-greedy actions; `sample(epsilon=…)` says how random."""
 
     envs_per_input = 1
+    _every = None
 
     def _prepare_actions(self, num_steps: int, epsilon: float = 0.0, **kwargs: Any) -> Rollout:
         shape = (num_steps, self.num_envs)

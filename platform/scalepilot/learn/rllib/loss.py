@@ -11,6 +11,9 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from scalepilot.learn.rllib.distributions import Distribution
 
+# Columns of the states in which every action was tried.
+IMPROVED, LOG_PROBABILITY, COUNTS = "improved", "log_probability", "counts"
+
 
 @dataclass(frozen=True)
 class PPOLoss:
@@ -18,42 +21,40 @@ class PPOLoss:
 
     Attributes:
         total: scalar to minimise.
-        surrogate, value_error, entropy, log_ratio, value, value_target: (n,) per transition.
+        surrogate, value_error, entropy, divergence, value, value_target: (n,) per transition; the divergence is from the policy
+            that sampled.
         mask: (n,) bool; None when all rows count.
+        policy_mask: of surrogate, entropy and divergence, where these are of other rows.
     """
 
     total: torch.Tensor
     surrogate: torch.Tensor
     value_error: torch.Tensor
     entropy: torch.Tensor
-    log_ratio: torch.Tensor
+    divergence: torch.Tensor
     value: torch.Tensor
     value_target: torch.Tensor
     mask: torch.Tensor | None
+    policy_mask: torch.Tensor | None
 
     @torch.no_grad()
     def kl(self) -> torch.Tensor:
-        """Scalar mean divergence from the policy that sampled, estimated as (r − 1) − log r.
-
-        Source:
-            Schulman, "Approximating KL divergence" (2020), estimator k3.
-        """
-        log_ratio = self.log_ratio if self.mask is None else self.log_ratio[self.mask]
-        return (torch.expm1(log_ratio) - log_ratio).mean()
+        """Scalar mean divergence from the policy that sampled."""
+        return (self.divergence if self.policy_mask is None else self.divergence[self.policy_mask]).mean()
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
         """Under RLlib's names."""
-        rows = slice(None) if self.mask is None else self.mask
+        rows, policy_rows = (slice(None) if mask is None else mask for mask in (self.mask, self.policy_mask))
         target, value = self.value_target[rows], self.value[rows]
         spread = target.var(unbiased=False)
         explained = 1.0 - (target - value).var(unbiased=False) / spread if float(spread) > 0 else torch.tensor(0.0)
         return {
             "total_loss": float(self.total.detach()),
-            "policy_loss": -float(self.surrogate[rows].mean()),
+            "policy_loss": -float(self.surrogate[policy_rows].mean()),
             "vf_loss": float(self.value_error[rows].mean()),
             "vf_explained_var": float(explained),
-            "entropy": float(self.entropy[rows].mean()),
+            "entropy": float(self.entropy[policy_rows].mean()),
             "mean_kl_loss": float(self.kl()),
         }
 
@@ -91,8 +92,45 @@ def ppo_loss(
     advantage, target = batch[Postprocessing.ADVANTAGES], batch[Postprocessing.VALUE_TARGETS]
     surrogate = torch.minimum(advantage * ratio, advantage * ratio.clamp(1.0 - clip, 1.0 + clip))
     value_error = (value - target).square().clamp(max=value_clip)
-    per_row = value_coefficient * value_error - surrogate - entropy_coefficient * entropy
     mask = batch.get(Columns.LOSS_MASK)
-    # One of several learners may meet a minibatch of resets only.
-    total = per_row.mean() if mask is None else (per_row * mask).sum() / mask.sum().clamp_min(1)
-    return PPOLoss(total, surrogate, value_error, entropy, log_ratio, value, target, mask)
+    total = _mean(value_coefficient * value_error - surrogate - entropy_coefficient * entropy, mask)
+    # Schulman, "Approximating KL divergence" (2020), estimator k3.
+    divergence = torch.expm1(log_ratio.detach()) - log_ratio.detach()
+    return PPOLoss(total, surrogate, value_error, entropy, divergence, value, target, mask, mask)
+
+
+def tried_loss(
+    inputs: torch.Tensor,
+    value: torch.Tensor,
+    batch: dict[str, Any],
+    tried: dict[str, torch.Tensor],
+    *,
+    value_clip: float,
+    value_coefficient: float,
+    entropy_coefficient: float | torch.Tensor,
+) -> PPOLoss:
+    """The cross-entropy towards a better policy where every action was tried, the clipped squared value error elsewhere.
+
+    Args:
+        inputs: (m, num_actions) logits of the current policy where every action was tried.
+        value: (n,) current values.
+        batch: columns VALUE_TARGETS (n,), and LOSS_MASK where rows are masked.
+        tried: columns IMPROVED and LOG_PROBABILITY (m, num_actions), COUNTS (m,) bool.
+        value_clip: the squared value error is cut here.
+        value_coefficient: weight of the value error.
+        entropy_coefficient: weight of the entropy bonus.
+    """
+    log_probability = torch.log_softmax(inputs, dim=-1)
+    entropy = -(log_probability.exp() * log_probability).sum(dim=-1)
+    surrogate = (tried[IMPROVED].exp() * log_probability).sum(dim=-1)
+    target, mask, counts = batch[Postprocessing.VALUE_TARGETS], batch.get(Columns.LOSS_MASK), tried[COUNTS]
+    value_error = (value - target).square().clamp(max=value_clip)
+    total = _mean(-surrogate - entropy_coefficient * entropy, counts) + value_coefficient * _mean(value_error, mask)
+    before = tried[LOG_PROBABILITY]
+    divergence = (before.exp() * (before - log_probability.detach())).sum(dim=-1)
+    return PPOLoss(total, surrogate, value_error, entropy, divergence, value, target, mask, counts)
+
+
+def _mean(per_row: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Of the rows that count; 0 where none does: one of several learners may meet a minibatch of resets only."""
+    return per_row.mean() if mask is None else (per_row * mask).sum() / mask.sum().clamp_min(1)

@@ -23,10 +23,11 @@ from scalepilot.learn.reward_scale import RewardScale
 from scalepilot.learn.rllib import joint
 from scalepilot.learn.rllib.advantages import generalised_advantages, without_shared_luck
 from scalepilot.learn.rllib.algorithm import NoHomeFolder, RolloutAlgorithm
+from scalepilot.learn.rllib.counterfactuals import advantages_of_all, improved_policy
 from scalepilot.learn.rllib.distributions import distribution_of
 from scalepilot.learn.rllib.flat_parameters import FlatParameters
 from scalepilot.learn.rllib.learner import REWARD_SCALE, JointLearner, clipped_rewards, followed_scale
-from scalepilot.learn.rllib.loss import PPOLoss, ppo_loss
+from scalepilot.learn.rllib.loss import COUNTS, IMPROVED, LOG_PROBABILITY, PPOLoss, ppo_loss, tried_loss
 from scalepilot.learn.rllib.module import FEATURES, VALID_ACTIONS, ActorCriticModule
 from scalepilot.learn.rllib.rollout import Rollout
 from scalepilot.learn.rllib.settings import learning_of
@@ -52,6 +53,8 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         super().build()
         self._shuffle = torch.Generator(device=self._device).manual_seed(int(self.config.seed or 0))
         self._last_loss: PPOLoss | None = None
+        # Columns of the states in which every action was tried; empty where none was.
+        self._tried: dict[str, torch.Tensor] = {}
         # Among the results: shares of what was cut on the way from a rollout to a gradient step.
         self._cut: dict[str, float] = {}
         self._value_cut: list[torch.Tensor] = []
@@ -115,8 +118,10 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         self.before_gradient_based_update(timesteps=timesteps or {})
         self._weights_seq_no += 1
         columns, raw_features = self._prepare(rollout)
+        tried = self._tried
         num_rows = len(columns[Columns.ACTIONS])
         size = min(minibatch_size or num_rows, num_rows)
+        tried_size = len(tried[COUNTS]) // (num_rows // size) if tried else 0
         self._follow_schedules((timesteps or {}).get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0), num_rows)
         epochs = 0
         while epochs < num_epochs:
@@ -124,12 +129,19 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
             divergences: list[torch.Tensor] = []
             order = torch.randperm(num_rows, generator=self._shuffle, device=self._device)
             shuffled = {name: column.index_select(0, order) for name, column in columns.items()}
+            if tried:
+                order = torch.randperm(len(tried[COUNTS]), generator=self._shuffle, device=self._device)
+                tried = {name: column.index_select(0, order) for name, column in tried.items()}
             # A last, smaller minibatch would weigh its rows more; it is left out and other rows meet that next epoch.
             for first in range(0, num_rows - size + 1, size):
                 if epochs > 1 and stop_asked():
                     # Fewer passes, as where the divergence ends them: what was learnt is whole.
                     break
-                self._learn_from({name: column[first : first + size] for name, column in shuffled.items()})
+                at = first // size * tried_size
+                self._learn_from(
+                    {name: column[first : first + size] for name, column in shuffled.items()},
+                    {name: column[at : at + tried_size] for name, column in tried.items()},
+                )
                 if self._ppo.target_kl is not None and self._last_loss is not None:
                     divergences.append(self._last_loss.kl())
             if epochs > 1 and stop_asked():
@@ -141,24 +153,34 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         self.after_gradient_based_update(timesteps=timesteps or {})
         return self.metrics.reduce()
 
-    def _learn_from(self, minibatch: dict[str, torch.Tensor]) -> None:
-        """One gradient step. RLlib's own would spend half its time around the gradient.
-
-        Policy and value gradients are clipped apart, unless they share an encoder: the value of a rare disaster must not stop
-        the policy from learning. A minibatch whose gradient is not finite is skipped and counted.
-        """
+    def _loss(self, minibatch: dict[str, torch.Tensor], tried: dict[str, torch.Tensor]) -> PPOLoss:
+        """Of the actions taken, or of all that were tried."""
         module, config = self._module_of_learner(), self.config
+        weights = {
+            "value_clip": config.vf_clip_param,
+            "value_coefficient": config.vf_loss_coeff,
+            "entropy_coefficient": self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].get_current_value(),
+        }
+        if tried:
+            inputs = module._forward_train(tried)[Columns.ACTION_DIST_INPUTS]
+            return tried_loss(inputs, module.compute_values(minibatch), minibatch, tried, **weights)
         outputs = module._forward_train(minibatch)
-        loss = ppo_loss(
+        return ppo_loss(
             outputs[Columns.ACTION_DIST_INPUTS],
             module.compute_values(minibatch, outputs[Columns.EMBEDDINGS]),
             minibatch,
             self._distribution,
             clip=self._clip,
-            value_clip=config.vf_clip_param,
-            value_coefficient=config.vf_loss_coeff,
-            entropy_coefficient=self.entropy_coeff_schedulers_per_module[DEFAULT_MODULE_ID].get_current_value(),
+            **weights,
         )
+
+    def _learn_from(self, minibatch: dict[str, torch.Tensor], tried: dict[str, torch.Tensor]) -> None:
+        """One gradient step. RLlib's own would spend half its time around the gradient.
+
+        Policy and value gradients are clipped apart, unless they share an encoder: the value of a rare disaster must not stop
+        the policy from learning. A minibatch whose gradient is not finite is skipped and counted.
+        """
+        config, loss = self.config, self._loss(minibatch, tried)
         for head in self._heads:
             head.gradient.zero_()
         loss.total.backward()  # type: ignore[no-untyped-call]
@@ -254,7 +276,7 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
             gamma=config.gamma,
             gae_lambda=config.lambda_,
         )
-        compared = without_shared_luck(advantage, valid, self._ppo.envs_per_input)
+        self._tried = self._compare_actions(rollout, inputs, valid, scale) if rollout.tried_at is not None else {}
         rows = steps * envs
         if module.num_masked:
             inputs[VALID_ACTIONS] = valid_of(observation, module.num_masked)
@@ -262,14 +284,45 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
             **{name: column[:rows] for name, column in inputs.items()},
             Columns.ACTIONS: tensor("action").flatten(0, 1),
             Columns.ACTION_LOGP: tensor("action_logp").reshape(rows),
-            Postprocessing.ADVANTAGES: module.advantage_scale.normalise(compared, valid).reshape(rows),
             Postprocessing.VALUE_TARGETS: (advantage + value[:-1]).reshape(rows),
         }
+        if not self._tried:
+            compared = without_shared_luck(advantage, valid, self._ppo.envs_per_input)
+            columns[Postprocessing.ADVANTAGES] = module.advantage_scale.normalise(compared, valid).reshape(rows)
         if bool(valid.all()):
             return columns, raw[:rows]
         # Masked rows weigh nothing but stay: the number of minibatches must not depend on the data.
         columns[Columns.LOSS_MASK] = valid.reshape(rows)
         return columns, raw[:rows][valid.reshape(rows)]
+
+    def _compare_actions(
+        self, rollout: Rollout, inputs: dict[str, torch.Tensor], valid: torch.Tensor, scale: float
+    ) -> dict[str, torch.Tensor]:
+        """Columns (F·num_envs, …) of the states in which every action was tried."""
+        module, device = self._module_of_learner(), self._device
+        assert rollout.tried_reward is not None
+        assert rollout.tried_discount is not None
+        assert rollout.tried_observation is not None
+        assert rollout.action_dist_inputs is not None
+        num_actions = rollout.tried_reward.shape[2]
+        reward, discount, last = (
+            torch.from_numpy(column).to(device)
+            for column in (rollout.tried_reward, rollout.tried_discount, rollout.tried_observation)
+        )
+        value = self._values({Columns.OBS: last.reshape(-1, *last.shape[3:])}).reshape(discount.shape)
+        action_value = (reward * (self.value_scale / scale) + discount * value).reshape(-1, num_actions)
+        at = torch.from_numpy(rollout.tried_at).to(device)
+        logits = torch.from_numpy(rollout.action_dist_inputs).to(device)[at].reshape(-1, num_actions)
+        log_probability, counts = torch.log_softmax(logits, dim=-1), valid[at].reshape(-1)
+        advantage = advantages_of_all(log_probability, action_value)
+        deviation = module.advantage_scale.follow((log_probability.exp() * advantage.square()).sum(dim=-1), counts)
+        rows = (at[:, None] * rollout.num_envs + torch.arange(rollout.num_envs, device=device)).reshape(-1)
+        return {
+            **{name: column.index_select(0, rows) for name, column in inputs.items()},
+            IMPROVED: improved_policy(log_probability, advantage, self._ppo.counterfactual_temperature * deviation),
+            LOG_PROBABILITY: log_probability,
+            COUNTS: counts,
+        }
 
 
 class StockPPO(NoHomeFolder, RLlibPPO):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from scalepilot.learn.rllib.counterfactuals import Tried
+
 _STEPS = ("observation", "action", "action_logp", "action_dist_inputs", "reward", "terminated", "truncated", "valid")
 # Of the behaviour policy; an off-policy learner does without.
 _BEHAVIOUR = ("action_logp", "action_dist_inputs")
 _FINAL = ("final_index", "final_observation")
-_COLUMNS = (*_STEPS, *_FINAL)
+# Of the moments at which every action was tried.
+_TRIED = ("tried_at", "tried_reward", "tried_discount", "tried_observation")
+_COLUMNS = (*_STEPS, *_FINAL, *_TRIED)
+# Whose second axis is the environments'.
+_BY_ENV = (*_STEPS, *_TRIED[1:])
 
 
 class Rollout:
@@ -35,6 +41,10 @@ class Rollout:
         valid: (T, num_envs) bool; false where the step was a reset.
         final_index: (m, 2) int64, step and environment of each end; m = 0 with NEXT_STEP autoreset.
         final_observation: (m, *shape) the observations after them.
+        tried_at: (F,) int64, steps before which every action was tried (see `counterfactuals`); all four absent where none was.
+        tried_reward: (F, num_envs, num_actions) float32, discounted sums.
+        tried_discount: (F, num_envs, num_actions) float32, of the value of the last observation.
+        tried_observation: (F, num_envs, num_actions, *shape) the last observations.
     """
 
     __slots__ = _COLUMNS
@@ -49,11 +59,15 @@ class Rollout:
     valid: NDArray[np.bool_]
     final_index: NDArray[np.int64]
     final_observation: NDArray[Any]
+    tried_at: NDArray[np.int64] | None
+    tried_reward: NDArray[np.float32] | None
+    tried_discount: NDArray[np.float32] | None
+    tried_observation: NDArray[Any] | None
 
     def __init__(self, **columns: NDArray[Any]) -> None:
-        if set(columns) - set(_FINAL) not in (set(_STEPS), set(_STEPS) - set(_BEHAVIOUR)):
+        if set(columns) - set(_FINAL) - set(_TRIED) not in (set(_STEPS), set(_STEPS) - set(_BEHAVIOUR)):
             raise ValueError(f"rollout: columns {sorted(columns)}; allowed: {sorted(_STEPS)}, with or without {_BEHAVIOUR}")
-        for name in _STEPS:
+        for name in (*_STEPS, *_TRIED):
             setattr(self, name, columns.get(name))
         observation = columns["observation"]
         self.final_index = columns.get("final_index", np.empty((0, 2), np.int64))
@@ -92,8 +106,11 @@ class Rollout:
         """Rollouts of equal length side by side on the environment axis."""
         if len(rollouts) == 1:
             return rollouts[0]
-        present = [name for name in _STEPS if getattr(rollouts[0], name) is not None]
+        present = [name for name in _BY_ENV if getattr(rollouts[0], name) is not None]
         columns = {name: np.concatenate([getattr(r, name) for r in rollouts], axis=1) for name in present}
+        if rollouts[0].tried_at is not None:
+            # Runners try at the same steps.
+            columns["tried_at"] = rollouts[0].tried_at
         first_envs = np.cumsum([0, *(r.num_envs for r in rollouts[:-1])])
         shifted = [r.final_index + np.array([0, first]) for r, first in zip(rollouts, first_envs, strict=True)]
         return cls(
@@ -113,9 +130,16 @@ class Rollout:
         last = [row for _, _, observations in finals for row in observations]
         self.final_observation = np.stack(last).astype(self.observation.dtype, copy=False)
 
+    def add_tried(self, tried: Mapping[int, Tried]) -> None:
+        """Fill the columns of the actions tried: what came of them before each of some steps."""
+        self.tried_at = np.array([*tried], np.int64)
+        self.tried_reward = np.stack([t.reward for t in tried.values()])
+        self.tried_discount = np.stack([t.discount for t in tried.values()])
+        self.tried_observation = np.stack([t.last_observation for t in tried.values()])
+
     def split(self, num_pieces: int) -> list[Rollout]:
         """Equal pieces of the environment axis, neighbours together; `num_envs` must be a multiple of `num_pieces`."""
-        present = {name: np.split(column, num_pieces, axis=1) for name in _STEPS if (column := getattr(self, name)) is not None}
+        present = {name: np.split(column, num_pieces, axis=1) for name in _BY_ENV if (column := getattr(self, name)) is not None}
         width, pieces = self.num_envs // num_pieces, []
         for i in range(num_pieces):
             inside = self.final_index[:, 1] // width == i
@@ -125,7 +149,8 @@ class Rollout:
                 "final_index": self.final_index[inside] - [0, i * width],
                 "final_observation": self.final_observation[inside],
             }
-            pieces.append(Rollout(**columns, **final))
+            tried = {} if self.tried_at is None else {"tried_at": self.tried_at}
+            pieces.append(Rollout(**columns, **final, **tried))
         return pieces
 
     def copy(self) -> Rollout:
