@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -161,6 +162,26 @@ def test_parallel_env_runners_sample_different_experience_and_train(parallel: tu
     assert [r.num_envs for r in rollouts] == [16, 16]
     rates = [r.observation[0, :, 0] for r in rollouts]
     assert not set(rates[0].tolist()) & set(rates[1].tolist()), "runners must not share streams"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_session")
+@pytest.mark.parametrize("num_env_runners", [0, 2])
+def test_ppo_learns_from_actions_that_it_did_not_take_and_repeats_itself(tmp_path: Path, num_env_runners: int):
+    from scalepilot.learn.rllib.trainer import RLlibTrainer
+
+    config = small(tmp_path, ppo={"counterfactual_every": 8}, resources={"num_env_runners": num_env_runners})
+    weights = []
+    for _ in range(2):
+        trainer = RLlibTrainer(config, Task(config))
+        try:
+            metrics = [trainer.iterate() for _ in range(2)]
+            weights.append(trainer.snapshot().arrays())
+        finally:
+            trainer.close()
+        assert all(0.001 < row["kl"] < 1.0 for row in metrics)
+        assert all(np.isfinite(row["value_loss"]) for row in metrics)
+    assert all(np.array_equal(array, weights[1][name]) for name, array in weights[0].items())
 
 
 @pytest.mark.usefixtures("ray_session")

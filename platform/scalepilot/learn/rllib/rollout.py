@@ -110,7 +110,7 @@ class Rollout:
         columns = {name: np.concatenate([getattr(r, name) for r in rollouts], axis=1) for name in present}
         if rollouts[0].tried_at is not None:
             # Runners try at the same steps.
-            columns["tried_at"] = rollouts[0].tried_at
+            columns["tried_at"] = rollouts[0].tried_at.copy()
         first_envs = np.cumsum([0, *(r.num_envs for r in rollouts[:-1])])
         shifted = [r.final_index + np.array([0, first]) for r, first in zip(rollouts, first_envs, strict=True)]
         return cls(
