@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot_envs.autoscale.measurement import NOISE_KINDS, OPTIONAL_FIELDS, Blur, drawn_noise
+from scalepilot_envs.autoscale.own_or_drawn import OwnOrDrawn
 from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
 from scalepilot_envs.streams import Streams
 
@@ -49,6 +50,7 @@ class Disturbances:
         lag_steps: (num_envs,) whole steps by which targets are late.
         phase: (num_envs,) share of an interval by which measurements are behind; None where they never are.
         stuck_share: (num_envs,) probability that a replica ordered never serves; None where every one does.
+        service: dispersion of the arrivals and readiness probes.
     """
 
     def __init__(self, params: AutoscaleParams, randomisation: Randomisation, num_envs: int, episode_steps: int) -> None:
@@ -64,6 +66,7 @@ class Disturbances:
         self._repeated = np.zeros((episode_steps, num_envs), dtype=np.bool_) if r.rate_dropout[1] else None
         self._chance = np.zeros((episode_steps, num_envs)) if r.stuck_share[1] else None
         self._blurs = not (self.noise is None and self._missing is None and self._repeated is None)
+        self.service = OwnOrDrawn(params, r, num_envs)
         self._columns = np.arange(num_envs)
 
     @property
@@ -83,6 +86,7 @@ class Disturbances:
     def draw(self, index: int, streams: Streams) -> None:
         """Draw those of a new episode of one service."""
         r = self._randomisation
+        self.service.draw(index, streams)
         if self.noise is not None:
             rng = streams.of("measurement", index)
             self.noise[:, :, index] = drawn_noise(len(self.noise), r.measurement_noise, rng)
@@ -107,6 +111,7 @@ class Disturbances:
     def clear(self, mask: NDArray[np.bool_]) -> None:
         """Leave the episodes where `mask` is true undisturbed, but for the service's own lag."""
         self.lag_steps[mask] = self._own_lag
+        self.service.clear(mask)
         if self.noise is not None:
             self.noise[:, :, mask] = 1.0
         for values in (self.phase, self.stuck_share, self._missing, self._repeated):

@@ -17,6 +17,7 @@ from scalepilot_envs.autoscale.latency import waiting_for
 from scalepilot_envs.autoscale.measurement import Measurements, Record
 from scalepilot_envs.autoscale.objective import StepCost, step_cost
 from scalepilot_envs.autoscale.observation import NUM_STARTING_QUARTERS, clock_columns, clock_fields, service_columns
+from scalepilot_envs.autoscale.overload import Overload
 from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
 from scalepilot_envs.autoscale.services import Services
 
@@ -52,6 +53,7 @@ class AutoscaleState:
         capacity_rps: (num_envs,) requests/s of one replica.
         startup_steps: (num_envs,) integers.
         delayed: targets that are yet to take effect; None where each does at once.
+        overload: queues and readiness of the replicas; None where one queue says it all and replicas stay ready.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class AutoscaleState:
         d = disturbances or Disturbances(params, Randomisation(), num_envs, 0)
         self.measurements = Measurements(params, num_envs, d.phase)
         self.delayed = DelayedTargets(num_envs, d.longest_lag_steps, d.lag_steps) if d.longest_lag_steps else None
+        self.overload = Overload.of(params, num_envs, d.service)
+        self._dispersion = d.service.arrival_dispersion if d.service.ranges[0] else None
         self._stuck_share = d.stuck_share
         self.stuck = None if d.stuck_share is None else np.zeros((longest, num_envs))
         self._columns = np.arange(num_envs)
@@ -148,6 +152,8 @@ class AutoscaleState:
             self.delayed.fill(mask, ready)
         if self.stuck is not None:
             self.stuck[:, mask] = 0.0
+        if self.overload is not None:
+            self.overload.reset(mask, self.ready)
 
     @property
     def total(self) -> Array:
@@ -183,18 +189,30 @@ class AutoscaleState:
         arrival_rps = arrived / p.interval_seconds
         capacity = served_rps * p.interval_seconds
         work = self.backlog + arrived
-        left = np.maximum(work - capacity, 0.0)
-        backlog = np.minimum(left, p.max_wait_seconds * served_rps)
-        dropped = left - backlog
+        fluid_late, draining = None, None
+        if self.overload is None:
+            left = np.maximum(work - capacity, 0.0)
+            backlog = np.minimum(left, p.max_wait_seconds * served_rps)
+            dropped = left - backlog
+        else:
+            backlog, dropped, fluid_late, draining = self.overload.serve(
+                self.ready, self.capacity_rps, arrived, p.wait_slo_seconds, p.interval_seconds
+            )
+            # Of the capacity of all replicas, those that were idle beside a queue included.
+            work = np.where(capacity > 0, work - dropped - backlog, work)
         with np.errstate(all="ignore"):
-            wait = waiting_for(p, arrival_rps, served_rps, self.ready, self.backlog)
+            wait = waiting_for(
+                p, arrival_rps, served_rps, self.ready, self.backlog, arrival_dispersion=self._dispersion, fluid_late=fluid_late
+            )
             error_share = np.where(arrived > 0, dropped / arrived, 0.0)
         late = arrived * wait.late_share
 
         self.cpu = self._utilisation(work, capacity)
         self.late_share = np.where(arrived > 0, wait.late_share, 0.0)
         self.error_share = error_share
-        self.latency_p95_seconds = p.service_time_seconds + wait.wait_p95_seconds + self._draining(backlog, served_rps, arrived)
+        if draining is None:
+            draining = self._draining(backlog, served_rps, arrived)
+        self.latency_p95_seconds = p.service_time_seconds + wait.wait_p95_seconds + draining
         self.backlog = backlog
         self.measurements.add(arrival_rps, self._record(), now.blur)
         self._advance_startup()
@@ -289,6 +307,10 @@ class AutoscaleState:
         else:
             for quarter in range(NUM_STARTING_QUARTERS):
                 quarters[quarter] = np.where(self._quarter == quarter, self.starting, 0.0).sum(axis=0)
+        if self.overload is not None:
+            # As a cluster counts: a pod that fails its probe is not ready, and may be at any moment.
+            quarters[0] += self.overload.out_replicas
+            out[at + 7] -= self.overload.out_replicas
         out[num_fields - 1] = self.capacity_rps
         if clock:
             if unix_seconds is None:

@@ -35,11 +35,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot_envs.autoscale.action import DEFAULT_MOVES, Move, MoveTable
+from scalepilot_envs.autoscale.arrivals import drawn_arrivals
 from scalepilot_envs.autoscale.description import ENV_ID as ENV_ID
 from scalepilot_envs.autoscale.disturbances import ALL_STREAM_KINDS, Disturbances
 from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
 from scalepilot_envs.autoscale.levels import at_drawn_level
 from scalepilot_envs.autoscale.observation import clock_fields, observation_fields
+from scalepilot_envs.autoscale.own_or_drawn import DRAWN
 from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation, ServiceRanges
 from scalepilot_envs.autoscale.render import as_picture, as_text, drawn_columns
 from scalepilot_envs.autoscale.services import Services
@@ -54,7 +56,7 @@ from scalepilot_envs.workloads import Part, RateSeries, Workload, pool_of, workl
 
 # One stream an environment and kind: a draw of one never shifts another's.
 _STREAMS = ("window", "arrivals", "randomisation")
-_MORE_STREAMS = ("service", "past")
+_MORE_STREAMS = ("service", "past", *DRAWN)
 EPISODE_STEPS = 1920
 _EPISODE_METRICS = {
     "late_share": EpisodeMetric("late_requests", per="arrived_requests"),
@@ -74,7 +76,7 @@ class AutoscaleBatch(ScalingBatch):
         params: physical constants, or their mapping.
         moves: the move table.
         randomisation: ranges drawn each episode, or their mapping.
-        arrivals: "poisson" draws counts around the rate, "exact" serves rate × interval.
+        arrivals: "poisson" draws counts around the rate, spread as `arrival_dispersion` says; "exact" serves rate × interval.
         episode_steps: steps until truncation.
 
     Raises:
@@ -155,9 +157,8 @@ class AutoscaleBatch(ScalingBatch):
 
     def _stream_kinds(self) -> tuple[str, ...]:
         """A kind keeps its place, and with it its draws, when others are asked for."""
-        if self.services is None and self._past_rps is None:
-            return (*_STREAMS, *self.disturbances.stream_kinds)
-        return (*_STREAMS, *ALL_STREAM_KINDS, *_MORE_STREAMS)
+        more = self.services is not None or self._past_rps is not None or self.disturbances.service.is_drawn
+        return (*_STREAMS, *ALL_STREAM_KINDS, *_MORE_STREAMS) if more else (*_STREAMS, *self.disturbances.stream_kinds)
 
     def seed_streams(self, seeds: Sequence[int | None]) -> None:
         """One generator an environment and kind of randomness; None keeps an environment's own."""
@@ -226,6 +227,8 @@ class AutoscaleBatch(ScalingBatch):
         capacity, startup = self.state.capacity_rps.copy(), self.state.startup_steps.copy()
         for i in rows:
             rng = self._streams.of("window", i)
+            self.disturbances.draw(i, self._streams)
+            dispersion = float(self.disturbances.service.arrival_dispersion[i])
             stride = 1
             if self.services is not None:
                 self.services.draw(i, self.randomisation.services, self._streams.of("service", i))
@@ -247,16 +250,17 @@ class AutoscaleBatch(ScalingBatch):
             if self._past_rps is not None:
                 before, rates = rates[:past], rates[past:]
                 # As measured: what came, not the mean.
-                came = self._streams.of("past", i).poisson(before * interval_seconds) / interval_seconds
+                came = drawn_arrivals(before * interval_seconds, dispersion, self._streams.of("past", i)) / interval_seconds
                 self._past_rps[:, i] = rates[0]
                 self._past_rps[len(self._past_rps) - past :, i] = came
                 self._past_rps[: len(self._past_rps) - past, i] = came[0] if past else rates[0]
             requests = rates * interval_seconds
             self._rates[:, i] = rates
             self._arrived[:, i] = (
-                self._streams.of("arrivals", i).poisson(requests) if self.arrivals_kind == "poisson" else requests
+                requests
+                if self.arrivals_kind == "exact"
+                else drawn_arrivals(requests, dispersion, self._streams.of("arrivals", i))
             )
-            self.disturbances.draw(i, self._streams)
             self._start_seconds[i] = series.start_unix_seconds + start * p.interval_seconds
             s = p if self.services is None else self.services.one(i)
             capacity[i] = s.replica_capacity_rps * capacity_scale

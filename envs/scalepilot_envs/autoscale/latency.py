@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot_envs.autoscale import erlang
+from scalepilot_envs.autoscale.arrivals import EXPONENTIAL, POISSON, variability
 from scalepilot_envs.autoscale.params import AutoscaleParams, LoadBalancing, WaitingProbability
 from scalepilot_envs.autoscale.services import Services
 
@@ -29,9 +30,9 @@ class Waiting(NamedTuple):
     wait_p95_seconds: Array
 
 
-def longest_wait_p95_seconds(slowest_served_rps: float) -> float:
+def longest_wait_p95_seconds(slowest_served_rps: float, service_variation: float = EXPONENTIAL) -> float:
     """The largest 95 % waiting time that `waiting` can return, with `slowest_served_rps` as the least capacity."""
-    return -_LOG_TAIL / (_MIN_DRAIN_SHARE * slowest_served_rps)
+    return -_LOG_TAIL / (_MIN_DRAIN_SHARE * slowest_served_rps) * max(1.0, (POISSON + service_variation) / 2.0)
 
 
 def fluid_late_share(slope_rps: Array, room_requests: Array, interval_seconds: float | Array) -> Array:
@@ -61,6 +62,9 @@ def waiting(
     interval_seconds: float | Array,
     load_balancing: LoadBalancing = "central",
     waiting_probability: WaitingProbability = "sakasegawa",
+    arrival_dispersion: Array | float = POISSON,
+    service_variation: float = EXPONENTIAL,
+    fluid_late: Array | None = None,
 ) -> Waiting:
     """Late share and 95 % waiting time of one interval behind a load balancer.
 
@@ -76,6 +80,9 @@ def waiting(
         load_balancing: "central": one queue before all replicas, M/M/c; "random": a queue before each, M/M/1 with its share
             of the arrivals and of the backlog.
         waiting_probability: of the central queue, approximate or exact.
+        arrival_dispersion: (num_envs,) of the arrivals, 1 for Poisson.
+        service_variation: squared coefficient of variation of the service time, 1 for exponential.
+        fluid_late: (num_envs,) share that is late by the backlog, where it is known already.
 
     Returns:
         Late share in [0, 1] and waiting time in seconds.
@@ -86,7 +93,9 @@ def waiting(
         exponential in μc − λ.
     """
     slope = arrival_rps - served_rps
-    fluid = fluid_late_share(slope, wait_slo_seconds * served_rps - backlog_requests, interval_seconds)
+    fluid = fluid_late
+    if fluid is None:
+        fluid = fluid_late_share(slope, wait_slo_seconds * served_rps - backlog_requests, interval_seconds)
     load = np.minimum(arrival_rps / served_rps, _MAX_LOAD)
     drain = np.maximum(-slope, 0.0)
     least_drain = _MIN_DRAIN_SHARE * served_rps
@@ -97,17 +106,32 @@ def waiting(
         log_wait_probability = np.log(erlang.waiting_probability(ready_replicas, load))
     else:
         log_wait_probability = (np.sqrt(2.0 * (ready_replicas + 1.0)) - 1.0) * np.log(load)
-    tail = np.exp(log_wait_probability - drain * wait_slo_seconds)
     wait_p95 = np.maximum(log_wait_probability - _LOG_TAIL, 0.0) / np.maximum(drain, least_drain)
+    if isinstance(arrival_dispersion, float) and arrival_dispersion == POISSON and service_variation == EXPONENTIAL:
+        tail = np.exp(log_wait_probability - drain * wait_slo_seconds)
+    else:
+        factor = variability(arrival_dispersion, service_variation, ready_replicas if load_balancing == "random" else None)
+        # What hardly varies does not wait at full load either, until the backlog has grown: that is in the fluid part.
+        drain = np.maximum(drain, least_drain * np.maximum(1.0 - factor, 0.0))
+        tail = np.exp(log_wait_probability - drain * wait_slo_seconds / factor)
+        wait_p95 = wait_p95 * factor
     return Waiting(fluid + (1.0 - fluid) * tail, wait_p95)
 
 
 def waiting_for(
-    params: AutoscaleParams | Services, arrival_rps: Array, served_rps: Array, ready_replicas: Array, backlog_requests: Array
+    params: AutoscaleParams | Services,
+    arrival_rps: Array,
+    served_rps: Array,
+    ready_replicas: Array,
+    backlog_requests: Array,
+    *,
+    arrival_dispersion: Array | None = None,
+    fluid_late: Array | None = None,
 ) -> Waiting:
     """`waiting` with all that `params` say: what the environment and every planner that predicts it call.
 
-    Where nothing serves, whatever arrives is late, and nobody is seen waiting.
+    Where nothing serves, whatever arrives is late, and nobody is seen waiting. A dispersion drawn for each service replaces
+    that of `params`; `fluid_late` is that of `waiting`.
     """
     none_serves = served_rps <= 0.0 if params.may_be_empty else None
     found = waiting(
@@ -119,6 +143,9 @@ def waiting_for(
         interval_seconds=params.interval_seconds,
         load_balancing=params.load_balancing,
         waiting_probability=params.waiting_probability,
+        arrival_dispersion=params.arrival_dispersion if arrival_dispersion is None else arrival_dispersion,
+        service_variation=params.service_variation,
+        fluid_late=fluid_late,
     )
     if none_serves is None:
         return found

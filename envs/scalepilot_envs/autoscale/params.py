@@ -28,6 +28,9 @@ Lag = Annotated[int, Between(0, MAX_STEPS)]
 Replicas = Annotated[int, Between(1, MAX_REPLICAS)]
 Startup = Annotated[float, Between(0, 86_400, above=True)]
 Multiple = Annotated[int, Between(1, 1000)]
+Dispersion = Annotated[float, Between(0, 1e6)]
+# Every probe is a step of the simulator.
+ProbePeriod = Annotated[float, Between(0.1, 3600)]
 
 LoadBalancing = Literal["central", "random"]
 WaitingProbability = Literal["sakasegawa", "erlang_c"]
@@ -74,6 +77,15 @@ class AutoscaleParams:
         metric_lag_steps: steps by which everything measured is shown late (a scrape delay); replica counts are current.
         actuation_lag_steps: steps by which a target takes effect late: with 1, it is applied when its interval is over, as by a
             controller that decides after a measurement and whose order reaches the service at the next one.
+        arrival_dispersion: variance over mean of the requests of an interval: 1 for Poisson arrivals, 0 evenly spaced, above 1
+            more restless (the mean of each interval varies by itself).
+        service_variation: squared coefficient of variation of the service time: 1 for exponential, 0 for always the same.
+        readiness_timeout_seconds: a replica whose queue takes longer fails its readiness probe and gets no more traffic until
+            one succeeds (`timeoutSeconds` in Kubernetes); None for replicas that stay ready under any load.
+        readiness_period_seconds: time between two probes (`periodSeconds`).
+        readiness_failures: probes that must fail in a row (`failureThreshold`); one that succeeds ends it.
+        backlog_stays: requests that wait stay where they were sent, so that replicas that come later do not help with them; only
+            with random balancing.
     """
 
     interval_seconds: Positive = 15.0
@@ -98,6 +110,12 @@ class AutoscaleParams:
     waiting_probability: WaitingProbability = "sakasegawa"
     metric_lag_steps: Lag = 0
     actuation_lag_steps: Lag = 0
+    arrival_dispersion: Dispersion = 1.0
+    service_variation: Dispersion = 1.0
+    readiness_timeout_seconds: Positive | None = None
+    readiness_period_seconds: ProbePeriod = 10.0
+    readiness_failures: Annotated[int, Between(1, MAX_STEPS)] = 3
+    backlog_stays: bool = False
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
 
@@ -123,6 +141,8 @@ class AutoscaleParams:
             raise ValueError(
                 f"history_steps: {self.history_steps} is not allowed; allowed: 1 to window_steps ({self.window_steps})"
             )
+        if self.backlog_stays and self.load_balancing != "random":
+            raise ValueError(f"backlog_stays: true is not allowed with load_balancing {self.load_balancing!r}; allowed: random")
 
     @property
     def may_be_empty(self) -> bool:
@@ -138,6 +158,11 @@ class AutoscaleParams:
     def order_steps(self) -> int:
         """Decision steps from an order to its service: until it takes effect, and its start-up."""
         return self.actuation_lag_steps + self.startup_steps
+
+    @property
+    def one_queue(self) -> bool:
+        """Whether a single backlog says it all: replicas stay ready and share it. Only then the clairvoyant optimum is known."""
+        return self.readiness_timeout_seconds is None and not self.backlog_stays
 
     @property
     def steps_per_hour(self) -> float:
@@ -256,6 +281,10 @@ class Randomisation:
         relative_reward: divide the rewards of each episode by a constant of its own: 1 + the replicas that carry the rate's usual
             change within a start-up time. In one batch a calm service then counts as much as a restless one, whose mistakes cost
             more; which policy is best for a service does not change. `train_J_per_hour` then is no money.
+        arrival_dispersion: (low, high), uniform, in place of the service's own; None leaves it alone.
+        readiness_timeout_seconds: (low, high), uniform, in place of the service's own; where it is longer than the longest wait
+            (`max_wait_seconds`) replicas stay ready; None leaves it alone.
+        readiness_period_seconds: (low, high), uniform, in place of the service's own; None leaves it alone.
     """
 
     workload_scale: tuple[Factor, Factor] = (1.0, 1.0)
@@ -276,6 +305,9 @@ class Randomisation:
     services: ServiceRanges = field(default_factory=ServiceRanges)
     past_steps: tuple[Lag, Lag] = (0, 0)
     relative_reward: bool = False
+    arrival_dispersion: tuple[Dispersion, Dispersion] | None = None
+    readiness_timeout_seconds: tuple[Positive, Positive] | None = None
+    readiness_period_seconds: tuple[ProbePeriod, ProbePeriod] | None = None
 
     __pydantic_config__: ClassVar[dict[str, str]] = _FORBID_UNKNOWN_KEYS
 

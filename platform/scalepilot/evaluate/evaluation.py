@@ -126,7 +126,7 @@ def with_references(
             all_rows.append(LineupRow.single(OPTIMUM, "reference", known, detail))
     if scenario.traffic is not None:
         params: AutoscaleParams = scenario.env.params
-        if optimum is not None:
+        if optimum is not None and params.one_queue:
             best = optimum_of(scenario.traffic, params, optimum, executor)
             bound = best.lower_J_per_hour
             detail = f"clairvoyant: this plan can be run; no policy costs less than {bound.mean():.3f}"

@@ -173,7 +173,7 @@ def _prepare(pipe: Connection, config: ExperimentConfig, path: Path, optima: Pat
     except Exception as error:  # noqa: BLE001 - whatever it is, the run has to know
         pipe.send(RunError(f"tuning baselines: {type(error).__name__}: {error}\n{traceback.format_exc()}"))
         return
-    if config.evaluation.optimum and scenario.traffic is not None:
+    if config.evaluation.optimum and scenario.traffic is not None and scenario.env.params.one_queue:
         with ProcessExecutor(cores) as executor:
             optimum_of(scenario.traffic, scenario.env.params, OptimumOptions(optima), executor)
 

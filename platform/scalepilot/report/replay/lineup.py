@@ -173,7 +173,7 @@ def _autoscale(options: DemoOptions, folders: dict[str, Policy]) -> AutoscaleRep
     actors: list[tuple[str, Any]] = [_actor(name, folders, described) for name in options.policies if name != OPTIMUM]
     if not options.alone and "hpa" not in options.policies:
         actors.append((HPA_DEFAULT, Hpa(HpaParameters(), params, name=HPA_DEFAULT)))
-    if OPTIMUM in options.policies or (planned and not options.alone):
+    if OPTIMUM in options.policies or (planned and not options.alone and params.one_queue):
         actors.append((OPTIMUM, autoscale_optimum(episode, params).planner(OPTIMUM)))
     return AutoscaleReplay(_entries(actors), episode, params)
 

@@ -106,13 +106,18 @@ def autoscale_optimum(
         progress: called with the number of episodes done.
 
     Raises:
-        InputError: a capacity is out of range.
+        InputError: a capacity is out of range, or replicas have readiness or queues of their own.
         RunError: the executor cannot go on.
 
     Source:
         The reduction to ready replicas is that of "right-sizing": M. Lin, A. Wierman et al., IEEE/ACM Transactions on
         Networking 21 (2013); S. Albers and J. Quedenfeld, "Optimal algorithms for right-sizing data centers" (2018).
     """
+    if not params.one_queue:
+        raise InputError(
+            "optimum: is not known where replicas fail readiness probes or keep their queues; allowed:"
+            " readiness_timeout_seconds: null and backlog_stays: false"
+        )
     count = len(episodes)
     services = _services(params, count, replica_capacity_rps)
     arrived, first_rates = episodes.arrived, episodes.rates_rps[:, 0]
