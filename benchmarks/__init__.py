@@ -10,6 +10,7 @@ BENCHMARKS = {
     "causal_optimum": "benchmarks.causal_optimum",
     "compare": "benchmarks.compare",
     "live_effects": "benchmarks.live_effects",
+    "reality": "benchmarks.reality",
     "coverage": "benchmarks.coverage",
     "serve": "benchmarks.serve",
     "serve_memory": "benchmarks.serve_memory",

@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
-from benchmarks.latency_model import late_share, page, steady_state
+from benchmarks.latency_model import late_share, page, steady_state, variability
 
 WORKERS = 2
 
@@ -24,8 +24,9 @@ def run() -> tuple[dict[str, Any], dict[str, float]]:
         windows = [future.result() for future in pending]
     if not windows:
         print(f"  {late_share.TRACES} is absent: late shares on traces are skipped, their table and the picture stay as they are")
-    figures: dict[str, Any] = {"p95_wait": steady_state.summary(cells)}
+    varied = variability.measure_all()
+    figures: dict[str, Any] = {"p95_wait": steady_state.summary(cells), "variability": variability.summary(varied)}
     if windows:
         figures["late_share"] = late_share.summary(windows)
-    page.write(cells, windows)
+    page.write(cells, windows, varied)
     return figures, {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.latency_model import late_share, steady_state
+from benchmarks.latency_model import late_share, steady_state, variability
 from benchmarks.latency_model.late_share import Compared
 from benchmarks.latency_model.steady_state import Cell, Measured
 from benchmarks.queue_simulation import Array, LoadBalancing
@@ -19,9 +19,16 @@ _HOUR = 240
 _SIMULATED, _SAKASEGAWA, _ERLANG = "#222222", "#c1440e", "#1f6f8b"
 
 
-def write(cells: list[Measured], windows: list[list[Compared]], page: Path = PAGE, picture: Path = PICTURE) -> None:
+def write(
+    cells: list[Measured],
+    windows: list[list[Compared]],
+    varied: list[variability.Varied],
+    page: Path = PAGE,
+    picture: Path = PICTURE,
+) -> None:
     """Replace the sections that were computed; without windows, those of the traces and the picture stay."""
     text = with_section(page.read_text(encoding="utf-8"), "steady_state", p95_table(cells))
+    text = with_section(text, "variability", variability.table(varied))
     if windows:
         text = with_section(text, "late_share", late_share_table(windows))
         draw(cells, windows, picture)
@@ -36,7 +43,7 @@ def with_section(text: str, name: str, body: str) -> str:
     """
     begin, end = f"<!-- generated:{name} -->\n", f"<!-- end:{name} -->"
     if begin not in text or end not in text:
-        raise ValueError(f"docs/latency.md: the markers {begin.strip()} and {end} are missing")
+        raise ValueError(f"the page: the markers {begin.strip()} and {end} are missing")
     head, _, rest = text.partition(begin)
     return f"{head}{begin}{body}{end}{rest.partition(end)[2]}"
 

@@ -129,13 +129,13 @@ def test_the_requests_of_an_interval_are_served_waiting_or_failed():
     for stays in (False, True):
         for probe in (None, 0.3, 2.0):
             params = replace(PROBED, interval_seconds=7.0, readiness_timeout_seconds=probe, backlog_stays=stays)
-            rates, targets = rng.uniform(0, 300, 60), rng.integers(1, 12, 60)
+            rates, targets = rng.uniform(0, 300, 25), rng.integers(1, 12, 25)
             got = run(params, rates, targets)
             assert (got["dropped"] >= -1e-9).all()
             assert (got["cpu"] <= 1 + 1e-9).all()
             assert (got["cpu"] >= -1e-9).all()
             served = got["cpu"].sum()
-            assert served > 10
+            assert served > 5
             assert (got["late"] <= rates * 7.0 * (1 + 1e-9)).all()
 
 
@@ -181,15 +181,15 @@ def test_a_batch_is_the_single_environment_many_times():
         "workload": {"kind": "diurnal", "days": 1},
         "params": {"load_balancing": "random", "backlog_stays": True, "max_replicas": 20},
         "randomisation": EVERYTHING,
-        "episode_steps": 60,
+        "episode_steps": 40,
     }
-    targets = np.random.default_rng(0).integers(1, 20, (60, 5))
-    batch = AutoscaleBatch(5, **told)
-    batch.seed_streams(range(5))
+    targets = np.random.default_rng(0).integers(1, 20, (40, 3))
+    batch = AutoscaleBatch(3, **told)
+    batch.seed_streams(range(3))
     seen = [batch.reset_batch()]
     seen += [batch.step_targets(row).observation for row in targets]
     assert batch.state.overload is not None
-    for i in range(5):
+    for i in range(3):
         env = make_env(**told)
         alone = [env.reset(seed=i)[0]]
         alone += [env.step_targets(int(row[i]))[0] for row in targets]
@@ -266,3 +266,48 @@ def test_a_period_without_probes_is_refused():
 
 def test_parameters_travel_through_an_artifact():
     assert AutoscaleParams.from_mapping(asdict(PROBED)) == PROBED
+
+
+def millisecond_by_millisecond(params, rates, targets):
+    """Failed requests of each second: one replica's queue after the other in small steps, each probe one by one."""
+    step, failed = 0.001, []
+    queues = [{"since": 0.0, "waits": 0.0, "out": False, "failures": 0}]
+    next_probe, coming = 0.5 * params.readiness_period_seconds, []  # (when the answer comes, queue, fails)
+    for second, (rate, target) in enumerate(zip(rates, targets, strict=True)):
+        queues += [{"since": second, "waits": 0.0, "out": False, "failures": 0} for _ in range(int(target) - len(queues))]
+        lost = 0.0
+        for k in range(round(1 / step)):
+            now = second + k * step
+            taking = [q for q in queues if not q["out"]]
+            lost += 0.0 if taking else rate * step
+            for q in queues:
+                comes = rate / len(taking) * step if q in taking else 0.0
+                q["waits"] = max(0.0, q["waits"] + comes - params.replica_capacity_rps * step)
+            if now + step >= next_probe:
+                for q in queues:
+                    wait = q["waits"] / params.replica_capacity_rps
+                    coming.append(
+                        (next_probe + min(wait, params.readiness_timeout_seconds), q, wait > params.readiness_timeout_seconds)
+                    )
+                next_probe += params.readiness_period_seconds
+            for _, q, fails in [c for c in coming if c[0] <= now + step]:
+                q["failures"] = q["failures"] + 1 if fails else 0
+                q["out"] = q["failures"] >= params.readiness_failures
+            coming = [c for c in coming if c[0] > now + step]
+        failed.append(lost)
+    return np.array(failed)
+
+
+@pytest.mark.parametrize(("period", "failures"), [(1.0, 2), (2.0, 1), (3.0, 3)])
+def test_from_probe_to_probe_is_what_small_steps_come_to(period, failures):
+    params = replace(PROBED, backlog_stays=True, readiness_period_seconds=period, readiness_failures=failures)
+    rates = np.array([15.0] * 3 + [50.0] * 20 + [15.0] * 10)
+    one, late = np.ones(33), np.array([1.0] * 15 + [3.0] * 18)
+    # An order serves from the next interval.
+    for targets in (one, late):
+        ready = np.concatenate([[1.0], targets[:-1]])
+        expected = millisecond_by_millisecond(params, rates, ready)
+        assert expected.sum() > 100
+        got = run(params, rates, targets)["dropped"]
+        assert got.sum() == pytest.approx(expected.sum(), rel=0.02)
+        assert np.abs(got - expected).max() < 3.0
