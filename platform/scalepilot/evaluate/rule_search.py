@@ -229,6 +229,7 @@ def fitted_forecast(data: ProtocolData, params: AutoscaleParams) -> Forecast:
             num_leads=params.order_steps + HORIZONS[1],
             with_season=params.observe_clock,
             with_hour=params.observe_hour,
+            arrival_dispersion=params.arrival_dispersion,
         )
     except ValueError as error:
         raise InputError(f"{data.train.workload}: {error}") from None

@@ -20,6 +20,7 @@ from scalepilot.operate.answering import Handler, answering
 from scalepilot.operate.snapshot import Replicas
 from scalepilot.operate.targets import Written
 from scalepilot_envs.autoscale import AutoscaleParams
+from scalepilot_envs.autoscale.arrivals import drawn_arrivals
 from scalepilot_envs.autoscale.dynamics import AutoscaleState
 
 Array = NDArray[np.float64]
@@ -89,7 +90,7 @@ class Twin:
 
     def __init__(self, params: AutoscaleParams, rates_rps: Array, start: float, seed: int = 0) -> None:
         self.params, self.rates_rps = params, rates_rps
-        self.arrived = np.random.default_rng(seed).poisson(rates_rps * params.interval_seconds).astype(np.float64)
+        self.arrived = drawn_arrivals(rates_rps * params.interval_seconds, params.arrival_dispersion, np.random.default_rng(seed))
         self.intervals: list[TwinInterval] = []
         self._names = [f.name for f in _fields(params)]
         # What was asked for is taken up at the end of an interval, and seen from then on.

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from scalepilot_envs.autoscale.arrivals import drawn_arrivals
 from scalepilot_envs.workloads import RateSeries
 
 Array = NDArray[np.float64]
@@ -126,17 +127,19 @@ def fit_forecast(
     num_leads: int,
     with_season: bool = False,
     with_hour: bool = False,
+    arrival_dispersion: float = 1.0,
     seed: int = 0,
 ) -> Forecast:
     """Fit on a workload's training part.
 
     Args:
-        series: mean rates on the decision grid; what a monitor would have shown (Poisson counts) is drawn from them.
+        series: mean rates on the decision grid; what a monitor would have shown (counts) is drawn from them.
         history_steps: newest rates the observation shows one by one.
         window_steps: intervals behind its mean and deviation.
         num_leads: intervals ahead.
         with_season: learn the season of the day; the policy then needs the clock fields. A short series has none.
         with_hour: learn the season of the hour, likewise.
+        arrival_dispersion: variance of the counts over their mean, 1 for Poisson.
         seed: of the counts.
 
     Raises:
@@ -146,7 +149,7 @@ def fit_forecast(
     fewest = 4 * (max(SLOW_STEPS) + num_leads)
     if len(series) < fewest:
         raise ValueError(f"forecast: the training part has {len(series)} steps; allowed: from {fewest}")
-    rates: Array = np.random.default_rng(seed).poisson(series.rates_rps * interval) / interval
+    rates = drawn_arrivals(series.rates_rps * interval, arrival_dispersion, np.random.default_rng(seed)) / interval
     # An interval is observed at its end.
     ends = series.start_unix_seconds + (np.arange(len(rates)) + 1) * interval
     day_share, hour_share = (np.asarray(ends % p / p, dtype=np.float64) for p in (_DAY_SECONDS, _HOUR_SECONDS))
