@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from benchmarks.reality.study import CONDITIONS, LATENCY_SLO_SECONDS, Study
 from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.autoscale.dynamics import AutoscaleState
+from scalepilot_envs.autoscale.services import Services
 
 Array = NDArray[np.float64]
 SERVICE_SECONDS = 0.015
@@ -77,9 +78,9 @@ def replay(study: Study, params: AutoscaleParams) -> list[Replayed]:
 def _replay(rates_rps: Array, orders: Array, params: AutoscaleParams) -> list[Replayed]:
     """Conditions of one workload at once, each as often as there are waits to compare with: (waits, conditions) services."""
     count, waits = len(orders), np.repeat(_WAITS, len(orders))
-    p = replace(params)
-    object.__setattr__(p, "wait_slo_seconds", waits)
-    state = AutoscaleState(p, len(waits))
+    services = Services(params, len(waits))
+    services.wait_slo_seconds[:] = waits
+    state = AutoscaleState(params, len(waits), services=services)
     state.reset(np.ones(len(waits), dtype=np.bool_), np.zeros(len(waits)))
     steps = len(rates_rps)
     late, failed, ready = np.empty((steps, len(_WAITS), count)), np.empty((steps, count)), np.empty((steps, count))

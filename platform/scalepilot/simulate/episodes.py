@@ -13,6 +13,7 @@ from scalepilot.policy import Planner, Policy, check_shown_fields
 from scalepilot.policy.spec import FieldEntry, PolicySpec
 from scalepilot.simulate.env_notes import EnvNotes
 from scalepilot_envs.autoscale import AutoscaleBatch, AutoscaleParams
+from scalepilot_envs.autoscale.arrivals import drawn_arrivals
 from scalepilot_envs.autoscale.description import COST, ENV_ID
 from scalepilot_envs.autoscale.dynamics import AutoscaleState, StepOutcome
 from scalepilot_envs.objective import Objective
@@ -187,17 +188,28 @@ class Playback:
 
 
 def poisson_episodes(
-    workload: str, series: RateSeries, starts: NDArray[np.int64], num_steps: int, seeds: Sequence[int]
+    workload: str,
+    series: RateSeries,
+    starts: NDArray[np.int64],
+    num_steps: int,
+    seeds: Sequence[int],
+    arrival_dispersion: float = 1.0,
 ) -> EpisodeSet:
     """Windows of one series that begin at its steps `starts`; see `poisson_windows`."""
     begin = np.asarray(series.start_unix_seconds + starts * series.interval_seconds, dtype=np.float64)
-    return poisson_windows(workload, series.windows(starts, num_steps), begin, series.interval_seconds, seeds)
+    windows = series.windows(starts, num_steps)
+    return poisson_windows(workload, windows, begin, series.interval_seconds, seeds, arrival_dispersion)
 
 
 def poisson_windows(
-    workload: str, windows: Array, start_unix_seconds: Array, interval_seconds: float, seeds: Sequence[int]
+    workload: str,
+    windows: Array,
+    start_unix_seconds: Array,
+    interval_seconds: float,
+    seeds: Sequence[int],
+    arrival_dispersion: float = 1.0,
 ) -> EpisodeSet:
-    """Windows × seeds with Poisson arrivals, one stream a seed over all windows (protocol v1).
+    """Windows × seeds with drawn arrivals, Poisson unless told otherwise; one stream a seed over all windows (protocol v1).
 
     Args:
         workload: name for tables.
@@ -205,8 +217,9 @@ def poisson_windows(
         start_unix_seconds: (num_windows,) beginning of each.
         interval_seconds: of a step.
         seeds: arrival seeds.
+        arrival_dispersion: variance of the arrivals over their mean.
     """
-    arrived = [np.random.default_rng(s).poisson(windows * interval_seconds).astype(np.float64) for s in seeds]
+    arrived = [drawn_arrivals(windows * interval_seconds, arrival_dispersion, np.random.default_rng(s)) for s in seeds]
     return EpisodeSet(
         workload,
         np.tile(windows, (len(seeds), 1)),

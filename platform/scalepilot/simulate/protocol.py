@@ -73,11 +73,12 @@ def protocol_v1(
     # One generator draws the training windows first, then the validation windows: the reference's order.
     rng = np.random.default_rng(0)
     train, validation = (parts[part].drawn_windows(window_steps, drawn_windows, rng) for part in ("train", "validation"))
+    interval, dispersion = params.interval_seconds, params.arrival_dispersion
     return ProtocolData(
         parts["train"].joined(),
-        poisson_windows(name, *train, params.interval_seconds, SEARCH_SEEDS),
-        poisson_windows(name, *validation, params.interval_seconds, SEARCH_SEEDS),
-        poisson_windows(name, *parts["test"].all_windows(window_steps), params.interval_seconds, test_seeds),
+        poisson_windows(name, *train, interval, SEARCH_SEEDS, dispersion),
+        poisson_windows(name, *validation, interval, SEARCH_SEEDS, dispersion),
+        poisson_windows(name, *parts["test"].all_windows(window_steps), interval, test_seeds, dispersion),
         workload,
     )
 

@@ -168,7 +168,7 @@ def _autoscale(options: DemoOptions, folders: dict[str, Policy]) -> AutoscaleRep
             named_workload(options.pattern or _PATTERN, peak_rps),
             "all",
         )
-    episode = _episode(name, _series(workload, part, params), options)
+    episode = _episode(name, _series(workload, part, params), options, params.arrival_dispersion)
     planned = episode.num_steps <= _OPTIMUM_STEPS or OPTIMUM in options.policies
     actors: list[tuple[str, Any]] = [_actor(name, folders, described) for name in options.policies if name != OPTIMUM]
     if not options.alone and "hpa" not in options.policies:
@@ -185,7 +185,7 @@ def _series(workload: Workload, part: Any, params: AutoscaleParams) -> RateSerie
         raise InputError(str(error)) from None
 
 
-def _episode(name: str, series: RateSeries, options: DemoOptions) -> EpisodeSet:
+def _episode(name: str, series: RateSeries, options: DemoOptions, dispersion: float) -> EpisodeSet:
     """One window of the series: drawn by the seed, or the one whose rate varies most."""
     steps = min(options.steps or AUTOSCALE_STEPS, len(series))
     last = len(series) - steps
@@ -193,4 +193,4 @@ def _episode(name: str, series: RateSeries, options: DemoOptions) -> EpisodeSet:
         start = int(np.random.default_rng(options.seed).integers(0, last + 1))
     else:
         start = series.liveliest_start(steps)
-    return poisson_episodes(name, series, np.array([start]), steps, [options.seed or 0])
+    return poisson_episodes(name, series, np.array([start]), steps, [options.seed or 0], dispersion)
