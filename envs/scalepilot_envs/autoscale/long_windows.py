@@ -12,6 +12,10 @@ Array = NDArray[np.float64]
 # Changes are those over a minute of 15-second intervals: over one interval most of them is the noise of single requests.
 CHANGE_STEPS = 4
 STATISTICS = ("mean", "max", "change", "rise")
+# A quarter of the long window ago, of the moment that is now: the intervals up to it, those that came soon and those after.
+# Schedules repeat within the hour, so an hour ago is what is to come now.
+LAGGED = ("lagged", "lagged_soon", "lagged_later")
+BEFORE_STEPS, SOON_STEPS, LATER_STEPS = 5, 5, 20
 _BLOCKS = 4
 
 
@@ -81,9 +85,9 @@ class LongWindows:
         num_steps: of the longer window, a multiple of 16.
         num_envs: services.
 
-    Attributes:
-        values: (2 × 4, num_envs) of the shorter window, then of the longer one: mean, highest rate, root mean square of the
-            change within four intervals and steepest rise within four, all requests/s.
+    `values` are of the shorter window, then of the longer one: mean, highest rate, root mean square of the change within four
+    intervals and steepest rise within four; then, the shorter window ago, the mean of the five intervals up to that moment and
+    the highest rates of the five and twenty behind it. All requests/s.
     """
 
     def __init__(self, num_steps: int, num_envs: int) -> None:
@@ -98,14 +102,28 @@ class LongWindows:
             for steps in self._steps
         ]
         self._recent = np.zeros((CHANGE_STEPS, num_envs))
-        self.values = np.zeros((2 * len(STATISTICS), num_envs))
+        self._values = np.zeros((2 * len(STATISTICS) + len(LAGGED), num_envs))
+        # Of a fork: the first copy of each service, and whose copy each is.
+        self._first: Any = slice(None)
+        self._spread: Any = slice(None)
+        # The newest rates, one row at least for each that is looked at.
+        self._ring = np.zeros((self._steps[0] + BEFORE_STEPS, num_envs))
+        self._newest = 0
 
     def of(self, columns: NDArray[np.intp]) -> LongWindows:
         """Those of copies of services `columns`, (n,)."""
         copies = copy.copy(self)
-        copies._sliding = [{name: one.of(columns) for name, one in sliding.items()} for sliding in self._sliding]
-        copies._recent, copies.values = self._recent[:, columns], self.values[:, columns]
+        # Copies of one service meet the same traffic: one window for all of them.
+        own = np.arange(self._values.shape[1])[self._spread][columns]
+        kept, copies._first, copies._spread = np.unique(own, return_index=True, return_inverse=True)
+        copies._sliding = [{name: one.of(kept) for name, one in sliding.items()} for sliding in self._sliding]
+        copies._recent, copies._ring, copies._values = self._recent[:, kept], self._ring[:, kept], self._values[:, kept]
         return copies
+
+    @property
+    def values(self) -> Array:
+        """(2 × 4 + 3, num_envs), see above."""
+        return self._values[:, self._spread]
 
     def fill(self, mask: NDArray[np.bool_], past_rps: Array) -> None:
         """Begin anew where `mask` is true.
@@ -125,17 +143,39 @@ class LongWindows:
             operations = {"mean": np.add, "max": np.maximum, "change": np.add, "rise": np.maximum}
             for i, (name, values) in enumerate(columns.items()):
                 sliding[name].fill(mask, values)
-                self.values[row * len(STATISTICS) + i, mask] = self._shown(name, _all_of(operations[name], values), steps)
+                self._values[row * len(STATISTICS) + i, mask] = self._shown(name, _all_of(operations[name], values), steps)
+
+        at = (self._newest - np.arange(len(self._ring))[::-1]) % len(self._ring)
+        self._ring[at[:, None], np.flatnonzero(mask)] = rates[-len(self._ring) :]
+        self._values[-len(LAGGED) :, mask] = self._lagged()[:, mask]
+
+    def _lagged(self) -> Array:
+        back = self._steps[0]
+
+        def rows(first: int, last: int) -> Array:
+            """From `first` to `last` intervals before the newest."""
+            found: Array = self._ring[(self._newest - np.arange(last, first + 1)) % len(self._ring)]
+            return found
+
+        # No more of what came than there is.
+        soon, later = (max(0, back - steps) for steps in (SOON_STEPS, LATER_STEPS))
+        # Five rows: numpy adds so few one after the other, in a batch of one as in any other.
+        before = rows(back + BEFORE_STEPS - 1, back).sum(axis=0) / BEFORE_STEPS
+        return np.stack([before, rows(back - 1, soon).max(axis=0), rows(back - 1, later).max(axis=0)])
 
     def add(self, rate_rps: Array) -> None:
         """Take the newest measured rates, (num_envs,)."""
+        rate_rps = rate_rps[self._first]
+        self._newest = (self._newest + 1) % len(self._ring)
+        self._ring[self._newest] = rate_rps
+        self._values[-len(LAGGED) :] = self._lagged()
         change = rate_rps - self._recent[0]
         self._recent[:-1] = self._recent[1:]
         self._recent[-1] = rate_rps
         columns = (rate_rps, rate_rps, change * change, np.maximum(change, 0.0))
         for row, (steps, sliding) in enumerate(zip(self._steps, self._sliding, strict=True)):
             for i, (name, values) in enumerate(zip(STATISTICS, columns, strict=True)):
-                self.values[row * len(STATISTICS) + i] = self._shown(name, sliding[name].add(values), steps)
+                self._values[row * len(STATISTICS) + i] = self._shown(name, sliding[name].add(values), steps)
 
     @staticmethod
     def _shown(name: str, aggregate: Array, steps: int) -> Array:

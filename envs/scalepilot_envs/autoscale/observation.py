@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scalepilot_envs.autoscale.latency import longest_wait_p95_seconds
-from scalepilot_envs.autoscale.long_windows import CHANGE_STEPS
+from scalepilot_envs.autoscale.long_windows import BEFORE_STEPS, CHANGE_STEPS, LATER_STEPS, SOON_STEPS
 from scalepilot_envs.autoscale.params import MAX_REPLICAS, AutoscaleParams
 from scalepilot_envs.autoscale.services import Services
 from scalepilot_envs.description import ObservationField
@@ -49,7 +49,7 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
         capacity_scale: (low, high) factor on the capacity of a replica that may be shown (randomised training).
 
     Returns:
-        history_steps + 13 fields, 4 more with a clock, 2 more with the time within the hour, 8 more with long windows, 6 more
+        history_steps + 13 fields, 4 more with a clock, 2 more with the time within the hour, 11 more with long windows, 6 more
         with the service's constants.
     """
     p = params
@@ -190,6 +190,16 @@ def _long_window_fields(p: AutoscaleParams, rate: str, step: str) -> list[Observ
             name = f"request_rate_{statistic}_rps_{steps}"
             told = f"{told}{over}the last {steps} intervals"
             fields.append(ObservationField(name, "requests/s", 0.0, MAX_RATE_RPS, told, promql))
+    ago = p.long_window_steps // 4
+    for statistic, told, function, steps, offset in (
+        ("lagged", f"mean arrival rate of the {BEFORE_STEPS} intervals up to", "avg", BEFORE_STEPS, ago),
+        ("lagged_soon", f"highest arrival rate of the {SOON_STEPS} intervals after", "max", SOON_STEPS, ago - SOON_STEPS),
+        ("lagged_later", f"highest arrival rate of the {LATER_STEPS} intervals after", "max", LATER_STEPS, ago - LATER_STEPS),
+    ):
+        span, back = _duration(p.interval_seconds * steps), _duration(p.interval_seconds * max(0, offset))
+        query = f"{function}_over_time({rate}[{span}:{step}] offset {back})"
+        told = f"{told} the moment {ago} intervals ago"
+        fields.append(ObservationField(f"request_rate_{statistic}_rps_{ago}", "requests/s", 0.0, MAX_RATE_RPS, told, query))
     return fields
 
 

@@ -23,6 +23,7 @@ _MIN_CAPACITY_RPS = 1e-6
 _HOUR_DOUBLINGS = 3
 _LEAST_UNREST = 0.003
 _LONG_WINDOW = re.compile(r"request_rate_(mean|max|change|rise)_rps_\d+")
+_LAGGED = re.compile(r"request_rate_(lagged|lagged_soon|lagged_later)_rps_\d+")
 # Those of the parameters as they come: where a service's constants are 1, or 0 on a logarithmic scale.
 _SERVICE_FEATURES, _USUAL_STAKE, _USUAL_ROOM = 5, 72.0, 4.0
 
@@ -54,7 +55,10 @@ class ScaleFreeEncoder(nn.Module):
         # Long windows: relative to the capacity as all rates are.
         self.long = [i for i, n in enumerate(names) if _LONG_WINDOW.fullmatch(n)]
         self.knows_service = "startup_seconds" in self.at
-        self.num_features += (2 * len(self.long) + 1 if self.long else 0) + (_SERVICE_FEATURES if self.knows_service else 0)
+        self.lagged = [i for i, n in enumerate(names) if _LAGGED.fullmatch(n)]
+        self.num_features += (2 * len(self.long) + 1 + len(self.lagged) + 2 if self.long else 0) + (
+            _SERVICE_FEATURES if self.knows_service else 0
+        )
 
     def forward(self, observation: torch.Tensor) -> torch.Tensor:
         """(n, num_fields) float32 physical values → (n, num_features)."""
@@ -111,6 +115,11 @@ class ScaleFreeEncoder(nn.Module):
             # How restless traffic is spans orders of magnitude, of which a linear scale shows the upper one alone.
             unrest = torch.cat([relative_long, column("request_rate_std_rps") / capacity], dim=1)
             features += [relative_long, torch.log(unrest.clamp(0.0, _MAX_RATIO) + _LEAST_UNREST)]
+            lagged = observation[:, self.lagged[0] : self.lagged[-1] + 1]
+            # What the newest rates become if they grow as they did then.
+            growth = (lagged[:, 1:] / lagged[:, :1].clamp_min(1e-6)).clamp(0.0, _MAX_RATIO)
+            recent = rates[:, : len(self.rates) // 2 + 1].mean(dim=1, keepdim=True)
+            features += [(lagged / capacity).clamp(0.0, _MAX_RATIO), (growth * recent / capacity).clamp(0.0, _MAX_RATIO)]
         if self.knows_service:
             features += self._service_features(column, total)
         return torch.cat(features, dim=1)
