@@ -115,6 +115,12 @@ def test_a_row_that_was_not_run_is_named(transfer: Transfer):
         (f"workload: {SPIKE}", f"workload: {SPIKE}, env.params.startup_seconds: 90", "tasks.spiky has another service than"),
         (f"calm: {{set: {{workload: {STEADY}}}}}", "calm: {set: {env.id: CartPole-v1}}", "transfer: is not used, tasks.calm is"),
         (f"spiky: {{set: {{workload: {SPIKE}}}}}", "spiky: {arms: {PPO: {}}}", "tasks.spiky.arms: 'PPO' is one of the whole"),
+        (
+            f"spiky: {{set: {{workload: {SPIKE}}}}}",
+            "spiky: {arms: {B: {config: {algorithm: sb3_ppo, env: {episode_steps: 40}}}}}",
+            "spiky has other arms",
+        ),
+        ("  PPO: ", "  kpa-default: ", "an arm is called kpa-default, as a rule is"),
         ("arms:\n  PPO", "x_arms:\n  PPO", "x_arms: unknown key"),
     ],
 )

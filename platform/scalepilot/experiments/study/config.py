@@ -195,12 +195,21 @@ def load_study(path: Path) -> tuple[StudyConfig, tuple[PlannedTask, ...]]:
     study = checked(StudyConfig, _ADAPTER, dict(values), str(path))
     tasks = tuple(_planned(study, name, task, path) for name, task in study.tasks.items())
     if study.transfer is not None:
-        _check_transfer(tasks, path)
+        _check_transfer(study.transfer, tasks, path)
     return study, tasks
 
 
-def _check_transfer(tasks: Sequence[PlannedTask], path: Path) -> None:
-    """A policy can be run on another task only where that is the same service under other traffic."""
+def _check_transfer(transfer: TransferConfig, tasks: Sequence[PlannedTask], path: Path) -> None:
+    """A policy can be run on another task only where that is the same service under other traffic; a table needs every cell."""
+    first = tasks[0]
+    for task in tasks:
+        if [*task.arms] != [*first.arms]:
+            raise ConfigError(
+                f"{path}: transfer: tasks.{task.name} has other arms than tasks.{first.name}; allowed: those of the whole study"
+            )
+    taken = [name for name in (*transfer.calibrated, *transfer.fixed) if name in first.arms]
+    if taken:
+        raise ConfigError(f"{path}: transfer: an arm is called {taken[0]}, as a rule is; allowed: another name")
     services = []
     for task in tasks:
         env = task.config.env
@@ -209,7 +218,7 @@ def _check_transfer(tasks: Sequence[PlannedTask], path: Path) -> None:
         services.append(env.params)
         if services[-1] != services[0]:
             raise ConfigError(
-                f"{path}: transfer: tasks.{task.name} has another service than tasks.{tasks[0].name}; allowed: the same"
+                f"{path}: transfer: tasks.{task.name} has another service than tasks.{first.name}; allowed: the same"
                 " env.params in every task"
             )
 
