@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a key of an experiment; repeatable"
     )
+    parser.add_argument("--arms", nargs="+", metavar="ARM", help="of a study: these arms alone (default: all)")
     parser.add_argument(
         "--budget", type=float, metavar="SHARE", help="of a study: train each arm for this share of its steps, for a first look"
     )
@@ -60,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.jobs <= 1000:
         raise InputError(f"--jobs: {arguments.jobs} is not allowed; allowed: 1 to 1000")
     if is_experiment(arguments.study):
+        if arguments.arms is not None:
+            raise InputError("--arms: is of a study; an experiment has none")
         if arguments.budget is not None:
             raise InputError("--budget: is of a study; of an experiment set its steps, such as --set ppo.total_env_steps=10000")
         from scalepilot.cli.crosscheck import check
@@ -67,13 +71,15 @@ def run(arguments: argparse.Namespace) -> int:
         return check(arguments)
     if arguments.set:
         raise InputError("--set: a study has its own `set`; allowed with an experiment's YAML")
-    from scalepilot.experiments.study.config import load_study, with_budget, with_seeds
+    from scalepilot.experiments.study.config import load_study, with_arms, with_budget, with_seeds
     from scalepilot.files.lock import locked
     from scalepilot.files.stored import read_text
 
     study, tasks = load_study(arguments.study)
     if arguments.seeds is not None:
         study = with_seeds(study, arguments.seeds)
+    if arguments.arms is not None:
+        tasks = with_arms(tasks, arguments.arms)
     budget = 1.0 if arguments.budget is None else arguments.budget
     tasks = with_budget(tasks, budget) if budget != 1 else tasks
     from scalepilot.experiments.study import run_study, study_folder, write_study
@@ -85,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             print(f"\nStopped. Resume: scalepilot study {arguments.study} --resume --out {folder}")
             raise
-        write_study(study, runs, arguments.study, budget)
+        write_study(study, runs, arguments.study, shlex.join(["scalepilot", *arguments.given]))
     if arguments.json:
         print(read_text(folder / "summary.json"))
         return 0

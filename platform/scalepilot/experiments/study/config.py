@@ -301,6 +301,19 @@ def with_budget(tasks: Sequence[PlannedTask], share: float) -> tuple[PlannedTask
     return tuple(replace(task, arms={name: less(arm) for name, arm in task.arms.items()}) for task in tasks)
 
 
+def with_arms(tasks: Sequence[PlannedTask], names: Sequence[str]) -> tuple[PlannedTask, ...]:
+    """The same tasks with some of their arms alone.
+
+    Raises:
+        ConfigError: a task without such an arm.
+    """
+    for task in tasks:
+        unknown = [name for name in names if name not in task.arms]
+        if unknown:
+            raise ConfigError(f"--arms: {unknown[0]!r} is not allowed; allowed on {task.name}: {', '.join(task.arms)}")
+    return tuple(replace(task, arms={name: arm for name, arm in task.arms.items() if name in names}) for task in tasks)
+
+
 def with_seeds(study: StudyConfig, seeds: Sequence[int]) -> StudyConfig:
     """The same study on other training seeds.
 

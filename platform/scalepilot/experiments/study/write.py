@@ -23,14 +23,14 @@ from scalepilot.runs.folder import git_sha, hardware, library_versions
 PAGE, ANALYSIS, SUMMARY = "study.html", "analysis.md", "summary.json"
 
 
-def write_study(study: StudyConfig, runs: StudyRuns, study_file: Path, budget: float = 1.0) -> None:
+def write_study(study: StudyConfig, runs: StudyRuns, study_file: Path, command: str) -> None:
     """Write everything, each file in one step.
 
     Args:
         study: what was studied.
         runs: its measurements.
         study_file: the YAML, shown on the page.
-        budget: share of each arm's steps that was trained for.
+        command: that did it.
     """
     folder = runs.folder
     (folder / PLOTS).mkdir(exist_ok=True)
@@ -45,7 +45,6 @@ def write_study(study: StudyConfig, runs: StudyRuns, study_file: Path, budget: f
             write_bytes(folder / file, svg.encode())
     if picture:
         write_bytes(folder / picture[0], picture[1].encode())
-    seeds = " ".join(map(str, study.seeds))
     page = StudyPage(
         title=study.name,
         seeds=study.seeds,
@@ -55,7 +54,7 @@ def write_study(study: StudyConfig, runs: StudyRuns, study_file: Path, budget: f
         transfer=runs.transfer,
         transfer_picture=picture,
         study_yaml=read_text(study_file),
-        reproduce=f"scalepilot study {study_file} --seeds {seeds}" + (f" --budget {budget:g}" if budget < 1 else ""),
+        reproduce=command,
         provenance=[
             ("git sha", str(git_sha())),
             *((f"version of {name}", version) for name, version in library_versions().items()),
