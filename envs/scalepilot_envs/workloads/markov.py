@@ -109,7 +109,7 @@ class MarkovWorkload:
 
     def scaled_levels_rps(self) -> Array:
         """(num_levels,) rate of each phase in `series`."""
-        return self._levels_in(self.phases())
+        return np.array(self.levels_rps) if self.peak_rps is None else self._levels_in(self.phases())
 
     def _levels_in(self, phases: NDArray[np.int64]) -> Array:
         levels = np.array(self.levels_rps, dtype=np.float64)

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 HELP = "list environments, or show one with fields, actions, reward and rules"
 _DEFAULT_ID = "Autoscale-v0"
+_CAUSAL = (
+    "On a `workload` of kind `markov` the cost of Autoscale-v0's best causal policy is computed exactly, and `scalepilot compare`"
+    " says how far every other is above it: [causal-optimum.md](causal-optimum.md)."
+)
 _LIVE = (
     "`LiveScaling-v0` is a real deployment in place of Autoscale-v0, ClusterDeployment-v0 or FunctionWorkflow-v0: see"
     " [live-training.md](live-training.md)."
@@ -238,6 +242,7 @@ def markdown_page(descriptions: Sequence[dict[str, Any]]) -> str:
         lines.append(f"| [{d['id']}](#{anchor}) | {d['summary']} |")
     for d in descriptions:
         lines += ["", *_markdown(d)]
+    lines += ["", "## Traffic whose best policy is known", "", _CAUSAL]
     lines += ["", "## A deployment of your own", "", _LIVE, "", "## Environments of others", "", _OTHERS]
     return "\n".join(lines)
 

@@ -35,7 +35,7 @@ from scalepilot_envs.workloads import MarkovWorkload
 Array = NDArray[np.float64]
 Arrivals = Literal["poisson", "exact"]
 
-_BACKLOG_POINTS = 200
+_BACKLOG_POINTS = 128
 # Decisions, over all states of the replicas: more take minutes. Phases taken for each other more often than this are hidden.
 _MOST_CHOICES, _MOST_MISTAKEN = 10_000, 1e-3
 
@@ -143,20 +143,20 @@ def causal_optimum(
         InputError: the best causal policy cannot be computed: phases that the newest rate does not tell apart, a lag, another
             grid, or too many states.
     """
-    means = workload.scaled_levels_rps() * params.interval_seconds
+    levels = workload.scaled_levels_rps()
+    means = levels * params.interval_seconds
     thresholds, by_level = _told_apart(workload, params, means, arrivals)
     replicas = _replica_states(params)
     most = params.max_wait_seconds * params.max_replicas * params.replica_capacity_rps
     grid = BacklogGrid(most, params.replica_capacity_rps * params.interval_seconds, _BACKLOG_POINTS)
     serving = np.arange(params.min_replicas, params.max_replicas + 1.0)
-    at_start = np.array([ready_at_start(params, rate) for rate in workload.scaled_levels_rps()])
-    solved = []
-    for round_down in (True, False):
-        model = interval_model(params, means, serving, grid, exact=arrivals == "exact", round_down=round_down)
-        process = Process(params, replicas, workload.transition_matrix, model, moves)
-        solved.append(process.solve(num_steps, at_start))
+    at_start = np.array([ready_at_start(params, rate) for rate in levels])
+    model = interval_model(params, means, serving, grid, exact=arrivals == "exact")
+    lower, best = (
+        Process(params, replicas, workload.transition_matrix, model.late, left, moves).solve(num_steps, at_start)
+        for left in (model.left_rounded_down, model.left)
+    )
     hours = num_steps / params.steps_per_hour
-    lower, best = solved
     policy = CausalPolicy(
         name,
         params,

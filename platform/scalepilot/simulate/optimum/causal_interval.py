@@ -22,11 +22,14 @@ class IntervalModel:
 
     Attributes:
         late: (num_phases, num_serving, num_points) late requests.
-        left: (num_phases, num_serving, num_points, num_points) share of each backlog afterwards.
+        left: (num_phases, num_serving, num_points, num_points) share of each backlog afterwards, one between two points counted
+            as both, each by its share.
+        left_rounded_down: the same, one between two points counted as the lower one, which makes what follows cheaper.
     """
 
     late: Array
     left: Array
+    left_rounded_down: Array
 
 
 def poisson(mean: float) -> tuple[Array, Array]:
@@ -45,7 +48,7 @@ def poisson(mean: float) -> tuple[Array, Array]:
 
 
 def interval_model(
-    params: AutoscaleParams, mean_requests: Array, serving: Array, grid: BacklogGrid, *, exact: bool, round_down: bool
+    params: AutoscaleParams, mean_requests: Array, serving: Array, grid: BacklogGrid, *, exact: bool
 ) -> IntervalModel:
     """Expected late requests and the law of the backlog, by phase, serving replicas and the backlog before.
 
@@ -55,14 +58,17 @@ def interval_model(
         serving: (num_serving,) replicas.
         grid: of the backlog.
         exact: the mean arrives, and nothing else; otherwise Poisson counts, every one that matters.
-        round_down: a backlog between two points counts as the lower one, which makes everything that follows cheaper;
-            otherwise as both, each by its share.
     """
     points = grid.points
     size = len(points)
     late = np.empty((len(mean_requests), len(serving), size))
-    left = np.empty((len(mean_requests), len(serving), size, size))
+    left, rounded = (np.empty((*late.shape, size)) for _ in range(2))
     rows = np.arange(size)[:, None] * size
+
+    def law(place: NDArray[np.intp], weight: Array) -> Array:
+        found = np.bincount((rows + place).ravel(), weight.ravel(), size * size)
+        return np.asarray(found.reshape(size, size), dtype=np.float64)
+
     for phase, mean in enumerate(mean_requests):
         counts, shares = (np.array([mean]), np.ones(1)) if exact else poisson(float(mean))
         for k, replicas in enumerate(serving):
@@ -72,10 +78,7 @@ def interval_model(
             below = grid.below(after)
             above = np.minimum(below + 1, size - 1)
             part = (after - points[below]) / np.maximum(points[above] - points[below], 1e-300)
-            if round_down:
-                part[:] = 0.0
-            law = np.zeros(size * size)
-            for place, weight in ((below, 1.0 - part), (above, part)):
-                law += np.bincount((rows + place).ravel(), (weight * shares).ravel(), size * size)
-            left[phase, k] = law.reshape(size, size)
-    return IntervalModel(late, left)
+            moved = law(above, part * shares) - law(below, part * shares)
+            rounded[phase, k] = law(below, np.broadcast_to(shares, after.shape))
+            left[phase, k] = rounded[phase, k] + moved
+    return IntervalModel(late, left, rounded)

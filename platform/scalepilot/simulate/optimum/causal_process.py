@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from scalepilot.simulate.optimum.causal_interval import IntervalModel
 from scalepilot.simulate.optimum.replica_states import ReplicaStates
 from scalepilot_envs.autoscale import AutoscaleParams, MoveTable
 
 Array = NDArray[np.float64]
 Choices = NDArray[np.int16]
 # The values of two stages that differ by a constant, to this share of it, go on doing so.
-_SETTLED = 1e-9
+_SETTLED = 1e-5
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Process:
         params: prices.
         replicas: states of the replicas, and where targets lead.
         transitions: (num_phases, num_phases) probability of the next phase, by the present one.
-        model: of an interval, by its own phase.
+        late, left: of an `IntervalModel`.
         moves: only targets that these reach; any if None.
     """
 
@@ -50,11 +49,12 @@ class Process:
         params: AutoscaleParams,
         replicas: ReplicaStates,
         transitions: Array,
-        model: IntervalModel,
+        late: Array,
+        left: Array,
         moves: MoveTable | None = None,
     ) -> None:
-        self._replicas, self._transitions, self._left = replicas, transitions, model.left
-        self._late = params.price_per_late_request * model.late
+        self._replicas, self._transitions, self._left = replicas, transitions, left
+        self._late = params.price_per_late_request * late
         self._low = params.min_replicas
         targets, totals = replicas.targets, replicas.totals
         # What a decision costs by itself: (num_states, num_targets).
