@@ -28,6 +28,16 @@ KINDS = {
     "late metrics and a clock": {"params": {"metric_lag_steps": 2, "actuation_lag_steps": 1, "observe_clock": True}},
     "everything disturbed": {"randomisation": DISTURBED},
     "to zero replicas": {"params": {"min_replicas": 0}},
+    "probes and queues that stay": {
+        "params": {"load_balancing": "random", "backlog_stays": True, "min_replicas": 0},
+        "randomisation": DISTURBED
+        | {
+            "arrival_dispersion": (0.0, 9.0),
+            "readiness_timeout_seconds": (0.5, 5.0),
+            "readiness_period_seconds": (2.0, 9.0),
+            "services": {"interval_multiples": (1, 3)},
+        },
+    },
     "other services with a past": {
         "params": {"observe_service": True, "long_window_steps": 32, "max_replicas": 100},
         "randomisation": DISTURBED

@@ -80,6 +80,7 @@ class Disturbances:
         copies = copy.copy(self)
         copies._columns = self._columns[columns]
         copies.lag_steps = self.lag_steps[columns]
+        copies.service = self.service.of(columns)
         copies.phase, copies.stuck_share = (None if x is None else x[columns] for x in (self.phase, self.stuck_share))
         return copies
 

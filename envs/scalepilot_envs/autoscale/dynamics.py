@@ -80,7 +80,7 @@ class AutoscaleState:
         d = disturbances or Disturbances(params, Randomisation(), num_envs, 0)
         self.measurements = Measurements(params, num_envs, d.phase)
         self.delayed = DelayedTargets(num_envs, d.longest_lag_steps, d.lag_steps) if d.longest_lag_steps else None
-        self.overload = Overload.of(params, num_envs, d.service)
+        self.overload = Overload.asked_for(params, num_envs, d.service)
         self._dispersion = d.service.arrival_dispersion if d.service.ranges[0] else None
         self._stuck_share = d.stuck_share
         self.stuck = None if d.stuck_share is None else np.zeros((longest, num_envs))
@@ -105,6 +105,7 @@ class AutoscaleState:
         copies.stuck = None if self.stuck is None else self.stuck[:, columns]
         copies.measurements = self.measurements.of(columns, disturbances.phase)
         copies.delayed = None if self.delayed is None else self.delayed.of(columns, disturbances.lag_steps)
+        copies.overload = None if self.overload is None else self.overload.of(columns, disturbances.service)
         copies._share_startup()
         return copies
 

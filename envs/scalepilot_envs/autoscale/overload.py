@@ -68,11 +68,20 @@ class Overload:
         self._answered = np.zeros(num_envs)
 
     @classmethod
-    def of(cls, params: AutoscaleParams, num_envs: int, service: OwnOrDrawn) -> Overload | None:
+    def asked_for(cls, params: AutoscaleParams, num_envs: int, service: OwnOrDrawn) -> Overload | None:
         """What the service asks for; None where replicas stay ready and a backlog is everybody's."""
         if not (params.backlog_stays or service.probes):
             return None
         return cls(params, num_envs, service.readiness_timeout_seconds, service.readiness_period_seconds)
+
+    def of(self, columns: NDArray[np.intp], service: OwnOrDrawn) -> Overload:
+        """Copies of services `columns` (n,) as they are, with their probes."""
+        copies = Overload(self._params, len(columns), service.readiness_timeout_seconds, service.readiness_period_seconds)
+        for mine, theirs in zip(copies._per_row, self._per_row, strict=True):
+            mine[:] = theirs[:, columns]
+        for name in ("_under_way", "_until", "_answered"):
+            setattr(copies, name, getattr(self, name)[columns])
+        return copies
 
     def reset(self, mask: NDArray[np.bool_], ready: Array) -> None:
         """Start episodes where `mask` is true: all ready, no queue, the first probe half a period away."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -40,7 +41,7 @@ class OwnOrDrawn:
         self.arrival_dispersion, self.readiness_timeout_seconds, self.readiness_period_seconds = (
             np.full(num_envs, float(value)) for value in self._own
         )
-        self._values = (self.arrival_dispersion, self.readiness_timeout_seconds, self.readiness_period_seconds)
+        self._values: tuple[Array, ...] = (self.arrival_dispersion, self.readiness_timeout_seconds, self.readiness_period_seconds)
 
     @property
     def is_drawn(self) -> bool:
@@ -51,6 +52,13 @@ class OwnOrDrawn:
     def probes(self) -> bool:
         """Whether any replica may be probed."""
         return self.ranges[1] is not None or math.isfinite(self._own[1])
+
+    def of(self, columns: NDArray[np.intp]) -> OwnOrDrawn:
+        """Those of copies of services `columns`, (n,)."""
+        copies = copy.copy(self)
+        copies._values = tuple(values[columns] for values in self._values)
+        copies.arrival_dispersion, copies.readiness_timeout_seconds, copies.readiness_period_seconds = copies._values
+        return copies
 
     def draw(self, index: int, streams: Streams) -> None:
         """Draw those of a new episode of one service."""
