@@ -328,3 +328,20 @@ class TestCache:
         arrived[7] += 1
         assert cache_key(TINY, arrived, float(self.EPISODES.rates_rps[0, 0])) != self.key()
         assert cache_key(TINY, self.EPISODES.arrived[0], 1.0) != self.key()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"readiness_timeout_seconds": 2.0},
+            r"readiness_timeout_seconds: 2.0 is not allowed for the clairvoyant optimum",
+        ),
+        ({"backlog_stays": True, "load_balancing": "random"}, r"env.params.backlog_stays: true is not allowed .* allowed: false"),
+    ],
+)
+def test_a_service_whose_backlog_does_not_say_it_all_is_refused(given, said):
+    rates = np.full((1, 20), 50.0)
+    episodes = EpisodeSet("w", rates, rates * 15, np.zeros(1, dtype=int), np.zeros(1, dtype=int), np.zeros(1))
+    with pytest.raises(InputError, match=said):
+        autoscale_optimum(episodes, AutoscaleParams(**given))

@@ -59,7 +59,7 @@ def observation_fields(params: AutoscaleParams, capacity_scale: tuple[float, flo
     buckets, answered = (f"rate(http_request_duration_seconds_{kind}{{%s$selector}}[$window])" for kind in ("bucket", "count"))
     late = p.wait_slo_seconds + p.service_time_seconds
     count = f"sum({answered % ''})"
-    max_latency = p.service_time_seconds + longest_wait_p95_seconds(slowest_rps) + p.max_wait_seconds
+    max_latency = p.service_time_seconds + longest_wait_p95_seconds(slowest_rps, p.service_variation) + p.max_wait_seconds
     fields = [
         ObservationField(
             f"request_rate_rps_{i}",

@@ -143,7 +143,7 @@ def _run_again(scenario: Scenario, stored: Comparison, policy: Policy, thorough:
         if values.mean() > chance.mean():
             what = f"the policy is worse than random: J/h {values.mean():.3f} against {chance.mean():.3f}"
             yield error("policy", what, _NOT_LEARNT)
-        if thorough:
+        if thorough and test.params.one_queue:
             planned = autoscale_optimum(test.first(_BOUNDED).episodes, test.params)
             yield from _bound_findings(stored, planned.lower_J_per_hour)
 

@@ -113,11 +113,7 @@ def autoscale_optimum(
         The reduction to ready replicas is that of "right-sizing": M. Lin, A. Wierman et al., IEEE/ACM Transactions on
         Networking 21 (2013); S. Albers and J. Quedenfeld, "Optimal algorithms for right-sizing data centers" (2018).
     """
-    if not params.one_queue:
-        raise InputError(
-            "optimum: is not known where replicas fail readiness probes or keep their queues; allowed:"
-            " readiness_timeout_seconds: null and backlog_stays: false"
-        )
+    check_one_queue(params, "clairvoyant optimum")
     count = len(episodes)
     services = _services(params, count, replica_capacity_rps)
     arrived, first_rates = episodes.arrived, episodes.rates_rps[:, 0]
@@ -150,6 +146,18 @@ def autoscale_optimum(
             results, _ = run_episodes(PlannedTargets("plan", targets[rows]), episodes.at(rows), service)
             upper[rows] = results["J_per_hour"]
     return Optimum(lower, upper, targets)
+
+
+def check_one_queue(params: AutoscaleParams, what: str) -> None:
+    """Refuse a service whose backlog alone does not say how it goes on.
+
+    Raises:
+        InputError: replicas fail readiness probes, or keep their queues.
+    """
+    for field, allowed in (("readiness_timeout_seconds", "null"), ("backlog_stays", "false")):
+        value = getattr(params, field)
+        if value:
+            raise InputError(f"env.params.{field}: {str(value).lower()} is not allowed for the {what}; allowed: {allowed}")
 
 
 def targets_of(ready: Array, ready_at_start: float, startup_steps: int) -> Array:

@@ -22,7 +22,7 @@ from scalepilot.errors import InputError
 from scalepilot.policy import Decision
 from scalepilot.policy.fields import FieldView
 from scalepilot.policy.spec import PolicySpec, env_fields
-from scalepilot.simulate.optimum.autoscale import ready_at_start
+from scalepilot.simulate.optimum.autoscale import check_one_queue, ready_at_start
 from scalepilot.simulate.optimum.causal_interval import interval_model, poisson
 from scalepilot.simulate.optimum.causal_process import Choices, Process
 from scalepilot.simulate.optimum.ready_replicas import BacklogGrid
@@ -177,6 +177,7 @@ def _replica_states(params: AutoscaleParams) -> ReplicaStates:
     for field in ("metric_lag_steps", "actuation_lag_steps"):
         if getattr(params, field):
             raise InputError(f"env.params.{field}: {getattr(params, field)} is not allowed for the causal optimum; allowed: 0")
+    check_one_queue(params, "causal optimum")
     if steps > NUM_STARTING_QUARTERS:
         allowed = f"up to {NUM_STARTING_QUARTERS * params.interval_seconds:g}"
         raise InputError(
@@ -203,6 +204,9 @@ def _told_apart(
             f"workload.interval_seconds: {workload.interval_seconds:g} is not allowed for the causal optimum; allowed:"
             f" the decision interval, {params.interval_seconds:g}"
         )
+    if arrivals == "poisson" and params.arrival_dispersion != 1:
+        told = f"{params.arrival_dispersion:g} is not allowed for the causal optimum with Poisson arrivals"
+        raise InputError(f"env.params.arrival_dispersion: {told}; allowed: 1")
     by_level = np.argsort(means, kind="stable")
     low, high = means[by_level][:-1], means[by_level][1:]
     with np.errstate(divide="ignore", invalid="ignore"):
