@@ -1,6 +1,6 @@
 """What a study measures of each arm: final performance, success, sample efficiency, stability, actions.
 
-All arms run the same test episodes with the policies they kept (of each run the best by validation in its last twentieth).
+All arms run the same test episodes with the policies they kept (of each run the best by validation, measured again).
 Intervals are over training seeds and episodes (`statistics.nested`); of what a run has only one number, over seeds alone.
 """
 

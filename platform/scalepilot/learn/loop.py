@@ -7,7 +7,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,14 @@ from scalepilot.files.atomic import write_json
 from scalepilot.files.ownership import check_own_tree
 from scalepilot.files.stop import Stopped
 from scalepilot.files.stored import read_arrays
+from scalepilot.learn.artifacts import Left, write_policies
 from scalepilot.learn.callbacks import Callback, CsvMetrics, Guarded, TensorBoard
+from scalepilot.learn.choice import Candidate, Finalists
 from scalepilot.learn.live_steps import LiveSteps
 from scalepilot.learn.system import SystemMonitor
-from scalepilot.learn.task import Task, parity_observations
+from scalepilot.learn.task import Measured, Task
 from scalepilot.learn.trainer import Rebuilds, Snapshot, Trainer, TrainingOutcome, noted_metrics, widened
-from scalepilot.policy import PolicySpec, save_policy
+from scalepilot.policy import PolicySpec
 from scalepilot.progress import Progress
 from scalepilot.runs.checkpoints import LAST_FILE, Checkpoints, read_loop
 from scalepilot.runs.folder import RunFolder
@@ -32,10 +33,7 @@ from scalepilot.runs.stored_metrics import logged_metrics
 from scalepilot.simulate.env_notes import EnvNotes
 
 logger = logging.getLogger("scalepilot.training")
-_PARITY_OBSERVATIONS = 1000
 _BEST_FILE = "best.npz"
-# The learning rate has fallen to nearly nothing by then; what came earlier still moves.
-_CANDIDATES_FROM = 0.95
 
 
 class TrainingLoop:
@@ -73,8 +71,7 @@ class TrainingLoop:
         guarded = (Guarded(callback, progress.note) for callback in (tensorboard, *callbacks))
         self.callbacks: list[Callback] = [CsvMetrics(folder), *guarded]
         self.system = SystemMonitor()
-        self.iteration = 0
-        self.train_seconds = 0.0
+        self.iteration, self.train_seconds = 0, 0.0
         self.best: Snapshot | None = None
         self.best_value: float | None = None
         self.best_score: tuple[bool, float] | None = None
@@ -82,6 +79,7 @@ class TrainingLoop:
         self.last_value: float | None = None
         self.last_score: float | None = None
         self.validations = 0
+        self.finalists = Finalists()
         self.notes = EnvNotes()
         self._initial: Mapping[str, Any] | None = None
         self._live = LiveSteps(self)
@@ -94,7 +92,7 @@ class TrainingLoop:
         return self.iteration * self.learning.rollout_size
 
     def start_from(self, weights: Mapping[str, Any]) -> None:
-        """Begin with a policy's weights; validated before the first step, they are kept until late ones are better."""
+        """Begin with a policy's weights; validated before the first step, they are kept until others are better."""
         self._initial = weights
         self.trainer.start_from(weights)
 
@@ -153,6 +151,8 @@ class TrainingLoop:
                 self._keep_unvalidated()
         elif self.task.is_live:
             self._keep_unvalidated()
+        elif len(self.finalists.best) > 1:
+            self._choose()
         self.checkpoint()
         self.export()
         said = list(self.notes.lines().values())
@@ -229,9 +229,6 @@ class TrainingLoop:
             **self.system.sample(),
         }
 
-    def _late(self, iteration: float) -> bool:
-        return not iteration or iteration > _CANDIDATES_FROM * self.learning.num_iterations
-
     def _note(self, noted: EnvNotes, where: str = "training") -> None:
         """Count what was odd; each kind is said once, in the log and to the person who watches."""
         self.notes += noted
@@ -249,12 +246,25 @@ class TrainingLoop:
         self.last_value, self.last_score = measured.value, measured.score
         self.validations += 1
         logger.info("iteration %d: %s %.4f", self.iteration, self.task.value_label, measured.value)
-        # Early policies are wild and sometimes lucky: any of the last twentieth goes before them.
-        score = (not self._late(self.iteration), measured.score)
-        kept = self.best_score is None or score < self.best_score
+        candidate = Candidate(snapshot, measured, self.env_steps)
+        self.finalists.add(candidate)
+        kept = self.best_score is None or measured.score < self.best_score[1]
         if kept:
-            self.best, self.best_score, self.best_value, self.best_env_steps = snapshot, score, self.last_value, self.env_steps
+            self._keep(candidate)
         self.tell(lambda callback: callback.on_validation(self.env_steps, measured.value, kept))
+
+    def _keep(self, candidate: Candidate) -> None:
+        self.best, self.best_env_steps = candidate.snapshot, candidate.env_steps
+        self.best_value, self.best_score = candidate.measured.value, (False, candidate.measured.score)
+
+    def _choose(self) -> None:
+        """Keep the best of the finalists on fresh episodes; where these cannot be run, the best so far stays."""
+        try:
+            kept = self.finalists.choose(self.task, self.spec, self.trainer.snapshot)
+        except (EnvironmentFailedError, Stopped):
+            return
+        self._keep(kept)
+        logger.info("kept: of %d steps, %s %.4f on fresh episodes", kept.env_steps, self.task.value_label, kept.measured.value)
 
     def _rebuild(self, error: LearnerLostError) -> None:
         """Resume from the newest checkpoint with a new trainer.
@@ -268,6 +278,7 @@ class TrainingLoop:
         self.trainer.close()
         self.trainer = self.make_trainer()
         self.iteration, self.best, self.best_score, self.best_value = 0, None, None, None
+        self.finalists = Finalists()
         self.last_value = self.last_score = None
         self.resume()
 
@@ -365,9 +376,10 @@ class TrainingLoop:
         self.best_value, self.last_value, self.best_env_steps = loop.best_value, loop.last_value, loop.best_env_steps
         self.last_score = loop.last_score
         self.notes = EnvNotes.from_mapping(loop.notes)
-        if loop.best_score is not None:
-            # In a budget that was raised, what was late is early.
-            self.best_score = not self._late(self.best_env_steps / self.learning.rollout_size), float(loop.best_score[1])
+        if self.best is not None and loop.best_score is not None and self.best_value is not None:
+            # Of the others nothing is stored: what was kept so far competes with what comes.
+            self.best_score = False, float(loop.best_score[1])
+            self.finalists.add(Candidate(self.best, Measured(self.best_value, self.best_score[1]), self.best_env_steps))
         self.folder.truncate_metrics(self.iteration)
         refilled = self.learning.refills_replay
         self.folder.mark_resumed(self.iteration, replay_refilled=refilled)
@@ -381,20 +393,8 @@ class TrainingLoop:
         """
         if self.best is None:
             return
-        observations = parity_observations(self.task, self.task.env_id, _PARITY_OBSERVATIONS)
-        for folder, snapshot, env_steps, value in (
-            (self.folder.policy, self.best, self.best_env_steps, self.best_value),
-            (self.folder.policy_final, self.trainer.snapshot(), self.env_steps, self.last_value),
-        ):
-            spec = widened(self.spec, self.notes)
-            provenance = {**spec.provenance, "env_steps": env_steps, self.task.value_metric: value}
-            if "init" in provenance:
-                provenance["init"] = {**provenance["init"], "unchanged": not env_steps}
-            if (scale := getattr(self.trainer, "reward_scale", 1.0)) != 1.0:
-                provenance["reward_scale"] = scale
-            spec = replace(spec, provenance=provenance)
-            exported = snapshot.exported(spec, observations)
-            try:
-                save_policy(exported, folder)
-            except OSError as error:
-                raise self.folder.cannot_write(folder, error) from error
+        several = (
+            Left(self.folder.policy, self.best, self.best_env_steps, self.best_value),
+            Left(self.folder.policy_final, self.trainer.snapshot(), self.env_steps, self.last_value),
+        )
+        write_policies(self.task, self.folder, widened(self.spec, self.notes), several, self.trainer)

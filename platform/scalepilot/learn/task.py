@@ -110,9 +110,15 @@ class Task:
         space = find_env(self.env_id).maker()(**self.training_arguments()).observation_space
         return int(space.n) if hasattr(space, "n") else None
 
-    def measure(self, policy: Policy) -> Measured:
-        """Validate; test episodes are not touched. Of Autoscale the training windows, with other arrivals, count as much."""
-        results = self.scenario.validation.run(policy).results
+    def measure(self, policy: Policy, *, again: bool = False) -> Measured:
+        """Validate; test episodes are not touched. Of Autoscale the training windows, with other arrivals, count as much.
+
+        Args:
+            policy: to be measured.
+            again: on fresh episodes, by which nothing was chosen yet; of Autoscale other arrivals in the same windows.
+        """
+        episodes = self.scenario.validation
+        results = (episodes.fresh() if again else episodes).run(policy).results
         values, shown = results[self.objective.column] * self._weights, self.scenario.num_validation
         value = float(values[:shown].mean())
         chosen_by = value if shown == len(values) else (value + float(values[shown:].mean())) / 2

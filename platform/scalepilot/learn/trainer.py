@@ -83,7 +83,8 @@ class TrainingOutcome:
     Attributes:
         finished: the budget was used up; false when it was stopped early.
         env_steps: transitions sampled.
-        best_value: what validation said of the kept policy, the best of the last twentieth; None when none was validated.
+        best_value: what validation said of the kept policy, on fresh episodes where several competed; None when none was
+            validated.
         best_env_steps: where it stood.
         train_seconds: time in training, validation included, without checkpoints and callbacks.
         notes: what was odd about the environment.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -130,6 +130,11 @@ class EpisodeSet:
             np.concatenate([self.seed, other.seed]),
             np.concatenate([self.start_unix_seconds, other.start_unix_seconds]),
         )
+
+    def redrawn(self, seed: int, interval_seconds: float) -> EpisodeSet:
+        """The same windows with other arrivals, Poisson, from one stream."""
+        arrived = np.random.default_rng(seed).poisson(self.rates_rps * interval_seconds).astype(np.float64)
+        return replace(self, arrived=arrived, seed=np.full_like(self.seed, seed))
 
     def repeated(self, times: int) -> EpisodeSet:
         """The whole set `times` times over, for candidates run side by side: all of set 0, then set 1."""

@@ -30,6 +30,8 @@ from scalepilot_envs.registration import find_env, split_id
 
 # First seeds of validation and test episodes; training draws its own from all of 32 bits.
 VALIDATION_SEED, TEST_SEED = 1_000_000, 2_000_000
+# Of Autoscale's fresh arrivals; elsewhere what is added to the first seed.
+FRESH_SEED = 500_000
 AnyActor = Policy | Planner | Actor
 
 
@@ -89,6 +91,10 @@ class Episodes(Compared, Protocol):
 
     def first(self, count: int) -> Episodes:
         """So many of them, from the beginning."""
+        ...
+
+    def fresh(self) -> Episodes:
+        """As many that nobody has met: other seeds, on the same windows where there are windows."""
         ...
 
     def run(self, actor: Any, *, playback: bool = False, step_log: bool = False) -> CellResult:
@@ -163,6 +169,10 @@ class TrafficEpisodes:
         """As `Episodes`."""
         return replace(self, episodes=self.episodes.at(np.arange(min(count, len(self)))))
 
+    def fresh(self) -> TrafficEpisodes:
+        """As `Episodes`."""
+        return replace(self, episodes=self.episodes.redrawn(FRESH_SEED, self.params.interval_seconds))
+
     def run(self, actor: Any, *, playback: bool = False, step_log: bool = False) -> CellResult:
         """As `Episodes`."""
         log = StepLog(len(self), self.episodes.num_steps) if step_log else None
@@ -231,6 +241,10 @@ class SeededEpisodes:
     def first(self, count: int) -> SeededEpisodes:
         """As `Episodes`; their seeds go on as far as is wanted."""
         return replace(self, num_episodes=count)
+
+    def fresh(self) -> SeededEpisodes:
+        """As `Episodes`."""
+        return replace(self, first_seed=self.first_seed + FRESH_SEED)
 
     def run(self, actor: Any, *, playback: bool = False, step_log: bool = False) -> CellResult:
         """As `Episodes`."""

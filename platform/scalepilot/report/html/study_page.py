@@ -29,7 +29,7 @@ HEADINGS = (
     "training s",
 )
 METHOD = (
-    "Figures are of the policies kept (of each run the best by validation in its last twentieth) on the same test episodes."
+    "Figures are of the policies kept (of each run the best by validation, measured again) on the same test episodes."
     " IQM: the mean of the middle half. Intervals (95 %): bootstrap over training seeds and episodes, widened for few seeds;"
     " two arms are told apart where the interval of their difference leaves out 0."
 )
