@@ -87,6 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     from scalepilot.operate.config import load_service
 
     service = load_service(config)
+    streams.note_deploy("operate", [config.policy])
     if arguments.replay is not None:
         return _replay(service, arguments)
     if arguments.twin:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from scalepilot.cli.streams import note_deploy
 from scalepilot.errors import InputError
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def _serve(config: ServeConfig, arguments: argparse.Namespace) -> int:
             PolicyApi(store, config, keys=keys)
         except ModuleNotFoundError as error:
             raise _not_installed(error) from None
+    note_deploy("serve", config.policies)
     if arguments.address:
         check_address(arguments.address, "address", ("auto",))
     port = free_port(host, config.port)

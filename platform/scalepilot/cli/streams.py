@@ -8,6 +8,8 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 
 from scalepilot.errors import printable
 
@@ -17,6 +19,19 @@ _HANDLER = "scalepilot-escape"
 def note(command: str, text: object) -> None:
     """A line on standard error, with nothing in it that commands a terminal."""
     print(f"scalepilot {command}: {printable(str(text))}", file=sys.stderr)
+
+
+def note_deploy(command: str, paths: Iterable[str | Path]) -> None:
+    """Say where a run stands for its trained policy although it recommends to deploy another one."""
+    from scalepilot.errors import InputError
+    from scalepilot.runs.status import read_run_status
+
+    for path in map(Path, paths):
+        with contextlib.suppress(InputError, OSError):
+            status = read_run_status(path)
+            deploy = None if status is None else status.deploy
+            if deploy is not None and deploy.origin != "trained" and (path / "deploy").is_dir():
+                note(command, f"{path} stands for its policy/; the run recommends {path / 'deploy'}: {deploy.name}")
 
 
 def prepare() -> None:
