@@ -13,7 +13,7 @@ from scalepilot.cli import main
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import InputError
 from scalepilot.evaluate.lineup import gather
-from scalepilot.evaluate.recommendation import Candidate, recommend
+from scalepilot.evaluate.recommendation import Candidate, chosen, recommend, scored
 from scalepilot.experiments.run import evaluate_run
 from scalepilot.learn.task import Task
 from scalepilot.policy import load_policy, save_policy
@@ -48,13 +48,45 @@ def test_the_cheapest_on_validation_is_chosen_and_test_is_not_touched(task: Task
 
     scenario = replace(task.scenario, test=Untouched())
     found = recommend(scenario, [Candidate("tiny", "trained", tiny_network()), *rules(task)], SerialExecutor())
-    assert found.name == "tracking" == next(iter(found.validation))
+    assert found.name == "tracking" == next(iter(found.scores))
     assert found.versus == "tiny"
+    means = found.means["validation"]
     for other, difference in found.differences.items():
-        assert difference.mean == pytest.approx(found.validation["tracking"] - found.validation[other])
+        assert difference.mean == pytest.approx(means["tracking"] - means[other])
     assert reason(found).startswith("Deploy: tracking. It costs ")
     assert "less than the trained policy" in reason(found)
     assert "NaN" not in json.dumps(found.to_mapping())
+
+
+@pytest.mark.parametrize(
+    ("validation", "busier", "expected"),
+    [
+        # Better by more than the noise of the choice.
+        ((9.0, 10.0), (20.0, 20.0), "tiny"),
+        ((9.9, 10.0), (20.0, 20.0), "kpa"),
+        # Better on every day that was recorded, lost on the first one above.
+        ((9.0, 10.0), (30.0, 20.0), "kpa"),
+        # A service that costs nothing.
+        ((0.0, 0.0), (0.0, 0.0), "kpa"),
+    ],
+)
+def test_a_policy_replaces_the_best_rule_where_it_is_better_and_bears_more_traffic(
+    validation: tuple[float, float], busier: tuple[float, float], expected: str
+) -> None:
+    names = ("tiny", "kpa")
+    means = {s: dict(zip(names, v, strict=True)) for s, v in (("validation", validation), ("busier", busier))}
+    assert chosen(scored(means), {"tiny": "trained", "kpa": "rule"}) == expected
+
+
+def test_traffic_is_made_busier_as_far_as_the_service_can_follow(task: Task) -> None:
+    means = recommend(task.scenario, rules(task), SerialExecutor()).means
+    assert set(means) == {"validation", "training", "busier"}
+    assert means["busier"]["tracking"] > max(means["validation"]["tracking"], means["training"]["tracking"])
+    small = Task(config_of(Path("unused"), env={"params": {"max_replicas": 8}})).scenario
+    assert set(recommend(small, [Candidate("kpa", "rule", make_rule("kpa", small.env))], SerialExecutor()).means) == {
+        "validation",
+        "training",
+    }
 
 
 def test_a_candidate_that_does_not_fit_is_left_out_and_named(task: Task) -> None:

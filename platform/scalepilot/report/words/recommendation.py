@@ -6,31 +6,49 @@ from scalepilot.evaluate.recommendation import Origin, Recommendation
 from scalepilot.report.words.figures import amount, shown, signed
 
 _WHO: dict[Origin, str] = {"trained": "the trained policy", "init": "the policy that training began with"}
+# A share that nobody would act on.
+_SAME = 0.005
+_ELSEWHERE = {"training": "on the training windows", "busier": "where traffic is busier than recorded"}
 
 
 def reason(found: Recommendation) -> str:
     """Such as "Deploy: kpa-tuned. It costs 14.20 an hour on validation, 4.0 % less than the trained policy (95 % …)."."""
-    objective, own = found.objective, found.validation[found.name]
-    text = f"Deploy: {_named(found, found.name)}. It {amount(objective, own)} on validation"
+    objective, means = found.objective, found.means["validation"]
+    own, show = means[found.name], shown(objective).show
+    text = f"Deploy: {_named(found)}. It {amount(objective, own)} on validation"
     if found.versus is None:
         return f"{text}; there was nothing else to choose from."
-    theirs, interval = found.validation[found.versus], found.differences[found.versus]
-    show = shown(objective).show
-    if objective.lower_is_better and theirs > 0:
-        share = f"{abs(own / theirs - 1):.1%}".replace("%", " %")
+    other, theirs, interval = _called(found, found.versus), means[found.versus], found.differences[found.versus]
+    text += f", {_share(own, theirs)} than {other}"
+    if interval.is_known:
+        text += f" (95 % interval of the difference {signed(interval.low, show)} to {signed(interval.high, show)})."
     else:
-        share = show(abs(own - theirs))
-    text += f", {share} {'less' if own <= theirs else 'more'} than {_called(found, found.versus)}"
-    if not interval.is_known:
-        return f"{text}; a single day cannot tell that from chance."
-    text += f" (95 % interval of the difference {signed(interval.low, show)} to {signed(interval.high, show)})"
-    return f"{text}."
+        text += "; the validation windows are of a single day, which cannot tell that from chance."
+    if own > theirs * (1 + _SAME):
+        text += f" {_why_not(found, other)}"
+    return text
 
 
-def _named(found: Recommendation, name: str) -> str:
+def _why_not(found: Recommendation, other: str) -> str:
+    """What speaks against a candidate that is better on validation."""
+    assert found.versus is not None
+    for name, where in _ELSEWHERE.items():
+        means = found.means.get(name)
+        if means is not None and means[found.versus] > means[found.name] * (1 + _SAME):
+            return f"But {other} costs {_share(means[found.versus], means[found.name])} {where}."
+    return f"But {other} is not enough better to be sure of it."
+
+
+def _share(own: float, theirs: float) -> str:
+    if theirs <= 0 or abs(own / theirs - 1) < _SAME / 10:
+        return "as much" if own == theirs else f"{abs(own - theirs):.2f} {'less' if own < theirs else 'more'}"
+    return f"{100 * abs(own / theirs - 1):.1f} % {'less' if own < theirs else 'more'}"
+
+
+def _named(found: Recommendation) -> str:
     """The candidate's name, and what it is where the name alone does not say it."""
-    who = _WHO.get(found.origins[name])
-    return name if who is None else f"{who} ({name})"
+    who = _WHO.get(found.origin)
+    return found.name if who is None else f"{who} ({found.name})"
 
 
 def _called(found: Recommendation, name: str) -> str:
