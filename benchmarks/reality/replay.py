@@ -88,8 +88,7 @@ def _replay(rates_rps: Array, orders: Array, params: AutoscaleParams) -> list[Re
         outcome = state.step(np.tile(orders[:, t], len(_WAITS)), np.full(len(waits), rate))
         late[t] = np.maximum(outcome.late - outcome.dropped, 0.0).reshape(len(_WAITS), count)
         failed[t] = outcome.dropped[:count]
-        out = 0.0 if state.overload is None else state.overload.out_replicas
-        ready[t] = (state.ready - out)[:count]
+        ready[t] = state.serving[:count]
     results = []
     for i in range(count):
         over = late[:, :, i] / rates_rps[:, None]

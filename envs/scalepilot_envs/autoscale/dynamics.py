@@ -164,6 +164,11 @@ class AutoscaleState:
             total += row
         return total
 
+    @property
+    def serving(self) -> Array:
+        """(num_envs,) ready replicas as a cluster counts them: without those that fail their probe."""
+        return self.ready if self.overload is None else self.ready - self.overload.out_replicas
+
     def _record(self) -> Record:
         return Record(self.cpu, self.latency_p95_seconds, self.late_share, self.error_share, self.backlog)
 
@@ -299,7 +304,7 @@ class AutoscaleState:
         out = np.empty((before_service + len(service), n))
         at = p.history_steps
         self.measurements.write(out[: at + 7])
-        out[at + 7] = self.ready
+        out[at + 7] = self.serving
         quarters = out[at + 8 : at + 8 + NUM_STARTING_QUARTERS]
         quarters[:] = 0.0
         if self._same_startup:
@@ -309,9 +314,8 @@ class AutoscaleState:
             for quarter in range(NUM_STARTING_QUARTERS):
                 quarters[quarter] = np.where(self._quarter == quarter, self.starting, 0.0).sum(axis=0)
         if self.overload is not None:
-            # As a cluster counts: a pod that fails its probe is not ready, and may be at any moment.
+            # A pod that fails its probe is not ready, and may be at any moment.
             quarters[0] += self.overload.out_replicas
-            out[at + 7] -= self.overload.out_replicas
         out[num_fields - 1] = self.capacity_rps
         if clock:
             if unix_seconds is None:

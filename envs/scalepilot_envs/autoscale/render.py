@@ -13,13 +13,13 @@ _PICTURED_STEPS = 240
 
 def drawn_columns(state: AutoscaleState) -> tuple[NDArray[np.float64], ...]:
     """What a picture shows of each step, (num_envs,) each: rate, capacity, ready and all replicas, late share."""
-    return state.newest_rate_rps, state.ready * state.capacity_rps, state.ready, state.total, state.late_share
+    return state.newest_rate_rps, state.serving * state.capacity_rps, state.serving, state.total, state.late_share
 
 
 def as_text(state: AutoscaleState, index: int, step: int) -> str:
     """One line: time, rate, replicas, late share."""
     return (
-        f"step {step:4d}  rate {state.newest_rate_rps[index]:7.1f} rps  ready {state.ready[index]:3.0f}"
+        f"step {step:4d}  rate {state.newest_rate_rps[index]:7.1f} rps  ready {state.serving[index]:3.0f}"
         f"  starting {state.starting[:, index].sum():3.0f}  late {state.late_share[index]:7.3%}"
     )
 

@@ -199,7 +199,10 @@ class Twin:
             ages = [
                 (steps - 1 - row) * p.interval_seconds + since for row in range(steps) for _ in range(int(state.starting[row, 0]))
             ]
-            return Replicas(self._spec, int(state.ready[0]), tuple(ages))
+            serving = int(state.serving[0])
+            # Those that fail their probe have been there for as long as a start-up takes.
+            ages += [p.startup_seconds + since] * (int(state.ready[0]) - serving)
+            return Replicas(self._spec, serving, tuple(ages))
 
     def page(self, now: float) -> str:
         """The metrics at a moment, in the exposition format; counters grow evenly within an interval."""
@@ -210,7 +213,7 @@ class Twin:
             below = self._below + share * np.asarray(self._added.get("below", 0.0))
             seconds = self._seconds + share * self._added.get("seconds", 0.0)
             pods = [(name, cpu + share * self._added.get("cpu", 0.0)) for name, cpu in self._pods]
-            backlog, ready, spec = float(self._state.backlog[0]), int(self._state.ready[0]), self._spec
+            backlog, ready, spec = float(self._state.backlog[0]), int(self._state.serving[0]), self._spec
         labels = 'namespace="shop",app="web"'
         lines = [
             "# TYPE http_requests_total counter",

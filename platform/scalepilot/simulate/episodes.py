@@ -326,7 +326,7 @@ def run_episodes(
             kept[:, t] = (
                 outcome.arrived[i] / params.interval_seconds,
                 outcome.billed_replicas[i],
-                env.state.ready[i],
+                env.state.serving[i],
                 env.state.late_share[i],
                 env.state.latency_p95_seconds[i],
             )

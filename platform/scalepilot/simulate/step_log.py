@@ -44,7 +44,7 @@ class StepLog:
         self.steps[:, :, t] = (
             outcome.arrived,
             desired,
-            state.ready,
+            state.serving,
             outcome.billed_replicas,
             state.backlog,
             outcome.late,

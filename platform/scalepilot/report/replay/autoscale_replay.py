@@ -158,7 +158,7 @@ class AutoscaleReplay:
             values = (
                 float(outcome.arrived[i]) / self.params.interval_seconds,
                 float(outcome.billed_replicas[i]),
-                float(self._env.state.ready[i]),
+                float(self._env.state.serving[i]),
                 float(self._env.state.late_share[i]),
                 cost * self.params.steps_per_hour,
                 lane.newest("cost") + cost,
