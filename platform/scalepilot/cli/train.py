@@ -44,6 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="POLICY",
         help="start from the weights of a policy (its folder, or its run's)",
     )
+    parser.add_argument(
+        "--beside",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="POLICY",
+        help="evaluate this policy, too; it may be what is recommended to deploy; repeatable",
+    )
     parser.add_argument("--address", help="Ray cluster to train on (auto, ray://…); a local Ray by default")
     parser.add_argument("--storage", metavar="URI", help="take a copy of the finished run there (s3://…, file:///…)")
     parser.add_argument("--no-evaluation", action="store_true", help="end with the exported policy: no test episodes, no report")
@@ -65,6 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("--workload: a resumed run keeps its own workload; allowed with CONFIG only")
     if arguments.resume is not None and arguments.init:
         raise InputError("--init: a resumed run has its own weights; allowed with CONFIG only")
+    if arguments.beside and arguments.no_evaluation:
+        raise InputError("--beside: is for the evaluation; allowed without --no-evaluation")
     if arguments.json and arguments.no_evaluation:
         raise InputError("--json: prints the evaluation; allowed without --no-evaluation")
     from scalepilot.cluster.storage import check_storage, store
@@ -100,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
             choose_device(config.resources)
         folder = RunFolder.create(config)
     evaluate, resume = not arguments.no_evaluation, arguments.resume is not None
-    result = run_experiment(config, folder, resume=resume, evaluate=evaluate, init=arguments.init)
+    result = run_experiment(config, folder, resume=resume, evaluate=evaluate, init=arguments.init, others=arguments.beside)
     if not result.finished:
         print(f"Stopped. Latest policy: {folder.policy}")
         print(f"Resume: scalepilot train --resume {folder.path}")

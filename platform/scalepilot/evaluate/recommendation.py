@@ -25,7 +25,7 @@ from scalepilot_envs.autoscale.arrivals import drawn_arrivals
 from scalepilot_envs.objective import Objective
 
 Array = NDArray[np.float64]
-Origin = Literal["trained", "init", "shipped", "rule"]
+Origin = Literal["trained", "init", "shipped", "given", "rule"]
 
 # Busier: so much more traffic, up to so much of what all replicas serve, in so many windows.
 _FACTOR, _MOST_UTILISATION, _BUSIEST_WINDOWS = 1.5, 0.95, 8
@@ -40,7 +40,7 @@ class Candidate:
 
     Attributes:
         name: in tables; unique among all.
-        origin: trained by the run, what the run began with, shipped with Scalepilot, or a rule.
+        origin: trained by the run, what the run began with, shipped with Scalepilot, given by the user, or a rule.
         policy: decides.
     """
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
+from scalepilot.errors import InputError
+from scalepilot.evaluate.evaluation import LineupRow
+from scalepilot.evaluate.lineup import gather
 from scalepilot.evaluate.missing_fields import worse_without
 from scalepilot.evaluate.recommendation import Candidate, Recommendation, recommend
 from scalepilot.learn.task import Task
-from scalepilot.policy import NetworkPolicy, Policy, env_fields, load_policy, pack_policy, shipped_policies
+from scalepilot.policy import NetworkPolicy, Policy, env_fields, load_policy, pack_policy, shipped_names
 from scalepilot.policy.rules import Rule
+from scalepilot.policy.shipped import SCHEME
 from scalepilot.report.words.recommendation import reason
 from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate import Executor
@@ -21,12 +26,16 @@ from scalepilot_envs.registration import same_id
 _ONLY_TRAINED = "Deploy: the trained policy. Rules are candidates on Autoscale-v0 alone."
 
 
-def beside_trained(task: Task, folder: RunFolder) -> list[Candidate]:
-    """What was there before the run and could be deployed in place of its policy: what it began with, and what is shipped.
+def beside_trained(task: Task, folder: RunFolder, beside: Sequence[Path] = ()) -> list[Candidate]:
+    """What could be deployed in place of the run's policy: what it began with, what is shipped, and what a user gives.
 
     Args:
         task: what was trained on.
         folder: of the run.
+        beside: others to evaluate, as `compare` takes them.
+
+    Raises:
+        InputError: one of those cannot be loaded.
     """
     found: list[Candidate] = []
     if folder.init.exists():
@@ -34,11 +43,30 @@ def beside_trained(task: Task, folder: RunFolder) -> list[Candidate]:
         found.append(Candidate(_label(parent.spec.name, task), "init", for_service(parent, task)))
     if task.scenario.traffic is not None:
         begun_with = {tuple(sorted(c.policy.spec.files.items())) for c in found}
-        for name, where in shipped_policies().items():
-            shipped = load_policy(where)
+        for name in shipped_names():
+            shipped = load_policy(f"{SCHEME}{name}")
             if tuple(sorted(shipped.spec.files.items())) not in begun_with:
                 found.append(Candidate(name, "shipped", for_service(shipped, task)))
+    taken = {candidate.name for candidate in found} | {f"{task.config.name}-{task.config.algorithm}"[:64]}
+    for row in given_beside(beside):
+        for trained in row.trained:
+            label = trained.name if trained.name not in taken else f"{trained.name} (beside)"
+            found.append(Candidate(label, "given", for_service(trained.actor, task)))
     return found
+
+
+def given_beside(paths: Sequence[Path]) -> tuple[LineupRow, ...]:
+    """Policies that a user wants beside the run's, as `compare` takes them.
+
+    Raises:
+        InputError: one of them is a rule, or cannot be loaded.
+    """
+    given = gather([str(path) for path in paths])
+    if given.rules:
+        raise InputError(f"--beside: {given.rules[0]} is a rule; allowed: policies, and evaluation.baselines for rules")
+    for problem in given.failed.values():
+        raise InputError(f"--beside: {problem}")
+    return given.rows
 
 
 def _label(name: str, task: Task) -> str:

@@ -17,7 +17,7 @@ from scalepilot.evaluate.compare import Comparison, write_evaluation
 from scalepilot.evaluate.evaluation import OptimumOptions, evaluate
 from scalepilot.evaluate.store import summary
 from scalepilot.experiments.beside import prepared, tuned_baselines
-from scalepilot.experiments.deploy import beside_trained, candidates, evaluation_of, recommendation, write_deploy
+from scalepilot.experiments.deploy import beside_trained, candidates, evaluation_of, given_beside, recommendation, write_deploy
 from scalepilot.experiments.training import run_training
 from scalepilot.files.lock import locked
 from scalepilot.files.stop import StopFlag, Stopped, at_once
@@ -58,6 +58,7 @@ def run_experiment(
     evaluate: bool = True,
     alone: bool = False,
     init: Path | None = None,
+    others: Sequence[Path] = (),
 ) -> ExperimentResult:
     """Train (or go on training), then evaluate and report.
 
@@ -68,16 +69,24 @@ def run_experiment(
         init: folder of a policy whose weights training starts from; of a resumed run what it began with is known.
         evaluate: evaluate the policy on the test episodes and write the report.
         alone: without baselines: what it is compared with comes later.
+        others: other policies to evaluate, which may be what is deployed.
 
     Raises:
         InputError: the folder is another process's, or a file in it is damaged.
     """
     with locked(folder.path, "the run"):
-        return _run(config, folder, resume=resume, judged=evaluate, alone=alone, init=init)
+        return _run(config, folder, resume=resume, judged=evaluate, alone=alone, init=init, others=others)
 
 
 def _run(
-    config: ExperimentConfig, folder: RunFolder, *, resume: bool, judged: bool, alone: bool, init: Path | None
+    config: ExperimentConfig,
+    folder: RunFolder,
+    *,
+    resume: bool,
+    judged: bool,
+    alone: bool,
+    init: Path | None,
+    others: Sequence[Path],
 ) -> ExperimentResult:
     if resume:
         _check_stored(folder, config)
@@ -85,6 +94,8 @@ def _run(
     check_environment(task.env_id, task.training_arguments())
     check_tracking(config.tracking)
     parent = _parent(config, folder, task, init)
+    # What cannot be loaded is said before anything is trained.
+    given_beside(others)
     folder.start_logging()
     folder.write_status("running")
     stop = StopFlag()
@@ -110,7 +121,7 @@ def _run(
             if beside is not None:
                 beside.wait()
                 baselines, optima = tuned_baselines(config, task.scenario, folder), beside.optima
-            comparison = evaluate_run(task, folder, baselines, alone=alone, optima=optima)
+            comparison = evaluate_run(task, folder, baselines, alone=alone, optima=optima, others=others)
             draw_run(config, folder, task, comparison)
             write_run_report(folder, config)
         folder.write_status("finished", training=json_outcome)
@@ -161,7 +172,13 @@ def _check_stored(folder: RunFolder, config: ExperimentConfig) -> None:
 
 
 def evaluate_run(
-    task: Task, folder: RunFolder, baselines: Sequence[Rule[Any]], *, alone: bool = False, optima: Path | None = None
+    task: Task,
+    folder: RunFolder,
+    baselines: Sequence[Rule[Any]],
+    *,
+    alone: bool = False,
+    optima: Path | None = None,
+    others: Sequence[Path] = (),
 ) -> Comparison:
     """Evaluate the run's policy on the test episodes, write evaluation/.
 
@@ -171,9 +188,10 @@ def evaluate_run(
         baselines: to compare against.
         alone: leave out the references, which know the future.
         optima: folder of plans of the optimum made before.
+        others: other policies that take part.
     """
     policy, evaluation, scenario = load_policy(folder.policy), task.config.evaluation, task.scenario
-    choices = candidates(policy, [] if alone else beside_trained(task, folder), baselines)
+    choices = candidates(policy, [] if alone else beside_trained(task, folder, others), baselines)
     here = alone or task.is_live or _test_steps(scenario.test, folder) < _WORTH_PROCESSES
     with contextlib.nullcontext(SerialExecutor()) if here else ProcessExecutor(usable_cores()) as executor:
         comparison = evaluate(
