@@ -110,7 +110,7 @@ def test_a_row_that_was_not_run_is_named(transfer: Transfer):
     [
         ("kpa-default", "kap-default", "transfer.calibrated: 'kap-default' is not allowed"),
         ("[hpa-tuned, kpa-default]", "[]", "transfer.calibrated: is empty"),
-        ("tuning_evaluations: 4", "fixed: [kpa-default]", "calibrated, fixed: .* allowed: each rule once"),
+        ("tuning_evaluations: 4", "fixed: [kpa-default]", "calibrated, fixed, policies: .* allowed: each once"),
         ("tuning_evaluations: 4", "fixed: [kpa-tuned]", "transfer.fixed: 'kpa-tuned' is found on traffic"),
         (f"workload: {SPIKE}", f"workload: {SPIKE}, env.params.startup_seconds: 90", "tasks.spiky has another service than"),
         (f"calm: {{set: {{workload: {STEADY}}}}}", "calm: {set: {env.id: CartPole-v1}}", "transfer: is not used, tasks.calm is"),
@@ -120,7 +120,8 @@ def test_a_row_that_was_not_run_is_named(transfer: Transfer):
             "spiky: {arms: {B: {config: {algorithm: sb3_ppo, env: {episode_steps: 40}}}}}",
             "spiky has other arms",
         ),
-        ("  PPO: ", "  kpa-default: ", "an arm is called kpa-default, as a rule is"),
+        ("  PPO: ", "  kpa-default: ", "an arm is called kpa-default, as a rule or policy is"),
+        ("tuning_evaluations: 4", "policies: [nowhere]", "nowhere"),
         ("arms:\n  PPO", "x_arms:\n  PPO", "x_arms: unknown key"),
     ],
 )
@@ -132,7 +133,7 @@ def test_what_a_transfer_cannot_be_is_said(tmp_path: Path, old: str, new: str, p
             "set: {evaluation.window_steps: 40, evaluation.drawn_windows: 2,", "set: {"
         )
         text = text.replace(" evaluation.test_seeds: [0],", "")
-    with pytest.raises(ConfigError, match=problem):
+    with pytest.raises(InputError, match=problem):
         load_study(written(tmp_path, text))
 
 

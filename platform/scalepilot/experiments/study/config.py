@@ -30,6 +30,7 @@ from scalepilot.config.used import unused_key
 from scalepilot.errors import ConfigError
 from scalepilot.evaluate.baselines import BASELINES, HPA_TUNED, is_rule_name
 from scalepilot.files.env_modules import find_in_current_folder
+from scalepilot.policy import load_policy
 
 AXES = ("env_steps", "time_seconds")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ =+-]{0,59}")
@@ -88,11 +89,13 @@ class TransferConfig(Section):
     Attributes:
         calibrated: rules found on each task's own training traffic, each then run on all tasks; the first counts as 1.
         fixed: rules that are the same everywhere.
+        policies: policies that are the same everywhere: folders, or what is shipped, such as scalepilot://general.
         tuning_evaluations: points a search for a rule's parameters draws.
     """
 
     calibrated: tuple[str, ...] = ("hpa-tuned",)
     fixed: tuple[str, ...] = ("hpa-default",)
+    policies: tuple[str, ...] = ()
     tuning_evaluations: Annotated[int, Between(2, 1_000_000)] = 600
 
     def __post_init__(self) -> None:
@@ -106,9 +109,9 @@ class TransferConfig(Section):
         for name in self.fixed:
             if "-tuned" in name or name.startswith("forecast_mpc"):
                 raise ValueError(f"fixed: {name!r} is found on traffic; allowed here: rules as they come; or under calibrated")
-        names = (*self.calibrated, *self.fixed)
+        names = (*self.calibrated, *self.fixed, *self.policies)
         if len({*names}) < len(names):
-            raise ValueError(f"calibrated, fixed: {list(names)} is not allowed; allowed: each rule once")
+            raise ValueError(f"calibrated, fixed, policies: {list(names)} is not allowed; allowed: each once")
 
 
 @dataclass(frozen=True)
@@ -207,9 +210,12 @@ def _check_transfer(transfer: TransferConfig, tasks: Sequence[PlannedTask], path
             raise ConfigError(
                 f"{path}: transfer: tasks.{task.name} has other arms than tasks.{first.name}; allowed: those of the whole study"
             )
-    taken = [name for name in (*transfer.calibrated, *transfer.fixed) if name in first.arms]
+    # Better now than after an hour of training.
+    for name in transfer.policies:
+        load_policy(name)
+    taken = [name for name in (*transfer.calibrated, *transfer.fixed, *transfer.policies) if name in first.arms]
     if taken:
-        raise ConfigError(f"{path}: transfer: an arm is called {taken[0]}, as a rule is; allowed: another name")
+        raise ConfigError(f"{path}: transfer: an arm is called {taken[0]}, as a rule or policy is; allowed: another name")
     services = []
     for task in tasks:
         env = task.config.env

@@ -31,7 +31,7 @@ def run_transfer(
 
     Args:
         study: seeds.
-        options: which rules.
+        options: which rules, and which policies that were trained elsewhere.
         tasks: their traffic is tuned, trained and tested on.
         runs: (task, arm, "seed N") → its finished run.
         folder: of the study: keeps tuned rules and finished episodes.
@@ -62,6 +62,9 @@ def run_transfer(
             for label, rule in zip(options.calibrated, rules, strict=True):
                 source = Source(label, "baseline", task.name)
                 rows[source] = LineupRow.single(source.name, "baseline", rule)
+        for label in options.policies:
+            source = Source(label, "policy", None)
+            rows[source] = LineupRow.single(source.name, "policy", load_policy(label))
         for label, rule in zip(options.fixed, fixed, strict=True):
             source = Source(label, "baseline", None)
             rows[source] = LineupRow.single(source.name, "baseline", rule)
