@@ -145,7 +145,11 @@ def test_a_silent_trace_cannot_be_scaled(tmp_path):
         TraceWorkload(path=str(trace(tmp_path, HEADER + rows(0, 0, 0))), peak_rps=500.0).series()
 
 
-RECORDED = {"nasa_http_1995_07_1min": (39_692, 60, 0.794), "aws_elb_2014_04_5min": (4_040, 300, 0.206)}
+RECORDED = {
+    "nasa_http_1995_07_1min": (39_692, 60, 0.794),
+    "aws_elb_2014_04_5min": (4_040, 300, 0.206),
+    "servegen_m_large_10min": (2_016, 600, 195.8),
+}
 
 
 @pytest.mark.parametrize("name", RECORDED)
