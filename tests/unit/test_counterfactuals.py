@@ -15,8 +15,8 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from scalepilot.config import load_config
 from scalepilot.errors import ConfigError
-from scalepilot.learn.rllib.counterfactuals import advantages_of_all, improved_policy, try_every_action
-from scalepilot.learn.rllib.loss import COUNTS, IMPROVED, LOG_PROBABILITY, tried_loss
+from scalepilot.learn.rllib.counterfactuals import advantages_of_all, try_every_action
+from scalepilot.learn.rllib.loss import ALL_ADVANTAGES, COUNTS, LOG_PROBABILITY, tried_loss
 from scalepilot.learn.rllib.rollout import Rollout
 from scalepilot_envs.autoscale.env import AutoscaleBatch
 from scalepilot_envs.batch_env import BatchEnv, BatchStep
@@ -88,43 +88,56 @@ def test_the_action_taken_brings_in_a_copy_what_it_brought(num_steps: int):
     assert (np.ptp(tried.reward, axis=1) > 0).all(), "other actions bring something else"
 
 
-def test_the_policy_moves_towards_what_was_better_by_the_temperature():
+def test_advantages_are_over_the_policys_own_mean():
     log_probability = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]]))
     advantage = advantages_of_all(log_probability, torch.tensor([[1.0, 2.0, 4.0], [7.0, 7.0, 7.0]]))
-    assert (log_probability.exp() * advantage).sum(dim=1).tolist() == pytest.approx([0, 0], abs=1e-6)
-    near, far = (improved_policy(log_probability, advantage, torch.tensor(t)).exp() for t in (10.0, 0.5))
-    assert far[0, 2] > near[0, 2] > 0.2
-    assert near.sum(dim=1).tolist() == pytest.approx([1, 1])
-    assert far[1].tolist() == pytest.approx([0.5, 0.3, 0.2]), "where no action is better nothing changes"
+    assert advantage[0].tolist() == pytest.approx([-0.9, 0.1, 2.1], abs=1e-5)
+    assert advantage[1].tolist() == pytest.approx([0, 0, 0], abs=1e-6)
 
 
-def losses(logits: torch.Tensor, counts: list[bool]) -> Any:
-    improved = torch.log(torch.tensor([[0.7, 0.3], [0.2, 0.8]]))
-    tried = {
-        IMPROVED: improved,
-        LOG_PROBABILITY: torch.log(torch.full((2, 2), 0.5)),
-        COUNTS: torch.tensor(counts),
-    }
+BEFORE = torch.log(torch.tensor([[0.5, 0.5], [0.9, 0.1]]))
+
+
+def loss_of(logits: torch.Tensor, advantages: torch.Tensor, counts: list[bool], temperature: float = 0.5) -> Any:
+    tried = {ALL_ADVANTAGES: advantages, LOG_PROBABILITY: BEFORE, COUNTS: torch.tensor(counts)}
     batch = {Postprocessing.VALUE_TARGETS: torch.zeros(3), Columns.LOSS_MASK: torch.tensor([True, True, False])}
     value = torch.tensor([1.0, 3.0, 100.0])
-    return tried_loss(logits, value, batch, tried, value_clip=4.0, value_coefficient=0.5, entropy_coefficient=0.0)
+    weights = {"value_clip": 4.0, "value_coefficient": 0.5, "entropy_coefficient": 0.0}
+    return tried_loss(logits, value, batch, tried, temperature=temperature, **weights)
 
 
-def test_the_loss_is_least_at_the_improved_policy_and_leaves_out_what_does_not_count():
-    logits = torch.log(torch.tensor([[0.7, 0.3], [0.2, 0.8]])).requires_grad_()
-    loss = losses(logits, [True, True])
-    (gradient,) = torch.autograd.grad(loss.total, logits)
+def test_the_loss_is_least_where_advantage_and_divergence_balance():
+    advantages = torch.tensor([[1.0, -1.0], [-2.0, 3.0]])
+    best = (BEFORE + advantages / 0.5).requires_grad_()
+    loss = loss_of(best, advantages, [True, True])
+    (gradient,) = torch.autograd.grad(loss.total, best)
     assert gradient.abs().max() < 1e-6
-    # (1² + min(3², 4)) / 2 × 0.5, and the cross-entropy.
-    cross = -sum(p * np.log(p) for p in (0.7, 0.3, 0.2, 0.8)) / 2
-    assert float(loss.total.detach()) == pytest.approx(0.5 * 2.5 + cross)
-    other = losses(torch.zeros(2, 2), [False, True])
-    assert float(other.total) == pytest.approx(0.5 * 2.5 + np.log(2))
-    assert float(other.kl()) == pytest.approx(0, abs=1e-6)
     assert float(loss.kl()) > 0
-    assert set(loss.metrics()) == {
-        *("total_loss", "policy_loss", "vf_loss", "vf_explained_var", "entropy", "mean_kl_loss"),
-    }
+
+
+def test_the_luck_of_single_futures_cancels():
+    # One state twice, with a rare disaster and without: the action that saves a little otherwise is not worth it.
+    one = torch.zeros(2, requires_grad=True)
+    logits = one.expand(2, 2)
+    tried = torch.tensor([[0.0, 0.5], [0.0, -3.0]])
+    loss = tried_loss(
+        logits,
+        torch.zeros(1),
+        {Postprocessing.VALUE_TARGETS: torch.zeros(1)},
+        {ALL_ADVANTAGES: tried, LOG_PROBABILITY: torch.log(torch.full((2, 2), 0.5)), COUNTS: torch.ones(2, dtype=torch.bool)},
+        temperature=0.3, value_clip=1.0, value_coefficient=0.5, entropy_coefficient=0.0,
+    )  # fmt: skip
+    (gradient,) = torch.autograd.grad(loss.total, one)
+    mean = tried.mean(dim=0)
+    assert gradient.tolist() == pytest.approx((-0.5 * (mean - 0.5 * mean.sum())).tolist())
+
+
+def test_what_does_not_count_is_left_out():
+    loss = loss_of(torch.tensor([[5.0, 1.0], [0.9, 0.1]]).log(), torch.tensor([[9.0, 9.0], [0.0, 0.0]]), [False, True])
+    # (1² + min(3², 4)) / 2 × 0.5: the third value is masked, and nothing is gained in the second state.
+    assert float(loss.total) == pytest.approx(0.5 * 2.5, abs=1e-6)
+    assert float(loss.kl()) == pytest.approx(0, abs=1e-6)
+    assert set(loss.metrics()) == {"total_loss", "policy_loss", "vf_loss", "vf_explained_var", "entropy", "mean_kl_loss"}
 
 
 def rollout_with_tried(first: int) -> Rollout:

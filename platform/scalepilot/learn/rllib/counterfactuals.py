@@ -79,20 +79,3 @@ def try_every_action(
 def advantages_of_all(log_probability: torch.Tensor, action_value: torch.Tensor) -> torch.Tensor:
     """(n, num_actions): by how much each action is better than the policy's own mean, from (n, num_actions) each."""
     return action_value - (log_probability.exp() * action_value).sum(dim=-1, keepdim=True)
-
-
-def improved_policy(log_probability: torch.Tensor, advantage: torch.Tensor, temperature: torch.Tensor) -> torch.Tensor:
-    """Logarithms of the policy to learn: the one that acted, moved towards what was better than its own mean.
-
-    Args:
-        log_probability: (n, num_actions) of the policy that acted.
-        advantage: (n, num_actions) of every action.
-        temperature: scalar in units of the advantages; the smaller, the larger the step.
-
-    Returns:
-        (n, num_actions) log softmax(log π + A / temperature).
-
-    Source:
-        Abdolmaleki et al., "Maximum a posteriori policy optimisation" (ICLR 2018), eq. 8, with every action's value known.
-    """
-    return torch.log_softmax(log_probability + advantage / temperature, dim=-1)

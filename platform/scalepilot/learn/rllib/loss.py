@@ -12,7 +12,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from scalepilot.learn.rllib.distributions import Distribution
 
 # Columns of the states in which every action was tried.
-IMPROVED, LOG_PROBABILITY, COUNTS = "improved", "log_probability", "counts"
+ALL_ADVANTAGES, LOG_PROBABILITY, COUNTS = "all_advantages", "log_probability", "counts"
 
 
 @dataclass(frozen=True)
@@ -105,30 +105,38 @@ def tried_loss(
     batch: dict[str, Any],
     tried: dict[str, torch.Tensor],
     *,
+    temperature: float,
     value_clip: float,
     value_coefficient: float,
     entropy_coefficient: float | torch.Tensor,
 ) -> PPOLoss:
-    """The cross-entropy towards a better policy where every action was tried, the clipped squared value error elsewhere.
+    """Where every action was tried, what the policy is expected to gain, less its divergence; elsewhere the value error.
+
+    It is linear in the advantages, so that over many states the luck of the one future in which they were measured cancels.
+    A cross-entropy towards softmax(A / temperature) is not: it learns to bet on calm traffic, which is what most futures bring.
 
     Args:
         inputs: (m, num_actions) logits of the current policy where every action was tried.
         value: (n,) current values.
         batch: columns VALUE_TARGETS (n,), and LOSS_MASK where rows are masked.
-        tried: columns IMPROVED and LOG_PROBABILITY (m, num_actions), COUNTS (m,) bool.
+        tried: columns ALL_ADVANTAGES and LOG_PROBABILITY, of the policy that acted, (m, num_actions), COUNTS (m,) bool.
+        temperature: weight of the divergence: with exact advantages, π exp(A / temperature) would be the best.
         value_clip: the squared value error is cut here.
         value_coefficient: weight of the value error.
         entropy_coefficient: weight of the entropy bonus.
+
+    Source:
+        Abdolmaleki et al., "Maximum a posteriori policy optimisation" (ICLR 2018), eq. 5, with the values of all actions.
     """
     log_probability = torch.log_softmax(inputs, dim=-1)
-    entropy = -(log_probability.exp() * log_probability).sum(dim=-1)
-    surrogate = (tried[IMPROVED].exp() * log_probability).sum(dim=-1)
+    probability = log_probability.exp()
+    entropy = -(probability * log_probability).sum(dim=-1)
+    divergence = (probability * (log_probability - tried[LOG_PROBABILITY])).sum(dim=-1)
+    surrogate = (probability * tried[ALL_ADVANTAGES]).sum(dim=-1) - temperature * divergence
     target, mask, counts = batch[Postprocessing.VALUE_TARGETS], batch.get(Columns.LOSS_MASK), tried[COUNTS]
     value_error = (value - target).square().clamp(max=value_clip)
     total = _mean(-surrogate - entropy_coefficient * entropy, counts) + value_coefficient * _mean(value_error, mask)
-    before = tried[LOG_PROBABILITY]
-    divergence = (before.exp() * (before - log_probability.detach())).sum(dim=-1)
-    return PPOLoss(total, surrogate, value_error, entropy, divergence, value, target, mask, counts)
+    return PPOLoss(total, surrogate, value_error, entropy, divergence.detach(), value, target, mask, counts)
 
 
 def _mean(per_row: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

@@ -23,11 +23,11 @@ from scalepilot.learn.reward_scale import RewardScale
 from scalepilot.learn.rllib import joint
 from scalepilot.learn.rllib.advantages import generalised_advantages, without_shared_luck
 from scalepilot.learn.rllib.algorithm import NoHomeFolder, RolloutAlgorithm
-from scalepilot.learn.rllib.counterfactuals import advantages_of_all, improved_policy
+from scalepilot.learn.rllib.counterfactuals import advantages_of_all
 from scalepilot.learn.rllib.distributions import distribution_of
 from scalepilot.learn.rllib.flat_parameters import FlatParameters
 from scalepilot.learn.rllib.learner import REWARD_SCALE, JointLearner, clipped_rewards, followed_scale
-from scalepilot.learn.rllib.loss import COUNTS, IMPROVED, LOG_PROBABILITY, PPOLoss, ppo_loss, tried_loss
+from scalepilot.learn.rllib.loss import ALL_ADVANTAGES, COUNTS, LOG_PROBABILITY, PPOLoss, ppo_loss, tried_loss
 from scalepilot.learn.rllib.module import FEATURES, VALID_ACTIONS, ActorCriticModule
 from scalepilot.learn.rllib.rollout import Rollout
 from scalepilot.learn.rllib.settings import learning_of
@@ -163,7 +163,8 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         }
         if tried:
             inputs = module._forward_train(tried)[Columns.ACTION_DIST_INPUTS]
-            return tried_loss(inputs, module.compute_values(minibatch), minibatch, tried, **weights)
+            temperature = self._ppo.counterfactual_temperature
+            return tried_loss(inputs, module.compute_values(minibatch), minibatch, tried, temperature=temperature, **weights)
         outputs = module._forward_train(minibatch)
         return ppo_loss(
             outputs[Columns.ACTION_DIST_INPUTS],
@@ -319,7 +320,7 @@ class RolloutPPOLearner(JointLearner, PPOTorchLearner):
         rows = (at[:, None] * rollout.num_envs + torch.arange(rollout.num_envs, device=device)).reshape(-1)
         return {
             **{name: column.index_select(0, rows) for name, column in inputs.items()},
-            IMPROVED: improved_policy(log_probability, advantage, self._ppo.counterfactual_temperature * deviation),
+            ALL_ADVANTAGES: advantage / deviation,
             LOG_PROBABILITY: log_probability,
             COUNTS: counts,
         }
