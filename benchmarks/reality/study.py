@@ -168,6 +168,14 @@ def read_study(folder: Path) -> Study:
     Raises:
         InputError: a file is missing or not what the study's is, or its orders are not those that are replayed.
     """
+    try:
+        return _read(folder)
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{folder / 'data'}: {what}; allowed: the study's files, as its README describes them") from None
+
+
+def _read(folder: Path) -> Study:
     workloads = _columns(folder, "workloads.csv", "workload", ("requests_per_second",))
     rates = {name: columns["requests_per_second"] for name, columns in workloads.items()}
     runs = _rows(folder, "runs.csv")

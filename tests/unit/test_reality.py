@@ -55,6 +55,26 @@ def test_orders_that_are_not_those_of_the_runs_are_refused(folder, tmp_path, cap
     assert "spike: oracle ordered 361 replica-seconds, the replay 360" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"),
+    [
+        ("workloads.csv", "requests_per_second", "rate", "requests_per_second is missing"),
+        ("workloads.csv", "25.000000", "many", "could not convert string to float: 'many'"),
+        ("timelines.csv", "final-p03-b-r05-s1", "another", "final-p03-b-r05-s1 is missing"),
+        ("runs.csv", "late_event", "early", "has no run of narrow-spike-v1, late_event"),
+    ],
+)
+def test_other_files_are_refused_in_one_line(folder, tmp_path, capsys, file, old, new, said):
+    (tmp_path / "data").mkdir()
+    for name in ("workloads.csv", "runs.csv", "timelines.csv"):
+        text = (folder / "data" / name).read_text(encoding="utf-8")
+        (tmp_path / "data" / name).write_text(text.replace(old, new) if name == file else text, encoding="utf-8")
+    assert main([str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert told.count("\n") == 1
+
+
 def test_every_run_ordered_what_is_replayed(folder):
     study = read_study(folder)
     assert sum(len(r.p99_ms) for r in study.recorded) == 137
