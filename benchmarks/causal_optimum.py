@@ -27,14 +27,15 @@ RULES = ("hpa-tuned-rps", "kpa-tuned")
 RUNS = Path("runs") / "causal-optimum"
 
 
-def experiment(workload: str, algorithm: str, seed: int) -> ExperimentConfig:
-    """A learner on one of the workloads."""
+def experiment(workload: str, algorithm: str, seed: int, budget: float = 1.0) -> ExperimentConfig:
+    """A learner on one of the workloads, with its preset's budget or a share of it."""
     from scalepilot.config import load_config
 
     config = load_config(ROOT / "tune_configs" / f"{workload}.yaml")
     if algorithm == "dqn":
         config = replace(config, algorithm="dqn", dqn=load_config(ROOT / "tune_configs" / "markov-dqn.yaml").dqn)
-    return replace(config, seed=seed)
+    learning = replace(config.learning, total_env_steps=round(budget * config.learning.total_env_steps))
+    return replace(config, seed=seed, **{algorithm: learning})
 
 
 def trained(config: ExperimentConfig, runs: Path) -> tuple[Path, float]:
@@ -53,7 +54,15 @@ def trained(config: ExperimentConfig, runs: Path) -> tuple[Path, float]:
     return folder.path, float(json.loads(spent.read_text(encoding="utf-8")))
 
 
-def compared(workload: str, algorithms: Sequence[str], seeds: Sequence[int], runs: Path) -> dict[str, Any]:
+def compared(
+    workload: str,
+    algorithms: Sequence[str],
+    seeds: Sequence[int],
+    runs: Path,
+    *,
+    budget: float = 1.0,
+    rules: Sequence[str] = RULES,
+) -> dict[str, Any]:
     """Train all on one workload and run them through its test windows, beside tuned rules and the causal optimum."""
     from scalepilot.cluster.connection import connected
     from scalepilot.evaluate.baselines import find_rules, rules_folder
@@ -66,7 +75,7 @@ def compared(workload: str, algorithms: Sequence[str], seeds: Sequence[int], run
     rows, spent = [], {}
     with connected(config.resources):
         for algorithm in algorithms:
-            found = [trained(experiment(workload, algorithm, seed), runs) for seed in seeds]
+            found = [trained(experiment(workload, algorithm, seed, budget), runs) for seed in seeds]
             members = [
                 Trained(f"{algorithm}-{seed}", seed, load_policy(run / "policy"))
                 for seed, (run, _) in zip(seeds, found, strict=True)
@@ -76,7 +85,7 @@ def compared(workload: str, algorithms: Sequence[str], seeds: Sequence[int], run
     scenario, executor = scenario_of(config), SerialExecutor()
     effort = config.evaluation.tuning_evaluations
     kept = [rules_folder(scenario, effort, runs / "cache")]
-    for name, rule in zip(RULES, find_rules(RULES, [scenario], effort, executor, kept)[0], strict=True):
+    for name, rule in zip(rules, find_rules(rules, [scenario], effort, executor, kept)[0], strict=True):
         rows.append(LineupRow.single(name, "baseline", rule))
     assert scenario.traffic is not None
     best = causal_row(scenario.traffic, scenario.env.params)

@@ -39,7 +39,7 @@ class Contender:
 
     Attributes:
         name: row label, unique in a comparison.
-        role: policy, baseline (to compare against) or reference (knows the future; cannot be deployed).
+        role: policy, baseline (to compare against) or reference (knows the future or the law of the traffic).
         detail: what it is, such as "rps 0.57, tolerance 0.02, down 600 s, up 60 s".
         results: one row an episode, in the order of the episode set; with members, their mean, episode by episode.
         playback: one episode step by step, the same one for all contenders (with members, of the first); None if not kept.
