@@ -15,7 +15,7 @@ MOST_PERCENT_ABOVE = {"ppo": 2.0, "dqn": 4.0}
 @pytest.mark.slow
 def test_a_short_training_comes_near_the_optimum(tmp_path: Path):
     found = compared("markov-warning", ["ppo"], [0], tmp_path, budget=0.06, rules=())
-    assert -0.5 < found["ppo-0_percent_above"] < 12
+    assert -0.5 < found["ppo-0_percent_above"] < 25
 
 
 @pytest.mark.learning
