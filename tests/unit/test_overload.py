@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -259,6 +261,13 @@ def test_a_bad_value_is_one_clear_line(kind, given, said):
     assert "\n" not in str(caught.value)
 
 
+def test_more_probes_than_can_be_simulated_are_refused():
+    with pytest.raises(
+        ValueError, match=r"readiness_period_seconds: 0.1 is not allowed; allowed: from 3.6, 1,000 probes an interval"
+    ):
+        AutoscaleState(replace(PROBED, interval_seconds=3600.0, readiness_period_seconds=0.1), 1)
+
+
 def test_a_period_without_probes_is_refused():
     with pytest.raises(ValueError, match="readiness_period_seconds: is drawn, but nothing is probed"):
         AutoscaleBatch(1, randomisation={"readiness_period_seconds": (1.0, 2.0)})
@@ -311,3 +320,16 @@ def test_from_probe_to_probe_is_what_small_steps_come_to(period, failures):
         got = run(params, rates, targets)["dropped"]
         assert got.sum() == pytest.approx(expected.sum(), rel=0.02)
         assert np.abs(got - expected).max() < 3.0
+
+
+def test_services_with_drawn_constants_and_probes_can_be_pickled_and_copied_in_an_episode():
+    ranges = {**EVERYTHING, "services": {"interval_multiples": (1, 3), "wait_slo_seconds": (0.1, 1.0)}}
+    batch = AutoscaleBatch(2, workload=RateSeries(np.full(99, 300.0), 15.0), randomisation=ranges, episode_steps=20)
+    batch.seed_streams(range(2))
+    batch.reset_batch()
+    batch.step_targets(np.full(2, 3))
+    others = pickle.loads(pickle.dumps(batch)), copy.deepcopy(batch)
+    for target in (3, 20, 5, 1, 9):
+        expected = batch.step_targets(np.full(2, target))
+        for other in others:
+            np.testing.assert_array_equal(other.step_targets(np.full(2, target)).observation, expected.observation)

@@ -12,6 +12,8 @@ from scalepilot_envs.autoscale.params import AutoscaleParams, Randomisation
 from scalepilot_envs.streams import Streams
 
 Array = NDArray[np.float64]
+# Each is a step of the simulator.
+_MOST_PROBES = 1000
 DRAWN = ("arrival_dispersion", "readiness_timeout_seconds", "readiness_period_seconds")
 
 
@@ -29,7 +31,7 @@ class OwnOrDrawn:
         readiness_period_seconds: (num_envs,).
 
     Raises:
-        ValueError: a period is drawn for probes that are never sent.
+        ValueError: a period is drawn for probes that are never sent, or too short for the interval.
     """
 
     def __init__(self, params: AutoscaleParams, randomisation: Randomisation, num_envs: int) -> None:
@@ -37,6 +39,13 @@ class OwnOrDrawn:
         timeout = params.readiness_timeout_seconds
         if timeout is None and self.ranges[1] is None and self.ranges[2] is not None:
             raise ValueError("readiness_period_seconds: is drawn, but nothing is probed; allowed: with readiness_timeout_seconds")
+        least = params.readiness_period_seconds if self.ranges[2] is None else self.ranges[2][0]
+        probed = timeout is not None or self.ranges[1] is not None
+        if probed and params.interval_seconds > _MOST_PROBES * least:
+            raise ValueError(
+                f"readiness_period_seconds: {least:g} is not allowed; allowed: from {params.interval_seconds / _MOST_PROBES:g},"
+                f" {_MOST_PROBES:,} probes an interval"
+            )
         self._own = (params.arrival_dispersion, math.inf if timeout is None else timeout, params.readiness_period_seconds)
         self.arrival_dispersion, self.readiness_timeout_seconds, self.readiness_period_seconds = (
             np.full(num_envs, float(value)) for value in self._own

@@ -29,7 +29,6 @@ Replicas = Annotated[int, Between(1, MAX_REPLICAS)]
 Startup = Annotated[float, Between(0, 86_400, above=True)]
 Multiple = Annotated[int, Between(1, 1000)]
 Dispersion = Annotated[float, Between(0, 1e6)]
-# Every probe is a step of the simulator.
 ProbePeriod = Annotated[float, Between(0.1, 3600)]
 
 LoadBalancing = Literal["central", "random"]

@@ -37,6 +37,9 @@ class Services:
         self.multiple = np.ones(num_envs, dtype=np.int64)
 
     def __getattr__(self, name: str) -> Any:
+        # While it is unpickled or copied there is nothing to look into yet.
+        if "_params" not in self.__dict__:
+            raise AttributeError(name)
         values = self.__dict__.get("_values", {})
         return values[name] if name in values else getattr(self.__dict__["_params"], name)
 
