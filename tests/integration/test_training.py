@@ -92,6 +92,7 @@ def test_a_run_leaves_everything_a_person_and_a_script_need(whole: ExperimentRes
         "progress.csv",
         "policy/model.onnx",
         "policy-final/policy.json",
+        "deploy/policy.json",
         "baselines/hpa-tuned-rps/policy.json",
         "evaluation/episodes.parquet",
         "evaluation/summary.json",
@@ -106,6 +107,7 @@ def test_a_run_leaves_everything_a_person_and_a_script_need(whole: ExperimentRes
     kept = load_policy(folder.path).spec.evaluation
     assert kept["policies"] == summary["policies"]
     assert kept["gap_closed"] == summary["gap_closed"]["small-ppo"]
+    assert summary["deploy"]["reason"] in (folder.path / "report.html").read_text()
     rows = folder.read_metrics()
     assert [r["iteration"] for r in rows] == list(range(1, 9))
     assert all(r["entropy"] is not None for r in rows)

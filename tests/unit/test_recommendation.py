@@ -13,7 +13,8 @@ from scalepilot.cli import main
 from scalepilot.config import ExperimentConfig, config_from_mapping
 from scalepilot.errors import InputError
 from scalepilot.evaluate.lineup import gather
-from scalepilot.evaluate.recommendation import Candidate, chosen, recommend, scored
+from scalepilot.evaluate.recommendation import Candidate, Recommendation, chosen, recommend, scored
+from scalepilot.evaluate.statistics.intervals import Interval
 from scalepilot.experiments.run import evaluate_run, run_experiment
 from scalepilot.learn.task import Task
 from scalepilot.policy import load_policy, save_policy
@@ -22,7 +23,7 @@ from scalepilot.report.words.recommendation import reason
 from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate import SerialExecutor
 from scalepilot_envs.autoscale import AutoscaleParams
-from scalepilot_envs.autoscale.description import describe
+from scalepilot_envs.autoscale.description import COST, describe
 
 
 def config_of(folder: Path, **more: Any) -> ExperimentConfig:
@@ -76,6 +77,17 @@ def test_a_policy_replaces_the_best_rule_where_it_is_better_and_bears_more_traff
     names = ("tiny", "kpa")
     means = {s: dict(zip(names, v, strict=True)) for s, v in (("validation", validation), ("busier", busier))}
     assert chosen(scored(means), {"tiny": "trained", "kpa": "rule"}) == expected
+
+
+def test_what_speaks_against_the_cheaper_one_on_validation_is_said() -> None:
+    def said(busier: float) -> str:
+        means = {"validation": {"kpa": 10.0, "tiny": 9.95}, "busier": {"kpa": 20.0, "tiny": busier}}
+        origins: dict[str, Any] = {"kpa": "rule", "tiny": "trained"}
+        return reason(Recommendation("kpa", "tiny", COST, origins, means, {}, {"tiny": Interval(0.05, -0.1, 0.2)}, {}))
+
+    assert "0.5 % more than the trained policy (95 % interval of the difference −0.10 to +0.20)." in said(30.0)
+    assert said(30.0).endswith("But the trained policy costs 50.0 % more where traffic is busier than recorded.")
+    assert said(20.0).endswith("A policy takes the place of a rule only where it is more than 1 % better.")
 
 
 def test_traffic_is_made_busier_as_far_as_the_service_can_follow(task: Task) -> None:

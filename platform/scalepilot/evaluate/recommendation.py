@@ -30,7 +30,7 @@ Origin = Literal["trained", "init", "shipped", "given", "rule"]
 # Busier: so much more traffic, up to so much of what all replicas serve, in so many windows.
 _FACTOR, _MOST_UTILISATION, _BUSIEST_WINDOWS = 1.5, 0.95, 8
 # The kept policy is the best of many validations, which flatters it.
-_MARGIN = 0.01
+MARGIN = 0.01
 _BUSIER_SEED = 3_500_000
 
 
@@ -175,7 +175,7 @@ def chosen(scores: Mapping[str, float], origins: Mapping[str, Origin]) -> str:
     if not rules:
         return best
     rule = min(rules, key=lambda name: scores[name])
-    return best if scores[best] < (1.0 - _MARGIN) * scores[rule] else rule
+    return best if scores[best] < (1.0 - MARGIN) * scores[rule] else rule
 
 
 def _busier(data: ProtocolData, params: AutoscaleParams) -> dict[str, EpisodeSet]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scalepilot.evaluate.recommendation import Origin, Recommendation
+from scalepilot.evaluate.recommendation import MARGIN, Origin, Recommendation
 from scalepilot.report.words.figures import amount, shown, signed
 
 _WHO: dict[Origin, str] = {"trained": "the trained policy", "init": "the policy that training began with"}
@@ -24,7 +24,7 @@ def reason(found: Recommendation) -> str:
         text += f" (95 % interval of the difference {signed(interval.low, show)} to {signed(interval.high, show)})."
     else:
         text += "; the validation windows are of a single day, which cannot tell that from chance."
-    if own > theirs * (1 + _SAME):
+    if own > theirs:
         text += f" {_why_not(found, other)}"
     return text
 
@@ -36,7 +36,9 @@ def _why_not(found: Recommendation, other: str) -> str:
         means = found.means.get(name)
         if means is not None and means[found.versus] > means[found.name] * (1 + _SAME):
             return f"But {other} costs {_share(means[found.versus], means[found.name])} {where}."
-    return f"But {other} is not enough better to be sure of it."
+    if found.origin == "rule" and found.origins[found.versus] != "rule":
+        return f"A policy takes the place of a rule only where it is more than {100 * MARGIN:g} % better."
+    return f"But {other} is not better over all sets of episodes."
 
 
 def _share(own: float, theirs: float) -> str:
