@@ -136,14 +136,16 @@ def test_what_training_began_with_is_a_candidate_for_this_service(tmp_path: Path
     monkeypatch.setattr("scalepilot.experiments.deploy.shipped_names", list)
     task = Task(config_of(tmp_path, env={"params": {"max_replicas": 12}}))
     folder = RunFolder.create(task.config)
-    save_policy(tiny_network(3), folder.policy)
-    save_policy(tiny_network(1, name="older"), folder.init)
+    save_policy(tiny_network(3, name="tiny-ppo"), folder.policy)
+    save_policy(tiny_network(1, name="tiny-ppo"), folder.init)
     comparison = evaluate_run(task, folder, [])
-    assert [c.name for c in comparison.contenders if c.role == "policy"] == ["tiny", "older"]
+    assert [c.name for c in comparison.contenders if c.role == "policy"] == ["tiny-ppo", "tiny-ppo (init)"]
     found = folder.read_status()["deploy"]
-    assert (found["name"], found["origin"]) == ("older", "init")
-    # Made for sixty replicas, it is described as what serves this service.
-    assert load_policy(folder.deploy).spec.env_params["max_replicas"] == 12
+    assert (found["name"], found["origin"]) == ("tiny-ppo (init)", "init")
+    spec = load_policy(folder.deploy).spec
+    # Made for sixty replicas, it is described as what serves this service, and its figures are its own.
+    assert spec.env_params["max_replicas"] == 12
+    assert spec.evaluation["policies"]["tiny-ppo"]["J"]["mean"] == comparison.figure("tiny-ppo (init)").mean
 
 
 def test_policies_that_a_user_gives_are_evaluated_beside_and_may_be_deployed(tmp_path: Path, tiny_network: Any) -> None:

@@ -16,6 +16,7 @@ from scalepilot.learn.task import Task
 from scalepilot.policy import NetworkPolicy, Policy, env_fields, load_policy, pack_policy, shipped_names
 from scalepilot.policy.rules import Rule
 from scalepilot.policy.shipped import SCHEME
+from scalepilot.report.policy_list import renamed
 from scalepilot.report.words.recommendation import reason
 from scalepilot.runs.folder import RunFolder
 from scalepilot.simulate import Executor
@@ -141,7 +142,8 @@ def write_deploy(
         # Whoever compares it anew means this experiment's workload, not the one that it was trained on.
         noted |= {"name": spec.name, "version": spec.version, "trained_with": spec.provenance.get("config")}
     provenance = {**spec.provenance, "config": task.config.to_mapping(), "deploy": noted}
-    evaluation = own if choice.origin == "trained" else evaluation_of(told, choice, task)
+    # Of what summary.json calls by its address, or tells from a policy of the same name, the artifact knows its own name alone.
+    evaluation = own if choice.origin == "trained" else renamed(evaluation_of(told, choice, task), choice.name, spec.name)
     replace(packed, spec=replace(spec, provenance=provenance).with_evaluation(evaluation)).with_named_model().save(folder.deploy)
     return {"name": choice.name, "origin": choice.origin, "reason": why, **({} if found is None else found.to_mapping())}
 

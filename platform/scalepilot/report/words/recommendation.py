@@ -19,12 +19,12 @@ def reason(found: Recommendation) -> str:
     if found.versus is None:
         return f"{text}; there was nothing else to choose from."
     other, theirs, interval = _called(found, found.versus), means[found.versus], found.differences[found.versus]
-    text += f", {_share(own, theirs)} than {other}"
+    text += f", {_compared(own, theirs, other)}"
     if interval.is_known:
         text += f" (95 % interval of the difference {signed(interval.low, show)} to {signed(interval.high, show)})."
     else:
         text += "; the validation windows are of a single day, which cannot tell that from chance."
-    if own > theirs:
+    if own > theirs * (1 + _SAME / 10):
         text += f" {_why_not(found, other)}"
     return text
 
@@ -41,10 +41,13 @@ def _why_not(found: Recommendation, other: str) -> str:
     return f"But {other} is not better over all sets of episodes."
 
 
+def _compared(own: float, theirs: float, other: str) -> str:
+    return f"as much as {other}" if abs(own - theirs) <= _SAME / 10 * abs(theirs) else f"{_share(own, theirs)} than {other}"
+
+
 def _share(own: float, theirs: float) -> str:
-    if theirs <= 0 or abs(own / theirs - 1) < _SAME / 10:
-        return "as much" if own == theirs else f"{abs(own - theirs):.2f} {'less' if own < theirs else 'more'}"
-    return f"{100 * abs(own / theirs - 1):.1f} % {'less' if own < theirs else 'more'}"
+    word = "less" if own < theirs else "more"
+    return f"{100 * abs(own / theirs - 1):.1f} % {word}" if theirs > 0 else f"{abs(own - theirs):.2f} {word}"
 
 
 def _named(found: Recommendation) -> str:
