@@ -138,7 +138,7 @@ def write_deploy(
     packed = pack_policy(choice.policy)
     spec = packed.spec
     noted: dict[str, Any] = {"run": folder.run_id, "origin": choice.origin, "reason": why}
-    if choice.origin in ("init", "shipped"):
+    if choice.origin not in ("trained", "rule"):
         # Whoever compares it anew means this experiment's workload, not the one that it was trained on.
         noted |= {"name": spec.name, "version": spec.version, "trained_with": spec.provenance.get("config")}
     provenance = {**spec.provenance, "config": task.config.to_mapping(), "deploy": noted}
