@@ -19,6 +19,12 @@ BEFORE_STEPS, SOON_STEPS, LATER_STEPS = 5, 5, 20
 _BLOCKS = 4
 
 
+def long_window_names(num_steps: int) -> list[str]:
+    """Fields of a long window and of a quarter of it, in order; none without one."""
+    spans = (num_steps // 4, num_steps) if num_steps else ()
+    return [f"request_rate_{statistic}_rps_{steps}" for steps in spans for statistic in STATISTICS]
+
+
 class _Sliding:
     """A sum or maximum over exactly the last `num_steps` values, of many services at once.
 

@@ -15,11 +15,13 @@ NUM_STARTING_QUARTERS = 4
 MAX_RATE_RPS = 1e6
 CLOCK_FIELDS = ("clock_day_sin", "clock_day_cos", "clock_week_sin", "clock_week_cos")
 HOUR_FIELDS = ("clock_hour_sin", "clock_hour_cos")
+# Turned at serving time: the higher, the safer.
+PRICE_FIELD = "late_request_replica_hours"
 SERVICE_FIELDS = (
     "startup_seconds",
     "wait_slo_seconds",
     "interval_seconds",
-    "late_request_replica_hours",
+    PRICE_FIELD,
     "min_replicas",
     "max_replicas",
 )

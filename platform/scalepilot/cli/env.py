@@ -30,6 +30,8 @@ _DRAWN = (
     "Drawn again for each episode of a training (`env.randomisation`), off in evaluation. What the last ones stand for, and what"
     " they cost a policy that has never met them: [live-effects.md](live-effects.md)."
 )
+# What shows further fields, and the value at which they are described.
+_OPTIONS = {"observe_clock": True, "observe_hour": True, "long_window_steps": 960, "observe_service": True}
 _LONG = 1e12
 
 
@@ -87,9 +89,9 @@ def describe(entry: EnvEntry) -> dict[str, Any]:
     fields = [f.to_json() | {"option": None} for f in shown.fields]
     # A field that only an option shows is worth knowing of, too.
     names = {f.name for f in shown.fields}
-    for option in ("observe_clock", "observe_hour"):
+    for option, value in _OPTIONS.items():
         if hasattr(shown.params, option):
-            more = entry.describe({**asdict(shown.params), option: True}).fields
+            more = entry.describe({**asdict(shown.params), option: value}).fields
             fields += [f.to_json() | {"option": option} for f in more if f.name not in names]
     meanings = documented(type(shown.params)) if is_dataclass(shown.params) else {}
     # Environments of others have no batch; how long they last is in what they are registered with.
@@ -117,12 +119,18 @@ def describe(entry: EnvEntry) -> dict[str, Any]:
 
 
 def _described(values: Any) -> dict[str, Any]:
-    from dataclasses import asdict
+    from dataclasses import fields, is_dataclass
 
     from scalepilot_envs.description import documented
 
-    meanings = documented(type(values))
-    return {name: {"default": value, "description": meanings.get(name, "")} for name, value in asdict(values).items()}
+    meanings, described = documented(type(values)), dict[str, Any]()
+    for name in (f.name for f in fields(values)):
+        value = getattr(values, name)
+        if is_dataclass(value):
+            described |= {f"{name}.{inner}": told for inner, told in _described(value).items()}
+        else:
+            described[name] = {"default": value, "description": meanings.get(name, "")}
+    return described
 
 
 def _space(space: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -133,6 +133,25 @@ class GapReference:
 
 
 @dataclass(frozen=True)
+class FrontPoint:
+    """What a policy comes to where it is shown another price of a late request than the one that is charged.
+
+    Attributes:
+        factor: on the price charged.
+        late_request_replica_hours: the price shown.
+        cost: of the replicas, currency per hour.
+        late_share: of the requests.
+        J: currency per hour, at the price charged.
+    """
+
+    factor: float
+    late_request_replica_hours: float
+    cost: float
+    late_share: float
+    J: float
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The verdict's material.
 
@@ -149,6 +168,7 @@ class Comparison:
         played_back: which episode the playbacks show; None without playbacks.
         gap_reference: the optimum's bound, else the first reference; None without either.
         gap_reference_values: (n,) its figure in each episode; None without one.
+        fronts: policy that sees the price of a late request → its points, the lowest price first.
     """
 
     workload: str
@@ -162,6 +182,7 @@ class Comparison:
     played_back: PlayedBack | None
     gap_reference: GapReference | None = None
     gap_reference_values: NDArray[np.float64] | None = None
+    fronts: Mapping[str, tuple[FrontPoint, ...]] = field(default_factory=dict)
 
     def figure(self, name: str) -> Interval:
         """What decides, of one contender."""

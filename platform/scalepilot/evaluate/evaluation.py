@@ -15,6 +15,7 @@ from scalepilot.errors import InputError
 from scalepilot.evaluate.causal import CAUSAL_OPTIMUM
 from scalepilot.evaluate.compare import Comparison, Contender, compare
 from scalepilot.evaluate.comparison import Member, Role
+from scalepilot.evaluate.front import front_cell, with_fronts
 from scalepilot.evaluate.rule_search import describe_parameters, tune_look_ahead
 from scalepilot.policy import Policy
 from scalepilot.policy.rules import Rule
@@ -192,14 +193,22 @@ def evaluate_lineups(
         for row in lineup.rows:
             for trained in row.trained:
                 cells.append(Cell.of(trained.name, trained.actor, lineup.scenario.test, playback=True, step_log=step_log))
+    turned = [
+        (at, row.name, cell)
+        for at, lineup in enumerate(lineups)
+        for row in lineup.rows
+        for trained in row.trained
+        if row.role == "policy" and (cell := front_cell(trained.name, trained.actor, lineup.scenario)) is not None
+    ]
+    cells, own = [*cells, *(cell for _, _, cell in turned)], len(cells)
     progress = Progress("evaluating", "episodes")
     progress.begin(sum(len(cell.episodes) for cell in cells))
     found = run_cells(cells, executor, store=store, progress=progress.update)
     progress.end()
-    failed = {cell.name: str(outcome) for cell, outcome in zip(cells, found, strict=True) if isinstance(outcome, InputError)}
-    outcomes = iter(found)
+    failed = {cell.name: str(o) for cell, o in zip(cells[:own], found[:own], strict=True) if isinstance(o, InputError)}
+    outcomes = iter(found[:own])
     comparisons = []
-    for lineup in lineups:
+    for at, lineup in enumerate(lineups):
         contenders = []
         for row in lineup.rows:
             mine = [(trained, next(outcomes)) for trained in row.trained]
@@ -211,7 +220,13 @@ def evaluate_lineups(
         if not contenders:
             raise InputError(f"policies: no policy could be evaluated; the first: {next(iter(failed.values()))}")
         where = lineup.scenario.name, lineup.scenario.test
-        comparisons.append(compare(*where, contenders, bootstrap_samples=bootstrap_samples, bound=lineup.bound))
+        comparison = compare(*where, contenders, bootstrap_samples=bootstrap_samples, bound=lineup.bound)
+        fronts: dict[str, list[CellResult]] = {}
+        for (where_at, name, _), outcome in zip(turned, found[own:], strict=True):
+            # Whoever fails here has failed in its own row, too.
+            if where_at == at and isinstance(outcome, CellResult):
+                fronts.setdefault(name, []).append(outcome)
+        comparisons.append(with_fronts(comparison, lineup.scenario, fronts))
     return comparisons, failed
 
 

@@ -20,7 +20,17 @@ from pydantic import ConfigDict, Field, StrictFloat, TypeAdapter, ValidationErro
 
 from scalepilot.errors import InputError
 from scalepilot.evaluate.causal import above_causal
-from scalepilot.evaluate.comparison import ROLES, Comparison, Contender, GapReference, Member, PlayedBack, Role, Scope
+from scalepilot.evaluate.comparison import (
+    ROLES,
+    Comparison,
+    Contender,
+    FrontPoint,
+    GapReference,
+    Member,
+    PlayedBack,
+    Role,
+    Scope,
+)
 from scalepilot.evaluate.statistics.intervals import GapClosed, Interval, PairedDifference
 from scalepilot.evaluate.suite import Standing, SuiteComparison
 from scalepilot.files.atomic import write_bytes
@@ -33,6 +43,7 @@ from scalepilot_envs.objective import Metric, Objective, by_return
 SUMMARY_FILE, EPISODES_FILE, PLAYBACK_FILE = "summary.json", "episodes.parquet", "playback.parquet"
 _SCOPE: TypeAdapter[Scope] = TypeAdapter(Scope)
 _PLAYED_BACK: TypeAdapter[PlayedBack | None] = TypeAdapter(PlayedBack | None)
+_FRONTS: TypeAdapter[dict[str, tuple[FrontPoint, ...]]] = TypeAdapter(dict[str, tuple[FrontPoint, ...]])
 _GAP_REFERENCE: TypeAdapter[GapReference | None] = TypeAdapter(GapReference | None)
 # Columns of episodes.parquet that are no figures of an episode.
 _LABELS = ("policy", "role", "workload", "member", "training_seed", "window", "seed", "start_unix_seconds")
@@ -141,6 +152,12 @@ def _above_causal(comparison: Comparison) -> dict[str, Any]:
     return {"above_causal_optimum": {name: interval_json(share) for name, share in above.items()}} if above else {}
 
 
+def _fronts_json(comparison: Comparison) -> dict[str, Any]:
+    """Only of policies that can be turned."""
+    fronts = {name: [asdict(point) for point in points] for name, points in comparison.fronts.items()}
+    return {"fronts": fronts} if fronts else {}
+
+
 def _workload_summary(comparison: Comparison) -> dict[str, Any]:
     return {
         "workloads": [comparison.workload],
@@ -160,6 +177,7 @@ def _workload_summary(comparison: Comparison) -> dict[str, Any]:
             for name, against in comparison.versus.items()
         },
         **_above_causal(comparison),
+        **_fronts_json(comparison),
         "roles": {c.name: c.role for c in comparison.contenders},
         "details": {c.name: c.detail for c in comparison.contenders},
         "members": {
@@ -287,6 +305,7 @@ def _comparison(stored: dict[str, Any], table: Any, playback: Any) -> Comparison
         played_back=_PLAYED_BACK.validate_python(stored.get("played_back")),
         gap_reference=_GAP_REFERENCE.validate_python(stored.get("gap_reference")),
         gap_reference_values=None if towards is None or not stored.get("gap_reference") else towards[mine],
+        fronts=_FRONTS.validate_python(stored.get("fronts", {})),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from scalepilot.config import checked, read_yaml
 from scalepilot.config.checks import Section
 from scalepilot.config.schema import Described
-from scalepilot.errors import ArtifactError, ConfigError, InputError
+from scalepilot.errors import ArtifactError, ConfigError, InputError, did_you_mean
 from scalepilot.files.ownership import check_own
 from scalepilot.operate.guard import Limits
 from scalepilot.operate.tick import Deciders
@@ -21,7 +21,10 @@ from scalepilot.policy.decoder import moves
 from scalepilot.policy.rules import RULES
 from scalepilot.policy.rules.command_line import rule_from_text
 from scalepilot.policy.spec import PolicySpec, env_of
-from scalepilot_envs.autoscale import AutoscaleParams, values_at_rest
+from scalepilot_envs.autoscale import PRICE_FIELD, AutoscaleParams, Move, values_at_rest
+from scalepilot_envs.autoscale.description import describe
+from scalepilot_envs.autoscale.observation import MAX_LATE_REQUEST_REPLICA_HOURS, SERVICE_FIELDS, service_columns
+from scalepilot_envs.autoscale.params import SERVICE_PARAMS
 from scalepilot_envs.description import EnvDescription
 
 _FALLBACK = ("hpa", "tracking:utilisation=0.7")
@@ -33,8 +36,10 @@ class OperateConfig(Section):
 
     Attributes:
         policy: run or policy folder, or a rule with its settings such as `hpa:target=0.6`.
-        service: of a rule: parameters of Autoscale-v0 that describe the service, such as `replica_capacity_rps`. A policy brings
-            its own.
+        service: parameters of Autoscale-v0 that describe the service: of a rule any, such as `replica_capacity_rps`; of a policy
+            that sees them (`env.params.observe_service`) `startup_seconds`, `wait_slo_seconds`, `service_time_seconds`,
+            `interval_seconds`, `replica_capacity_rps`, bounds and prices, in place of those it was made with. The price of a late
+            request may be given as `late_request_replica_hours`: higher is safer, lower is cheaper.
         telemetry: `kind` and what that kind takes: where the fields come from.
         target: `kind` and what that kind takes: what is scaled.
         feed: `kind` and what that kind takes: where an HPA or KEDA reads how many replicas there should be. It then scales, and
@@ -132,6 +137,7 @@ class Service:
         limits: with both bounds set.
         interval_seconds: between two decisions.
         feeds: whether others are told the target, and are to scale; nothing is written then.
+        said: fields of the observation that the configuration itself says, such as the price of a late request.
     """
 
     env: EnvDescription
@@ -139,6 +145,15 @@ class Service:
     limits: Limits
     interval_seconds: float
     feeds: bool = False
+    said: frozenset[str] = frozenset()
+
+    @property
+    def constants(self) -> dict[str, float]:
+        """Fields of the observation that are what the service is; none of a policy that does not see them."""
+        params = self.env.params
+        if not isinstance(params, AutoscaleParams) or not params.observe_service:
+            return {}
+        return {name: float(column[0]) for name, column in zip(SERVICE_FIELDS, service_columns(params, 1), strict=True)}
 
     def limits_of(self, *, dry_run: bool) -> Limits:
         """The limits; in a dry run, or with a feed, another controller scales, as it should, and nobody contests."""
@@ -172,8 +187,16 @@ def service_of(config: OperateConfig, policy: Policy, env: EnvDescription) -> Se
     Args:
         config: whose `policy` and `service` are not looked at.
         policy: that decides.
-        env: what it was made for.
+        env: what it was made for, as the service is.
     """
+    try:
+        limits = config.limits.within(*env.replica_bounds)
+    except ValueError as error:
+        raise ConfigError(f"limits.{error}") from None
+    if isinstance(env.params, AutoscaleParams) and env.params.observe_service:
+        # What may be asked for is what it is shown.
+        bounds = {"min_replicas": limits.min_replicas, "max_replicas": limits.max_replicas}
+        env = _with_params(env, replace(env.params, **bounds))  # type: ignore[arg-type]
     fallbacks = _fallbacks(config.fallback, env)
     shadows: dict[str, Policy] = {}
     for text in config.shadows:
@@ -186,15 +209,14 @@ def service_of(config: OperateConfig, policy: Policy, env: EnvDescription) -> Se
     for name in config.assume:
         if name not in names:
             raise ConfigError(f"assume: {name!r} is not a field of {policy.spec.name}; allowed: {', '.join(names)}")
-    try:
-        limits = config.limits.within(*env.replica_bounds)
-    except ValueError as error:
-        raise ConfigError(f"limits.{error}") from None
     deciders = Deciders(policy, fallbacks, shadows, {**_at_rest(env, policy.spec), **config.assume})
     # Of an environment without a unit of time, telemetry says how long a step lasts; it refuses to where there is one.
     seconds = config.telemetry.get("interval_seconds")
     interval = float(seconds) if isinstance(seconds, int | float) and 0 < seconds <= 86_400 else env.interval_seconds
-    return Service(env, deciders, limits, interval)
+    # Prices in money are one field; limits bound what is shown.
+    said = {PRICE_FIELD if name.startswith("price_per") else name for name in config.service}
+    said |= {name for name in ("min_replicas", "max_replicas") if getattr(config.limits, name) is not None}
+    return Service(env, deciders, limits, interval, said=frozenset(said))
 
 
 def _fallbacks(texts: tuple[str, ...], env: EnvDescription) -> list[Policy]:
@@ -215,18 +237,65 @@ def _policy(text: str, service: dict[str, Any], env: EnvDescription | None = Non
             env = _described(service)
         return _rule(text, env, "policy"), env
     policy = load_policy(find_policy_folder(Path(text)))
-    if service and env is None:
-        raise ConfigError(f"service: {text} brings its own; allowed: service beside a rule")
-    return policy, env_of(policy.spec)
+    own = env_of(policy.spec)
+    return policy, _as_service(text, own, service) if service and env is None else own
 
 
 def _described(service: dict[str, Any]) -> EnvDescription:
-    from scalepilot_envs.autoscale.description import describe
-
     try:
-        return describe(AutoscaleParams.from_mapping(service))
+        return describe(AutoscaleParams.from_mapping(_with_price(AutoscaleParams(), service)))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"service.{str(error).removeprefix('params.')}") from None
+
+
+def _as_service(text: str, env: EnvDescription, service: dict[str, Any]) -> EnvDescription:
+    """What a policy was made for, with the constants of another service in place of its own."""
+    params = env.params
+    if not isinstance(params, AutoscaleParams) or not params.observe_service:
+        raise ConfigError(
+            f"service: {text} brings its own; allowed: service beside a rule, or a policy that sees it"
+            " (env.params.observe_service)"
+        )
+    allowed = sorted((PRICE_FIELD, "service_time_seconds", *SERVICE_PARAMS))
+    for name in service:
+        if name not in allowed:
+            raise ConfigError(
+                f"service: {name!r} is not allowed beside a policy; allowed: {', '.join(allowed)}{did_you_mean(name, allowed)}"
+            )
+    try:
+        found = _with_params(env, AutoscaleParams.from_mapping(asdict(params) | _with_price(params, service)))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"service.{str(error).removeprefix('params.')}") from None
+    low, high = env.replica_bounds
+    for name in ("min_replicas", "max_replicas"):
+        value = getattr(found.params, name)
+        if not low <= value <= high:
+            raise ConfigError(
+                f"service.{name}: {value} is not allowed; allowed: {low:g} to {high:g}, which the policy was made for"
+            )
+    return found
+
+
+def _with_params(env: EnvDescription, params: AutoscaleParams) -> EnvDescription:
+    # Rewards and signals are computed with the parameters, too.
+    return describe(params, [Move(a.kind, a.size) for a in env.actions])  # type: ignore[arg-type]
+
+
+def _with_price(params: AutoscaleParams, service: dict[str, Any]) -> dict[str, Any]:
+    """The price of a late request in currency, where it is given in replica-hours.
+
+    Raises:
+        ValueError: it is given twice, or is no price.
+    """
+    if PRICE_FIELD not in service:
+        return service
+    price, rest = service[PRICE_FIELD], {name: value for name, value in service.items() if name != PRICE_FIELD}
+    if "price_per_late_request" in rest:
+        raise ValueError(f"{PRICE_FIELD}: is given beside price_per_late_request; allowed: one of them")
+    if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price <= MAX_LATE_REQUEST_REPLICA_HOURS:
+        raise ValueError(f"{PRICE_FIELD}: {price!r} is not allowed; allowed: 0 to {MAX_LATE_REQUEST_REPLICA_HOURS:g}")
+    hour = rest.get("price_per_replica_hour", params.price_per_replica_hour)
+    return {**rest, "price_per_late_request": price * hour if isinstance(hour, int | float) else price}
 
 
 def _rule(text: str, env: EnvDescription, where: str) -> Policy:

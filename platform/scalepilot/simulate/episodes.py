@@ -173,6 +173,11 @@ class EpisodeResults:
     def __getitem__(self, name: str) -> Array:
         return self.columns[name]
 
+    def at(self, rows: NDArray[Any]) -> EpisodeResults:
+        """Some of the episodes, by index or mask."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return EpisodeResults(self.window[rows], self.seed[rows], columns, self.notes)
+
     @classmethod
     def mean_of(cls, results: Sequence[EpisodeResults]) -> EpisodeResults:
         """Episode by episode the mean of several policies' results, of what all of them have."""

@@ -16,7 +16,6 @@ from scalepilot.operate.telemetry import TelemetryContext
 from scalepilot.operate.telemetry.counters import Array, Samples
 from scalepilot.operate.telemetry.fields import plan_of
 from scalepilot.operate.telemetry.measured import Measured
-from scalepilot.operate.telemetry.memory import Memory
 from scalepilot.operate.telemetry.settings import (
     CounterSource,
     CpuSource,
@@ -132,7 +131,7 @@ class ContextTelemetry:
             backlog=GaugeSource(gauge="total_queued_requests"),
             capacity_rps=capacity_rps,
         )
-        self._memory = Memory()
+        self._memory = self._plan.memory(self._interval)
         self._series: dict[tuple[str, str], deque[tuple[float, float]]] = {}
         self._queued: deque[tuple[float, float]] = deque()
         self._labels = {
@@ -188,7 +187,7 @@ class ContextTelemetry:
         measured = _Measured(
             now, self._interval, self._plan.window_steps, replicas, self._settings, answers, self._labels, self._memory
         )
-        self._memory.see(now, measured.num_ready)
+        measured.remember()
         readings = {name: self._reading(name, measured) for name in self._names}
         return Snapshot(now, readings, replicas, {"requests": measured.count()})
 

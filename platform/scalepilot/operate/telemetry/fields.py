@@ -12,8 +12,17 @@ import numpy as np
 
 from scalepilot.operate.snapshot import Reading
 from scalepilot.operate.telemetry.measured import Measured
+from scalepilot.operate.telemetry.memory import Memory
+from scalepilot.operate.telemetry.rate_history import RateHistory
 from scalepilot_envs.autoscale import AutoscaleParams
-from scalepilot_envs.autoscale.observation import NUM_STARTING_QUARTERS, clock_columns, clock_fields
+from scalepilot_envs.autoscale.long_windows import CHANGE_STEPS, long_window_names
+from scalepilot_envs.autoscale.observation import (
+    NUM_STARTING_QUARTERS,
+    SERVICE_FIELDS,
+    clock_columns,
+    clock_fields,
+    service_columns,
+)
 from scalepilot_envs.cluster_deployment import ClusterDeploymentParams
 from scalepilot_envs.cluster_deployment.measurement import LOAD_SCALE, THROUGHPUT_SCALE, node_share
 from scalepilot_envs.cluster_deployment.params import MEMORY_LIMIT_BYTES
@@ -36,6 +45,7 @@ class FieldPlan:
         makes: field → what reads it from the measures.
         sources: measures that some field uses, or that are told beside the fields; others are refused.
         window_steps: intervals that are looked back on.
+        long_steps: the same of those whose requests are kept from moment to moment; 0 for none.
         late_seconds: response time beyond which a request is late; None where the environment knows none.
         needs_mean_latency: whether the histogram's sum is needed beside its buckets.
     """
@@ -43,8 +53,13 @@ class FieldPlan:
     makes: Mapping[str, Make]
     sources: frozenset[str]
     window_steps: int = 1
+    long_steps: int = 0
     late_seconds: float | None = None
     needs_mean_latency: bool = False
+
+    def memory(self, interval_seconds: float) -> Memory:
+        """What telemetry remembers for it."""
+        return Memory(RateHistory(self.long_steps, self.window_steps, interval_seconds) if self.long_steps else None)
 
 
 def plan_of(env: EnvDescription) -> FieldPlan:
@@ -100,10 +115,26 @@ def _autoscale(p: AutoscaleParams) -> FieldPlan:
     }
     makes |= {f"starting_replicas_{i}": partial(_starting, p, i) for i in range(NUM_STARTING_QUARTERS)}
     makes |= {name: partial(_clock, p, at) for at, name in enumerate(clock_fields(p))}
+    long = p.long_window_steps
+    makes |= {name: partial(_long_window, p, at) for at, name in enumerate(long_window_names(long))}
+    if p.observe_service:
+        makes |= {name: partial(_of_service, p, at) for at, name in enumerate(SERVICE_FIELDS)}
     sources = frozenset(
         ("requests", "errors", "latency", "cpu", "backlog", "replicas", "starting", "capacity_rps"),
     )
-    return FieldPlan(makes, sources, p.window_steps, late_seconds)
+    return FieldPlan(makes, sources, p.window_steps, long + CHANGE_STEPS if long else 0, late_seconds)
+
+
+def _long_window(p: AutoscaleParams, at: int, measured: Measured) -> Reading:
+    rates = measured.memory.rates
+    assert rates is not None
+    count, known, steps = rates.window(measured.now, at, p.long_window_steps)
+    told = "" if known == steps else f"{known} of {steps} intervals are known, the others are taken to be like those before"
+    return measured.counted(None if count is None else count / p.interval_seconds, told, assumed=2 * known < steps)
+
+
+def _of_service(p: AutoscaleParams, at: int, measured: Measured) -> Reading:
+    return Reading(float(service_columns(p, 1)[at][0]), "config service")
 
 
 def _starting(p: AutoscaleParams, quarter: int, measured: Measured) -> Reading:

@@ -59,6 +59,12 @@ class Measured:
             value, problem = None, problem or "no samples tell of the whole interval"
         return Reading(value, label, age, problem)
 
+    def remember(self) -> None:
+        """Keep what later moments need of this one."""
+        self.memory.see(self.now, self.num_ready)
+        if self.memory.rates is not None and self.requests is not None:
+            self.memory.rates.keep(self.now, self.filled, self.now - self.requests.newest)
+
     def missing(self, source: str) -> Reading:
         """Why a source tells nothing."""
         answer = self.answers.get(source)
@@ -118,10 +124,11 @@ class Measured:
         """Requests of an interval, so many before the newest, divided by `per`."""
         value, spread = float(self.counts[back]), float(self.filled[back])
         if math.isnan(value) and not math.isnan(spread):
-            return self._counted(spread / per, _SPREAD, assumed=True)
-        return self._counted(value / per)
+            return self.counted(spread / per, _SPREAD, assumed=True)
+        return self.counted(value / per)
 
-    def _counted(self, value: float | None, problem: str = "", *, assumed: bool = False) -> Reading:
+    def counted(self, value: float | None, problem: str = "", *, assumed: bool = False) -> Reading:
+        """A reading of the requests; replicas that are not scraped are told of."""
         if self.requests is None:
             return self.missing("requests")
         if not self.unseen:
@@ -149,12 +156,12 @@ class Measured:
         if len(known) < min(fewest, steps):
             spread = self.filled[:steps][~np.isnan(self.filled[:steps])] / per
             if len(spread) < min(fewest, steps):
-                return self._counted(None, told)
-            return self._counted(
+                return self.counted(None, told)
+            return self.counted(
                 float(spread.std() if deviation else spread.mean()), f"{told}, the others {_SPREAD}", assumed=True
             )
         # A young service has no more, and the simulator begins its episodes in the same way.
-        return self._counted(float(known.std() if deviation else known.mean()), told, assumed=2 * len(known) < steps)
+        return self.counted(float(known.std() if deviation else known.mean()), told, assumed=2 * len(known) < steps)
 
     # Errors
 

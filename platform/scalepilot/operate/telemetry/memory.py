@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from scalepilot.operate.telemetry.counters import Counters
+from scalepilot.operate.telemetry.rate_history import RateHistory
 
 _MOST_MOMENTS = 200
 _SCRAPES_TO_BE_SEEN = 2.5
@@ -13,9 +14,14 @@ _MOMENTS_UNMATCHED = 20
 
 
 class Memory:
-    """What a telemetry remembers from moment to moment; nothing in it is needed to begin."""
+    """What a telemetry remembers from moment to moment; nothing in it is needed to begin.
 
-    def __init__(self) -> None:
+    Args:
+        rates: requests of each interval, where a policy looks far back.
+    """
+
+    def __init__(self, rates: RateHistory | None = None) -> None:
+        self.rates = rates
         self._ready: deque[tuple[float, int]] = deque(maxlen=_MOST_MOMENTS)
         # Instances that were scraped when as many were as served; None where that never was so.
         self._complete: int | None = None

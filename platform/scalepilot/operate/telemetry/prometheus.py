@@ -14,9 +14,9 @@ from scalepilot.operate.telemetry import TelemetryContext
 from scalepilot.operate.telemetry.asking import Asking, Problem
 from scalepilot.operate.telemetry.checking import check
 from scalepilot.operate.telemetry.client import Client, PrometheusClient
+from scalepilot.operate.telemetry.counters import Samples
 from scalepilot.operate.telemetry.fields import FieldPlan, plan_of
 from scalepilot.operate.telemetry.measured import Measured
-from scalepilot.operate.telemetry.memory import Memory
 from scalepilot.operate.telemetry.quiet import quiet_series
 from scalepilot.operate.telemetry.selectors import selectors
 from scalepilot.operate.telemetry.settings import PrometheusSettings, prometheus_settings
@@ -43,7 +43,7 @@ class PrometheusTelemetry:
         self._sources = sources_of(settings, self.interval_seconds, self._plan)
         self._labels = {name: source.label for name, source in self._sources.items()}
         self._labels["errors"] = self._labels.get("errors") or self._labels.get("requests", "errors")
-        self._memory = Memory()
+        self._memory = self._plan.memory(self.interval_seconds)
         self._client: Client = client or PrometheusClient(settings)
         self._asking = Asking()
 
@@ -71,7 +71,10 @@ class PrometheusTelemetry:
             self._labels,
             self._memory,
         )
-        self._memory.see(now, measured.num_ready)
+        measured.remember()
+        if self._memory.rates is not None and measured.requests is not None:
+            left = self._settings.timeout_seconds - (time.monotonic() - begun)
+            self._memory.rates.look_back(now, self._past_requests, self._asking, left)
         readings = {name: self._reading(name, measured, answers) for name in self._names}
         return Snapshot(now, readings, replicas, self._extra(measured))
 
@@ -83,6 +86,9 @@ class PrometheusTelemetry:
         """Let connections go."""
         self._asking.close()
         self._client.close()
+
+    def _past_requests(self, moment: float, seconds: float) -> list[Samples]:
+        return self._client.ranges(self._sources["requests"].query, moment, seconds)
 
     def _questions(self, now: float) -> dict[str, Callable[[float], Any]]:
         asked: dict[str, Callable[[float], Any]] = {

@@ -125,7 +125,7 @@ def _averaged(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _scatter(comparison: Comparison) -> dict[str, Any] | None:
-    points = []
+    points, policies = [], comparison.of_role("policy")
     front = _pareto_front(comparison) if comparison.objective.metric == "J" else set()
     for role in ROLES:
         for rank, c in enumerate(comparison.of_role(role)):
@@ -138,7 +138,19 @@ def _scatter(comparison: Comparison) -> dict[str, Any] | None:
                 points.append(point | {"front": c.name in front, "best": rank == 0})
     if not points:
         return None
-    return {"points": points, "equal": _equal_cost(comparison)}
+    fronts = [
+        {
+            "name": name,
+            "best": bool(policies) and name == policies[0].name,
+            "points": [
+                {"factor": _round(p.factor), "cost": _round(p.cost), "late": _round(100 * p.late_share), "J": _round(p.J)}
+                for p in turned
+                if _round(p.cost) is not None and _round(p.late_share) is not None
+            ],
+        }
+        for name, turned in comparison.fronts.items()
+    ]
+    return {"points": points, "equal": _equal_cost(comparison), "fronts": fronts}
 
 
 def _pareto_front(comparison: Comparison) -> set[str]:

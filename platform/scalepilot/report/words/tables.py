@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rich.table import Table
 from rich.text import Text
 
 from scalepilot.evaluate.causal import CAUSAL_OPTIMUM, above_causal
-from scalepilot.evaluate.comparison import ROLES, Comparison, Contender
+from scalepilot.evaluate.comparison import ROLES, Comparison, Contender, FrontPoint
 from scalepilot.evaluate.statistics.intervals import GapClosed, Interval, PairedDifference
 from scalepilot.evaluate.suite import Standing, SuiteComparison
 from scalepilot.report.words.figures import Shown, amount, fixed, interval_text, percent, shown, shown_figures, signed
@@ -65,7 +66,20 @@ def comparison_notes(comparison: Comparison) -> list[str]:
     """How far above the best causal policy the others are, where it is known; what was odd about the environment in the test."""
     above = [_above_text(name, share) for name, share in above_causal(comparison).items()]
     known = [f"Cost above {CAUSAL_OPTIMUM}: {', '.join(above)}."] if above else []
+    known += [_front_text(name, points, comparison) for name, points in comparison.fronts.items()]
     return known + [f"{c.name}: {line}" for c in comparison.contenders for line in c.notes]
+
+
+def _front_text(name: str, points: Sequence[FrontPoint], comparison: Comparison) -> str:
+    """How far a policy can be turned, between the lowest price shown and the highest."""
+    low, high = points[0], points[-1]
+    show = shown(comparison.objective).show
+    least = min(points, key=lambda point: point.J)
+    return (
+        f"{name} shown the price of a late request ×{low.factor:g} … ×{high.factor:g}: replica cost {show(low.cost)} … "
+        f"{show(high.cost)} per hour, late {percent(low.late_share)} … {percent(high.late_share)} %, J least at"
+        f" ×{least.factor:g} ({show(least.J)})."
+    )
 
 
 def _above_text(name: str, share: Interval) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scalepilot.policy import FieldEntry, PolicySpec
+from scalepilot_envs.autoscale.observation import PRICE_FIELD, SERVICE_FIELDS
 from scalepilot_envs.description import is_mask
 
 _UTILISATION = 0.72
@@ -46,6 +47,9 @@ def _typical_values(env_params: Mapping[str, Any]) -> dict[str, float]:
         "request_rate_rps": rate_rps,
         "request_rate_mean_rps": 0.95 * rate_rps,
         "request_rate_std_rps": 0.04 * rate_rps,
+        "request_rate_max_rps": 1.1 * rate_rps,
+        "request_rate_change_rps": 0.05 * rate_rps,
+        "request_rate_rise_rps": 0.12 * rate_rps,
         "cpu_utilisation": _UTILISATION,
         "latency_p95_seconds": 1.2 * float(env_params.get("service_time_seconds", 0.05)),
         "late_share": 0.0,
@@ -61,9 +65,19 @@ def _typical_values(env_params: Mapping[str, Any]) -> dict[str, float]:
         "clock_week_cos": 0.901,
         "clock_hour_sin": 0.0,
         "clock_hour_cos": 1.0,
+        **_of_service(env_params),
     }
 
 
+def _of_service(env_params: Mapping[str, Any]) -> dict[str, float]:
+    """The service that the policy was made with, where it sees one: what a client turns is what it was trained for."""
+    if not env_params.get("observe_service"):
+        return {}
+    known = {name: float(env_params[name]) for name in SERVICE_FIELDS if name in env_params}
+    price, hour = (float(env_params.get(f"price_per_{name}", 1.0)) for name in ("late_request", "replica_hour"))
+    return known | {PRICE_FIELD: price / max(hour, 1e-9)}
+
+
 def _within(field: FieldEntry, value: float | None) -> float:
-    wanted = (field.low + field.high) / 2 if value is None else round(value, 3)
+    wanted = (field.low + field.high) / 2 if value is None else round(value, 3) if value >= 1 else float(f"{value:.3g}")
     return float(min(max(wanted, field.low), field.high))

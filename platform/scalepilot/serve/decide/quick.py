@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scalepilot.errors import ArtifactError
 from scalepilot.policy import FieldView, NetworkPolicy, Policy
 from scalepilot.policy.decoder import MoveDecoder
+from scalepilot.policy.fields import BOUNDS
 from scalepilot.serve.decide.shown import DIGITS, shown_scores
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class QuickDecider:
         self._q = spec.decision_rule == "argmax_q"
         self._name, self._version = spec.name, spec.version
         self._answer, self._shown = _answer_types(self._labels, "q_values" if self._q else "probabilities")
-        self._most = int(min(_MAX_REPLICAS, sum(f.high for f in spec.observation_fields if "replicas" in f.name) + 1))
+        counted = [f for f in spec.observation_fields if "replicas" in f.name and f.name not in BOUNDS]
+        self._most = int(min(_MAX_REPLICAS, sum(f.high for f in counted) + 1))
         totals = np.arange(self._most + 1, dtype=np.float64)
         self._targets: list[list[int]] = [
             decoder.actions.targets(np.full(len(totals), action), totals).astype(np.int64).tolist()

@@ -33,18 +33,19 @@ function placeLabels(f, points, named) {
 }
 // Percent: one request in a million. Less is drawn at the foot, so that decades nobody feels take no room.
 const NEXT_TO_NONE = 1e-4;
-function drawScatter(host, { points, equal }) {
+function drawScatter(host, { points, equal, fronts = [] }) {
   const f = frame(host, points.length > 8 ? 400 : 330, { left: 46, right: 12, top: 28, bottom: 46 }, "Replica cost per hour against the share of late requests");
-  const late = points.flatMap((p) => p.late).filter(known), positive = points.map((p) => p.late[0]).filter((v) => v >= NEXT_TO_NONE);
+  const turned = fronts.flatMap((one) => one.points), everyLate = [...points.map((p) => p.late[0]), ...turned.map((p) => p.late)];
+  const late = [...points.flatMap((p) => p.late).filter(known), ...turned.map((p) => p.late)], positive = everyLate.filter((v) => v >= NEXT_TO_NONE);
   const logarithmic = positive.length > 1 && Math.max(...positive) / Math.min(...positive) > 6;
   // Whiskers may leave the plot, so that wide ones do not press the points together.
-  const bottom = Math.min(...positive, Math.max(...positive) / 10) / 2.5, most = Math.max(...points.map((p) => p.late[0]));
+  const bottom = Math.min(...positive, Math.max(...positive) / 10) / 2.5, most = Math.max(...everyLate);
   const y = logarithmic
     ? scale(bottom, Math.min(Math.max(...late) * 1.35, most * 5), f.bottom, f.top, true)
     : scale(0, (Math.min(Math.max(...late), most * 2) || 1) * 1.1, f.bottom, f.top);
-  const costs = points.map((p) => p.cost[0]), first = Math.min(...costs), last = Math.max(...costs), span = last - first || last || 1;
+  const costs = [...points.map((p) => p.cost[0]), ...turned.map((p) => p.cost)], first = Math.min(...costs), last = Math.max(...costs), span = last - first || last || 1;
   const inside = (v) => Math.min(Math.max(v, first - span), last + span);
-  const x = scale(...padded(points.flatMap((p) => p.cost).filter(known).map(inside), 0.08, 0), f.left, f.right);
+  const x = scale(...padded([...points.flatMap((p) => p.cost).filter(known), ...turned.map((p) => p.cost)].map(inside), 0.08, 0), f.left, f.right);
   const inX = (v) => Math.min(Math.max(x(v), f.left), f.right);
   axisY(f, y, plain, `late requests, %${logarithmic ? " (log scale)" : ""}`);
   axisX(f, x, plain, "replica cost per hour");
@@ -62,7 +63,7 @@ function drawScatter(host, { points, equal }) {
     const cx = x(p.cost[0]), cy = inY(p.late[0]), whiskers = p.cost.every(known) && p.late.every(known);
     return { ...p, cx, cy, x0: whiskers ? inX(p.cost[1]) : cx, x1: whiskers ? inX(p.cost[2]) : cx, y0: whiskers ? inY(p.late[1]) : cy, y1: whiskers ? inY(p.late[2]) : cy };
   });
-  const many = placed.length > 8;
+  const many = placed.length > 8, ends = [];
   for (const p of placed) {
     f.root.append(svg("line", { class: `whisker ${p.role}${many && !p.best ? " many" : ""}`, x1: p.x0, x2: p.x1, y1: p.cy, y2: p.cy }));
     f.root.append(svg("line", { class: `whisker ${p.role}${many && !p.best ? " many" : ""}`, x1: p.cx, x2: p.cx, y1: p.y0, y2: p.y1 }));
@@ -70,6 +71,19 @@ function drawScatter(host, { points, equal }) {
   const front = placed.filter((p) => p.front).sort((a, b) => a.cx - b.cx);
   const stairs = front.flatMap((p, i) => (i ? [[p.cx, front[i - 1].cy], [p.cx, p.cy]] : [[p.cx, f.top], [p.cx, p.cy]]));
   if (front.length) f.root.append(svg("path", { class: "front", d: path([...stairs, [f.right, front.at(-1).cy]]) }));
+  // One policy, shown other prices of a late request: dots on a line; its own row is the mark among them.
+  for (const one of fronts) {
+    const at = one.points.map((p) => ({ ...p, cx: x(p.cost), cy: inY(p.late) }));
+    f.root.append(svg("path", { class: `turned${one.best ? " best" : ""}`, d: path(at.map((p) => [p.cx, p.cy])) }));
+    for (const p of at.filter((p) => p.factor !== 1)) {
+      const lines = [`${one.name}, shown ${plain(p.factor)} × the price of a late request`, `J ${plain(p.J)} per hour`, `replicas ${plain(p.cost)} per hour`, `late ${plain(p.late)} %`];
+      const dot = svg("circle", { class: "turn", cx: p.cx, cy: p.cy, r: 3.5, tabindex: "0", role: "img", "aria-label": lines.join(", ") });
+      dot.onpointerenter = dot.onpointerdown = dot.onfocus = () => showTip(f.root, p.cx, p.cy, lines);
+      dot.onpointerleave = dot.onblur = hideTip;
+      f.root.append(dot);
+    }
+    for (const p of [at[0], at.at(-1)].filter((p) => one.best && p && p.factor !== 1)) ends.push({ ...p, name: `×${plain(p.factor)}`, x0: p.cx, x1: p.cx, y0: p.cy, y1: p.cy, isEnd: true });
+  }
   for (const p of placed) {
     const mark = marker(p.role, p.cx, p.cy), spread = (v) => (known(v[1]) ? ` (${plain(v[1])} to ${plain(v[2])})` : "");
     const lines = [p.name, `J ${plain(p.J)} per hour`, `replicas ${plain(p.cost[0])} per hour${spread(p.cost)}`, `late ${plain(p.late[0])} %${spread(p.late)}`, ...(p.front ? ["on the Pareto front"] : [])];
@@ -80,5 +94,5 @@ function drawScatter(host, { points, equal }) {
   }
   // Where there is no room for all names, the others are told on touch.
   const crowded = placed.length > (f.width < 520 ? 6 : 14);
-  placeLabels(f, placed, (p) => !crowded || p.best || p.front);
+  placeLabels(f, [...placed, ...ends], (p) => !crowded || p.best || p.front || p.isEnd);
 }
