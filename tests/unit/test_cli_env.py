@@ -21,12 +21,14 @@ def test_every_environment_is_listed_in_one_line(capsys):
 
 def test_an_environment_is_shown_with_every_field_action_and_parameter(capsys):
     text = said(capsys, "env", "show")
-    for f in observation_fields(AutoscaleParams(observe_clock=True)):
+    for f in observation_fields(AutoscaleParams(observe_clock=True, observe_service=True, long_window_steps=960)):
         assert f.name in text
         if f.promql:
             assert f"    {f.promql}\n" in text
-    for words in ("Box(21)", "Discrete(8)", "6 +25 %, 7 +100 %", "price_per_late_request", "0.001", "option observe_clock"):
+    for words in ("Box(21)", "Discrete(8)", "6 +25 %, 7 +100 %", "price_per_late_request", "0.001"):
         assert words in text
+    for option in ("observe_clock", "observe_service", "long_window_steps"):
+        assert f"(option {option})" in " ".join(text.split())
     lines = text[: text.index("PromQL")].splitlines()
     assert max(len(line) for line in lines) <= 100
 
@@ -36,7 +38,7 @@ def test_an_environment_as_json_holds_units_bounds_queries_and_defaults(capsys):
     assert shown["observation_space"]["shape"] == [21]
     assert shown["action_space"]["n"] == len(shown["actions"]) == 8
     fields = {f["name"]: f for f in shown["fields"]}
-    assert len(fields) == 27
+    assert len(fields) == 41
     assert fields["cpu_utilisation"]["unit"] == "share"
     assert (fields["cpu_utilisation"]["low"], fields["cpu_utilisation"]["high"]) == (0, 1)
     assert fields["request_rate_rps_3"]["promql"] == "sum(rate(http_requests_total{$selector}[$window] offset 45s))"
