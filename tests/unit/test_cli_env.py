@@ -38,7 +38,7 @@ def test_an_environment_as_json_holds_units_bounds_queries_and_defaults(capsys):
     assert shown["observation_space"]["shape"] == [21]
     assert shown["action_space"]["n"] == len(shown["actions"]) == 8
     fields = {f["name"]: f for f in shown["fields"]}
-    assert len(fields) == 41
+    assert len(fields) == 44
     assert fields["cpu_utilisation"]["unit"] == "share"
     assert (fields["cpu_utilisation"]["low"], fields["cpu_utilisation"]["high"]) == (0, 1)
     assert fields["request_rate_rps_3"]["promql"] == "sum(rate(http_requests_total{$selector}[$window] offset 45s))"

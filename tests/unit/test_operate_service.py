@@ -24,7 +24,7 @@ from scalepilot.policy import FieldEntry, save_policy
 from scalepilot_envs.autoscale import AutoscaleBatch, AutoscaleParams
 from scalepilot_envs.autoscale.description import describe
 from scalepilot_envs.autoscale.long_windows import long_window_names
-from scalepilot_envs.autoscale.observation import SERVICE_FIELDS
+from scalepilot_envs.autoscale.observation import SERVICE_FIELDS, observation_fields
 from scalepilot_envs.workloads import RateSeries
 
 STEP = 15.0
@@ -83,6 +83,12 @@ def simulated(counts, names, params=PARAMS):
         env.advance(np.array([10.0]))
     row = dict(zip([f.name for f in env.fields], env.observe()[0].tolist(), strict=True))
     return {name: row[name] for name in names}
+
+
+def test_every_field_that_long_windows_add_is_known():
+    names = [f.name for f in observation_fields(PARAMS)]
+    without = [f.name for f in observation_fields(replace(PARAMS, long_window_steps=0))]
+    assert [name for name in names if name not in without] == long_window_names(128)
 
 
 RATES = ["request_rate_rps_0", "request_rate_mean_rps", *long_window_names(128)]

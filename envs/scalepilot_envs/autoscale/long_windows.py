@@ -20,9 +20,11 @@ _BLOCKS = 4
 
 
 def long_window_names(num_steps: int) -> list[str]:
-    """Fields of a long window and of a quarter of it, in order; none without one."""
-    spans = (num_steps // 4, num_steps) if num_steps else ()
-    return [f"request_rate_{statistic}_rps_{steps}" for steps in spans for statistic in STATISTICS]
+    """Fields of `LongWindows.values`, in order; none without a long window."""
+    if not num_steps:
+        return []
+    statistics = [(name, steps) for steps in (num_steps // 4, num_steps) for name in STATISTICS]
+    return [f"request_rate_{name}_rps_{steps}" for name, steps in (*statistics, *((name, num_steps // 4) for name in LAGGED))]
 
 
 class _Sliding:

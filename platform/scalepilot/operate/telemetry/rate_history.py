@@ -10,7 +10,7 @@ import numpy as np
 
 from scalepilot.operate.telemetry.asking import Asking, Problem
 from scalepilot.operate.telemetry.counters import Array, Counters, Samples
-from scalepilot_envs.autoscale.long_windows import STATISTICS, LongWindows
+from scalepilot_envs.autoscale.long_windows import BEFORE_STEPS, LAGGED, STATISTICS, LongWindows
 
 # Stretches that are asked for at a time, and how often one that gives no answer is.
 _AT_ONCE, _TRIES = 4, 3
@@ -112,7 +112,8 @@ class RateHistory:
         newest = round(now / self._seconds)
         counts = np.array([self._counts.get(moment, np.nan) for moment in range(newest - self.steps + 1, newest + 1)])
         known = ~np.isnan(counts)
-        span = steps if at >= len(STATISTICS) else steps // 4
+        looked_back = [*[steps // 4] * len(STATISTICS), *[steps] * len(STATISTICS), *[steps // 4 + BEFORE_STEPS] * len(LAGGED)]
+        span = looked_back[at]
         if not known.any():
             return None, 0, span
         last = np.maximum.accumulate(np.where(known, np.arange(self.steps), int(known.argmax())))
