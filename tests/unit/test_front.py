@@ -72,6 +72,8 @@ def test_the_front_is_stored_read_told_and_drawn(found, tmp_path):
     (drawn,) = chart_data([found])[0]["scatter"]["fronts"]
     assert drawn["name"] == "turns"
     assert [point["factor"] for point in drawn["points"]] == [0.25, 0.5, 1, 2, 4]
+    # One replica, which nobody undercuts: what a policy can be turned to can be deployed.
+    assert drawn["points"][0]["front"]
     assert all(math.isfinite(point["cost"]) and math.isfinite(point["late"]) for point in drawn["points"])
 
 

@@ -135,7 +135,7 @@ def _scatter(comparison: Comparison) -> dict[str, Any] | None:
             cost, late = _interval(row["cost"]), _interval(row["late_share"], 100.0)
             if cost[0] is not None and late[0] is not None:
                 point = {"name": c.name, "role": role, "cost": cost, "late": late, "J": _round(row["J"].mean)}
-                points.append(point | {"front": c.name in front, "best": rank == 0})
+                points.append(point | {"front": (c.name, 1.0) in front, "best": rank == 0})
     if not points:
         return None
     fronts = [
@@ -144,6 +144,7 @@ def _scatter(comparison: Comparison) -> dict[str, Any] | None:
             "best": bool(policies) and name == policies[0].name,
             "points": [
                 {"factor": _round(p.factor), "cost": _round(p.cost), "late": _round(100 * p.late_share), "J": _round(p.J)}
+                | {"front": (name, p.factor) in front}
                 for p in turned
                 if _round(p.cost) is not None and _round(p.late_share) is not None
             ],
@@ -153,12 +154,15 @@ def _scatter(comparison: Comparison) -> dict[str, Any] | None:
     return {"points": points, "equal": _equal_cost(comparison), "fronts": fronts}
 
 
-def _pareto_front(comparison: Comparison) -> set[str]:
-    """Who can be deployed and is beaten by nobody, who can, on both replica cost and late share."""
-    at = {c.name: (comparison.rows[c.name]["cost"].mean, comparison.rows[c.name]["late_share"].mean)
+def _pareto_front(comparison: Comparison) -> set[tuple[str, float]]:
+    """Who can be deployed, shown which factor on its price, and is beaten by nobody, who can, on both cost and late share."""
+    at = {(c.name, 1.0): (comparison.rows[c.name]["cost"].mean, comparison.rows[c.name]["late_share"].mean)
           for c in comparison.contenders if c.role != "reference"}  # fmt: skip
+    at |= {(name, p.factor): (p.cost, p.late_share) for name, turned in comparison.fronts.items() for p in turned}
+    # As they are drawn: a rounding makes nobody cheaper.
+    at = {name: (float(f"{cost:.5g}"), float(f"{late:.5g}")) for name, (cost, late) in at.items()}
 
-    def beaten(name: str) -> bool:
+    def beaten(name: tuple[str, float]) -> bool:
         cost, late = at[name]
         return any(c <= cost and n <= late and (c, n) != (cost, late) for c, n in at.values())
 

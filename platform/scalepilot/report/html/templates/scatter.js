@@ -68,7 +68,7 @@ function drawScatter(host, { points, equal, fronts = [] }) {
     f.root.append(svg("line", { class: `whisker ${p.role}${many && !p.best ? " many" : ""}`, x1: p.x0, x2: p.x1, y1: p.cy, y2: p.cy }));
     f.root.append(svg("line", { class: `whisker ${p.role}${many && !p.best ? " many" : ""}`, x1: p.cx, x2: p.cx, y1: p.y0, y2: p.y1 }));
   }
-  const front = placed.filter((p) => p.front).sort((a, b) => a.cx - b.cx);
+  const front = [...placed, ...turned.map((p) => ({ ...p, cx: x(p.cost), cy: inY(p.late) }))].filter((p) => p.front).sort((a, b) => a.cx - b.cx || a.cy - b.cy);
   const stairs = front.flatMap((p, i) => (i ? [[p.cx, front[i - 1].cy], [p.cx, p.cy]] : [[p.cx, f.top], [p.cx, p.cy]]));
   if (front.length) f.root.append(svg("path", { class: "front", d: path([...stairs, [f.right, front.at(-1).cy]]) }));
   // One policy, shown other prices of a late request: dots on a line; its own row is the mark among them.
@@ -76,7 +76,7 @@ function drawScatter(host, { points, equal, fronts = [] }) {
     const at = one.points.map((p) => ({ ...p, cx: x(p.cost), cy: inY(p.late) }));
     f.root.append(svg("path", { class: `turned${one.best ? " best" : ""}`, d: path(at.map((p) => [p.cx, p.cy])) }));
     for (const p of at.filter((p) => p.factor !== 1)) {
-      const lines = [`${one.name}, shown ${plain(p.factor)} × the price of a late request`, `J ${plain(p.J)} per hour`, `replicas ${plain(p.cost)} per hour`, `late ${plain(p.late)} %`];
+      const lines = [`${one.name}, shown ${plain(p.factor)} × the price of a late request`, `J ${plain(p.J)} per hour`, `replicas ${plain(p.cost)} per hour`, `late ${plain(p.late)} %`, ...(p.front ? ["on the Pareto front"] : [])];
       const dot = svg("circle", { class: "turn", cx: p.cx, cy: p.cy, r: 3.5, tabindex: "0", role: "img", "aria-label": lines.join(", ") });
       dot.onpointerenter = dot.onpointerdown = dot.onfocus = () => showTip(f.root, p.cx, p.cy, lines);
       dot.onpointerleave = dot.onblur = hideTip;
