@@ -40,7 +40,9 @@ class ActionDecoder:
             return Decision(action=action)
         desired = self.targets(action, self._view.total(observation))
         if self._view.shows_bounds:
-            desired = np.clip(desired, *(self._view.column(observation, name) for name in BOUNDS))
+            # A client may say 6.5: replicas are whole, and within what it said.
+            low, high = (self._view.column(observation, name) for name in BOUNDS)
+            desired = np.clip(desired, np.ceil(low), np.floor(high))
         return Decision(desired, action)
 
     @property

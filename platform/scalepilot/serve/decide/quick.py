@@ -94,7 +94,7 @@ class QuickDecider:
         desired = self._targets[action][int(total)]
         if self._bounds is not None:
             low, high = self._bounds(row)
-            desired = int(min(max(desired, low), high))
+            desired = int(min(max(desired, math.ceil(low)), math.floor(high)))
         return self._answer(self._name, self._version, action, self._labels[action], desired, self._shown(*shown))
 
     def answers(self, outcome: Outcome) -> list[Any] | None:
