@@ -58,6 +58,8 @@ from scalepilot_envs.workloads import Part, RateSeries, Workload, pool_of, workl
 _STREAMS = ("window", "arrivals", "randomisation")
 _MORE_STREAMS = ("service", "past", *DRAWN)
 EPISODE_STEPS = 1920
+# Of `relative_reward`: part of a replica can always be lost; a rule follows at this utilisation; a policy avoids most of its cost.
+_LEAST_RESERVE, _FOLLOWED_AT, _LATE_SHARE = 0.25, 0.7, 0.3
 _EPISODE_METRICS = {
     "late_share": EpisodeMetric("late_requests", per="arrived_requests"),
     "dropped_requests": EpisodeMetric("dropped_requests", "sum"),
@@ -341,10 +343,18 @@ class AutoscaleBatch(ScalingBatch):
 
 
 def _usual_reserve(rates_rps: NDArray[np.float64], service: AutoscaleParams, startup_scale: float) -> float:
-    """1 + the replicas that carry the root mean square of the rate's change from an order until it serves."""
+    """How much there is to lose, in replicas.
+
+    What carries the rate's usual change from an order until it serves, and part of what it costs to follow that much too late.
+    """
     steps = min(len(rates_rps) - 1, 1 + int(np.ceil(service.startup_seconds * startup_scale / service.interval_seconds)))
-    change = rates_rps[steps:] - rates_rps[:-steps] if steps else np.zeros(1)
-    return 1.0 + float(np.sqrt(np.mean(change**2))) / service.replica_capacity_rps
+    if not steps:
+        return _LEAST_RESERVE
+    before, now = rates_rps[:-steps], rates_rps[steps:]
+    reserve = float(np.sqrt(np.mean((now - before) ** 2))) / service.replica_capacity_rps
+    late_rps = float(np.mean(np.maximum(now - before / _FOLLOWED_AT, 0.0)))
+    late = late_rps * 3600.0 * service.price_per_late_request / max(service.price_per_replica_hour, 1e-9)
+    return _LEAST_RESERVE + reserve + _LATE_SHARE * late
 
 
 class AutoscaleVectorEnv(ScalingVectorEnv[AutoscaleBatch]):

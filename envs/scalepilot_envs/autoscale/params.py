@@ -277,13 +277,10 @@ class Randomisation:
         services: constants of other services, drawn in place of the parameters'.
         past_steps: (low, high) whole steps, uniform, of the workload before the episode that its windows show already; where the
             workload has fewer, those.
-        relative_reward: divide the rewards of each episode by a constant of its own: 1 + the replicas that carry the rate's usual
-            change within a start-up time. In one batch a calm service then counts as much as a restless one, whose mistakes cost
-            more; which policy is best for a service does not change. `train_J_per_hour` then is no money.
-        arrival_dispersion: (low, high), uniform, in place of the service's own; None leaves it alone.
-        readiness_timeout_seconds: (low, high), uniform, in place of the service's own; where it is longer than the longest wait
-            (`max_wait_seconds`) replicas stay ready; None leaves it alone.
-        readiness_period_seconds: (low, high), uniform, in place of the service's own; None leaves it alone.
+        relative_reward: divide the rewards of each episode by a constant of its own, by how much there is to lose: the replicas
+            that carry the rate's usual change within a start-up time, and part of what following it too late costs. In one batch a
+            calm service then counts as much as a restless one; which policy is best for a service does not change.
+            `train_J_per_hour` then is no money.
     """
 
     workload_scale: tuple[Factor, Factor] = (1.0, 1.0)
