@@ -58,7 +58,7 @@ from scalepilot_envs.workloads import Part, RateSeries, Workload, pool_of, workl
 _STREAMS = ("window", "arrivals", "randomisation")
 _MORE_STREAMS = ("service", "past", *DRAWN)
 EPISODE_STEPS = 1920
-# Of `relative_reward`: part of a replica can always be lost; a rule follows at this utilisation; a policy avoids most of its cost.
+# Of `relative_reward`: part of a replica can always be lost; a rule follows at this utilisation; most of its cost is avoided.
 _LEAST_RESERVE, _FOLLOWED_AT, _LATE_SHARE = 0.25, 0.7, 0.3
 _EPISODE_METRICS = {
     "late_share": EpisodeMetric("late_requests", per="arrived_requests"),

@@ -278,8 +278,8 @@ class Randomisation:
         past_steps: (low, high) whole steps, uniform, of the workload before the episode that its windows show already; where the
             workload has fewer, those.
         relative_reward: divide the rewards of each episode by a constant of its own, by how much there is to lose: the replicas
-            that carry the rate's usual change within a start-up time, and part of what following it too late costs. In one batch a
-            calm service then counts as much as a restless one; which policy is best for a service does not change.
+            that carry the rate's usual change within a start-up time, and part of what following it too late costs. In one batch
+            a calm service then counts as much as a restless one; which policy is best for a service does not change.
             `train_J_per_hour` then is no money.
     """
 
