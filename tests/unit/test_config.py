@@ -45,7 +45,7 @@ def refusal(text, *overrides, tmp_path=None):
         load()
     message = str(caught.value)
     assert "\n" not in message
-    assert len(message) < 600
+    assert len(message) < 700
     assert caught.value.exit_code == 2
     return message
 
