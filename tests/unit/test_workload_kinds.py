@@ -49,9 +49,9 @@ def requests(workload):
 
 
 def test_the_library_holds_every_kind_it_promises():
-    promised = "steady sine_curve sinusoidal spike poisson random random_walk phases diurnal trace drawn mixture pool"
+    promised = "steady sine_curve sinusoidal spike poisson random random_walk markov phases diurnal trace drawn mixture pool"
     assert list(WORKLOADS) == promised.split()
-    assert DRAWN == ["poisson", "random", "random_walk", "diurnal", "drawn", "mixture"]
+    assert DRAWN == ["poisson", "random", "random_walk", "markov", "diurnal", "drawn", "mixture"]
 
 
 @pytest.mark.parametrize("kind", FIRST_REQUESTS)
@@ -88,7 +88,8 @@ def test_another_seed_is_another_episode(kind):
     workload = WORKLOADS[kind]()
     first, second = (reseeded(workload, seed).series().rates_rps for seed in (5, 6))
     shorter = min(len(first), len(second))
-    assert (first[:shorter] != second[:shorter]).mean() > 0.9
+    # A chain of few levels is often at the same one.
+    assert (first[:shorter] != second[:shorter]).mean() > (0.3 if kind == "markov" else 0.9)
     np.testing.assert_array_equal(first, replace(workload, seed=5).series().rates_rps)
 
 

@@ -35,9 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--baseline",
         action="append",
         metavar="NAME",
-        help="baselines to compare against: hpa-default, hpa-tuned, kpa-tuned, forecast_mpc-default, general …, all or none;"
-        " repeatable (default: hpa-default, hpa-tuned and general, the policy that comes with Scalepilot;"
-        " on other environments every rule that fits)",
+        help="baselines to compare against: hpa-default, hpa-tuned, kpa-tuned, general …, all or none; repeatable"
+        " (default: hpa-default, hpa-tuned and general; on other environments every rule that fits)",
     )
     parser.add_argument(
         "--workload",
