@@ -81,7 +81,7 @@ def test_json_of_a_trace_alone_has_all_of_it_on_top(capsys, traces):
 def test_markdown_is_one_table_of_all_traces_and_nothing_else(capsys, traces):
     lines = said(capsys, *small(*on(*traces), "--no-optimum", "--markdown")).splitlines()
     table = [line for line in lines if line.startswith("|")]
-    assert len(table) == 2 + 2 * 4
+    assert len(table) == 2 + 2 * 5
     assert {line.count("|") for line in table} == {9}
     assert "look-ahead (shop), look-ahead (mail)" in lines[-1]
 

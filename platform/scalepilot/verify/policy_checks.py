@@ -18,6 +18,7 @@ from scalepilot.policy import Decision, Policy, PolicySpec, env_fields, load_pol
 from scalepilot.policy.spec import FieldEntry, env_of
 from scalepilot.simulate import as_rows
 from scalepilot.verify.finding import Finding, error, warning
+from scalepilot_envs.autoscale import AutoscaleParams
 from scalepilot_envs.description import EnvDescription
 from scalepilot_envs.registration import find_env, is_own
 
@@ -93,6 +94,9 @@ def observations_of(spec: PolicySpec, env: EnvDescription) -> NDArray[Any]:
         arguments = config_from_mapping(stored).env.arguments
     if not arguments:
         arguments = {**({"params": spec.env_params} if spec.env_params else {}), **spec.env_options}
+    if isinstance(params := arguments.get("params"), AutoscaleParams):
+        # What is deployed in a run may see the run's service otherwise than the run's own policy.
+        arguments = {**arguments, "params": params.seen_as(spec.env_params)}
     envs = find_env(spec.env_id).vector_maker()(num_envs=_NUM_ENVS, **arguments)
     rng, rows = np.random.default_rng(0), [envs.reset(seed=0)[0]]
     for _ in range(_STEPS - 1):
