@@ -94,9 +94,13 @@ def compared(
     figures: dict[str, Any] = {"optimum_J_per_hour": comparisons[0].figure(CAUSAL_OPTIMUM).mean, "optimum": best.detail}
     for name, share in above_causal(comparisons[0]).items():
         figures[f"{name}_percent_above"] = [round(100 * x, 2) for x in (share.mean, share.low, share.high)]
-    for member in (m for c in comparisons[0].contenders for m in c.members):
-        cost = comparisons[0].contenders[-1].results["J_per_hour"]
-        figures[f"{member.name}_percent_above"] = round(100 * float(member.results["J_per_hour"].sum() / cost.sum() - 1), 2)
+    least = float(comparisons[0].contenders[-1].results["J_per_hour"].sum())
+    for contender in comparisons[0].of_role("policy"):
+        # A single seed is a row without members.
+        of_seeds = [m.results for m in contender.members] or [contender.results]
+        for seed, results in zip(seeds, of_seeds, strict=True):
+            above = float(results["J_per_hour"].sum()) / least - 1
+            figures[f"{contender.name}-{seed}_percent_above"] = round(100 * above, 2)
     return figures | {f"{algorithm}_processor_seconds": seconds for algorithm, seconds in spent.items()}
 
 

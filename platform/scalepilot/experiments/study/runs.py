@@ -152,7 +152,7 @@ def _tested(run: RunFolder) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     stored = read_evaluation(run.evaluation)
     if isinstance(stored, SuiteComparison):
         raise InputError(f"{run.evaluation}: holds several workloads; allowed: the evaluation of a run")
-    policy = stored.best("policy")
+    policy = stored.own
     chance = next((c for c in stored.contenders if c.name == "random"), None)
     if policy is None or chance is None:
         raise InputError(f"{run.evaluation}: holds no {'policy' if policy is None else 'random moves'}")
