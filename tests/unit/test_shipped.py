@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from scalepilot.cli import main
 from scalepilot.errors import InputError
 from scalepilot.policy import load_policy, located, shipped_names, shipped_policies
 
@@ -36,3 +37,9 @@ def test_a_shipped_policy_is_small_sees_its_service_and_says_how_it_was_made(nam
     fields = {f.name for f in spec.observation_fields}
     assert {"startup_seconds", "wait_slo_seconds", "late_request_replica_hours", "min_replicas", "max_replicas"} <= fields
     assert {"config", "seed", "env_steps"} <= set(spec.provenance)
+
+
+@pytest.mark.skipif(not shipped_names(), reason="no policy is shipped")
+def test_a_shipped_policy_is_sound(capsys: pytest.CaptureFixture[str]):
+    assert main(["verify", "scalepilot://general"]) == 0
+    assert "error" not in capsys.readouterr().out

@@ -33,10 +33,11 @@ def run(arguments: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from scalepilot.errors import InputError
+    from scalepilot.policy import located
     from scalepilot.progress import Progress
     from scalepilot.verify import verify_path
 
-    folders = arguments.folders or sorted(path.parent for path in _RUNS.glob("*/*/config.yaml"))
+    folders = [located(path) for path in arguments.folders] or sorted(path.parent for path in _RUNS.glob("*/*/config.yaml"))
     if not folders:
         raise InputError(f"{_RUNS}: holds no runs; allowed: run or policy folders, or a folder {_RUNS} here")
     for folder in folders:
