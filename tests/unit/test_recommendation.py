@@ -133,7 +133,7 @@ def test_a_run_ends_with_an_artifact_that_works_everywhere(task: Task, tiny_netw
 
 
 def test_what_training_began_with_is_a_candidate_for_this_service(tmp_path: Path, tiny_network: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("scalepilot.experiments.deploy.shipped_names", list)
+    monkeypatch.setattr("scalepilot.evaluate.lineup.shipped_names", list)
     task = Task(config_of(tmp_path, env={"params": {"max_replicas": 12}}))
     folder = RunFolder.create(task.config)
     save_policy(tiny_network(3, name="tiny-ppo"), folder.policy)

@@ -152,7 +152,6 @@ class LongWindows:
             for i, (name, values) in enumerate(columns.items()):
                 sliding[name].fill(mask, values)
                 self._values[row * len(STATISTICS) + i, mask] = self._shown(name, _all_of(operations[name], values), steps)
-
         at = (self._newest - np.arange(len(self._ring))[::-1]) % len(self._ring)
         self._ring[at[:, None], np.flatnonzero(mask)] = rates[-len(self._ring) :]
         self._values[-len(LAGGED) :, mask] = self._lagged()[:, mask]

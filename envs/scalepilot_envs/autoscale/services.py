@@ -77,12 +77,6 @@ class Services:
             values[mask] = getattr(self._params, name)
         self.multiple[mask] = 1
 
-    @property
-    def startup_steps(self) -> NDArray[np.int64]:
-        """(num_envs,) decision steps from an order until it serves."""
-        steps: NDArray[np.int64] = np.ceil(self.startup_seconds / self.interval_seconds).astype(np.int64)
-        return steps
-
 
 def _plain(name: str, value: float) -> float | int:
     return int(value) if name.endswith("_replicas") else float(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from scalepilot.errors import ArtifactError, InputError, did_you_mean
 from scalepilot.evaluate.baselines import BASELINES, is_rule_name
 from scalepilot.evaluate.evaluation import OPTIMUM, LineupRow, Trained, trained_steps
 from scalepilot.files.env_modules import find_checked
-from scalepilot.policy import Policy, find_policy_folder, load_policy, located
+from scalepilot.policy import Policy, find_policy_folder, load_policy, located, shipped_names
 from scalepilot.policy.rules import RULES, LookAhead
+from scalepilot.policy.shipped import SCHEME
 from scalepilot.runs.folder import find_modules
 from scalepilot.simulate import Scenario
 from scalepilot_envs.autoscale.params import SERVICE_PARAMS, VIEW_PARAMS
@@ -133,6 +134,19 @@ def other_parameters(policies: Sequence[tuple[str, Policy]], scenarios: Sequence
                 told_of.setdefault(told, []).append(scenario.name)
         lines += [f"{name} was made for another service than that of {', '.join(on)}: {told}" for told, on in told_of.items()]
     return lines
+
+
+def shipped_beside(given: Iterable[Policy], names: Sequence[str] | None = None) -> dict[str, Policy]:
+    """Name → policy that comes with Scalepilot, but for those that take part anyway.
+
+    Args:
+        given: who takes part.
+        names: which ones; None for all.
+    """
+    files = [policy.spec.files for policy in given]
+    wanted = shipped_names() if names is None else [name for name in shipped_names() if name in names]
+    shipped = {name: load_policy(f"{SCHEME}{name}") for name in wanted}
+    return {name: policy for name, policy in shipped.items() if policy.spec.files not in files}
 
 
 def _value(value: object) -> str:

@@ -11,10 +11,9 @@ from scalepilot.config import ExperimentConfig, config_from_mapping, load_config
 from scalepilot.errors import InputError, did_you_mean
 from scalepilot.evaluate.baselines import USUAL, baseline_names, find_rules, rules_folder
 from scalepilot.evaluate.evaluation import LineupRow, OptimumOptions, evaluate_lineups, with_references
-from scalepilot.evaluate.lineup import Gathered
+from scalepilot.evaluate.lineup import Gathered, shipped_beside
 from scalepilot.evaluate.suite import SuiteComparison, compare_suite
-from scalepilot.policy import load_policy, shipped_names
-from scalepilot.policy.shipped import SCHEME
+from scalepilot.policy import shipped_names
 from scalepilot.simulate import CellStore, Executor, Scenario, SerialExecutor, scenario_name, scenario_of
 from scalepilot.simulate.workload_data import workload_name
 from scalepilot_envs.registration import find_env, same_id
@@ -155,10 +154,8 @@ def _shipped(gathered: Gathered, scenario: Scenario, asked: Sequence[str] | None
     """Policies that come with Scalepilot, as baselines: all of them if nothing is asked for, those that are not given anyway."""
     if scenario.traffic is None:
         return []
-    given = [policy.spec.files for policy in gathered.policies]
-    wanted = shipped_names() if asked is None or "all" in asked else [name for name in shipped_names() if name in asked]
-    policies = {name: load_policy(f"{SCHEME}{name}") for name in wanted}
-    return [LineupRow.single(name, "baseline", policy) for name, policy in policies.items() if policy.spec.files not in given]
+    found = shipped_beside(gathered.policies, None if asked is None or "all" in asked else asked)
+    return [LineupRow.single(name, "baseline", policy) for name, policy in found.items()]
 
 
 def run_comparison(

@@ -9,13 +9,12 @@ from typing import Any
 
 from scalepilot.errors import InputError
 from scalepilot.evaluate.evaluation import LineupRow
-from scalepilot.evaluate.lineup import gather
+from scalepilot.evaluate.lineup import gather, shipped_beside
 from scalepilot.evaluate.missing_fields import worse_without
 from scalepilot.evaluate.recommendation import Candidate, Recommendation, recommend
 from scalepilot.learn.task import Task
-from scalepilot.policy import NetworkPolicy, Policy, env_fields, load_policy, pack_policy, shipped_names
+from scalepilot.policy import NetworkPolicy, Policy, env_fields, load_policy, pack_policy
 from scalepilot.policy.rules import Rule
-from scalepilot.policy.shipped import SCHEME
 from scalepilot.report.policy_list import renamed
 from scalepilot.report.words.recommendation import reason
 from scalepilot.runs.folder import RunFolder
@@ -43,11 +42,8 @@ def beside_trained(task: Task, folder: RunFolder, beside: Sequence[Path] = ()) -
         parent = load_policy(folder.init)
         found.append(Candidate(_label(parent.spec.name, task), "init", for_service(parent, task)))
     if task.scenario.traffic is not None:
-        begun_with = {tuple(sorted(c.policy.spec.files.items())) for c in found}
-        for name in shipped_names():
-            shipped = load_policy(f"{SCHEME}{name}")
-            if tuple(sorted(shipped.spec.files.items())) not in begun_with:
-                found.append(Candidate(name, "shipped", for_service(shipped, task)))
+        shipped = shipped_beside([candidate.policy for candidate in found])
+        found += [Candidate(name, "shipped", for_service(policy, task)) for name, policy in shipped.items()]
     taken = {candidate.name for candidate in found} | {f"{task.config.name}-{task.config.algorithm}"[:64]}
     for row in given_beside(beside):
         for trained in row.trained:

@@ -9,7 +9,7 @@ from scalepilot.errors import InputError, did_you_mean
 SCHEME = "scalepilot://"
 # What is left of the scheme once a path has been made of it.
 _AS_PATH = "scalepilot:"
-_FOLDER = Path(__file__).resolve().parents[1] / "shipped_policies"
+_FOLDER = Path(__file__).resolve().parent / "shipped_policies"
 
 
 def shipped_policies() -> dict[str, Path]:

@@ -25,7 +25,7 @@ from scalepilot.operate.feeds import METRIC, FeedContext, Newest, check_target, 
 from scalepilot.operate.feeds.certificates import Certificates, check_pair
 from scalepilot.operate.feeds.keda_messages import MESSAGES, METHODS, SERVICE, read_message
 
-# Errors are reported in a line of our own; gRPC would log one before it.
+# We log errors ourselves; gRPC would log one before it.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 

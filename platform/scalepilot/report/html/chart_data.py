@@ -155,18 +155,18 @@ def _scatter(comparison: Comparison) -> dict[str, Any] | None:
 
 
 def _pareto_front(comparison: Comparison) -> set[tuple[str, float]]:
-    """Who can be deployed, shown which factor on its price, and is beaten by nobody, who can, on both cost and late share."""
+    """Deployable points, by name and price factor, that no other one dominates in both cost and late share."""
     at = {(c.name, 1.0): (comparison.rows[c.name]["cost"].mean, comparison.rows[c.name]["late_share"].mean)
           for c in comparison.contenders if c.role != "reference"}  # fmt: skip
     at |= {(name, p.factor): (p.cost, p.late_share) for name, turned in comparison.fronts.items() for p in turned}
     # As they are drawn: a rounding makes nobody cheaper.
     at = {name: (float(f"{cost:.5g}"), float(f"{late:.5g}")) for name, (cost, late) in at.items()}
 
-    def beaten(name: tuple[str, float]) -> bool:
+    def dominated(name: tuple[str, float]) -> bool:
         cost, late = at[name]
         return any(c <= cost and n <= late and (c, n) != (cost, late) for c, n in at.values())
 
-    return {name for name in at if not beaten(name)}
+    return {name for name in at if not dominated(name)}
 
 
 def _equal_cost(comparison: Comparison) -> dict[str, Any] | None:
